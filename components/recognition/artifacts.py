@@ -1,0 +1,115 @@
+"""Manifests: the small JSON documents that stages hand on, and the digests that identify finished work."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from components.recognition.storage import Object, Store
+
+SCHEMA = 1
+SOURCE = Path(__file__).resolve().parents[1]  # the folder components/
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a stage made: identity, objects in storage, and facts for people and later stages.
+
+    `key` is the digest of everything that went in; `metrics` are single numbers and `curves` are
+    (step, value, unix time in s) by name, both as MLflow shows them.
+    """
+
+    stage: str
+    name: str
+    key: str
+    inputs: dict[str, Any]
+    git_commit: str
+    objects: tuple[Object, ...] = ()
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    curves: dict[str, list[tuple[int, float, float]]] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    schema: int = SCHEMA
+
+    def object(self, name: str) -> Object:
+        """Return the object of this name; ValueError names the manifest."""
+        for entry in self.objects:
+            if entry.name == name:
+                return entry
+        raise ValueError(
+            f"{self.stage}/{self.key}: no object '{name}', it has {[entry.name for entry in self.objects]}"
+        )
+
+    @property
+    def reference(self) -> str:
+        """The manifest's place below `manifests/` in the store: `<stage>/<key>`."""
+        return f"{self.stage}/{self.key}"
+
+
+def to_document(manifest: Manifest) -> dict[str, Any]:
+    """Return the manifest as a JSON document."""
+    return dataclasses.asdict(manifest)
+
+
+def from_document(document: dict[str, Any], where: str) -> Manifest:
+    """Read a manifest from its JSON document; ValueError for another schema."""
+    if document.get("schema") != SCHEMA:
+        raise ValueError(f"{where}: manifest schema is {document.get('schema')!r}, this code reads {SCHEMA}")
+    objects = tuple(Object(**entry) for entry in document["objects"])
+    return Manifest(**{**document, "objects": objects})
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read a manifest from a local file, the form in which a pipeline hands it to a stage."""
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"{file}: no such manifest")
+    return from_document(json.loads(file.read_text(encoding="utf-8")), str(file))
+
+
+def find_manifest(store: Store, reference: str) -> Manifest | None:
+    """Return the manifest `<stage>/<key>` if it is stored and every object of it is there, else None."""
+    document = store.get_json(f"manifests/{reference}.json")
+    if document is None:
+        return None
+    manifest = from_document(document, reference)
+    return manifest if all(store.has(entry) for entry in manifest.objects) else None
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def digest(document: Any) -> str:
+    """Return 32 hexadecimal digits of the sha256 over a document's canonical JSON."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@cache
+def code_digest(stage: str) -> str:
+    """Return a digest of the code that a stage runs: its own folder and the recognition library."""
+    total = hashlib.sha256()
+    for folder in (SOURCE / stage, SOURCE / "recognition"):
+        for path in sorted(folder.rglob("*.py")):
+            total.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes())
+    return total.hexdigest()[:32]
+
+
+@cache
+def git_commit() -> str:
+    """Return the commit of this code, with `-dirty` behind it where files differ, `unknown` outside git (WORDMILL_COMMIT in an image)."""
+    if commit := os.environ.get("WORDMILL_COMMIT"):
+        return commit
+    command = ["git", "-C", str(SOURCE), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

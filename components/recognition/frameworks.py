@@ -1,0 +1,67 @@
+"""The explicit choice of framework and device, and the command that starts one process per device."""
+
+import importlib
+import os
+import socket
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Literal, get_args
+
+Framework = Literal["pytorch", "mindspore"]
+Device = Literal["cpu", "cuda", "npu"]
+
+PACKAGES: dict[str, str] = {"pytorch": "components.recognition.pt", "mindspore": "components.recognition.ms"}
+FOLDER = Path(__file__).resolve().parent
+
+
+def twin(framework: str, module: str) -> ModuleType:
+    """Import a module of the framework's package: `twin("pytorch", "predict")`."""
+    if framework not in PACKAGES:
+        raise ValueError(f"framework '{framework}': expected one of {', '.join(PACKAGES)}")
+    os.environ.update(environment(framework, "cpu"))
+    return importlib.import_module(f"{PACKAGES[framework]}.{module}")
+
+
+def check_device(device: str) -> None:
+    """Refuse a device name that is not known."""
+    if device not in get_args(Device):
+        raise ValueError(f"device '{device}': expected one of {', '.join(get_args(Device))}")
+
+
+def environment(framework: str, device: str, processes: int = 1) -> dict[str, str]:
+    """Return the variables that a process of this framework needs before it imports it.
+
+    MindSpore's oneDNN picks reference convolutions on AVX-512 processors, over 100 times slower than what it
+    picks when it is held to AVX2; PyTorch must not be held, it would lose bfloat16.
+    """
+    variables = {"OMP_WAIT_POLICY": "PASSIVE"}
+    if device == "cpu" and processes > 1:
+        variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
+    if framework == "mindspore":
+        variables |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "GLOG_v": "3"}
+    return variables
+
+
+def launch(framework: str, device: str, processes: int, job: Path) -> list[str]:
+    """Return the command that trains by the job file with one process per device: torchrun or msrun."""
+    check_device(device)
+    if framework == "pytorch":
+        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={processes}"]
+        return [*torchrun, "--master-addr=127.0.0.1", f"--master-port={free_port()}",
+                "-m", f"{PACKAGES['pytorch']}.train", str(job)]  # fmt: skip
+    # Without --join msrun returns 0 at once, whatever becomes of its workers.
+    msrun = [
+        str(Path(sys.executable).with_name("msrun")),
+        f"--worker_num={processes}",
+        f"--local_worker_num={processes}",
+    ]
+    return [*msrun, "--join=True", f"--master_port={free_port()}", f"--log_dir={job.parent / 'msrun'}",
+            str(FOLDER / "ms" / "train.py"), str(job)]  # fmt: skip
+
+
+def free_port() -> int:
+    """Return a TCP port on the loopback address that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -1,0 +1,136 @@
+"""What every stage has in common: finished work is found by digest, the rest is made, stored and recorded."""
+
+import argparse
+import dataclasses
+import inspect
+import json
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.recognition.artifacts import (
+    Manifest,
+    code_digest,
+    digest,
+    find_manifest,
+    git_commit,
+    to_document,
+    write_atomically,
+)
+from components.recognition.storage import Store
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    """What the work of a stage gives back: files to store by object name, and facts, metrics and curves for its manifest."""
+
+    files: dict[str, Path]
+    facts: dict[str, Any]
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    curves: dict[str, list[tuple[int, float, float]]] = dataclasses.field(default_factory=dict)
+
+
+def find_or_make(
+    store: Store, stage: str, name: str, inputs: dict[str, Any], make: Callable[[Path], Made]
+) -> tuple[Manifest, bool]:
+    """Return the manifest of finished work with these inputs and True, or make it and return it and False.
+
+    `make` gets an empty folder for its files. The manifest is stored last, so unfinished work is never found.
+    """
+    key = digest({"stage": stage, "name": name, "code": code_digest(stage), **inputs})
+    if found := find_manifest(store, f"{stage}/{key}"):
+        print(f"{stage} {name}: found finished by digest {key[:12]}, made in {found.seconds:.1f} s", flush=True)
+        return found, True
+    started = time.monotonic()
+    with work_folder(store, f"{stage}-{key}") as folder:
+        made = make(folder)
+        objects = tuple(store.put_file(path, object_name) for object_name, path in made.files.items())
+    manifest = Manifest(
+        stage=stage,
+        name=name,
+        key=key,
+        inputs=inputs,
+        git_commit=git_commit(),
+        objects=objects,
+        facts=made.facts,
+        metrics=made.metrics,
+        curves=made.curves,
+        seconds=round(time.monotonic() - started, 3),
+    )
+    store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
+    return manifest, False
+
+
+@contextmanager
+def work_folder(store: Store, name: str) -> Iterator[Path]:
+    """Give an empty folder beside the cache and remove it afterwards, whatever happens."""
+    folder = store.cache / "work" / f"{name}-{os.getpid()}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def run_stage(stage: str, name: str, run_tag: str, output: str, work: Callable[[Store], tuple[Manifest, bool]]) -> str:
+    """Do a stage's work for one pipeline run and return the manifest's reference.
+
+    The manifest goes to the file `output` and the outcome to `runs/<run_tag>/` in the store, where the report
+    finds it. What the user or the environment got wrong ends the process with one line, code 1 and `error.json`.
+    """
+    started = time.monotonic()
+    try:
+        store = Store.from_environment()
+        manifest, found = work(store)
+        write_atomically(Path(output), json.dumps(to_document(manifest)))
+        record = {"stage": stage, "name": name, "ok": True, "found": found, "manifest": manifest.reference}
+        _record(store, run_tag, record, started)
+    except Exception as error:
+        _fail(stage, name, run_tag, output, error, started)
+        raise SystemExit(1) from None
+    print(f"{stage} {name}: {'found' if found else 'done'} in {time.monotonic() - started:.1f} s", flush=True)
+    return manifest.reference
+
+
+def _record(store: Store, run_tag: str, record: dict[str, Any], started: float) -> None:
+    record["seconds"] = round(time.monotonic() - started, 3)
+    store.put_json(f"runs/{run_tag}/stages/{record['stage']}.{record['name']}.json", record)
+
+
+def _fail(stage: str, name: str, run_tag: str, output: str, error: Exception, started: float) -> None:
+    """Say what went wrong in one line, and leave it beside the output and, where the store answers, with the run."""
+    expected = isinstance(error, (ValueError, RuntimeError, OSError))
+    if not expected:
+        traceback.print_exc()
+    what = str(error) if isinstance(error, (ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
+    print(f"error: {stage} {name}: {what}", flush=True)
+    record = {"stage": stage, "name": name, "ok": False, "found": False, "manifest": None, "error": what}
+    write_atomically(Path(output).with_name("error.json"), json.dumps(record, indent=1))
+    try:
+        _record(Store.from_environment(), run_tag, record, started)
+    except RuntimeError as second:
+        print(f"error: {stage} {name}: the failure could not be recorded either: {second}", flush=True)
+
+
+def main(run: Callable[..., str]) -> None:
+    """Run a stage's `run` from the command line: one option per parameter, the docstring as help."""
+    parser = argparse.ArgumentParser(
+        description=inspect.getdoc(run), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for parameter in inspect.signature(run).parameters.values():
+        required = parameter.default is inspect.Parameter.empty
+        default = None if required else parameter.default
+        parser.add_argument(
+            f"--{parameter.name.replace('_', '-')}",
+            required=required,
+            default=default,
+            type=parameter.annotation,
+        )
+    print(run(**vars(parser.parse_args())), file=sys.stdout)

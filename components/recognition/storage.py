@@ -1,0 +1,184 @@
+"""Object storage (any S3): content-addressed bulk bytes, small JSON documents, and a local cache of both."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+CHUNK = 8 << 20  # bytes: the size of a part of a multipart transfer, and of a read while hashing
+ABSENT = {"404", "NoSuchKey", "NotFound"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Object:
+    """A stored file: its name among its siblings, its content's sha256, its size in bytes."""
+
+    name: str
+    sha256: str
+    bytes: int
+
+
+def hash_file(path: Path) -> str:
+    """Return the sha256 of a file's content as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+class Store:
+    """One bucket of an S3 server, reached with the settings that every AWS tool reads (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID ...)."""
+
+    def __init__(self, bucket: str, cache: Path) -> None:
+        self.bucket = bucket
+        self.cache = cache
+        self.endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+        config = Config(
+            retries={"max_attempts": 5, "mode": "standard"},
+            connect_timeout=5,
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        self.client: S3Client = boto3.client("s3", config=config)
+        self.transfer = TransferConfig(multipart_threshold=CHUNK, multipart_chunksize=CHUNK)
+
+    @classmethod
+    def from_environment(cls) -> "Store":
+        """Open the bucket named by WORDMILL_BUCKET, caching below WORDMILL_CACHE (default ~/.cache/wordmill)."""
+        bucket = os.environ.get("WORDMILL_BUCKET")
+        if not bucket:
+            raise RuntimeError(
+                "WORDMILL_BUCKET is not set: it names the S3 bucket that holds data, models and manifests"
+            )
+        cache = Path(os.environ.get("WORDMILL_CACHE") or Path.home() / ".cache" / "wordmill")
+        return cls(bucket, cache)
+
+    def put_file(self, path: Path, name: str) -> Object:
+        """Store a file under its content's digest, unless it is there already, and keep a copy in the cache."""
+        entry = Object(name=name, sha256=hash_file(path), bytes=path.stat().st_size)
+        if not self.has(entry):
+            self._ask(
+                "write",
+                object_key(entry),
+                self.client.upload_file,
+                str(path),
+                self.bucket,
+                object_key(entry),
+                None,
+                None,
+                self.transfer,
+            )
+        cached = self._cached(entry)
+        if not cached.exists():
+            cached.parent.mkdir(parents=True, exist_ok=True)
+            temporary = cached.with_suffix(f".{os.getpid()}.part")
+            try:
+                os.link(path, temporary)
+            except OSError:  # the cache lies on another file system
+                temporary.write_bytes(path.read_bytes())
+            temporary.replace(cached)
+        return entry
+
+    def fetch(self, entry: Object) -> Path:
+        """Return a local file with the object's bytes, verified by size and, when downloaded, by sha256."""
+        cached = self._cached(entry)
+        if cached.exists() and cached.stat().st_size == entry.bytes:
+            return cached
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        temporary = cached.with_suffix(f".{os.getpid()}.part")
+        key = object_key(entry)
+        self._ask(
+            "read",
+            key,
+            self.client.download_file,
+            self.bucket,
+            key,
+            str(temporary),
+            None,
+            None,
+            self.transfer,
+        )
+        found = hash_file(temporary)
+        if found != entry.sha256:
+            temporary.unlink()
+            raise RuntimeError(
+                f"s3://{self.bucket}/{key} ({entry.name}): sha256 is {found}, expected {entry.sha256}: the stored object is damaged, delete it and run again"
+            )
+        temporary.replace(cached)
+        return cached
+
+    def has(self, entry: Object) -> bool:
+        """Tell whether the object is stored with its full size."""
+        head = self._ask(
+            "look for", object_key(entry), self.client.head_object, Bucket=self.bucket, Key=object_key(entry)
+        )
+        return head is not None and head["ContentLength"] == entry.bytes
+
+    def put_json(self, key: str, document: Any) -> None:
+        """Write a small JSON document; S3 replaces the whole object or nothing."""
+        body = json.dumps(document, indent=1, sort_keys=True).encode()
+        self._ask(
+            "write",
+            key,
+            self.client.put_object,
+            Bucket=self.bucket,
+            Key=key,
+            Body=body,
+            ContentType="application/json",
+        )
+
+    def get_json(self, key: str) -> Any:
+        """Read a JSON document; None where there is none."""
+        reply = self._ask("read", key, self.client.get_object, Bucket=self.bucket, Key=key)
+        return None if reply is None else json.loads(reply["Body"].read())
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """List the keys below a prefix, in order."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+        for page in self._ask("list", prefix, list, pages):
+            yield from (item["Key"] for item in page.get("Contents", []))
+
+    def make_bucket(self) -> None:
+        """Create the bucket where it does not exist yet."""
+        if self._ask("look for", "", self.client.head_bucket, Bucket=self.bucket) is None:
+            self._ask("create", "", self.client.create_bucket, Bucket=self.bucket)
+
+    def _cached(self, entry: Object) -> Path:
+        return self.cache / "objects" / entry.sha256[:2] / entry.sha256
+
+    def _ask(self, verb: str, key: str, call: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make one S3 call: None for what is absent, RuntimeError that says what to check for the rest."""
+        where = f"cannot {verb} s3://{self.bucket}/{key} at {self.endpoint}"
+        try:
+            return call(*args, **kwargs)
+        except ClientError as error:
+            code = str(error.response.get("Error", {}).get("Code", ""))
+            if code in ABSENT:
+                if verb in ("read", "look for"):
+                    return None
+                raise RuntimeError(
+                    f"{where}: no such bucket '{self.bucket}': create it or set WORDMILL_BUCKET"
+                ) from None
+            raise RuntimeError(
+                f"{where}: refused with {code}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the rights of that key"
+            ) from error
+        except (BotoCoreError, OSError) as error:
+            raise RuntimeError(f"{where}: {error}: check AWS_ENDPOINT_URL and that the server runs") from error
+
+
+def object_key(entry: Object) -> str:
+    """Return the key of an object in the bucket: its content's digest."""
+    return f"objects/{entry.sha256[:2]}/{entry.sha256}"
