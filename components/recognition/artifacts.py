@@ -105,7 +105,7 @@ def code_digest(stage: str) -> str:
 
 @cache
 def git_commit() -> str:
-    """Return the commit of this code, with `-dirty` behind it where files differ, `unknown` outside git (WORDMILL_COMMIT in an image)."""
+    """Return this code's commit, `-dirty` behind it where files differ; WORDMILL_COMMIT in an image, `unknown` elsewhere."""
     if commit := os.environ.get("WORDMILL_COMMIT"):
         return commit
     command = ["git", "-C", str(SOURCE), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

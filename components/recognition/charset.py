@@ -1,5 +1,6 @@
 """Characters that a recogniser can write, and the way from labels to class numbers and back."""
 
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,4 +80,4 @@ def load_charset(name: str) -> Charset:
 
 def ctc_frames_needed(classes: list[int]) -> int:
     """Return how many time steps CTC needs for a label: its length and a blank between equal neighbours."""
-    return len(classes) + sum(a == b for a, b in zip(classes, classes[1:], strict=False))
+    return len(classes) + sum(a == b for a, b in itertools.pairwise(classes))

@@ -4,7 +4,7 @@ import time
 
 
 class Progress:
-    """Counts done work and prints `what  done/total unit  percent  rate  time left  note` at most every `every_s` seconds."""
+    """Counts done work and prints `what  done/total unit  percent  rate  time left  note` every `every_s` seconds."""
 
     def __init__(self, what: str, total: int, unit: str, every_s: float = 2.0) -> None:
         self.what, self.total, self.unit, self.every_s = what, total, unit, every_s
@@ -24,7 +24,8 @@ class Progress:
         rate = self.done / elapsed_s if elapsed_s > 0 else 0.0
         left = f"{duration((self.total - self.done) / rate)} left" if rate > 0 else "time left unknown"
         share = 100.0 * self.done / self.total if self.total else 100.0
-        return f"{self.what}  {self.done:,}/{self.total:,} {self.unit}  {share:.1f} %  {rate:,.0f} {self.unit}/s  {left}  {note}".rstrip()
+        count = f"{self.done:,}/{self.total:,} {self.unit}"
+        return f"{self.what}  {count}  {share:.1f} %  {rate:,.0f} {self.unit}/s  {left}  {note}".rstrip()
 
 
 def duration(seconds: float) -> str:

@@ -110,7 +110,9 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     benchmarks = _value(document["benchmarks"], tuple[str, ...], f"{where}: benchmarks")
     if not benchmarks:
         raise ValueError(f"{where}: benchmarks: the list is empty, at least one benchmark is needed")
-    sections = {name: parse_section(kind, document[name], f"{where}: {name}") for name, kind in SECTIONS.items()}
+    sections: dict[str, Any] = {
+        name: parse_section(kind, document[name], f"{where}: {name}") for name, kind in SECTIONS.items()
+    }
     return Recipe(name=path.stem, benchmarks=benchmarks, **sections)
 
 

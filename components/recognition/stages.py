@@ -28,7 +28,7 @@ from components.recognition.storage import Store
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Made:
-    """What the work of a stage gives back: files to store by object name, and facts, metrics and curves for its manifest."""
+    """What the work of a stage gives back: files to store by object name, and what its manifest is to say."""
 
     files: dict[str, Path]
     facts: dict[str, Any]

@@ -39,7 +39,7 @@ def hash_file(path: Path) -> str:
 
 
 class Store:
-    """One bucket of an S3 server, reached with the settings that every AWS tool reads (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID ...)."""
+    """One bucket of an S3 server, reached with the settings that every AWS tool reads (AWS_ENDPOINT_URL ...)."""
 
     def __init__(self, bucket: str, cache: Path) -> None:
         self.bucket = bucket
@@ -115,7 +115,8 @@ class Store:
         if found != entry.sha256:
             temporary.unlink()
             raise RuntimeError(
-                f"s3://{self.bucket}/{key} ({entry.name}): sha256 is {found}, expected {entry.sha256}: the stored object is damaged, delete it and run again"
+                f"s3://{self.bucket}/{key} ({entry.name}): sha256 is {found}, expected {entry.sha256}: "
+                "the stored object is damaged, delete it and run again"
             )
         temporary.replace(cached)
         return cached
@@ -127,23 +128,25 @@ class Store:
         )
         return head is not None and head["ContentLength"] == entry.bytes
 
-    def put_json(self, key: str, document: Any) -> None:
-        """Write a small JSON document; S3 replaces the whole object or nothing."""
-        body = json.dumps(document, indent=1, sort_keys=True).encode()
+    def put_bytes(self, key: str, body: bytes, content_type: str) -> None:
+        """Write a small document; S3 replaces the whole object or nothing."""
         self._ask(
-            "write",
-            key,
-            self.client.put_object,
-            Bucket=self.bucket,
-            Key=key,
-            Body=body,
-            ContentType="application/json",
+            "write", key, self.client.put_object, Bucket=self.bucket, Key=key, Body=body, ContentType=content_type
         )
+
+    def get_bytes(self, key: str) -> bytes | None:
+        """Read a small document; None where there is none."""
+        reply = self._ask("read", key, self.client.get_object, Bucket=self.bucket, Key=key)
+        return None if reply is None else bytes(reply["Body"].read())
+
+    def put_json(self, key: str, document: Any) -> None:
+        """Write a small JSON document."""
+        self.put_bytes(key, json.dumps(document, indent=1, sort_keys=True).encode(), "application/json")
 
     def get_json(self, key: str) -> Any:
         """Read a JSON document; None where there is none."""
-        reply = self._ask("read", key, self.client.get_object, Bucket=self.bucket, Key=key)
-        return None if reply is None else json.loads(reply["Body"].read())
+        body = self.get_bytes(key)
+        return None if body is None else json.loads(body)
 
     def keys(self, prefix: str) -> Iterator[str]:
         """List the keys below a prefix, in order."""
@@ -172,9 +175,8 @@ class Store:
                 raise RuntimeError(
                     f"{where}: no such bucket '{self.bucket}': create it or set WORDMILL_BUCKET"
                 ) from None
-            raise RuntimeError(
-                f"{where}: refused with {code}: check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the rights of that key"
-            ) from error
+            advice = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the rights of that key"
+            raise RuntimeError(f"{where}: refused with {code}: {advice}") from error
         except (BotoCoreError, OSError) as error:
             raise RuntimeError(f"{where}: {error}: check AWS_ENDPOINT_URL and that the server runs") from error
 

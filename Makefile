@@ -1,0 +1,68 @@
+# `make help` lists what there is. Everything is installed in .venv; state of local runs lives in .state.
+PYTHON ?= python3.11
+RECIPE ?= quickstart
+PIPELINE ?= crnn_vgg7
+BIN := .venv/bin
+RUN := $(BIN)/python -m pipelines
+# The lines of a recipe that a run may change from here.
+CHANGES = $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) \
+  $(if $(CATALOGUE),--catalogue $(CATALOGUE)) $(if $(filter-out 0,$(SMOKE)),--smoke) \
+  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
+
+.DEFAULT_GOAL := help
+.PHONY: help env run compile golden ui up down test test-slow lint format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml BENCHMARKS=a,b DEVICE=cpu PROCESSES=2"
+
+env: .venv/local.done  ## make the environment in .venv
+
+.venv/local.done: requirements/control.txt requirements/torch.txt requirements/mindspore.txt requirements/constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"error: Python 3.11 is needed, $(PYTHON) is {sys.version.split()[0]}: set PYTHON=")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip==26.3
+	$(BIN)/python -m pip install --quiet --progress-bar on -c requirements/constraints.txt \
+	  -r requirements/control.txt -r requirements/torch.txt -r requirements/mindspore.txt
+	touch $@
+
+.venv/dev.done: .venv/local.done requirements/dev.txt
+	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -r requirements/dev.txt
+	touch $@
+
+run: .venv/local.done  ## run RECIPE from data to proven files on this machine
+	$(RUN) run $(RECIPE) $(CHANGES)
+
+compile: .venv/local.done  ## write PIPELINE for Kubeflow Pipelines as PIPELINE.yaml
+	$(RUN) compile $(PIPELINE) $(CHANGES)
+
+ui: .venv/local.done  ## open MLflow on the runs so far
+	$(RUN) ui
+
+up: .venv/local.done  ## start the embedded S3 and MLflow servers
+	$(RUN) up
+
+down:  ## stop the embedded servers
+	@if [ -x $(BIN)/python ]; then $(RUN) down; fi
+
+test: lint  ## what CI runs
+	$(BIN)/python -m pytest
+
+test-slow: .venv/dev.done  ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/dev.done  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/dev.done  ## bring the style in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+golden: .venv/dev.done  ## accept the compiled form of every recipe as the expected one
+	$(BIN)/python -m tests.golden
+
+clean: down  ## stop the servers, remove environment, state and caches
+	rm -rf .venv .state .mypy_cache .ruff_cache .pytest_cache kernel_meta rank_*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,27 @@
+from kfp import dsl
+
+
+@dsl.component(base_image="data", install_kfp_package=False)
+def gate(
+    gate: str,
+    recipe: str,
+    evaluations: list,
+    parities: list,
+    run_tag: str,
+    trained: dsl.Input[dsl.Model],
+    decision: dsl.Output[dsl.Artifact],
+) -> str:
+    """Compare the candidate with the champion and move the registry's alias if it is at least as good."""
+    import json
+
+    from components.gate.stage import run
+
+    return run(
+        gate=gate,
+        recipe=recipe,
+        model=trained.path,
+        evaluations=json.dumps(evaluations),
+        parities=json.dumps(parities),
+        run_tag=run_tag,
+        output=decision.path,
+    )

@@ -1,0 +1,264 @@
+"""What training is in every framework: the job, the plan of steps, packed targets, scores, and the records of a run."""
+
+import dataclasses
+import json
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from components.recognition.artifacts import write_atomically
+from components.recognition.charset import Charset, ctc_frames_needed
+from components.recognition.checkpoint import Checkpoint, Tensors, save
+from components.recognition.loader import Batch, ordered_batches, steps_per_epoch, training_batches
+from components.recognition.recipe import Data, Model, Train, from_json, to_json
+from components.recognition.schedule import warmup_cosine
+from components.recognition.shards import ShardSet
+
+Item = TypeVar("Item")
+Logits = npt.NDArray[np.float32]
+
+REFERENCE_IMAGES = 64  # how many validation pictures an exported file is compared on
+EVALUATION_BATCH = 256
+PREFETCHED_BATCHES = 4
+NONFINITE_LIMIT = 20  # so many skipped steps in a row end training
+RECORD_EVERY_S = 2.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a training process is told: the recipe's sections, the shard files, where to run and where to write."""
+
+    data: Data
+    model: Model
+    train: Train
+    train_shards: tuple[Path, ...]
+    val_shards: tuple[Path, ...]
+    device: str
+    processes: int
+    folder: Path
+
+
+def write_job(path: Path, job: Job) -> None:
+    """Write a job as JSON; its sections are JSON texts."""
+    sections = {name: to_json(getattr(job, name)) for name in ("data", "model", "train")}
+    shards = {name: [str(shard) for shard in getattr(job, name)] for name in ("train_shards", "val_shards")}
+    rest = {"device": job.device, "processes": job.processes, "folder": str(job.folder)}
+    write_atomically(path, json.dumps(sections | shards | rest, indent=1))
+
+
+def read_job(path: Path) -> Job:
+    """Read what `write_job` wrote."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return Job(
+        data=from_json(Data, document["data"]),
+        model=from_json(Model, document["model"]),
+        train=from_json(Train, document["train"]),
+        train_shards=tuple(Path(shard) for shard in document["train_shards"]),
+        val_shards=tuple(Path(shard) for shard in document["val_shards"]),
+        device=document["device"],
+        processes=document["processes"],
+        folder=Path(document["folder"]),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The steps of a training run: sizes, the rate of each step, and after which steps (1..) validation comes."""
+
+    batch: int  # of one process
+    epochs: int
+    steps_per_epoch: int
+    rates: npt.NDArray[np.float32]  # (steps,)
+    validate_after: frozenset[int]
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return len(self.rates)
+
+
+def make_plan(train: Train, samples: int, processes: int) -> Plan:
+    """Derive the plan from the recipe's section, the number of training samples and of processes."""
+    batch = batch_of_process(train.global_batch, processes)
+    steps = steps_per_epoch(samples, train.global_batch)
+    if not steps:
+        raise ValueError(f"train.global_batch is {train.global_batch}, but the training sets have {samples} samples: "
+                         f"expected at most {samples}")  # fmt: skip
+    if not 1 <= train.validations_per_epoch <= steps:
+        raise ValueError(f"train.validations_per_epoch is {train.validations_per_epoch}, "
+                         f"expected 1 to {steps}, the steps of an epoch")  # fmt: skip
+    parts = range(1, train.epochs * train.validations_per_epoch + 1)
+    return Plan(
+        batch=batch,
+        epochs=train.epochs,
+        steps_per_epoch=steps,
+        rates=warmup_cosine(train.lr, train.epochs * steps, round(train.warmup_epochs * steps)),
+        validate_after=frozenset(part * steps // train.validations_per_epoch for part in parts),
+    )
+
+
+def batch_of_process(global_batch: int, processes: int) -> int:
+    """Return the batch of one process; ValueError names the nearest global batch that divides."""
+    if processes < 1:
+        raise ValueError(f"processes is {processes}, expected at least 1")
+    if global_batch < 1 or global_batch % processes:
+        near = max(1, round(global_batch / processes)) * processes
+        raise ValueError(f"train.global_batch is {global_batch}, which {processes} processes cannot share equally: "
+                         f"the nearest that they can is {near}")  # fmt: skip
+    return global_batch // processes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Targets:
+    """Labels as CTC takes them: classes (N, L) int32 padded with 0, lengths (N,) int32 from 1 on, weights (N,) float32.
+
+    The loss of a batch is sum(weights * CTC loss of each sample), the mean over the batch of the loss by label
+    length (what PyTorch calls reduction "mean"). A label that is empty or needs more frames than there are has
+    weight 0 and a label of one character in its place, for CTC has no finite loss for it.
+    """
+
+    classes: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
+
+    @property
+    def unfit(self) -> int:
+        """How many labels are left out."""
+        return int((self.weights == 0).sum())
+
+
+def pack(labels: list[str], charset: Charset, frames: int) -> Targets:
+    """Encode labels for a model with so many frames; L is `frames`, whatever the labels, so that shapes stay."""
+    rows = [charset.encode(label) for label in labels]
+    fit = np.array([0 < ctc_frames_needed(row) <= frames for row in rows], dtype=np.float32)
+    classes = np.zeros((len(rows), frames), dtype=np.int32)
+    lengths = np.ones(len(rows), dtype=np.int32)
+    classes[:, 0] = 1
+    for number, row in enumerate(rows):
+        if fit[number]:
+            classes[number, : len(row)] = row
+            lengths[number] = len(row)
+    return Targets(classes=classes, lengths=lengths, weights=(fit / (lengths * len(rows))).astype(np.float32))
+
+
+def training_stream(
+    job: Job, plan: Plan, shards: ShardSet, charset: Charset, frames: int, rank: int
+) -> Iterator[tuple[Batch, Targets]]:
+    """Give one process its batches of all epochs in turn, read and packed ahead in a thread of their own."""
+
+    def source() -> Iterator[tuple[Batch, Targets]]:
+        for epoch in range(plan.epochs):
+            batches = training_batches(
+                shards, batch=plan.batch, rank=rank, ranks=job.processes, seed=job.train.seed, epoch=epoch
+            )
+            for batch in batches:
+                yield batch, pack(batch.labels, charset, frames)
+
+    return prefetched(source(), PREFETCHED_BATCHES)
+
+
+def prefetched(source: Iterator[Item], depth: int) -> Iterator[Item]:
+    """Give the items of `source`, taken from it in a thread up to `depth` items ahead; its errors arrive in turn."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        ahead = deque(pool.submit(next, source, None) for _ in range(depth))
+        while (item := ahead.popleft().result()) is not None:
+            ahead.append(pool.submit(next, source, None))
+            yield item
+
+
+def validation_batches(shards: ShardSet, rank: int, ranks: int) -> Iterator[Batch]:
+    """Give one process its share of the validation set: every `ranks`-th batch, together each sample once."""
+    return islice(ordered_batches(shards, EVALUATION_BATCH), rank, None, ranks)
+
+
+def count_correct(logits: Logits, labels: list[str], charset: Charset) -> int:
+    """Count the samples of logits (N, T, C) whose best path reads as their label, both in the charset's characters."""
+    texts, _ = charset.decode_ctc(logits)
+    return sum(text == charset.clean(label) for text, label in zip(texts, labels, strict=True))
+
+
+class NonfiniteGuard:
+    """Counts the steps that were skipped because a gradient was not finite; too many in a row end training."""
+
+    def __init__(self) -> None:
+        self.total = self.in_a_row = 0
+
+    def add(self, step: int, finite: bool) -> None:
+        """Note one step, 1..; RuntimeError at the limit."""
+        self.total += not finite
+        self.in_a_row = 0 if finite else self.in_a_row + 1
+        if self.in_a_row >= NONFINITE_LIMIT:
+            raise RuntimeError(
+                f"training diverged: the gradients of {self.in_a_row} steps in a row up to step {step} were not "
+                f"finite ({self.total} skipped in all): lower train.lr, set train.clip_norm or use train.amp O0"
+            )
+
+
+class Recorder:
+    """The records of a run, written by rank 0 alone: metrics.jsonl, the best and the last weights, outcome.json."""
+
+    def __init__(self, job: Job, plan: Plan) -> None:
+        self.job, self.plan = job, plan
+        self.started = self.recorded = time.monotonic()
+        self.recorded_step = 0
+        self.best: tuple[float, float] = (-math.inf, -math.inf)  # accuracy, and -loss among equals
+
+    def due(self) -> bool:
+        """Tell whether it is time for another line of training metrics."""
+        return time.monotonic() - self.recorded >= RECORD_EVERY_S
+
+    def training(self, step: int, loss: float) -> None:
+        """Record the mean loss since the last line, after `step` steps."""
+        elapsed_s = time.monotonic() - self.recorded
+        images = (step - self.recorded_step) * self.job.train.global_batch
+        metrics = {"train/loss": loss, "train/lr": float(self.plan.rates[step - 1])}
+        self._write(step, metrics | {"train/images_per_s": images / max(elapsed_s, 1e-9)})
+
+    def validation(self, step: int, correct: int, total: int, loss_sum: float, tensors: Tensors) -> None:
+        """Record counts over the whole validation set (`loss_sum`: losses by label length) and keep the weights."""
+        accuracy, loss = correct / max(total, 1), loss_sum / max(total, 1)
+        self._write(step, {"val/accuracy": accuracy, "val/loss": loss})
+        job = self.job
+        state = Checkpoint(tensors=tensors, data=job.data, model=job.model, train=job.train, step=step)
+        save(job.folder / "last.safetensors", state)
+        if (accuracy, -loss) > self.best:
+            self.best = (accuracy, -loss)
+            save(job.folder / "best.safetensors", state)
+
+    def finish(self, guard: NonfiniteGuard, unfit_labels: int, facts: dict[str, Any]) -> None:
+        """Write outcome.json: the facts that every framework has, and the framework's own."""
+        seconds = time.monotonic() - self.started
+        images = self.plan.steps * self.job.train.global_batch
+        common = {
+            "framework": self.job.train.framework, "device": self.job.device, "processes": self.job.processes,
+            "steps": self.plan.steps, "images": images, "images_per_s": images / seconds,
+            "val_accuracy": self.best[0], "unfit_labels": unfit_labels, "nonfinite_steps": guard.total,
+        }  # fmt: skip
+        write_atomically(self.job.folder / "outcome.json", json.dumps(common | facts, indent=1))
+
+    def _write(self, step: int, metrics: dict[str, float]) -> None:
+        # A loss that is not finite is no JSON; the guard reports it, the curve leaves it out.
+        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
+        images = step * self.job.train.global_batch
+        line = {"step": step, "steps": self.plan.steps, "images": images, "time": time.time(), "metrics": finite}
+        with (self.job.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+        self.recorded, self.recorded_step = time.monotonic(), step
+
+
+def write_reference(job: Job, shards: ShardSet, predict: Callable[[npt.NDArray[np.uint8]], Logits]) -> None:
+    """Write reference.npz: the first validation images (N, H, W, C) uint8 and the trained model's logits (N, T, C)."""
+    images = next(ordered_batches(shards, REFERENCE_IMAGES)).images
+    path = job.folder / "reference.npz"
+    temporary = path.with_name(f"part.{os.getpid()}.npz")  # numpy appends .npz to any other name
+    np.savez(temporary, images=images, logits=predict(images).astype(np.float32))
+    temporary.replace(path)

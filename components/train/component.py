@@ -1,0 +1,27 @@
+from kfp import dsl
+
+
+@dsl.component(base_image="pytorch", install_kfp_package=False)
+def train(
+    data: str,
+    model: str,
+    train: str,
+    device: str,
+    processes: int,
+    run_tag: str,
+    shards: dsl.Input[dsl.Dataset],
+    trained: dsl.Output[dsl.Model],
+) -> str:
+    """Train the recogniser with one process per device."""
+    from components.train.stage import run
+
+    return run(
+        data=data,
+        model=model,
+        train=train,
+        shards=shards.path,
+        device=device,
+        processes=processes,
+        run_tag=run_tag,
+        output=trained.path,
+    )

@@ -1,0 +1,133 @@
+"""`python -m pipelines <verb>`: compile a recipe's pipeline, run it here, and look after the embedded services."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from components.recognition.catalogue import Entry, load_catalogue, select
+
+from components.recognition.charset import load_charset
+from components.recognition.recipe import Recipe, load_recipe, nearest
+
+FOLDER = Path(__file__).resolve().parent
+SMOKE = ("data.limit=4096", "train.epochs=1", "train.validations_per_epoch=1")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one verb; what the user or the environment got wrong ends in one line and code 1."""
+    options = _parser().parse_args(arguments)
+    try:
+        sys.exit(options.verb(options))
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    except KeyboardInterrupt:
+        sys.exit("stopped")
+
+
+def load(options: argparse.Namespace) -> tuple[Recipe, dict[str, Entry]]:
+    """Return the recipe with what the command line changes, and the catalogue entries of its data sets."""
+    overrides = [*(SMOKE if options.smoke else ()), *options.set]
+    if options.framework:
+        overrides.append(f"train.framework={options.framework}")
+    if options.benchmarks:
+        overrides.append(f"benchmarks=[{options.benchmarks}]")
+    recipe = load_recipe(recipe_path(options.recipe), tuple(overrides))
+    load_charset(recipe.data.charset)  # refused here rather than by the first stage that needs it
+    extra = [Path(path) for path in options.catalogue.split(",") if path]
+    catalogue = load_catalogue([FOLDER / "datasets.yaml", *extra])
+    names = dict.fromkeys((*recipe.data.train, *recipe.data.val, *recipe.benchmarks))
+    return recipe, select(catalogue, list(names))
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file of a recipe named here, or of one given by its path."""
+    if name.endswith(".yaml"):
+        return Path(name)
+    known = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml"))
+    if name not in known:
+        raise ValueError(f"recipe '{name}': {nearest(name, known)}")
+    return FOLDER / "recipes" / f"{name}.yaml"
+
+
+def _build(options: argparse.Namespace) -> tuple[Recipe, object]:
+    from pipelines.cluster import Where
+    from pipelines.training import training_pipeline
+
+    recipe, catalogue = load(options)
+    where = Where(device=options.device, processes=options.processes)
+    if recipe.train.global_batch % where.processes:
+        raise ValueError(
+            f"train.global_batch {recipe.train.global_batch} does not divide by {where.processes} processes"
+        )
+    return recipe, training_pipeline(recipe, catalogue, where)
+
+
+def _compile(options: argparse.Namespace) -> int:
+    from kfp import compiler
+
+    recipe, pipeline = _build(options)
+    output = Path(options.output or f"{recipe.name}.yaml")
+    temporary = output.with_name(f".{output.stem}.part.yaml")
+    compiler.Compiler().compile(pipeline, str(temporary))
+    temporary.replace(output)
+    print(output)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    recipe, pipeline = _build(options)
+    from pipelines import local
+
+    return local.run(pipeline, recipe.name)
+
+
+def _up(options: argparse.Namespace) -> int:
+    from pipelines import services
+
+    for name, value in services.settings().items():
+        print(f"{name}={'***' if 'SECRET' in name else value}")
+    return 0
+
+
+def _down(options: argparse.Namespace) -> int:
+    from pipelines import services
+
+    print(f"stopped: {', '.join(services.down()) or 'nothing was running'}")
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    import webbrowser
+
+    from pipelines import services
+
+    address = services.settings()["MLFLOW_TRACKING_URI"]
+    print(address)
+    if os.environ.get("DISPLAY") or sys.platform == "darwin":
+        webbrowser.open(address)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
+    verbs = parser.add_subparsers(required=True, metavar="verb")
+    recipe = argparse.ArgumentParser(add_help=False)
+    recipe.add_argument("recipe", help="a name below pipelines/recipes, or the path of a .yaml file")
+    recipe.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe value, such as train.epochs=1"
+    )
+    recipe.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")
+    recipe.add_argument("--benchmarks", default="", help="comma-separated benchmarks instead of the recipe's")
+    recipe.add_argument("--catalogue", default="", help="comma-separated catalogue files beside the built-in one")
+    recipe.add_argument("--smoke", action="store_true", help="the same graph on little data, in about two minutes")
+    recipe.add_argument("--device", default="cpu", choices=("cpu", "cuda", "npu"), help="what to train on")
+    recipe.add_argument("--processes", type=int, default=2, help="training processes, one to a device")
+    compiles = verbs.add_parser("compile", parents=[recipe], help="write the pipeline for Kubeflow")
+    compiles.add_argument("-o", "--output", default="", help="the file to write, <recipe>.yaml by default")
+    compiles.set_defaults(verb=_compile)
+    verbs.add_parser("run", parents=[recipe], help="run the pipeline on this machine").set_defaults(verb=_run)
+    verbs.add_parser("up", help="start the embedded services").set_defaults(verb=_up)
+    verbs.add_parser("down", help="stop the embedded services").set_defaults(verb=_down)
+    verbs.add_parser("ui", help="start MLflow where needed and open it").set_defaults(verb=_ui)
+    return parser

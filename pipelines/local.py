@@ -1,0 +1,137 @@
+"""One pipeline run on this machine: the compiled pipeline object in kfp.local's subprocess runner, and its summary."""
+
+import contextlib
+import fcntl
+import io
+import json
+import logging
+import os
+import secrets
+import sys
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from kfp import local
+from kfp.dsl.graph_component import GraphComponent
+
+from components.recognition import tracking
+from components.recognition.artifacts import write_atomically
+from components.recognition.storage import Store
+from pipelines import services
+from pipelines.summary import render
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(pipeline: GraphComponent, recipe: str) -> int:
+    """Run a pipeline to its end, print its summary and return the exit code: 0 if every stage did its work."""
+    with one_at_a_time(services.STATE / "run.lock"):
+        services.settings()
+        store = Store.from_environment()
+        _close_abandoned(store)
+        run_tag = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        folder = services.STATE / "runs" / run_tag
+        folder.mkdir(parents=True)
+        (folder / "open").touch()
+        tracking.run(store, run_tag, recipe)
+        print(f"run {run_tag}", flush=True)
+        error = _execute(pipeline, run_tag, folder)
+        summary = store.get_json(f"runs/{run_tag}/summary.json")
+        (folder / "open").unlink()
+    if summary is None:
+        print(f"error: the run ended without a summary: {error}: see {folder / 'log.txt'}", file=sys.stderr)
+        return 1
+    page = _keep(store, folder, run_tag, summary)
+    print(render(summary, page))
+    if error and summary["ok"]:
+        print(f"error: {error}: see {folder / 'log.txt'}", file=sys.stderr)
+    print(folder / "summary.json")
+    return 0 if summary["ok"] and not error else 1
+
+
+def _execute(pipeline: GraphComponent, run_tag: str, folder: Path) -> str:
+    """Run the pipeline's tasks as subprocesses and return what the engine said went wrong, "" for nothing."""
+    python_path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in python_path if part)
+    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "tasks"), raise_on_error=True)
+    with (
+        warnings.catch_warnings(),
+        (folder / "log.txt").open("w", encoding="utf-8") as log,
+        contextlib.redirect_stdout(StageOutput(sys.stdout, log)),
+    ):
+        warnings.simplefilter("ignore")  # resources and images mean nothing to subprocesses
+        logging.disable(logging.INFO)  # the engine's account of every task's inputs and outputs
+        try:
+            pipeline(run_tag=run_tag)
+        except RuntimeError as error:
+            return str(error)
+        finally:
+            logging.disable(logging.NOTSET)
+    return _unfinished_tasks(folder / "tasks")
+
+
+def _unfinished_tasks(folder: Path) -> str:
+    """Name the tasks that ended without the engine's record of their outputs: a success that is none."""
+    tasks = {path.parent for path in folder.glob("*/*/*") if path.name != "executor_output.json"}
+    lacking = sorted(task.name for task in tasks if not (task / "executor_output.json").exists())
+    return f"tasks without outputs: {', '.join(lacking)}" if lacking else ""
+
+
+def _keep(store: Store, folder: Path, run_tag: str, summary: dict[str, Any]) -> Path:
+    """Put summary.json and report.html beside the run's log and return the report's path."""
+    page = folder / "report.html"
+    write_atomically(page, (store.get_bytes(f"runs/{run_tag}/report.html") or b"").decode())
+    write_atomically(folder / "summary.json", json.dumps(summary | {"report": str(page)}, indent=1))
+    return page
+
+
+def _close_abandoned(store: Store) -> None:
+    """Mark runs as failed whose process was killed before it could: they left their marker behind."""
+    for marker in (services.STATE / "runs").glob("*/open"):
+        run_tag = marker.parent.name
+        if store.get_json(f"runs/{run_tag}/mlflow.json"):
+            tracking.run(store, run_tag, "").finish(succeeded=False)
+            print(f"run {run_tag} was killed: marked as failed in MLflow", flush=True)
+        marker.unlink()
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold a lock file: the second run in one working tree waits for the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another run holds {path}: waiting until it ends", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class StageOutput(io.TextIOBase):
+    """Passes on what stages print, without the engine's own lines; the log file gets everything."""
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self.terminal, self.log = terminal, log
+        self.rest = ""
+        self.in_dump = False  # inside the JSON that the engine prints of every task's input
+
+    def write(self, text: str) -> int:
+        """Write text; whole lines are shown at once, without the engine's indentation."""
+        self.log.write(text)
+        self.log.flush()
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            if self._is_a_stages(line):
+                print(line.removeprefix("    "), file=self.terminal, flush=True)
+        return len(text)
+
+    def _is_a_stages(self, line: str) -> bool:
+        if self.in_dump:
+            self.in_dump = line != "    }"
+            return False
+        self.in_dump = line.endswith("Got executor_input:")
+        return bool(line.strip()) and "[KFP Executor" not in line

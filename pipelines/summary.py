@@ -1,0 +1,42 @@
+"""The end of a run in the terminal: what summary.json says, as aligned text."""
+
+from pathlib import Path
+from typing import Any
+
+
+def render(summary: dict[str, Any], page: Path) -> str:
+    """Return a run's summary as text: accuracy, parity, gate, seconds per stage, and where to look further."""
+    lines = ["", f"{summary['recipe']} {'finished' if summary['ok'] else 'FAILED'}  {summary['run_tag']}"]
+    lines += [f"  error  {error}" for error in summary["errors"]]
+    lines += _benchmarks(summary)
+    lines += [_format(entry) for entry in summary["formats"]]
+    if gate := summary["gate"]:
+        lines.append(f"  gate  {'promoted' if gate['promoted'] else 'not promoted'}: {'; '.join(gate['reasons'])}")
+    lines += [_stage(stage) for stage in summary["stages"]]
+    lines += [f"  MLflow  {summary['mlflow']['url']}", f"  report  {page}"]
+    return "\n".join(lines)
+
+
+def _benchmarks(summary: dict[str, Any]) -> list[str]:
+    rows = [
+        f"  {row['name']:<24} {row['correct']:>6,}/{row['total']:<6,} {100 * row['accuracy']:6.2f} %"
+        f"  (95 %: {100 * row['low']:.2f} to {100 * row['high']:.2f})  1-NED {row['ned']:.4f}"
+        for row in summary["benchmarks"]
+    ]
+    if len(rows) > 1:
+        rows.append(f"  {'plain mean':<24} {100 * summary['mean_accuracy']:20.2f} %")
+    return rows
+
+
+def _format(entry: dict[str, Any]) -> str:
+    return (
+        f"  {entry['format']:<24} texts equal {entry['texts_equal']}/{entry['samples']}, "
+        f"logits within {entry['max_logit_difference']:.1e}, "
+        f"{entry['latency_ms_batch1']:.2f} ms at batch 1, {entry['images_per_s_batch64']:,.0f} images/s at batch 64"
+    )
+
+
+def _stage(stage: dict[str, Any]) -> str:
+    return (
+        f"  {stage['stage'] + ' ' + stage['name']:<40} {stage['seconds']:8.1f} s{'  (found)' if stage['found'] else ''}"
+    )

@@ -1,0 +1,88 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipelines.cli import FOLDER, main
+
+RECIPES = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml"))
+GOLDEN = Path(__file__).resolve().parents[1] / "golden"
+
+
+def compile_recipe(recipe: str, folder: Path, *options: str) -> str:
+    path = folder / f"{recipe}.yaml"
+    with pytest.raises(SystemExit) as end:
+        main(["compile", recipe, "-o", str(path), *options])
+    assert end.value.code == 0
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_compiled_pipeline_is_the_golden_one(recipe: str, tmp_path: Path) -> None:
+    golden = (GOLDEN / f"{recipe}.yaml").read_text(encoding="utf-8")
+    assert compile_recipe(recipe, tmp_path) == golden, "changed: look at it, then `make golden`"
+
+
+def tasks(text: str) -> dict[str, dict]:
+    spec = next(iter(yaml.safe_load_all(text)))
+    return spec["components"]["comp-recogniser"]["dag"]["tasks"]
+
+
+def test_every_benchmark_and_every_format_is_a_task_of_its_name(tmp_path: Path) -> None:
+    compiled = tasks(compile_recipe("quickstart", tmp_path))
+    names = {task["taskInfo"]["name"] for task in compiled.values()}
+    assert {"fetch", "shard", "train", "rendered_easy", "rendered_hard", "mindir", "onnx", "gate"} <= names
+
+
+def test_data_flows_one_way(tmp_path: Path) -> None:
+    compiled = tasks(compile_recipe("quickstart", tmp_path))
+    needs = {name: set(task.get("dependentTasks", [])) for name, task in compiled.items()}
+    assert needs["fetch"] == set()
+    assert needs["shard"] == {"fetch"}
+    assert needs["train"] == {"shard"}
+    assert needs["evaluate"] == {"shard", "train"}
+    assert needs["export"] == {"train"}
+    assert needs["smoke"] == {"export", "train"}
+    assert needs["gate"] == {"evaluate", "evaluate-2", "smoke", "smoke-2", "train"}
+
+
+def test_accelerators_are_asked_for_by_name(tmp_path: Path) -> None:
+    spec = compile_recipe("quickstart", tmp_path, "--device", "npu", "--processes", "8")
+    executors = next(iter(yaml.safe_load_all(spec)))["deploymentSpec"]["executors"]
+    accelerator = executors["exec-train"]["container"]["resources"]["accelerator"]
+    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("huawei.com/Ascend910", "8")
+    assert "resources" not in executors["exec-fetch"]["container"]
+
+
+def test_compiling_needs_neither_framework() -> None:
+    check = (
+        "import sys; sys.modules.update(torch=None, mindspore=None, cv2=None);"
+        "from pipelines.cli import main; main(['compile', 'crnn_r34', '-o', '/dev/null'])"
+    )
+    path = "import pathlib; pathlib.Path.replace = lambda *a: None;"
+    done = subprocess.run([sys.executable, "-c", path + check], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compile", "quickstrat"], "recipe 'quickstrat': did you mean 'quickstart'"),
+        (["compile", "quickstart", "--set", "train.epocs=2"], "unknown key 'epocs': did you mean 'epochs'"),
+        (["compile", "quickstart", "--benchmarks", "rendered_eazy"], "rendered_eazy.*did you mean 'rendered_easy'"),
+        (["compile", "quickstart", "--set", "data.charset=lower63"], "charset 'lower63': did you mean 'lower36'"),
+        (["compile", "quickstart", "--framework", "torch"], "train.framework: found 'torch'"),
+        (["compile", "quickstart", "--catalogue", "none.yaml"], "none.yaml: no such file"),
+        (["compile", "quickstart", "--processes", "3"], "global_batch 128 does not divide by 3 processes"),
+        (["compile", "missing.yaml"], "missing.yaml: no such file"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=message):
+        main(arguments)
+    assert list(tmp_path.iterdir()) == []
