@@ -1,5 +1,6 @@
 """Checkpoints: weights as safetensors under PyTorch's names, with the recipe sections that made them inside."""
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from components.recognition.recipe import Data, Model, Train, from_json, to_json
+
+# One key for everything: safetensors writes several in an order that differs from run to run.
+KEY = "wordmill"
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 
@@ -28,11 +32,10 @@ class Checkpoint:
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint under a temporary name, then rename it."""
     sections = {"data": checkpoint.data, "model": checkpoint.model, "train": checkpoint.train}
-    metadata = {name: to_json(section) for name, section in sections.items()} | {"step": str(checkpoint.step)}
+    made_by = {name: to_json(section) for name, section in sections.items()} | {"step": checkpoint.step}
     temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    # Sorted, because two equal checkpoints must be equal bytes.
-    tensors = {name: np.ascontiguousarray(checkpoint.tensors[name]) for name in sorted(checkpoint.tensors)}
-    save_file(tensors, temporary, metadata=metadata)
+    tensors = {name: np.ascontiguousarray(values) for name, values in checkpoint.tensors.items()}
+    save_file(tensors, temporary, metadata={KEY: json.dumps(made_by)})
     temporary.replace(path)
 
 
@@ -44,15 +47,15 @@ def load(path: Path) -> Checkpoint:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
-    missing = sorted({"data", "model", "train", "step"} - set(metadata))
-    if missing:
-        raise ValueError(f"{path}: no checkpoint of this project: its metadata lacks {', '.join(missing)}")
+    if KEY not in metadata:
+        raise ValueError(f"{path}: no checkpoint of this project: its metadata has no key '{KEY}'")
+    made_by = json.loads(metadata[KEY])
     return Checkpoint(
         tensors=tensors,
-        data=from_json(Data, metadata["data"]),
-        model=from_json(Model, metadata["model"]),
-        train=from_json(Train, metadata["train"]),
-        step=int(metadata["step"]),
+        data=from_json(Data, made_by["data"]),
+        model=from_json(Model, made_by["model"]),
+        train=from_json(Train, made_by["train"]),
+        step=made_by["step"],
     )
 
 

@@ -120,10 +120,11 @@ def build(model: Model, data: Data, classes: int) -> CRNN:
 
 def count_frames(net: CRNN, data: Data) -> int:
     """Return T, how many columns the recogniser makes of a picture."""
-    device = net.head.weight.device
+    training = net.training
     with torch.no_grad():
-        features = net.backbone.eval()(torch.zeros(1, data.channels, data.height, data.width, device=device))
-    net.train()
+        images = torch.zeros(1, data.channels, data.height, data.width, device=net.head.weight.device)
+        features = net.eval().backbone(images)
+    net.train(training)  # in training mode the batch of zeros would have moved the running statistics
     return int(features.shape[3])
 
 
