@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -83,13 +85,11 @@ class Store:
             )
         cached = self._cached(entry)
         if not cached.exists():
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            temporary = cached.with_suffix(f".{os.getpid()}.part")
-            try:
-                os.link(path, temporary)
-            except OSError:  # the cache lies on another file system
-                temporary.write_bytes(path.read_bytes())
-            temporary.replace(cached)
+            with _part(cached) as temporary:
+                try:
+                    os.link(path, temporary)
+                except OSError:  # the cache lies on another file system
+                    shutil.copyfile(path, temporary)
         return entry
 
     def fetch(self, entry: Object) -> Path:
@@ -97,28 +97,17 @@ class Store:
         cached = self._cached(entry)
         if cached.exists() and cached.stat().st_size == entry.bytes:
             return cached
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        temporary = cached.with_suffix(f".{os.getpid()}.part")
         key = object_key(entry)
-        self._ask(
-            "read",
-            key,
-            self.client.download_file,
-            self.bucket,
-            key,
-            str(temporary),
-            None,
-            None,
-            self.transfer,
-        )
-        found = hash_file(temporary)
-        if found != entry.sha256:
-            temporary.unlink()
-            raise RuntimeError(
-                f"s3://{self.bucket}/{key} ({entry.name}): sha256 is {found}, expected {entry.sha256}: "
-                "the stored object is damaged, delete it and run again"
+        with _part(cached) as temporary:
+            self._ask(
+                "download", key, self.client.download_file, self.bucket, key, str(temporary), None, None, self.transfer
             )
-        temporary.replace(cached)
+            found = hash_file(temporary)
+            if found != entry.sha256:
+                raise RuntimeError(
+                    f"s3://{self.bucket}/{key} ({entry.name}): sha256 is {found}, expected {entry.sha256}: "
+                    "the stored object is damaged, delete it and run again"
+                )
         return cached
 
     def has(self, entry: Object) -> bool:
@@ -172,9 +161,8 @@ class Store:
             if code in ABSENT:
                 if verb in ("read", "look for"):
                     return None
-                raise RuntimeError(
-                    f"{where}: no such bucket '{self.bucket}': create it or set WORDMILL_BUCKET"
-                ) from None
+                advice = "check WORDMILL_BUCKET, and that nothing deletes objects"
+                raise RuntimeError(f"{where}: it is not there: {advice}") from None
             advice = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the rights of that key"
             raise RuntimeError(f"{where}: refused with {code}: {advice}") from error
         except (BotoCoreError, OSError) as error:
@@ -184,3 +172,15 @@ class Store:
 def object_key(entry: Object) -> str:
     """Return the key of an object in the bucket: its content's digest."""
     return f"objects/{entry.sha256[:2]}/{entry.sha256}"
+
+
+@contextmanager
+def _part(path: Path) -> Iterator[Path]:
+    """Give a temporary name beside a file; it becomes the file, or nothing if its making fails."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

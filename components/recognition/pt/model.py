@@ -23,16 +23,16 @@ class Compact(nn.Module):
         self.conv7, self.bn7 = nn.Conv2d(256, 320, (2, 3), padding=(0, 1), bias=False), nn.BatchNorm2d(320)
         self.pool = nn.MaxPool2d(2)
         self.pool_height = nn.MaxPool2d((2, 1))
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return features (N, 320, 1, T)."""
         x = self.relu(self.bn1(self.conv1(x)))
-        x = self.pool(self.relu(self.bn2(self.conv2(x))))
+        x = self.relu(self.pool(self.bn2(self.conv2(x))))
         x = self.relu(self.bn3(self.conv3(x)))
-        x = self.pool_height(self.relu(self.bn4(self.conv4(x))))
+        x = self.relu(self.pool_height(self.bn4(self.conv4(x))))
         x = self.relu(self.bn5(self.conv5(x)))
-        x = self.pool_height(self.relu(self.bn6(self.conv6(x))))
+        x = self.relu(self.pool_height(self.bn6(self.conv6(x))))
         return self.relu(self.bn7(self.conv7(x)))
 
 
@@ -52,7 +52,7 @@ class Vgg7(nn.Module):
         self.conv7, self.bn7 = nn.Conv2d(512, 512, 2), nn.BatchNorm2d(512, eps=1e-4)
         self.pool = nn.MaxPool2d(2)
         self.pool_height = nn.MaxPool2d((2, 1))
-        self.relu = nn.ReLU()
+        self.relu = nn.ReLU(inplace=True)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d) and layer.bias is not None:
                 _truncated_normal(layer.weight, 0.02)
@@ -60,12 +60,12 @@ class Vgg7(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return features (N, 512, 1, T)."""
-        x = self.pool(self.relu(self.conv1(x)))
-        x = self.pool(self.relu(self.conv2(x)))
+        x = self.relu(self.pool(self.conv1(x)))
+        x = self.relu(self.pool(self.conv2(x)))
         x = self.relu(self.bn3(self.conv3(x)))
-        x = self.pool_height(self.relu(self.conv4(x)))
+        x = self.relu(self.pool_height(self.conv4(x)))
         x = self.relu(self.bn5(self.conv5(x)))
-        x = self.pool_height(self.relu(self.conv6(x)))
+        x = self.relu(self.pool_height(self.conv6(x)))
         return self.relu(self.bn7(self.conv7(x)))
 
 

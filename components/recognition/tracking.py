@@ -1,0 +1,190 @@
+"""The MLflow run of a pipeline run, and the registry of models with its aliases `candidate` and `champion`."""
+
+import os
+import socket
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+
+from components.recognition.artifacts import git_commit
+from components.recognition.storage import Store
+
+Point = tuple[str, float, int, float]  # name, value, step, unix time in s
+
+BATCH = 1000  # entries: the most that MLflow's log-batch call takes, metrics, parameters and tags together
+TAGS_AND_PARAMETERS = 100  # the most of either kind in one call
+# MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang for minutes.
+PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+ABSENT_ALIAS = "alias"  # for an alias that is not set MLflow answers INVALID_PARAMETER_VALUE and this word
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One version of a registered model."""
+
+    version: str
+    source: str
+    tags: dict[str, str]
+
+
+class Run:
+    """The MLflow run of one pipeline run; every call is one request or a few, however much is logged."""
+
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
+        self.client, self.run_id, self.experiment_id = client, run_id, experiment_id
+
+    @property
+    def url(self) -> str:
+        """Return the address of the run's page."""
+        return f"{tracking_uri().rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+
+    def log_metrics(self, points: Iterable[Point]) -> None:
+        """Log (name, value, step, unix time in s) points."""
+        metrics = [Metric(name, value, round(at * 1000), step) for name, value, step, at in points]
+        for start in range(0, len(metrics), BATCH):
+            with _asking("log metrics"):
+                self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+
+    def log_params(self, parameters: dict[str, str]) -> None:
+        """Log parameters; MLflow refuses another value for a name that is logged already."""
+        entries = [Param(name, value) for name, value in parameters.items()]
+        for start in range(0, len(entries), TAGS_AND_PARAMETERS):
+            with _asking("log parameters"):
+                self.client.log_batch(self.run_id, params=entries[start : start + TAGS_AND_PARAMETERS])
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Set up to 100 tags."""
+        with _asking("set tags"):
+            self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Upload a file, or everything in a directory, below `folder` of the run's artifacts."""
+        with _asking(f"upload {path.name}"):
+            upload = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+            upload(self.run_id, str(path), folder or None)
+
+    def finish(self, succeeded: bool) -> None:
+        """End the run as FINISHED or FAILED."""
+        with _asking("end the run"):
+            self.client.set_terminated(self.run_id, "FINISHED" if succeeded else "FAILED")
+
+
+def run(store: Store, run_tag: str, recipe: str = "") -> Run:
+    """Return the MLflow run of this pipeline run: the injected MLFLOW_RUN_ID, the one that the store knows, or a new one.
+
+    The recipe names the experiment of a new run, `wordmill/<recipe>`; a stage that does not know it leaves it out.
+    """
+    client, key = connect(), f"runs/{run_tag}/mlflow.json"
+    run_id = os.environ.get("MLFLOW_RUN_ID") or (store.get_json(key) or {}).get("run_id")
+    if run_id and (found := _find_run(client, run_id)):
+        return found
+    with _asking("create a run"):
+        experiment_id = _experiment(client, f"wordmill/{recipe}".rstrip("/"))
+        tags = {"wordmill.run_tag": run_tag, "wordmill.git_commit": git_commit(),
+                "wordmill.host": socket.gethostname(), "wordmill.pid": str(os.getpid())}  # fmt: skip
+        created = client.create_run(experiment_id, tags=tags, run_name=run_tag)
+    store.put_json(key, {"run_id": created.info.run_id})
+    return Run(client, created.info.run_id, experiment_id)
+
+
+def champion(name: str) -> Version | None:
+    """Return the version with the alias `champion`, or None where no model has it yet."""
+    client = connect()
+    with _asking(f"look for the champion of {name}"):
+        try:
+            found = client.get_model_version_by_alias(name, "champion")
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or ABSENT_ALIAS in error.message:
+                return None
+            raise
+    return Version(version=str(found.version), source=found.source, tags=dict(found.tags))
+
+
+def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str, str], description: str) -> str:
+    """Register a model under its manifest reference `train/<key>`, once, as the candidate, and return its version.
+
+    A model that is registered already keeps its version and gets the new tags.
+    """
+    client, tags = connect(), {**tags, "wordmill.model": model}
+    with _asking(f"register {name}"):
+        _registered_model(client, name)
+        same = client.search_model_versions(f"name = '{name}' AND tags.`wordmill.model` = '{model}'")
+        if same:
+            version = str(same[0].version)
+            for tag, value in tags.items():
+                client.set_model_version_tag(name, version, tag, value)
+        else:
+            made = client.create_model_version(name, source, run_id=run_id, tags=tags, description=description)
+            version = str(made.version)
+        client.set_registered_model_alias(name, "candidate", version)
+    return version
+
+
+def promote(name: str, version: str) -> None:
+    """Move the alias `champion` to this version."""
+    client = connect()
+    with _asking(f"promote version {version} of {name}"):
+        client.set_registered_model_alias(name, "champion", version)
+
+
+def connect() -> MlflowClient:
+    """Return a client of the server that MLFLOW_TRACKING_URI names."""
+    for variable, value in PATIENCE.items():
+        os.environ.setdefault(variable, value)
+    return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
+
+
+def tracking_uri() -> str:
+    """Return MLFLOW_TRACKING_URI; RuntimeError where it is not set."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise RuntimeError("MLFLOW_TRACKING_URI is not set: it is the address of the MLflow server")
+    return uri
+
+
+@contextmanager
+def _asking(what: str) -> Iterator[None]:
+    try:
+        yield
+    except (MlflowException, requests.RequestException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise RuntimeError(
+            f"cannot {what}: MLFLOW_TRACKING_URI {tracking_uri()}: {reason}: check the address and that the server runs"
+        ) from error
+
+
+def _find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return a run by its id, None where the server has lost it."""
+    with _asking("find the run"):
+        try:
+            found = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+    return Run(client, run_id, found.info.experiment_id)
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    return str(found.experiment_id) if found else str(client.create_experiment(name))
+
+
+def _registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def now() -> float:
+    """Return the unix time in s, the clock of metric points."""
+    return time.time()

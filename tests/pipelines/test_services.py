@@ -1,0 +1,92 @@
+import socket
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import boto3
+import psutil
+import pytest
+from botocore.exceptions import ClientError
+
+from pipelines import services
+
+OUTSIDE = ("WORDMILL_BUCKET", "WORDMILL_CACHE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "MLFLOW_TRACKING_URI")
+
+
+@pytest.fixture
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An own state folder with nothing given from outside; what was started in it is stopped."""
+    for name in (*OUTSIDE, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
+        monkeypatch.setenv(name, "")  # so that what settings() sets is undone
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(services, "STATE", tmp_path / "state")
+    yield tmp_path / "state"
+    services.down()
+
+
+@pytest.fixture
+def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+
+
+@pytest.mark.usefixtures("without_mlflow")
+def test_s3_starts_once_is_found_again_and_stops(state: Path) -> None:
+    first = services.settings()
+    process = psutil.Process(services._read("s3").pid)  # type: ignore[union-attr]
+    assert services.settings()["AWS_ENDPOINT_URL"] == first["AWS_ENDPOINT_URL"]
+    assert services._read("s3").pid == process.pid  # type: ignore[union-attr]
+    assert services.down() == ["s3"]
+    assert not process.is_running()
+    assert services.down() == []
+
+
+@pytest.mark.usefixtures("without_mlflow")
+def test_a_taken_port_leads_to_the_next_one(state: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind((services.HOST, 0))
+        port = taken.getsockname()[1]
+        assert next(services._free_ports(port)) > port
+
+
+@pytest.mark.usefixtures("without_mlflow")
+def test_the_server_lets_only_the_generated_keys_in(state: Path) -> None:
+    given = services.settings()
+    assert stat.S_IMODE((state / "s3.keys").stat().st_mode) == 0o600
+    assert given["AWS_SECRET_ACCESS_KEY"] not in " ".join(psutil.Process(services._read("s3").pid).cmdline())  # type: ignore[union-attr]
+    good = boto3.client("s3", endpoint_url=given["AWS_ENDPOINT_URL"])
+    assert good.list_objects_v2(Bucket=given["WORDMILL_BUCKET"])["KeyCount"] == 0
+    bad = boto3.client("s3", endpoint_url=given["AWS_ENDPOINT_URL"], aws_secret_access_key="wrong")
+    with pytest.raises(ClientError):
+        bad.list_objects_v2(Bucket=given["WORDMILL_BUCKET"])
+
+
+@pytest.mark.usefixtures("without_mlflow")
+def test_a_dead_servers_record_is_not_believed(state: Path) -> None:
+    services.settings()
+    process = psutil.Process(services._read("s3").pid)  # type: ignore[union-attr]
+    process.kill()
+    process.wait(10)
+    services.settings()
+    assert services._read("s3").process() is not None  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("state", "without_mlflow")
+def test_a_sites_own_s3_needs_its_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://s3.example:9000")
+    with pytest.raises(
+        ValueError, match=r"AWS_ENDPOINT_URL is http://s3.example:9000, but WORDMILL_BUCKET.*is not set"
+    ):
+        services.settings()
+
+
+def test_a_server_that_cannot_start_says_where_its_log_is(state: Path) -> None:
+    with pytest.raises(RuntimeError, match=r"the embedded s3 server ended with code 3: see .*s3\.log"):
+        services._found_or_started("s3", ["/bin/sh", "-c", "exit 3"], {}, 9000)
+
+
+def test_given_services_are_used_and_nothing_is_started(state: Path, store: object) -> None:
+    # The fixture `store` has put the way to a real S3 server into the environment.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+        services.settings()
+    assert not list(state.glob("*.json"))

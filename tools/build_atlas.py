@@ -1,0 +1,238 @@
+"""Make the glyph atlas, the word lists and the licence text of the word-image renderer from Debian packages.
+
+Needs a Debian 12 machine with `apt-get update` done, and freetype-py, NumPy and OpenCV in an environment of its own:
+    python -m venv /tmp/atlas && /tmp/atlas/bin/pip install freetype-py numpy opencv-python-headless
+    /tmp/atlas/bin/python tools/build_atlas.py components/recognition/synth_data
+The same packages and the same FreeType give the same bytes.
+"""
+
+import argparse
+import json
+import lzma
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import freetype
+import numpy as np
+from atlas_licences import licence_text
+
+ALNUM = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+SYMBOLS = "$%&.,'-!:/#?()"
+CAPITAL_PX = 28          # height of "H" in the atlas
+LEVELS = 15              # alpha is kept as 0..LEVELS
+BOX = 12                 # side of the thumbnail that faces are compared by
+SAME_FACE = 0.965        # mean correlation of thumbnails above which two faces look alike
+LEGIBLE = {"aenigma": 0.6}
+LEGIBLE_ELSE = 0.25      # share of glyphs whose nearest glyph in other families is the same character
+FACES_PER_FAMILY = {"aenigma": 2}
+FACES_PER_FAMILY_ELSE = 10
+NOT_TEXT = ("Keyboard", "Initials", "Outline O", "Math")
+WORD_PACKAGES = {"common": "wamerican-small", "large": "wamerican-large"}
+FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
+
+Glyph = tuple[np.ndarray, int, int, int]   # alpha (h, w) uint8, left px, top px, advance in quarter px
+
+
+@dataclass(frozen=True, kw_only=True)
+class Face:
+    """One face of a package with its rendered glyphs by character."""
+
+    package: str
+    name: str
+    style: str
+    glyphs: dict[str, Glyph]
+
+    @property
+    def family(self) -> str:
+        """The first word of the name: what faces of one design share."""
+        return re.sub(r"\d+$", "", re.split(r"[^a-z0-9]+", self.name.lower())[0])
+
+
+def read_sources(path: Path) -> dict[str, str]:
+    """Package name without `fonts-` -> licence, from the list beside this tool."""
+    sources: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            licence, packages = line.split(":", 1)
+            sources.update(dict.fromkeys(packages.split(), licence))
+    return dict(sorted(sources.items()))
+
+
+def unpack(packages: list[str], folder: Path) -> dict[str, str]:
+    """Download Debian packages and unpack each into `folder/<package>`; returns package -> version."""
+    subprocess.run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *packages],
+                   cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    versions = {}
+    for deb in sorted(folder.glob("*.deb")):
+        package, version, _ = deb.name.split("_")
+        versions[package] = version.replace("%3a", ":")
+        (folder / package).mkdir()
+        subprocess.run(["dpkg-deb", "-x", str(deb), str(folder / package)], check=True)
+    missing = sorted(set(packages) - set(versions))
+    if missing:
+        raise RuntimeError(f"{folder}: apt-get left out {', '.join(missing)}; run `apt-get update` and try again")
+    return versions
+
+
+def draw(face: freetype.Face, character: str) -> Glyph | None:
+    """Render one unhinted glyph; None where it has no ink."""
+    face.load_char(character, freetype.FT_LOAD_RENDER | freetype.FT_LOAD_NO_HINTING)
+    slot = face.glyph
+    bitmap = slot.bitmap
+    if not bitmap.rows or not bitmap.width:
+        return None
+    alpha = np.array(bitmap.buffer, np.uint8).reshape(bitmap.rows, bitmap.pitch)[:, :bitmap.width]
+    return alpha, slot.bitmap_left, slot.bitmap_top, round(slot.advance.x / 16)
+
+
+def read_face(package: str, path: Path) -> Face | None:
+    """Render a font file so that capitals are CAPITAL_PX high; None if it is bitmap-only or lacks a character."""
+    face = freetype.Face(str(path))
+    if not face.is_scalable or any(face.get_char_index(c) == 0 for c in ALNUM):
+        return None
+    face.set_pixel_sizes(0, 100)
+    capital = draw(face, "H")
+    if capital is None:
+        return None
+    face.set_pixel_sizes(0, max(16, min(64, round(100 * CAPITAL_PX / capital[0].shape[0]))))
+    drawn = {c: draw(face, c) for c in ALNUM + SYMBOLS if face.get_char_index(c)}
+    glyphs = {c: glyph for c, glyph in drawn.items() if glyph is not None}
+    lower = {glyphs[c][0].tobytes() for c in ALNUM[36:] if c in glyphs}
+    if any(c not in glyphs for c in ALNUM) or len(lower) < 25:
+        return None
+    name, style = (text.decode("latin-1") if text else "" for text in (face.family_name, face.style_name))
+    return Face(package=package, name=name, style=style, glyphs=glyphs)
+
+
+def read_faces(folder: Path, packages: list[str]) -> list[Face]:
+    """All usable faces of the packages, plainest style first within a package."""
+    faces = []
+    for package in packages:
+        root = folder / f"fonts-{package}"
+        files = [p for p in root.rglob("*") if p.suffix.lower() in {".ttf", ".otf", ".pfb"} and not p.is_symlink()]
+        found = [face for path in sorted(files) if (face := read_face(package, path)) is not None]
+        faces += [face for face in found if not any(word in face.name for word in NOT_TEXT)]
+    return faces
+
+
+def thumbnail(alpha: np.ndarray) -> np.ndarray:
+    """A glyph centred in a BOX x BOX square, zero mean and unit length, (BOX * BOX,) float32."""
+    height, width = alpha.shape
+    scale = BOX / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    square = np.zeros((BOX, BOX), np.float32)
+    top, left = (BOX - size[1]) // 2, (BOX - size[0]) // 2
+    square[top:top + size[1], left:left + size[0]] = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
+    centred = square.ravel() - square.mean()
+    return np.asarray(centred / (np.linalg.norm(centred) + 1e-6))
+
+
+def legibility(faces: list[Face], thumbnails: np.ndarray) -> list[float]:
+    """Per face the share of its glyphs that are nearest to the same character among other families' plain faces."""
+    same = str.maketrans("0il", "o11")   # one shape in many faces
+    names = np.array([ord(c.lower().translate(same)) for c in ALNUM])
+    seen: Counter[str] = Counter()
+    plain = []
+    for index, face in enumerate(faces):
+        seen[face.family] += 1
+        if face.package not in LEGIBLE and seen[face.family] <= 2:
+            plain.append(index)
+    bank = thumbnails[plain].reshape(-1, BOX * BOX)
+    bank_names = np.tile(names, len(plain))
+    bank_family = np.repeat([faces[i].family for i in plain], len(ALNUM))
+    scores = []
+    for face, own in zip(faces, thumbnails, strict=True):
+        likeness = own @ bank.T
+        likeness[:, bank_family == face.family] = -1
+        scores.append(float((bank_names[likeness.argmax(1)] == names).mean()))
+    return scores
+
+
+def select(faces: list[Face]) -> list[Face]:
+    """Legible faces, none like another, a limited number per family."""
+    thumbnails = np.stack([[thumbnail(face.glyphs[c][0]) for c in ALNUM] for face in faces])
+    scores = legibility(faces, thumbnails)
+    flat = thumbnails.reshape(len(faces), -1)
+    kept: list[int] = []
+    per_family: Counter[str] = Counter()
+    for index, face in enumerate(faces):
+        limit = FACES_PER_FAMILY.get(face.package, FACES_PER_FAMILY_ELSE)
+        if scores[index] < LEGIBLE.get(face.package, LEGIBLE_ELSE) or per_family[face.family] >= limit:
+            continue
+        if kept and (flat[kept] @ flat[index]).max() > SAME_FACE * len(ALNUM):
+            continue
+        kept.append(index)
+        per_family[face.family] += 1
+    return [faces[i] for i in kept]
+
+
+def pack_face(face: Face) -> bytes:
+    """Metrics table (76, 5) int16 (width, height, left, top, advance), then the alpha of all glyphs, compressed."""
+    table = np.zeros((len(ALNUM + SYMBOLS), 5), "<i2")
+    pixels = []
+    for row, character in enumerate(ALNUM + SYMBOLS):
+        if character in face.glyphs:
+            alpha, left, top, advance = face.glyphs[character]
+            alpha = alpha[:96, :128]
+            table[row] = alpha.shape[1], alpha.shape[0], left, top, advance
+            pixels.append(((alpha.astype(np.uint16) * LEVELS + 127) // 255).astype(np.uint8).tobytes())
+    return lzma.compress(table.tobytes() + b"".join(pixels), lzma.FORMAT_RAW, filters=FILTERS)
+
+
+def pack(faces: list[Face]) -> bytes:
+    """The atlas: length of the index (4 bytes, little-endian), the index as JSON, one stream per face."""
+    streams = [pack_face(face) for face in faces]
+    index = {"characters": ALNUM + SYMBOLS, "levels": LEVELS,
+             "faces": [{"family": face.family, "name": face.name, "style": face.style, "package": face.package,
+                        "bytes": len(stream)} for face, stream in zip(faces, streams, strict=True)]}
+    head = json.dumps(index, separators=(",", ":")).encode()
+    return len(head).to_bytes(4, "little") + head + b"".join(streams)
+
+
+def words(folder: Path, package: str) -> set[str]:
+    """Lower-case English words of 2 to 16 letters from a SCOWL package."""
+    found: set[str] = set()
+    for path in sorted((folder / package / "usr/share/dict").iterdir()):
+        if not path.is_symlink():
+            lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
+            found.update(w.lower() for w in lines if w.isascii() and w.isalpha() and 2 <= len(w) <= 16)
+    return found
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, then rename it."""
+    draft = path.with_suffix(".tmp")
+    draft.write_bytes(content)
+    os.replace(draft, path)
+    print(f"{path}: {len(content):,} bytes")
+
+
+def main() -> None:
+    """Build everything into the folder given on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    out: Path = parser.parse_args().out
+    sources = read_sources(Path(__file__).with_name("atlas_sources.txt"))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        versions = unpack([f"fonts-{p}" for p in sources] + list(WORD_PACKAGES.values()), folder)
+        faces = select(read_faces(folder, list(sources)))
+        common, large = (words(folder, package) for package in WORD_PACKAGES.values())
+        names = {p: sorted({f.name for f in faces if f.package == p}) for p in sources}
+        write(out / "LICENCES", licence_text(folder, sources, names, versions, WORD_PACKAGES["large"]).encode())
+    for name, chosen in (("common", common), ("large", large - common)):
+        write(out / f"words_{name}.txt.xz", lzma.compress("\n".join(sorted(chosen)).encode(), preset=9))
+    write(out / "atlas.bin", pack(faces))
+    print(f"{len(faces)} faces, {len({f.name for f in faces})} names, {len({f.family for f in faces})} families, "
+          f"FreeType {'.'.join(map(str, freetype.version()))}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
