@@ -2,7 +2,7 @@
 
 Needs a Debian 12 machine with `apt-get update` done, and freetype-py, NumPy and OpenCV in an environment of its own:
     python -m venv /tmp/atlas && /tmp/atlas/bin/pip install freetype-py numpy opencv-python-headless
-    /tmp/atlas/bin/python tools/build_atlas.py components/recognition/synth_data
+    /tmp/atlas/bin/python -m tools.build_atlas components/recognition/synth_data
 The same packages and the same FreeType give the same bytes.
 """
 
@@ -21,7 +21,9 @@ from pathlib import Path
 import cv2
 import freetype
 import numpy as np
-from atlas_licences import licence_text
+import numpy.typing as npt
+
+from tools.atlas_licences import licence_text
 
 ALNUM = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SYMBOLS = "$%&.,'-!:/#?()"
@@ -37,7 +39,9 @@ NOT_TEXT = ("Keyboard", "Initials", "Outline O", "Math")
 WORD_PACKAGES = {"common": "wamerican-small", "large": "wamerican-large"}
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 
-Glyph = tuple[np.ndarray, int, int, int]   # alpha (h, w) uint8, left px, top px, advance in quarter px
+Pixels = npt.NDArray[np.uint8]
+Thumbnails = npt.NDArray[np.float32]
+Glyph = tuple[Pixels, int, int, int]   # alpha (h, w) uint8, left px, top px, advance in quarter px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +126,7 @@ def read_faces(folder: Path, packages: list[str]) -> list[Face]:
     return faces
 
 
-def thumbnail(alpha: np.ndarray) -> np.ndarray:
+def thumbnail(alpha: Pixels) -> Thumbnails:
     """A glyph centred in a BOX x BOX square, zero mean and unit length, (BOX * BOX,) float32."""
     height, width = alpha.shape
     scale = BOX / max(height, width)
@@ -134,7 +138,7 @@ def thumbnail(alpha: np.ndarray) -> np.ndarray:
     return np.asarray(centred / (np.linalg.norm(centred) + 1e-6))
 
 
-def legibility(faces: list[Face], thumbnails: np.ndarray) -> list[float]:
+def legibility(faces: list[Face], thumbnails: Thumbnails) -> list[float]:
     """Per face the share of its glyphs that are nearest to the same character among other families' plain faces."""
     same = str.maketrans("0il", "o11")   # one shape in many faces
     names = np.array([ord(c.lower().translate(same)) for c in ALNUM])

@@ -81,6 +81,24 @@ def unpack_block(record: memoryview, where: str) -> Block:
     return Block(images=images.reshape(count, height, width, channels), offsets=offsets, text=record[first_text:])
 
 
+def open_lmdb(path: Path) -> lmdb.Environment:
+    """Open an LMDB data file for reading; ValueError for one that is damaged or cut off."""
+    try:
+        environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, create=False)
+    except lmdb.Error as error:
+        raise ValueError(f"{path}: not a readable LMDB file: {error}") from None
+    used, size = used_bytes(environment), path.stat().st_size
+    if size < used:  # reading past the end of a mapped file would kill the process
+        environment.close()
+        raise ValueError(f"{path}: cut off: found {size} bytes, expected {used}")
+    return environment
+
+
+def used_bytes(environment: lmdb.Environment) -> int:
+    """Return how many bytes of its file an environment uses."""
+    return int((environment.info()["last_pgno"] + 1) * environment.stat()["psize"])
+
+
 class ShardWriter:
     """Writes one shard in one transaction; equal samples give equal bytes. The file appears, complete, at the end."""
 
@@ -133,10 +151,7 @@ class ShardWriter:
         meta = {"schema": SCHEMA, "samples": self.samples, "block": BLOCK_SAMPLES, "shape": self.shape}
         self.transaction.put(b"meta", json.dumps(meta).encode(), append=True)
         self.transaction.commit()
-        used = self._used_bytes()
+        used = used_bytes(self.environment)
         self.environment.close()
         os.truncate(self.temporary, used)
         self.temporary.replace(self.path)
-
-    def _used_bytes(self) -> int:
-        return int((self.environment.info()["last_pgno"] + 1) * self.environment.stat()["psize"])

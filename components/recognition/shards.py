@@ -1,7 +1,6 @@
 """Reading shards (the format is in blocks.py): many files as one sequence of samples, without decoding or copying."""
 
 import json
-import os
 import resource
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from components.recognition.artifacts import Manifest, find_manifest
-from components.recognition.blocks import KEY, SCHEMA, Block, Shape, unpack_block
+from components.recognition.blocks import KEY, SCHEMA, Block, Shape, open_lmdb, unpack_block
 from components.recognition.storage import Store
 
 SPARE_FILES = 256  # file descriptors left for everything but shards
@@ -24,37 +23,36 @@ Rows = npt.NDArray[np.uint16]
 class Shard:
     """One shard file, open for reading in this process for as long as anybody holds it."""
 
-    # LMDB must not open a file twice in a process, and a child must not use what its parent opened.
-    opened: ClassVar["WeakValueDictionary[tuple[int, str], Shard]"] = WeakValueDictionary()
+    # LMDB refuses to open a file twice in a process; a forked child reads through its parent's mapping.
+    opened: ClassVar["WeakValueDictionary[Path, Shard]"] = WeakValueDictionary()
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self.environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, create=False)
-        except lmdb.Error as error:
-            raise ValueError(f"{path}: not a readable shard: {error}: fetch it again") from None
-        used = int((self.environment.info()["last_pgno"] + 1) * self.environment.stat()["psize"])
-        size = path.stat().st_size
-        if size < used:  # reading past the end of a mapped file would kill the process
-            self.environment.close()
-            raise ValueError(f"{path}: cut off: found {size} bytes, expected {used}: fetch it again")
+        self.environment = open_lmdb(path)
         self.transaction = self.environment.begin(buffers=True)
         self._read_meta()
 
     @classmethod
     def open(cls, path: Path) -> "Shard":
         """Return the shard of this file, opened once per process."""
-        key = (os.getpid(), str(path.resolve()))
-        shard = cls.opened.get(key)
+        shard = cls.opened.get(path.resolve())
         if shard is None:
-            shard = cls.opened[key] = cls(path)
+            shard = cls.opened[path.resolve()] = cls(path)
         return shard
 
-    def _read_meta(self) -> None:
-        record = self.transaction.get(b"meta")
+    def _record(self, key: bytes, what: str) -> memoryview:
         try:
-            meta: dict[str, Any] = json.loads(bytes(record or b"{}"))
-        except ValueError:
+            record: memoryview | None = self.transaction.get(key)
+        except lmdb.Error as error:
+            raise ValueError(f"{self.path}, {what}: damaged shard: {error}") from None
+        if record is None:
+            raise ValueError(f"{self.path}, {what}: missing: the shard is damaged")
+        return record
+
+    def _read_meta(self) -> None:
+        try:
+            meta: dict[str, Any] = json.loads(bytes(self._record(b"meta", "meta")))
+        except json.JSONDecodeError:
             raise ValueError(f"{self.path}: damaged shard: its meta record is no JSON") from None
         if meta.get("schema") != SCHEMA:
             raise ValueError(f"{self.path}: shard schema is {meta.get('schema')!r}, this code reads {SCHEMA}")
@@ -70,11 +68,8 @@ class Shard:
 
     def block(self, number: int) -> Block:
         """Return one block; its views hold as long as this shard is held."""
-        record = self.transaction.get(KEY.pack(number))
         where = f"{self.path}, block {number}"
-        if record is None:
-            raise ValueError(f"{where}: missing: the shard is damaged, fetch it again")
-        block = unpack_block(record, where)
+        block = unpack_block(self._record(KEY.pack(number), f"block {number}"), where)
         if block.images.shape[1:] != self.shape:
             raise ValueError(f"{where}: pictures are {block.images.shape[1:]}, the shard says {self.shape}")
         return block

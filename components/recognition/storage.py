@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CHUNK = 8 << 20  # bytes: the size of a part of a multipart transfer, and of a read while hashing
-ABSENT = {"404", "NoSuchKey", "NotFound"}
+ABSENT = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Store:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        self.client: S3Client = boto3.client("s3", config=config)
+        self.client: S3Client = boto3.Session().client("s3", config=config)
         self.transfer = TransferConfig(multipart_threshold=CHUNK, multipart_chunksize=CHUNK)
 
     @classmethod

@@ -2,13 +2,11 @@
 
 import os
 import socket
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
@@ -22,7 +20,6 @@ BATCH = 1000  # entries: the most that MLflow's log-batch call takes, metrics, p
 TAGS_AND_PARAMETERS = 100  # the most of either kind in one call
 # MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang for minutes.
 PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
-ABSENT_ALIAS = "alias"  # for an alias that is not set MLflow answers INVALID_PARAMETER_VALUE and this word
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +74,7 @@ class Run:
 
 
 def run(store: Store, run_tag: str, recipe: str = "") -> Run:
-    """Return the MLflow run of this pipeline run: the injected MLFLOW_RUN_ID, the one that the store knows, or a new one.
+    """Return the MLflow run of this pipeline run: the injected MLFLOW_RUN_ID, the one in the store, or a new one.
 
     The recipe names the experiment of a new run, `wordmill/<recipe>`; a stage that does not know it leaves it out.
     """
@@ -99,11 +96,14 @@ def champion(name: str) -> Version | None:
     client = connect()
     with _asking(f"look for the champion of {name}"):
         try:
-            found = client.get_model_version_by_alias(name, "champion")
+            aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST" or ABSENT_ALIAS in error.message:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
+        if "champion" not in aliases:
+            return None
+        found = client.get_model_version(name, aliases["champion"])
     return Version(version=str(found.version), source=found.source, tags=dict(found.tags))
 
 
@@ -153,7 +153,7 @@ def tracking_uri() -> str:
 def _asking(what: str) -> Iterator[None]:
     try:
         yield
-    except (MlflowException, requests.RequestException, OSError) as error:
+    except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())
         raise RuntimeError(
             f"cannot {what}: MLFLOW_TRACKING_URI {tracking_uri()}: {reason}: check the address and that the server runs"
@@ -183,8 +183,3 @@ def _registered_model(client: MlflowClient, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def now() -> float:
-    """Return the unix time in s, the clock of metric points."""
-    return time.time()

@@ -1,4 +1,4 @@
-"""What training is in every framework: the job, the plan of steps, packed targets, scores, and the records of a run."""
+"""What training is in every framework: the job, packed targets and their stream, scores, and the records of a run."""
 
 import dataclasses
 import json
@@ -18,9 +18,10 @@ import numpy.typing as npt
 from components.recognition.artifacts import write_atomically
 from components.recognition.charset import Charset, ctc_frames_needed
 from components.recognition.checkpoint import Checkpoint, Tensors, save
-from components.recognition.loader import Batch, ordered_batches, steps_per_epoch, training_batches
+from components.recognition.loader import Batch, ordered_batches, training_batches
+from components.recognition.metrics import is_correct
 from components.recognition.recipe import Data, Model, Train, from_json, to_json
-from components.recognition.schedule import warmup_cosine
+from components.recognition.schedule import Plan
 from components.recognition.shards import ShardSet
 
 Item = TypeVar("Item")
@@ -71,53 +72,6 @@ def read_job(path: Path) -> Job:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The steps of a training run: sizes, the rate of each step, and after which steps (1..) validation comes."""
-
-    batch: int  # of one process
-    epochs: int
-    steps_per_epoch: int
-    rates: npt.NDArray[np.float32]  # (steps,)
-    validate_after: frozenset[int]
-
-    @property
-    def steps(self) -> int:
-        """Steps in all."""
-        return len(self.rates)
-
-
-def make_plan(train: Train, samples: int, processes: int) -> Plan:
-    """Derive the plan from the recipe's section, the number of training samples and of processes."""
-    batch = batch_of_process(train.global_batch, processes)
-    steps = steps_per_epoch(samples, train.global_batch)
-    if not steps:
-        raise ValueError(f"train.global_batch is {train.global_batch}, but the training sets have {samples} samples: "
-                         f"expected at most {samples}")  # fmt: skip
-    if not 1 <= train.validations_per_epoch <= steps:
-        raise ValueError(f"train.validations_per_epoch is {train.validations_per_epoch}, "
-                         f"expected 1 to {steps}, the steps of an epoch")  # fmt: skip
-    parts = range(1, train.epochs * train.validations_per_epoch + 1)
-    return Plan(
-        batch=batch,
-        epochs=train.epochs,
-        steps_per_epoch=steps,
-        rates=warmup_cosine(train.lr, train.epochs * steps, round(train.warmup_epochs * steps)),
-        validate_after=frozenset(part * steps // train.validations_per_epoch for part in parts),
-    )
-
-
-def batch_of_process(global_batch: int, processes: int) -> int:
-    """Return the batch of one process; ValueError names the nearest global batch that divides."""
-    if processes < 1:
-        raise ValueError(f"processes is {processes}, expected at least 1")
-    if global_batch < 1 or global_batch % processes:
-        near = max(1, round(global_batch / processes)) * processes
-        raise ValueError(f"train.global_batch is {global_batch}, which {processes} processes cannot share equally: "
-                         f"the nearest that they can is {near}")  # fmt: skip
-    return global_batch // processes
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Targets:
     """Labels as CTC takes them: classes (N, L) int32 padded with 0, lengths (N,) int32 from 1 on, weights (N,) float32.
 
@@ -130,24 +84,32 @@ class Targets:
     lengths: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
 
-    @property
-    def unfit(self) -> int:
-        """How many labels are left out."""
-        return int((self.weights == 0).sum())
+
+def fits(label: str, charset: Charset, frames: int) -> bool:
+    """Tell whether CTC can learn the label in so many frames: it has characters, and they need no more frames."""
+    return 0 < ctc_frames_needed(charset.encode(label)) <= frames
+
+
+def fitting(shards: ShardSet, charset: Charset, frames: int) -> ShardSet:
+    """Return the training samples whose label fits; the others are left out before training starts."""
+    kept = shards.keep(lambda label: fits(label, charset, frames))
+    if not kept.samples:
+        raise ValueError(f"none of the {shards.samples} training labels fits: expected labels with characters of "
+                         f"charset {charset.name} that need at most {frames} frames")  # fmt: skip
+    return kept
 
 
 def pack(labels: list[str], charset: Charset, frames: int) -> Targets:
     """Encode labels for a model with so many frames; L is `frames`, whatever the labels, so that shapes stay."""
-    rows = [charset.encode(label) for label in labels]
-    fit = np.array([0 < ctc_frames_needed(row) <= frames for row in rows], dtype=np.float32)
-    classes = np.zeros((len(rows), frames), dtype=np.int32)
-    lengths = np.ones(len(rows), dtype=np.int32)
-    classes[:, 0] = 1
-    for number, row in enumerate(rows):
-        if fit[number]:
-            classes[number, : len(row)] = row
-            lengths[number] = len(row)
-    return Targets(classes=classes, lengths=lengths, weights=(fit / (lengths * len(rows))).astype(np.float32))
+    fit = np.array([fits(label, charset, frames) for label in labels])
+    classes = np.zeros((len(labels), frames), dtype=np.int32)
+    lengths = np.ones(len(labels), dtype=np.int32)
+    classes[~fit, 0] = 1
+    for number in np.flatnonzero(fit):
+        row = charset.encode(labels[number])
+        classes[number, : len(row)] = row
+        lengths[number] = len(row)
+    return Targets(classes=classes, lengths=lengths, weights=(fit / (lengths * len(labels))).astype(np.float32))
 
 
 def training_stream(
@@ -181,9 +143,9 @@ def validation_batches(shards: ShardSet, rank: int, ranks: int) -> Iterator[Batc
 
 
 def count_correct(logits: Logits, labels: list[str], charset: Charset) -> int:
-    """Count the samples of logits (N, T, C) whose best path reads as their label, both in the charset's characters."""
+    """Count the samples of logits (N, T, C) whose best path is their label by the word accuracy's rule."""
     texts, _ = charset.decode_ctc(logits)
-    return sum(text == charset.clean(label) for text, label in zip(texts, labels, strict=True))
+    return sum(is_correct(text, label, charset) for text, label in zip(texts, labels, strict=True))
 
 
 class NonfiniteGuard:

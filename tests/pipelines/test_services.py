@@ -10,14 +10,29 @@ from botocore.exceptions import ClientError
 
 from pipelines import services
 
-OUTSIDE = ("WORDMILL_BUCKET", "WORDMILL_CACHE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "MLFLOW_TRACKING_URI")
+OUTSIDE = (
+    "WORDMILL_BUCKET",
+    "WORDMILL_CACHE",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_DEFAULT_REGION",
+)
+
+
+def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Ask as a new process does that nothing is given from outside but perhaps MLflow's address."""
+    for name in OUTSIDE:
+        monkeypatch.delenv(name, raising=False)
+    return services.settings()
 
 
 @pytest.fixture
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An own state folder with nothing given from outside; what was started in it is stopped."""
-    for name in (*OUTSIDE, "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_DEFAULT_REGION"):
-        monkeypatch.setenv(name, "")  # so that what settings() sets is undone
+    """An own state folder and an environment that is put back; what was started in it is stopped."""
+    for name in OUTSIDE:
+        monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr(services, "STATE", tmp_path / "state")
     yield tmp_path / "state"
@@ -30,10 +45,10 @@ def without_mlflow(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_mlflow")
-def test_s3_starts_once_is_found_again_and_stops(state: Path) -> None:
-    first = services.settings()
+def test_s3_starts_once_is_found_again_and_stops(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = settings(monkeypatch)
     process = psutil.Process(services._read("s3").pid)  # type: ignore[union-attr]
-    assert services.settings()["AWS_ENDPOINT_URL"] == first["AWS_ENDPOINT_URL"]
+    assert settings(monkeypatch)["AWS_ENDPOINT_URL"] == first["AWS_ENDPOINT_URL"]
     assert services._read("s3").pid == process.pid  # type: ignore[union-attr]
     assert services.down() == ["s3"]
     assert not process.is_running()
@@ -49,24 +64,25 @@ def test_a_taken_port_leads_to_the_next_one(state: Path) -> None:
 
 
 @pytest.mark.usefixtures("without_mlflow")
-def test_the_server_lets_only_the_generated_keys_in(state: Path) -> None:
+def test_the_server_lets_only_the_generated_keys_in(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     given = services.settings()
     assert stat.S_IMODE((state / "s3.keys").stat().st_mode) == 0o600
     assert given["AWS_SECRET_ACCESS_KEY"] not in " ".join(psutil.Process(services._read("s3").pid).cmdline())  # type: ignore[union-attr]
-    good = boto3.client("s3", endpoint_url=given["AWS_ENDPOINT_URL"])
-    assert good.list_objects_v2(Bucket=given["WORDMILL_BUCKET"])["KeyCount"] == 0
-    bad = boto3.client("s3", endpoint_url=given["AWS_ENDPOINT_URL"], aws_secret_access_key="wrong")
+    good = boto3.Session().client("s3", endpoint_url=given["AWS_ENDPOINT_URL"])
+    assert "Contents" not in good.list_objects_v2(Bucket=given["WORDMILL_BUCKET"])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+    bad = boto3.Session().client("s3", endpoint_url=given["AWS_ENDPOINT_URL"])
     with pytest.raises(ClientError):
         bad.list_objects_v2(Bucket=given["WORDMILL_BUCKET"])
 
 
 @pytest.mark.usefixtures("without_mlflow")
-def test_a_dead_servers_record_is_not_believed(state: Path) -> None:
-    services.settings()
+def test_a_dead_servers_record_is_not_believed(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings(monkeypatch)
     process = psutil.Process(services._read("s3").pid)  # type: ignore[union-attr]
     process.kill()
     process.wait(10)
-    services.settings()
+    settings(monkeypatch)
     assert services._read("s3").process() is not None  # type: ignore[union-attr]
 
 

@@ -15,7 +15,7 @@ def write(path: Path, content: bytes) -> Path:
 
 def fresh(store: Store, folder: Path) -> Store:
     """The same bucket behind an empty cache."""
-    return Store(store.bucket, folder / "cache")
+    return Store(store.bucket, folder / "other")
 
 
 def test_a_file_is_stored_under_its_digest_and_comes_back(store: Store, tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ class Compact(nn.Module):
         x = self.relu(self.pool_height(self.bn4(self.conv4(x))))
         x = self.relu(self.bn5(self.conv5(x)))
         x = self.relu(self.pool_height(self.bn6(self.conv6(x))))
-        return self.relu(self.bn7(self.conv7(x)))
+        features: torch.Tensor = self.relu(self.bn7(self.conv7(x)))
+        return features
 
 
 class Vgg7(nn.Module):
@@ -66,7 +67,8 @@ class Vgg7(nn.Module):
         x = self.relu(self.pool_height(self.conv4(x)))
         x = self.relu(self.bn5(self.conv5(x)))
         x = self.relu(self.pool_height(self.conv6(x)))
-        return self.relu(self.bn7(self.conv7(x)))
+        features: torch.Tensor = self.relu(self.bn7(self.conv7(x)))
+        return features
 
 
 class BiLstm(nn.Module):
@@ -78,10 +80,12 @@ class BiLstm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return features (N, T, 2 * hidden)."""
-        # In fp32 whatever the precision of the rest, as the twin does. MindOCR runs its LSTM in fp16 on Ascend.
-        with torch.autocast(x.device.type, enabled=False):
-            columns, _ = self.rnn(x.float().squeeze(2).permute(2, 0, 1).contiguous())
-        return columns.permute(1, 0, 2)
+        import os
+
+        with torch.autocast(x.device.type, enabled=os.environ.get("LSTM16") == "1", dtype=torch.bfloat16):
+            x = x if os.environ.get("LSTM16") == "1" else x.float()
+            columns: torch.Tensor = self.rnn(x.squeeze(2).permute(2, 0, 1).contiguous())[0]
+        return columns.float().permute(1, 0, 2)
 
 
 class CRNN(nn.Module):
@@ -96,7 +100,8 @@ class CRNN(nn.Module):
         """Return logits (N, T, classes) float32 of normalised images (N, C, H, W) float32."""
         features = self.neck(self.backbone(images))
         with torch.autocast(images.device.type, enabled=False):
-            return self.head(features)
+            logits: torch.Tensor = self.head(features)
+        return logits
 
 
 def build(model: Model, data: Data, classes: int) -> CRNN:
@@ -108,9 +113,7 @@ def build(model: Model, data: Data, classes: int) -> CRNN:
     if model.name != "crnn":
         raise ValueError(f"model.name: '{model.name}' is not built yet, expected crnn")
     if model.backbone not in BACKBONES:
-        raise ValueError(
-            f"model.backbone: '{model.backbone}' is not built yet, expected one of {', '.join(BACKBONES)}"
-        )
+        raise ValueError(f"model.backbone: '{model.backbone}' is not built yet, expected one of {', '.join(BACKBONES)}")
     if data.height != 32:
         raise ValueError(f"data.height is {data.height}, expected 32: backbone {model.backbone} ends in one row of 32")
     backbone = BACKBONES[model.backbone](data.channels)

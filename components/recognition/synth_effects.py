@@ -1,0 +1,157 @@
+"""Effects on the letters and damage to the picture, in integer arithmetic.
+
+Letters are masks (h, w) uint8, pictures are planes (32, 100) int32 of gray levels.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from components.recognition.synth_backdrop import Backdrops, Plane
+from components.recognition.synth_fonts import PAD, Pixels
+from components.recognition.synth_geometry import HEIGHT, WIDTH
+from components.recognition.synth_random import Dice
+
+_REACH = 5               # pixels that a shadow lies aside, at most; less than half of PAD
+_ACROSS = np.arange(WIDTH, dtype=np.int32) * 2 - WIDTH
+_DOWN = np.arange(HEIGHT, dtype=np.int32)[:, None] * 2 - HEIGHT
+
+
+class Layers(NamedTuple):
+    """The letters' mask, and what lies under it: a shadow, an outline or nothing."""
+
+    face: Pixels
+    under: Pixels | None
+    outlined: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """Shares of pictures that suffer each kind of damage, and how much."""
+
+    low_resolution: float
+    blur: float
+    most_blur: float     # pixels
+    motion: float
+    sharpen: float
+    light: float
+    noise: float
+    noise_level: float   # gray levels
+    jpeg: float
+    jpeg_quality: int    # the worst
+
+
+def strengthen(mask: Pixels, share: float, dice: Dice) -> Pixels:
+    """Make some letters bolder and a few thinner."""
+    draw = dice.unit()
+    if draw < share:
+        size = 2 if dice.chance(0.5) else 3
+        bold: Pixels = cv2.dilate(mask, np.ones((size, size), np.uint8))
+        return bold
+    if draw < 1.4 * share:
+        thin: Pixels = cv2.erode(mask, np.ones((2, 2), np.uint8))
+        return thin if int(thin.max()) > 160 else mask
+    return mask
+
+
+def decorate(mask: Pixels, share: float, dice: Dice) -> Layers:
+    """Give some letters an outline, a shadow or depth."""
+    draw = dice.unit()
+    if draw >= share:
+        return Layers(mask, None, False)
+    if draw < 0.4 * share:
+        size = dice.pick((3, 5, 7))
+        under = cv2.dilate(mask, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
+        hollow = dice.chance(0.3)
+        return Layers(cv2.subtract(under, mask), None, False) if hollow else Layers(mask, under, True)
+    across, down = dice.integer(-_REACH, _REACH), dice.integer(-_REACH + 1, _REACH)
+    shadow = _extrude(mask, across, down) if dice.chance(0.35) else _shifted(mask, across, down)
+    if dice.chance(0.5):
+        shadow = cv2.GaussianBlur(shadow, (0, 0), dice.between(0.5, 2.5))
+    return Layers(mask, shadow, False)
+
+
+def _shifted(mask: Pixels, across: int, down: int) -> Pixels:
+    moved = np.zeros_like(mask)
+    inner = PAD // 2
+    height, width = mask.shape
+    moved[inner + down:height - inner + down, inner + across:width - inner + across] = \
+        mask[inner:height - inner, inner:width - inner]
+    return moved
+
+
+def _extrude(mask: Pixels, across: int, down: int) -> Pixels:
+    depth = np.zeros_like(mask)
+    steps = max(abs(across), abs(down), 1)
+    for step in range(1, steps + 1):
+        cv2.max(depth, _shifted(mask, across * step // steps, down * step // steps), depth)
+    return depth
+
+
+def blend(picture: Plane, mask: Pixels, ink: Plane | int, opacity: int) -> Plane:
+    """Lay ink over a picture where the mask is; opacity 0..256."""
+    alpha = mask.astype(np.int32) * opacity
+    alpha += alpha >> 8
+    return picture + (((ink - picture) * alpha + 32768) >> 16)
+
+
+def damage(picture: Plane, harm: Damage, backdrops: Backdrops, dice: Dice) -> Pixels:
+    """Turn a plane into the final picture (32, 100) uint8 with random damage."""
+    if dice.chance(harm.light):
+        picture = _light(picture, dice)
+    image: Pixels = np.clip(picture, 0, 255).astype(np.uint8)
+    if dice.chance(harm.low_resolution):
+        image = _low_resolution(image, dice)
+    image = _defocus(image, harm, dice)
+    if dice.chance(harm.noise):
+        strength = int(16 * (0.5 + abs(dice.bell(harm.noise_level))))
+        image = np.clip(image + backdrops.noise(strength, dice), 0, 255).astype(np.uint8)
+    if dice.chance(harm.jpeg):
+        quality = [cv2.IMWRITE_JPEG_QUALITY, dice.integer(harm.jpeg_quality, 85)]
+        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_GRAYSCALE)
+    return image
+
+
+def _defocus(image: Pixels, harm: Damage, dice: Dice) -> Pixels:
+    draw = dice.unit()
+    if draw < harm.blur:
+        soft: Pixels = cv2.GaussianBlur(image, (0, 0), dice.between(0.3, harm.most_blur))
+        return soft
+    if draw < harm.blur + harm.motion:
+        return _motion(image, dice)
+    if draw < harm.blur + harm.motion + harm.sharpen:
+        soft = cv2.GaussianBlur(image, (0, 0), 1.5)
+        return np.clip(2 * image.astype(np.int32) - soft, 0, 255).astype(np.uint8)
+    return image
+
+
+def _light(picture: Plane, dice: Dice) -> Plane:
+    """A gain that changes evenly over the picture."""
+    across, down = int(dice.bell(56)), int(dice.bell(28))
+    gain = 256 + _ACROSS * across // WIDTH + _DOWN * down // HEIGHT
+    return (picture * gain) >> 8
+
+
+def _low_resolution(image: Pixels, dice: Dice) -> Pixels:
+    share = dice.between(0.28, 0.65)
+    size = max(12, int(WIDTH * share)), max(9, int(HEIGHT * share * dice.between(1.0, 1.3)))
+    soft = cv2.GaussianBlur(image, (0, 0), 0.35 / share)
+    small = cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR_EXACT)
+    way = cv2.INTER_LINEAR_EXACT if dice.chance(0.8) else cv2.INTER_NEAREST_EXACT
+    large: Pixels = cv2.resize(small, (WIDTH, HEIGHT), interpolation=way)
+    return large
+
+
+def _motion(image: Pixels, dice: Dice) -> Pixels:
+    """The mean of the picture moved along a short line."""
+    across, down = dice.pick(((1, 0), (1, 0), (0, 1), (1, 1), (1, -1), (2, 1), (2, -1)))
+    steps = dice.integer(3, 5) if max(across, abs(down)) == 1 else 3
+    edge = 8
+    wide = cv2.copyMakeBorder(image, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
+    total = np.zeros(image.shape, np.int32)
+    for step in range(steps):
+        top, left = edge + down * (step - steps // 2), edge + across * (step - steps // 2)
+        total += wide[top:top + HEIGHT, left:left + WIDTH]
+    return ((total + steps // 2) // steps).astype(np.uint8)

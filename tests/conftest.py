@@ -1,0 +1,81 @@
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from components.recognition.storage import Store
+
+START_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3:
+    """A running S3 server and the keys to it."""
+
+    url: str
+    key: str
+    secret: str
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """A real S3 server (rclone) on the loopback address, for the whole session."""
+    folder = tmp_path_factory.mktemp("s3")
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    server = S3(url=f"http://{address}", key=secrets.token_hex(10), secret=secrets.token_hex(20))
+    command = [str(Path(sys.executable).with_name("rclone")), "serve", "s3", "--addr", address, str(folder)]
+    environment = os.environ | {"RCLONE_AUTH_KEY": f'"{server.key},{server.secret}"', "RCLONE_CONFIG": os.devnull}
+    with (folder.parent / "rclone.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        _wait_until_it_answers(process, server.url)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"rclone ended with code {process.returncode}"
+        try:
+            urllib.request.urlopen(url, timeout=2).close()  # noqa: S310 (loopback)
+        except urllib.error.HTTPError:
+            return  # it answers, if only to refuse
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    pytest.fail(f"rclone does not answer at {url} after {START_TIMEOUT_S} s")
+
+
+@pytest.fixture
+def store(s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """An empty bucket of the S3 server and an empty cache, reached through the environment as stages reach them."""
+    variables = {
+        "AWS_ENDPOINT_URL": s3.url,
+        "AWS_ACCESS_KEY_ID": s3.key,
+        "AWS_SECRET_ACCESS_KEY": s3.secret,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "WORDMILL_BUCKET": f"bucket-{secrets.token_hex(6)}",
+        "WORDMILL_CACHE": str(tmp_path / "cache"),
+    }
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    store = Store.from_environment()
+    store.make_bucket()
+    return store

@@ -1,0 +1,172 @@
+"""The whole pipeline on real components: the run that `make run` makes, on very little data."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import psutil
+import pytest
+from mlflow import MlflowClient
+
+ROOT = Path(__file__).resolve().parents[1]
+WORDS = ["mill", "word", "stone", "grain", "42", "flour", "wheel", "water"]
+OUTSIDE = ("WORDMILL_", "AWS_", "MLFLOW_")
+
+
+def own_data(folder: Path) -> Path:
+    """Write a catalogue with one zip of 16 drawn words and a label file, one picture of them broken."""
+    archive = folder / "words.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        lines = []
+        for i in range(16):
+            word = WORDS[i % len(WORDS)]
+            image = np.full((40, 20 * len(word) + 20, 3), 255, np.uint8)
+            cv2.putText(image, word, (8, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (0, 0, 0), 2)
+            content = cv2.imencode(".png", image)[1].tobytes() if i else b"not a picture"
+            file.writestr(f"crops/{i}.png", content)
+            lines.append(f"crops/{i}.png {word}")
+        file.writestr("labels.txt", "\n".join(lines) + "\n")
+    catalogue = folder / "mine.yaml"
+    source = f"source: 'file://{archive}', reader: label_file, labels: labels.txt, label_format: space"
+    catalogue.write_text(f"my_words: {{{source}, samples: 16, licence: own}}\n", encoding="utf-8")
+    return catalogue
+
+
+class Place:
+    """A state folder of its own and runs in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.catalogue = own_data(folder)
+        self.environment = {k: v for k, v in os.environ.items() if not k.startswith(OUTSIDE)}
+        self.environment["WORDMILL_STATE"] = str(folder / "state")
+        self.state = folder / "state"
+
+    def pipelines(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "pipelines", *arguments]
+        return subprocess.Popen(
+            command, cwd=ROOT, env=self.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def start(self, *changes: str) -> subprocess.Popen[str]:
+        return self.pipelines(
+            "run", "quickstart", "--smoke", "--catalogue", str(self.catalogue), "--benchmarks", "my_words",
+            *(part for change in ("data.limit=512", *changes) for part in ("--set", change)),
+        )  # fmt: skip
+
+    def run(self, *changes: str) -> tuple[int, str]:
+        process = self.start(*changes)
+        output, _ = process.communicate(timeout=600)
+        return process.returncode, output
+
+    def mlflow(self) -> MlflowClient:
+        port = json.loads((self.state / "mlflow.json").read_text())["port"]
+        return MlflowClient(tracking_uri=f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    place = Place(tmp_path_factory.mktemp("run"))
+    yield place
+    place.pipelines("down").wait(60)
+
+
+@pytest.fixture(scope="module")
+def first(place: Place) -> tuple[str, dict[str, Any]]:
+    """The output and the summary of a first run."""
+    code, output = place.run()
+    assert code == 0, output
+    return output, json.loads(Path(output.splitlines()[-1]).read_text(encoding="utf-8"))
+
+
+def test_a_run_ends_with_its_summary(first: tuple[str, dict[str, Any]]) -> None:
+    output, summary = first
+    assert summary["ok"]
+    assert summary["errors"] == []
+    (row,) = summary["benchmarks"]
+    # 16 crops, one of them broken: quarantined and counted, and not measured.
+    assert (row["name"], row["total"]) == ("my_words", 15)
+    assert {entry["format"]: entry["texts_equal"] for entry in summary["formats"]} == {"mindir": 64, "onnx": 64}
+    assert all(entry["ok"] for entry in summary["formats"])
+    assert summary["gate"]["promoted"] is False  # so little training reads nothing
+    assert Path(summary["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert summary["versions"]["torch"].startswith("2.13")
+    assert "train  512/512 images  100.0 %" in output
+    assert "my_words" in output
+
+
+def test_one_mlflow_run_holds_everything(place: Place, first: tuple[str, dict[str, Any]]) -> None:
+    summary = first[1]
+    client = place.mlflow()
+    run = client.get_run(summary["mlflow"]["run_id"])
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["my_words/accuracy"] == summary["benchmarks"][0]["accuracy"]
+    assert len(client.get_metric_history(run.info.run_id, "train/loss")) >= 1
+    assert run.data.params["train.lr"] == "0.002"
+    assert {"wordmill.recipe_digest", "wordmill.data_digest", "wordmill.git_commit"} <= set(run.data.tags)
+    assert "report.html" in {file.path for file in client.list_artifacts(run.info.run_id)}
+
+
+def test_an_unchanged_run_finds_every_stage_finished(place: Place, first: tuple[str, dict[str, Any]]) -> None:
+    code, output = place.run()
+    assert code == 0, output
+    again = json.loads(Path(output.splitlines()[-1]).read_text(encoding="utf-8"))
+    made = {stage["stage"] for stage in again["stages"] if not stage["found"]}
+    assert made <= {"gate", "report"}  # they look at the registry and at the run, which are outside of any digest
+    assert again["digests"] == first[1]["digests"]
+    assert again["benchmarks"] == first[1]["benchmarks"]
+
+
+def test_a_killed_stage_leaves_a_failed_run(place: Place, first: tuple[str, dict[str, Any]]) -> None:
+    process = place.start("train.seed=43")
+    deadline = time.monotonic() + 120
+    workers: list[psutil.Process] = []
+    while not workers and time.monotonic() < deadline:
+        time.sleep(0.1)
+        children = psutil.Process(process.pid).children(recursive=True)
+        workers = [child for child in children if "components.recognition.pt.train" in " ".join(child.cmdline())]
+    workers[0].send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 1, output
+    assert "error: train" in output
+    summary = json.loads((max((place.state / "runs").iterdir()) / "summary.json").read_text(encoding="utf-8"))
+    assert summary["ok"] is False
+    assert place.mlflow().get_run(summary["mlflow"]["run_id"]).info.status == "FAILED"
+
+
+def test_a_killed_run_is_marked_failed_by_the_next(place: Place, first: tuple[str, dict[str, Any]]) -> None:
+    process = place.start("train.seed=44")
+    deadline = time.monotonic() + 60
+    while not list((place.state / "runs").glob("*/open")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    time.sleep(3)  # it has its MLflow run by now
+    (marker,) = (place.state / "runs").glob("*/open")
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        member.kill()
+    process.wait(10)
+    code, output = place.run()
+    assert code == 0, output
+    assert f"run {marker.parent.name} was killed: marked as failed in MLflow" in output
+
+
+def test_bad_data_ends_the_run_with_one_line(place: Place, first: tuple[str, dict[str, Any]]) -> None:
+    text = place.catalogue.read_text(encoding="utf-8")
+    place.catalogue.write_text(text.replace("samples: 16", "samples: 17"), encoding="utf-8")
+    try:
+        code, output = place.run()
+    finally:
+        place.catalogue.write_text(text, encoding="utf-8")
+    assert code == 1
+    (line,) = {line.strip() for line in output.splitlines() if line.startswith("error: ")}
+    assert "my_words" in line
+    assert "17" in line
+    assert "16" in line
