@@ -8,11 +8,13 @@ COMMON_NEEDED = ("Apache-2.0", "CC0-1.0")
 INTRODUCTION = """\
 Licences of the glyph atlas (atlas.bin) and the word lists (words_*.txt.xz)
 
-The atlas holds small bitmaps of the glyphs of the faces below, rendered from the named Debian packages and modified
-(scaled to one capital height, alpha reduced to 16 levels). It is no font and bears no font's name; names in its index
-and here only say where a bitmap comes from. Each part stays under the licence of its face. The copyright file of each
-package follows in full, without the stanzas on Debian's packaging; a paragraph that stands word for word in an
-earlier entry is replaced by its number there. Licences that those files refer to on a Debian system come last.
+The atlas holds small bitmaps of the glyphs of the faces below, rendered from the named Debian packages and
+modified (scaled to one capital height, alpha reduced to 16 levels). It is no font and bears no font's name;
+names in its index and here only say where a bitmap comes from. Each part stays under the licence of its face;
+where a file offers a choice, the table names the licence that is used. The copyright file of each package
+follows in full, without the stanzas on Debian's packaging; a paragraph that stands word for word in an
+earlier entry is replaced by its number there. Licences that those files refer to on a Debian system come
+last.
 """
 _LONG = 60   # characters from which a repeated paragraph is replaced by a reference
 

@@ -50,10 +50,13 @@ class Shard:
         return record
 
     def _read_meta(self) -> None:
+        record = bytes(self._record(b"meta", "meta"))
         try:
-            meta: dict[str, Any] = json.loads(bytes(self._record(b"meta", "meta")))
+            meta: Any = json.loads(record)
         except json.JSONDecodeError:
-            raise ValueError(f"{self.path}: damaged shard: its meta record is no JSON") from None
+            meta = None
+        if not isinstance(meta, dict):
+            raise ValueError(f"{self.path}, meta: damaged shard: found {record[:40]!r}, expected a JSON mapping")
         if meta.get("schema") != SCHEMA:
             raise ValueError(f"{self.path}: shard schema is {meta.get('schema')!r}, this code reads {SCHEMA}")
         self.samples: int = meta["samples"]

@@ -1,4 +1,4 @@
-"""Where data sets come from: local files, web servers, S3 and the renderer; moved with patience, resumed after a break."""
+"""Where data sets come from: local files, web servers, S3 and the renderer; moved at most once, resumed."""
 
 import errno
 import http.client
@@ -61,12 +61,9 @@ def locate(store: Store, name: str, entry: Entry) -> Located:
         return Located(identity={"source": entry.source, "atlas": atlas_digest()}, file="", bring=None)
     if address.scheme == "file":
         return _locate_file(name, Path(unquote(address.path)))
-    if address.scheme == "s3":
-        remote = _s3_remote(store, entry.source)
-    else:
-        remote = _http_remote(entry.source, entry.sha256)
+    remote = _s3_remote(store, entry.source) if address.scheme == "s3" else _http_remote(entry.source, entry.sha256)
     identity = {"source": entry.source, "version": entry.sha256 or remote.version}
-    part = store.cache / "downloads" / f"{digest(identity)}.part"
+    part = store.cache / "downloads" / f"{digest([name, identity])}.part"
     return Located(identity=identity, file=file, bring=partial(_download, name, remote, part))
 
 
@@ -94,7 +91,7 @@ def _copy(name: str, path: Path, target: Path) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Remote:
-    """A file on a server: its version, its size in bytes where the server tells, and a way to read it from an offset."""
+    """A file on a server: its version, its size in bytes where that is known, and a way to read it."""
 
     address: str
     version: str
@@ -108,7 +105,7 @@ def _s3_remote(store: Store, address: str) -> _Remote:
     head = _patiently(address, lambda: store.client.head_object(Bucket=bucket, Key=key), lambda: 0)
 
     def open_at(offset: int) -> tuple[IO[bytes], int]:
-        reply = store.client.get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-")
+        reply = store.client.get_object(Bucket=bucket, Key=key, Range=f"bytes={offset}-", IfMatch=head["ETag"])
         return reply["Body"], offset  # type: ignore[return-value]  # it reads like a file
 
     return _Remote(address=address, version=head["ETag"], size=head["ContentLength"], open_at=open_at)
@@ -116,19 +113,15 @@ def _s3_remote(store: Store, address: str) -> _Remote:
 
 def _http_remote(address: str, sha256: str) -> _Remote:
     if sha256:  # no question beforehand: some servers answer GET alone
-        return _Remote(address=address, version=sha256, size=None, open_at=partial(_http_open, address))
+        return _Remote(address=address, version=sha256, size=None, open_at=partial(_http_open, address, ""))
     headers = _patiently(address, lambda: _http_head(address), lambda: 0)
-    size, tag = headers["Content-Length"], headers["ETag"] or headers["Last-Modified"]
+    size, tag = headers["Content-Length"], headers["ETag"] or headers["Last-Modified"] or ""
     if not size and not tag:
         raise ValueError(
             f"{address}: the server tells neither size nor version: add the file's sha256 to the catalogue"
         )
-    return _Remote(
-        address=address,
-        version=f"{tag} {size}",
-        size=int(size) if size else None,
-        open_at=partial(_http_open, address),
-    )
+    open_at = partial(_http_open, address, tag)
+    return _Remote(address=address, version=f"{tag} {size}", size=int(size) if size else None, open_at=open_at)
 
 
 def _http_head(address: str) -> http.client.HTTPMessage:
@@ -138,8 +131,10 @@ def _http_head(address: str) -> http.client.HTTPMessage:
         return headers
 
 
-def _http_open(address: str, offset: int) -> tuple[IO[bytes], int]:
+def _http_open(address: str, tag: str, offset: int) -> tuple[IO[bytes], int]:
     headers = {"Range": f"bytes={offset}-"} if offset else {}
+    if offset and tag and not tag.startswith("W/"):  # a file that has changed is sent anew, from its start
+        headers["If-Range"] = tag
     request = urllib.request.Request(address, headers=headers)  # noqa: S310 (as above)
     reply = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310
     return reply, offset if reply.status == 206 else 0
@@ -154,8 +149,12 @@ def _download(name: str, remote: _Remote, part: Path, target: Path) -> None:
 
     if remote.size is not None and size() > remote.size:
         part.unlink()
-    with _room(name, part.parent, (remote.size or 0) - size(), part):
+    try:
         _patiently(remote.address, lambda: _append(name, remote, part, size()), size)
+    except RuntimeError:
+        if shutil.disk_usage(part.parent).free < RESERVE:  # a full disk stops everything else, too
+            part.unlink(missing_ok=True)
+        raise
     part.replace(target)
 
 
@@ -163,22 +162,34 @@ def _append(name: str, remote: _Remote, part: Path, have: int) -> None:
     """Read the rest of a remote file into `part`; ConnectionError if it ends too early."""
     if have and have == remote.size:
         return
-    content, begin = remote.open_at(have)
+    try:
+        content, begin = remote.open_at(have)
+    except urllib.error.HTTPError as error:
+        if error.code != 416:
+            raise
+        part.unlink()
+        raise ConnectionError(f"{have} bytes are here already, more than the server has") from None
     with content, part.open("r+b" if have else "wb") as file:
         length = getattr(content, "length", None)  # an HTTP reply's own count of what is to come
-        total = remote.size if remote.size is not None else (begin + length if length is not None else None)
+        total = begin + length if remote.size is None and length is not None else remote.size
         file.truncate(begin)
         file.seek(begin)
-        progress = Progress(f"fetch {name}", (total or 0) >> 20, "MB")
-        while chunk := content.read(CHUNK):
-            file.write(chunk)
-            progress.update(file.tell() >> 20)
+        with _room(name, part.parent, (total or begin) - begin):
+            _copy_stream(name, content, file, total)
         if total is not None and file.tell() != total:
             raise ConnectionError(f"the connection ended after {file.tell()} of {total} bytes")
 
 
+def _copy_stream(name: str, content: IO[bytes], file: IO[bytes], total: int | None) -> None:
+    begin = file.tell()
+    progress = Progress(f"fetch {name}", ((total or begin) - begin) >> 20, "MB")
+    while chunk := content.read(CHUNK):
+        file.write(chunk)
+        progress.update((file.tell() - begin) >> 20)
+
+
 def _patiently(address: str, work: Callable[[], Result], done: Callable[[], int]) -> Result:
-    """Repeat work that a network may break until it succeeds, or fails several times in a row without getting further."""
+    """Repeat work that a network may break until it succeeds, or fails several times without getting further."""
     failures, before = 0, done()
     while True:
         try:
@@ -197,8 +208,6 @@ def _patiently(address: str, work: Callable[[], Result], done: Callable[[], int]
 
 
 def _raise_if_final(address: str, error: Exception) -> None:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        raise error
     if isinstance(error, ClientError):
         status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
     else:
@@ -208,8 +217,8 @@ def _raise_if_final(address: str, error: Exception) -> None:
 
 
 @contextmanager
-def _room(name: str, folder: Path, needed: int, part: Path | None = None) -> Iterator[None]:
-    """Refuse to start without room for `needed` bytes; when it runs out all the same, remove `part` and say so."""
+def _room(name: str, folder: Path, needed: int) -> Iterator[None]:
+    """Refuse to start without room for `needed` bytes, and say it clearly when it runs out all the same."""
     free = shutil.disk_usage(folder).free
     if needed + RESERVE > free:
         raise RuntimeError(f"data set '{name}': {needed:,} bytes do not fit on {folder}, {free:,} are free: make room")
@@ -218,6 +227,4 @@ def _room(name: str, folder: Path, needed: int, part: Path | None = None) -> Ite
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        if part is not None:
-            part.unlink(missing_ok=True)
         raise RuntimeError(f"data set '{name}': no space left on {folder}: make room and run again") from None

@@ -135,7 +135,7 @@ def _light(picture: Plane, dice: Dice) -> Plane:
 
 
 def _low_resolution(image: Pixels, dice: Dice) -> Pixels:
-    share = dice.between(0.28, 0.65)
+    share = dice.between(0.34, 0.7)
     size = max(12, int(WIDTH * share)), max(9, int(HEIGHT * share * dice.between(1.0, 1.3)))
     soft = cv2.GaussianBlur(image, (0, 0), 0.35 / share)
     small = cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR_EXACT)

@@ -1,13 +1,17 @@
 """What training is in every framework: the job, packed targets and their stream, scores, and the records of a run."""
 
+import ctypes
 import dataclasses
 import json
 import math
 import os
+import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +36,7 @@ EVALUATION_BATCH = 256
 PREFETCHED_BATCHES = 4
 NONFINITE_LIMIT = 20  # so many skipped steps in a row end training
 RECORD_EVERY_S = 2.0
+PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,6 +74,25 @@ def read_job(path: Path) -> Job:
         processes=document["processes"],
         folder=Path(document["folder"]),
     )
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when the one that started it ends, however it ends (Linux alone has this).
+
+    Launchers start workers in sessions of their own, where a signal to the launcher's group does not reach them.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextmanager
+def failure_told(folder: Path, rank: int) -> Iterator[None]:
+    """Leave a worker's exception in failure.<rank>.txt, where the stage finds it among all that launchers print."""
+    try:
+        yield
+    except Exception as error:
+        write_atomically(folder / f"failure.{rank}.txt", f"{type(error).__name__} in process {rank}: {error}")
+        raise
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,5 +1,5 @@
-from components.report.stage import run
 from components.recognition.stages import main
+from components.report.stage import run
 
 if __name__ == "__main__":
     main(run)

@@ -27,7 +27,7 @@ def test_the_compiled_pipeline_is_the_golden_one(recipe: str, tmp_path: Path) ->
 
 def tasks(text: str) -> dict[str, dict]:
     spec = next(iter(yaml.safe_load_all(text)))
-    return spec["components"]["comp-recogniser"]["dag"]["tasks"]
+    return spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
 
 
 def test_every_benchmark_and_every_format_is_a_task_of_its_name(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -19,9 +20,9 @@ from components.recognition.synth_text import Writer, is_test_text
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = {
-    "easy": "cf9987f63ef30c7b88b6ddfda29e4a53a521c71bc4719a4a8187012f26822496",
-    "hard": "01e40ffa06e8567b194b105cacd972ba300956e78b121a960e63b2b80689b367",
-    "mixed": "a749efde287250f2ed6dac9ad319b8e87d06349699ed6acbe016f28df33ae11a",
+    "easy": "de33f3a4bd689ca18a10c505b9d153b59bbe9b76fccef581b3a2cafa86e50e89",
+    "hard": "7db5113079b0b1f4a018d50b8970d05c3c047e6d2aabf45cd686c73e494fe381",
+    "mixed": "b050ebbdec3112dafca586e1838c09f479b67f2772b86c79f724709dcd8403a5",
 }
 STILL = Warp(turn=0.0, wild_turn=0.0, shear=0.0, perspective=0.0, corner=0.0, curve=0.0, sag=0.0, loose=0.0, tight=0.0)
 
@@ -134,14 +135,14 @@ def test_line_without_warp_fills_the_crop_evenly() -> None:
     crop = sample(canvas, place(200, 64, STILL, Dice("still")))
     expected = PAD - 0.64 + (2 * np.arange(100) + 1) * 201.28 / 200 - 0.5
     assert crop.shape == (32, 100)
-    assert np.abs(crop - expected).max() <= 1.0
+    assert np.abs(crop - expected).max() <= 1.1   # coordinates to 1/32, gray levels rounded twice
     assert np.ptp(crop, axis=0).max() == 0
 
 
 def test_a_half_turn_tangent_of_one_stands_text_upright() -> None:
     # tan(45 degrees) = 1, so the rotation is about 90 degrees for a bell value near 1; with that a ramp along the
     # text becomes a ramp down the crop. Search the draws for such a value.
-    turned = Warp(turn=0.5, wild_turn=0.5, shear=0.0, perspective=0.0, corner=0.0, curve=0.0, sag=0.0, loose=0.0, tight=0.0)
+    turned = replace(STILL, turn=0.5, wild_turn=0.5)
     canvas = np.broadcast_to(np.arange(100 + 2 * PAD, dtype=np.uint8) + 50, (100 + 2 * PAD, 100 + 2 * PAD)).copy()
     found = []
     for key in range(200):
@@ -243,7 +244,8 @@ def test_licences_name_every_package_and_face() -> None:
 
 def test_contact_sheet_has_two_rows_of_pictures_at_twice_their_size() -> None:
     images = [np.full((32, 100), gray, np.uint8) for gray in (10, 90, 170)]
-    sheet = cv2.imdecode(np.frombuffer(contact_sheet(images, ["a", "b", "c"], columns=2), np.uint8), cv2.IMREAD_GRAYSCALE)
+    png = contact_sheet(images, ["a", "b", "c"], columns=2)
+    sheet = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_GRAYSCALE)
     assert sheet.shape == (2 * (64 + 16), 2 * (200 + 6))
     centres = [sheet[32 + 80 * row, 100 + 206 * column] for row, column in itertools.product((0, 1), (0, 1))]
     assert centres == [10, 90, 170, 255]

@@ -9,7 +9,7 @@ from components.recognition import tracking
 from components.recognition.artifacts import git_commit
 from components.recognition.frameworks import free_port
 from components.recognition.storage import Store
-from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
+from tests.mlflow_server import BUCKET, mlflow_uri  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.usefixtures("mlflow_uri")
 
@@ -83,8 +83,8 @@ def test_parameters_tags_artifacts_and_the_end(store: Store, tag: str, client: M
     assert stored.info.status == "FAILED"
     assert stored.info.artifact_uri.startswith("mlflow-artifacts:")
     assert {f.path for f in client.list_artifacts(run.run_id)} == {"page.html", "manifests"}
-    experiment = stored.info.experiment_id
-    assert f"mlflow/{experiment}/{run.run_id}/artifacts/manifests/a.json" in list(store.keys("mlflow/"))
+    key = f"artifacts/{stored.info.experiment_id}/{run.run_id}/artifacts/manifests/a.json"
+    assert Store(BUCKET, tmp_path).get_json(key) == {}
     run.finish(True)
     assert client.get_run(run.run_id).info.status == "FINISHED"
 

@@ -101,7 +101,9 @@ def build(model: Model, data: Data, classes: int) -> CRNN:
         raise ValueError(f"data.height is {data.height}, expected 32: backbone {model.backbone} ends in one row of 32")
     backbone = BACKBONES[model.backbone](data.channels)
     neck = BiLstm(backbone.channels, model.hidden, model.layers)
-    return CRNN(backbone, neck, model.hidden, classes).set_train()
+    net = CRNN(backbone, neck, model.hidden, classes)
+    net.set_train()
+    return net
 
 
 def count_frames(net: CRNN, data: Data) -> int:

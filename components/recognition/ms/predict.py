@@ -10,7 +10,6 @@ from components.recognition.frameworks import check_device
 from components.recognition.image import normalise
 from components.recognition.ms.model import build
 from components.recognition.ms.weights import load
-from components.recognition.recipe import Data
 
 TARGETS = {"cpu": "CPU", "npu": "Ascend"}
 
@@ -29,11 +28,6 @@ def open_device(device: str) -> None:
     ms.set_context(mode=ms.GRAPH_MODE)
 
 
-def any_batch(data: Data) -> ms.Tensor:
-    """Return the shape of normalised images (N, C, H, W) with N left open, for which a graph is compiled once."""
-    return ms.Tensor(shape=[None, data.channels, data.height, data.width], dtype=ms.float32)
-
-
 class Predictor:
     """A recogniser in fp32 on one device."""
 
@@ -42,7 +36,9 @@ class Predictor:
         data = checkpoint.data
         self.net = build(checkpoint.model, data, load_charset(data.charset).classes)
         load(self.net, checkpoint.tensors, "checkpoint")
-        self.net.set_train(False).set_inputs(any_batch(data))
+        self.net.set_train(False)
+        # A size left open: the graph is compiled once for all batches.
+        self.net.set_inputs(ms.Tensor(shape=[None, data.channels, data.height, data.width], dtype=ms.float32))
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return logits (N, T, classes) float32 of images (N, H, W, C) uint8."""

@@ -12,6 +12,7 @@ class MindirRuntime:
     """An exported MindIR file as a graph on the processor."""
 
     def __init__(self, path: Path) -> None:
+        self.name = f"mindspore {ms.__version__} GraphCell, CPU"
         ms.set_device("CPU")
         ms.set_context(mode=ms.GRAPH_MODE)
         try:

@@ -73,17 +73,15 @@ class TrainStep(nn.Cell):
         """Return the loss times the loss scale."""
         return self.objective(images, classes, lengths, weights)[0] * self.scale
 
-    def construct(
-        self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, rate: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Return the mean loss over all processes and whether the gradients were finite, both scalars."""
+    def construct(self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, rate: Tensor) -> Tensor:
+        """Return the mean loss over all processes and the norm of the gradients, (2,) float32."""
         loss, gradients = self.gradient(images, classes, lengths, weights)
         # One vector, so that the network is asked once and the norm is taken once; the loss travels at its end.
         parts = [gradient.reshape(-1) for gradient in gradients]
         vector = self.total(ops.concat([*parts, loss.reshape(1)])) / (self.scale * self.processes)
+        mean_loss = vector[-1]
         norm = ops.sqrt((vector[:-1] * vector[:-1]).sum())
-        finite = ops.isfinite(norm)
-        if finite:
+        if ops.isfinite(norm):
             if self.clip_norm > 0:
                 vector = vector * ops.minimum(self.clip_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
             means = []
@@ -92,4 +90,4 @@ class TrainStep(nn.Cell):
                 means.append(vector[start : self.ends[i]].reshape(self.shapes[i]))
                 start = self.ends[i]
             rate = self.adamw(means, rate)
-        return vector[-1], finite
+        return ops.stack([mean_loss, norm])

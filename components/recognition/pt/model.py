@@ -27,6 +27,7 @@ class Compact(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return features (N, 320, 1, T)."""
+        # ReLU after pooling gives the same as before it, on fewer numbers.
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.relu(self.pool(self.bn2(self.conv2(x))))
         x = self.relu(self.bn3(self.conv3(x)))
@@ -79,12 +80,8 @@ class BiLstm(nn.Module):
         self.rnn = nn.LSTM(channels, hidden, layers, bidirectional=True)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return features (N, T, 2 * hidden)."""
-        import os
-
-        with torch.autocast(x.device.type, enabled=os.environ.get("LSTM16") == "1", dtype=torch.bfloat16):
-            x = x if os.environ.get("LSTM16") == "1" else x.float()
-            columns: torch.Tensor = self.rnn(x.squeeze(2).permute(2, 0, 1).contiguous())[0]
+        """Return features (N, T, 2 * hidden) float32; inside it computes in the precision of its input."""
+        columns: torch.Tensor = self.rnn(x.squeeze(2).permute(2, 0, 1).contiguous())[0]
         return columns.float().permute(1, 0, 2)
 
 
@@ -105,11 +102,9 @@ class CRNN(nn.Module):
 
 
 def build(model: Model, data: Data, classes: int) -> CRNN:
-    """Build the recogniser of a recipe with fresh weights; ValueError for what is not built yet.
-
-    Two deviations from MindOCR's crnn_vgg7, both without effect on what can be learnt: the blank is class 0
-    and not the last one, and pictures are normalised by (x - 127.5) / 127.5 and not by (x - 127) / 127.
-    """
+    """Build the recogniser of a recipe with fresh weights; ValueError for what is not built yet."""
+    # Deliberate deviations from MindOCR's crnn_vgg7: the blank is class 0, not the last; pictures are normalised by
+    # (x - 127.5) / 127.5, not (x - 127) / 127; labels that do not fit are left out, not taught as empty words.
     if model.name != "crnn":
         raise ValueError(f"model.name: '{model.name}' is not built yet, expected crnn")
     if model.backbone not in BACKBONES:

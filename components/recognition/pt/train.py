@@ -29,6 +29,8 @@ from components.recognition.training import (
     Recorder,
     Targets,
     count_correct,
+    die_with_parent,
+    failure_told,
     fitting,
     pack,
     read_job,
@@ -173,12 +175,13 @@ class Trainer:
 
 def main(path: Path) -> None:
     """Join the other processes and train."""
-    job = read_job(path)
-    device = open_device(job.device, int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group(BACKENDS[job.device])
-    try:
-        Trainer(job, device, dist.get_rank()).run()
-    finally:
+    die_with_parent()
+    job, rank = read_job(path), int(os.environ["RANK"])
+    with failure_told(job.folder, rank):
+        device = open_device(job.device, int(os.environ["LOCAL_RANK"]))
+        dist.init_process_group(BACKENDS[job.device])
+        Trainer(job, device, rank).run()
+        # Only after success: a failed process ends at once, and the others with it.
         dist.destroy_process_group()
 
 

@@ -1,0 +1,91 @@
+"""Line charts as inline SVG; colours and sizes of text come from the page's style sheet."""
+
+import math
+from dataclasses import dataclass
+
+from markupsafe import Markup, escape
+
+WIDTH, HEIGHT = 380, 210  # user units; text stays readable where the chart fills a phone's screen
+LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 24
+MOST_POINTS = 240  # more cannot be told apart at this width
+
+Curve = list[tuple[int, float, float]]  # step, value, unix time in s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """A range of values and the pixels that it is drawn on."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def place(self, value: float) -> float:
+        """Return where a value is drawn, in user units."""
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.stop - self.start), 1)
+
+
+def line_chart(title: str, series: dict[str, Curve]) -> Markup:
+    """Return an SVG element with one line per series over the training steps."""
+    thinned = {name: thin([(step, value) for step, value, _ in curve]) for name, curve in series.items()}
+    steps = [step for points in thinned.values() for step, _ in points]
+    values = [value for points in thinned.values() for _, value in points]
+    marks = ticks(min(values), max(values), 4)
+    across = Axis(low=0, high=max(*steps, 1), start=LEFT, stop=WIDTH - RIGHT)
+    upright = Axis(low=marks[0], high=marks[-1], start=HEIGHT - BOTTOM, stop=TOP)
+    parts = [_grid_line(upright.place(mark), number(mark)) for mark in marks]
+    parts += [_step_label(across.place(mark), mark) for mark in ticks(0, across.high, 4) if mark <= across.high]
+    parts += [_line(i, points, across, upright) for i, points in enumerate(thinned.values())]
+    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
+    return Markup(head + "".join(parts) + "</svg>")  # noqa: S704 (numbers, and the title escaped)
+
+
+def _grid_line(y: float, label: str) -> str:
+    line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
+    return f'{line}<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{label}</text>'
+
+
+def _step_label(x: float, step: float) -> str:
+    anchor = "end" if x > WIDTH - 30 else "middle"
+    return f'<text x="{x}" y="{HEIGHT - 6}" text-anchor="{anchor}">{number(step)}</text>'
+
+
+def _line(index: int, points: list[tuple[float, float]], across: Axis, upright: Axis) -> str:
+    places = [(across.place(step), upright.place(value)) for step, value in points]
+    last = f'<circle class="dot s{index}" cx="{places[-1][0]}" cy="{places[-1][1]}" r="3"/>'
+    return f'<polyline class="line s{index}" points="{" ".join(f"{x},{y}" for x, y in places)}"/>{last}'
+
+
+def thin(points: list[tuple[int, float]]) -> list[tuple[float, float]]:
+    """Return at most 240 points: means of equal groups of neighbours, non-finite values left out, the last one kept."""
+    finite = [(float(step), value) for step, value in points if math.isfinite(value)]
+    size = math.ceil(len(finite) / (MOST_POINTS - 1))
+    if size <= 1:
+        return finite
+    groups = [finite[i : i + size] for i in range(0, len(finite), size)]
+    means = [
+        (math.fsum(s for s, _ in group) / len(group), math.fsum(v for _, v in group) / len(group)) for group in groups
+    ]
+    return [*means, finite[-1]]
+
+
+def ticks(low: float, high: float, about: int) -> list[float]:
+    """Return round values (1, 2 or 5 times a power of ten apart) that enclose low..high."""
+    span = high - low or abs(high) or 1.0
+    raw = span / about
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, max(last, first + 1) + 1)]
+
+
+def number(value: float) -> str:
+    """Return a number in few characters: 12k, 0.25, 5e-4."""
+    if value and abs(value) < 0.01:
+        mantissa, exponent = f"{value:.1e}".split("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    if abs(value) >= 10_000:
+        return f"{value / 1000:g}k"
+    return f"{value:g}"

@@ -1,0 +1,59 @@
+"""What a pipeline run left in the store: the record of every stage, and the manifests that they name."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from components.recognition.artifacts import Manifest, from_document
+from components.recognition.storage import Store
+
+STAGES = ("fetch", "shard", "train", "evaluate", "export", "smoke", "gate")  # in the order of the pipeline
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """The stages of one run that recorded something; a run that failed early has few."""
+
+    records: list[dict[str, Any]]
+    manifests: dict[str, Manifest]  # by "stage.name", of the stages that did their work
+    datasets: dict[str, Manifest]  # the shard stage's manifests by data set
+
+    def of(self, stage: str) -> list[Manifest]:
+        """Return the manifests of one stage, one per benchmark or format."""
+        return [manifest for manifest in self.manifests.values() if manifest.stage == stage]
+
+    def one(self, stage: str) -> Manifest | None:
+        """Return the manifest of a stage that a run has once, None if it did not get there."""
+        return next(iter(self.of(stage)), None)
+
+    def found(self, stage: str) -> bool:
+        """Tell whether all of a stage's work was found finished."""
+        records = [record for record in self.records if record["stage"] == stage]
+        return bool(records) and all(record["found"] for record in records)
+
+
+def gather(store: Store, run_tag: str) -> Gathered:
+    """Read the records below `runs/<run_tag>/stages/` and the manifests of finished work."""
+    documents = [store.get_json(key) for key in store.keys(f"runs/{run_tag}/stages/")]
+    records = sorted((entry for entry in documents if entry["stage"] in STAGES), key=_order)
+    manifests = {
+        f"{record['stage']}.{record['name']}": _manifest(store, record["manifest"])
+        for record in records
+        if record["ok"]
+    }
+    combined = next((manifest for manifest in manifests.values() if manifest.stage == "shard"), None)
+    references = combined.facts["datasets"] if combined else {}
+    datasets = {name: _manifest(store, reference) for name, reference in references.items()}
+    return Gathered(records=records, manifests=manifests, datasets=datasets)
+
+
+def _order(record: dict[str, Any]) -> tuple[int, str]:
+    return STAGES.index(record["stage"]), record["name"]
+
+
+def _manifest(store: Store, reference: str) -> Manifest:
+    document = store.get_json(f"manifests/{reference}.json")
+    if document is None:
+        raise RuntimeError(
+            f"manifests/{reference}.json is missing in bucket '{store.bucket}', though its stage is done"
+        )
+    return from_document(document, reference)

@@ -1,0 +1,104 @@
+"""The page report.html: one file that needs no network, for wide and narrow, light and dark screens."""
+
+import base64
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from components.recognition.artifacts import Manifest
+from components.recognition.progress import duration
+from components.recognition.storage import Store
+from components.report.charts import Curve, line_chart
+from components.report.gather import Gathered
+
+FOLDER = Path(__file__).resolve().parent
+SHOWN_MISTAKES = 24  # per benchmark; all that were kept are in mistakes.json
+CHARTS: dict[str, dict[str, str]] = {  # title -> curve -> what the legend calls it
+    "Loss": {"train/loss": "training", "val/loss": "validation"},
+    "Validation accuracy": {"val/accuracy": "validation"},
+    "Learning rate": {"train/lr": "learning rate"},
+    "Images per second": {"train/images_per_s": "images/s"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Extras:
+    """What the page shows beyond the summary: pictures, curves, and how each data set fared."""
+
+    charts: list[dict[str, Any]]
+    mistakes: dict[str, list[dict[str, Any]]]  # by benchmark, as in mistakes.json
+    datasets: list[dict[str, Any]]
+    made_s: dict[str, float]  # "stage.name" -> seconds of the work where it was done
+
+
+def report_html(summary: dict[str, Any], extras: Extras) -> str:
+    """Return the page of a run as HTML text."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"percent": percent, "duration": seconds_text, "count": count, "size": size}
+    css = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))  # noqa: S704 (this folder's own file)
+    made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return environment.get_template("page.html.j2").render(s=summary, x=extras, css=css, made=made)
+
+
+def collect(store: Store, gathered: Gathered) -> Extras:
+    """Fetch what the page shows beyond the summary."""
+    train = gathered.one("train")
+    return Extras(
+        charts=charts(train.curves if train else {}),
+        mistakes={item.name: _mistakes(store, item) for item in gathered.of("evaluate")},
+        datasets=[_dataset(store, name, manifest) for name, manifest in gathered.datasets.items()],
+        made_s={name: manifest.seconds for name, manifest in gathered.manifests.items()},
+    )
+
+
+def charts(curves: dict[str, Curve]) -> list[dict[str, Any]]:
+    """Return title, legend with last values and SVG of each chart that has a curve."""
+    drawn = []
+    for title, names in CHARTS.items():
+        series = {label: curves[name] for name, label in names.items() if curves.get(name)}
+        if series:
+            legend = [{"label": label, "last": f"{curve[-1][1]:.4g}"} for label, curve in series.items()]
+            drawn.append({"title": title, "legend": legend, "svg": line_chart(title, series)})
+    return drawn
+
+
+def _mistakes(store: Store, evaluation: Manifest) -> list[dict[str, Any]]:
+    path = store.fetch(evaluation.object("mistakes.json"))
+    mistakes: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return mistakes[:SHOWN_MISTAKES]
+
+
+def _dataset(store: Store, name: str, manifest: Manifest) -> dict[str, Any]:
+    sheet = store.fetch(manifest.object("contact_sheet.png")).read_bytes()
+    return {"name": name, "sheet": base64.b64encode(sheet).decode("ascii"), **manifest.facts}
+
+
+def percent(share: float) -> str:
+    """Return a share 0..1 as per cent with two decimals."""
+    return f"{100 * share:.2f} %"
+
+
+def seconds_text(seconds: float) -> str:
+    """Return seconds as people read them: `4.2 s` below a minute, else `m:ss`."""
+    return f"{seconds:.1f} s" if seconds < 60 else duration(seconds)
+
+
+def count(number: int) -> str:
+    """Return a count with its thousands apart."""
+    return f"{number:,}"
+
+
+def size(number: int) -> str:
+    """Return a number of bytes in MB."""
+    return f"{number / 1e6:.2f} MB"

@@ -1,0 +1,97 @@
+"""The exit task: gathers what every stage recorded into a page, a summary and the MLflow run."""
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from components.recognition import tracking
+from components.recognition.artifacts import Manifest, digest, git_commit, to_document, write_atomically
+from components.recognition.stages import run_stage, work_folder
+from components.recognition.storage import Store
+from components.report.gather import Gathered, gather
+from components.report.page import collect, report_html
+from components.report.summary import parameters, points, summarise, tags
+
+
+def run(*, recipe: str, run_tag: str, succeeded: str, output: str) -> str:
+    """Write report.html and summary.json of a pipeline run and end its MLflow run, whatever the outcome.
+
+    recipe: name of the recipe; succeeded: true or false, what the pipeline's engine says; output: file for the
+    manifest, report.html is put beside it.
+    """
+
+    def work(store: Store) -> tuple[Manifest, bool]:
+        if succeeded not in ("true", "false"):
+            raise ValueError(f"succeeded: expected true or false, found {succeeded!r}")
+        return report(store, recipe, run_tag, succeeded == "true", Path(output)), False
+
+    return run_stage("report", recipe, run_tag, output, work)
+
+
+def report(store: Store, recipe: str, run_tag: str, succeeded: bool, output: Path) -> Manifest:
+    """Write page and summary, then bring everything to MLflow; both are there even if MLflow does not answer."""
+    started = time.monotonic()
+    gathered = gather(store, run_tag)
+    summary = summarise(gathered, recipe, run_tag, succeeded)
+    lost = None
+    try:
+        mlflow_run = tracking.run(store, run_tag, recipe)
+        summary["mlflow"] = {"run_id": mlflow_run.run_id, "url": mlflow_run.url}
+        _log_numbers(mlflow_run, gathered, summary, recipe)
+    except RuntimeError as error:
+        lost = error
+        summary |= {"ok": False, "errors": [*summary["errors"], f"report {recipe}: {error}"]}
+    page = report_html(summary, collect(store, gathered))
+    _put(store, run_tag, summary, page)
+    write_atomically(output.with_name("report.html"), page)
+    if lost:
+        raise lost
+    with work_folder(store, f"report-{run_tag}") as folder:
+        _lay_out(store, gathered, summary, page, folder)
+        mlflow_run.log_artifact(folder)
+    mlflow_run.finish(summary["ok"])
+    return _manifest(store, recipe, run_tag, summary, time.monotonic() - started)
+
+
+def _log_numbers(mlflow_run: tracking.Run, gathered: Gathered, summary: dict[str, Any], recipe: str) -> None:
+    mlflow_run.set_tags(tags(gathered, recipe))
+    mlflow_run.log_params(parameters(gathered))
+    mlflow_run.log_metrics(points(gathered, summary))
+
+
+def _put(store: Store, run_tag: str, summary: dict[str, Any], page: str) -> None:
+    store.put_bytes(f"runs/{run_tag}/report.html", page.encode(), "text/html; charset=utf-8")
+    store.put_json(f"runs/{run_tag}/summary.json", summary)
+
+
+def _lay_out(store: Store, gathered: Gathered, summary: dict[str, Any], page: str, folder: Path) -> None:
+    """Write everything that MLflow keeps of a run into a folder, as it lies there."""
+    write_atomically(folder / "report.html", page)
+    write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
+    for name, manifest in gathered.manifests.items():
+        write_atomically(folder / "manifests" / f"{name}.json", json.dumps(to_document(manifest), indent=1))
+    for name, manifest in gathered.datasets.items():
+        sheet = folder / "contact_sheets" / f"{name}.png"
+        sheet.parent.mkdir(exist_ok=True)
+        shutil.copy(store.fetch(manifest.object("contact_sheet.png")), sheet)
+
+
+def _manifest(store: Store, recipe: str, run_tag: str, summary: dict[str, Any], seconds: float) -> Manifest:
+    facts = {
+        "summary": f"runs/{run_tag}/summary.json",
+        "report": summary["report"],
+        "mlflow_url": summary["mlflow"]["url"],
+    }
+    manifest = Manifest(
+        stage="report",
+        name=recipe,
+        key=digest({"stage": "report", "run_tag": run_tag}),
+        inputs={"run_tag": run_tag, "ok": summary["ok"]},
+        git_commit=git_commit(),
+        facts=facts,
+        seconds=round(seconds, 3),
+    )
+    store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
+    return manifest

@@ -1,0 +1,5 @@
+from components.recognition.stages import main
+from components.train.stage import run
+
+if __name__ == "__main__":
+    main(run)

@@ -1,0 +1,223 @@
+"""Training: workers in a process group of their own, watched line by line until they end."""
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from components.recognition import frameworks
+from components.recognition.artifacts import SOURCE, Manifest, read_manifest
+from components.recognition.charset import load_charset
+from components.recognition.progress import Progress
+from components.recognition.recipe import Data, Model, Train, from_json
+from components.recognition.schedule import batch_of_process
+from components.recognition.shards import open_dataset
+from components.recognition.stages import Made, find_or_make, run_stage
+from components.recognition.storage import Store
+from components.recognition.training import Job, die_with_parent, write_job
+
+if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
+    from components.recognition import tracking
+
+LOOK_EVERY_S = 1.0
+LAST_LINES = 20  # of a failed worker's log
+
+
+def run(
+    *, data: str, model: str, train: str, shards: str, device: str, processes: int, run_tag: str, output: str
+) -> str:
+    """Train a recogniser with one process per device and store the best and the last weights.
+
+    `data`, `model` and `train` are the recipe's sections as JSON, `shards` is the path of the shard stage's
+    manifest, `device` is cpu, cuda or npu.
+    """
+
+    def work(store: Store) -> tuple[Manifest, bool]:
+        sections = from_json(Data, data), from_json(Model, model), from_json(Train, train)
+        return train_or_find(store, *sections, read_manifest(shards), device, processes, run_tag)
+
+    return run_stage("train", from_json(Model, model).name, run_tag, output, work)
+
+
+def train_or_find(
+    store: Store, data: Data, model: Model, train: Train, shards: Manifest, device: str, processes: int, run_tag: str
+) -> tuple[Manifest, bool]:
+    """Return the manifest of the trained model and whether it was finished already."""
+    frameworks.check_device(device)
+    batch_of_process(train.global_batch, processes)
+    references = shards.facts["datasets"]
+    inputs = {
+        "data": {name: getattr(data, name) for name in ("charset", "height", "width", "channels")},
+        "symbols": load_charset(data.charset).symbols,  # a charset file may change under its name
+        "model": dataclasses.asdict(model),
+        "train": dataclasses.asdict(train),
+        "train_sets": [references[name] for name in data.train],
+        "val_sets": [references[name] for name in data.val],
+        "device": device,
+        "processes": processes,
+    }
+
+    def make(folder: Path) -> Made:
+        def paths(names: tuple[str, ...]) -> tuple[Path, ...]:
+            return tuple(shard.path for name in names for shard in open_dataset(store, shards, name).shards)
+
+        job = Job(
+            data=data, model=model, train=train, train_shards=paths(data.train), val_shards=paths(data.val),
+            device=device, processes=processes, folder=folder,
+        )  # fmt: skip
+        watch = Watch(job, Sender(store, run_tag))
+        run_workers(job, watch, store.cache / "logs" / f"{folder.name}.txt")
+        return collect(job, watch)
+
+    return find_or_make(store, "train", model.name, inputs, make)
+
+
+def run_workers(job: Job, watch: "Watch", kept_log: Path) -> None:
+    """Start the workers and watch them to their end; RuntimeError where they fail, and nothing of them is left."""
+    write_job(job.folder / "job.json", job)
+    command = frameworks.launch(job.train.framework, job.device, job.processes, job.folder / "job.json")
+    variables = frameworks.environment(job.train.framework, job.device, job.processes)
+    search = os.pathsep.join(filter(None, [str(SOURCE.parent), os.environ.get("PYTHONPATH")]))
+    with (job.folder / "launcher.log").open("wb") as log, sigterm_as_error():
+        process = subprocess.Popen(
+            command, env={**os.environ, **variables, "PYTHONPATH": search}, stdin=subprocess.DEVNULL,
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=die_with_parent,
+        )  # fmt: skip
+        try:
+            while process.poll() is None:
+                time.sleep(LOOK_EVERY_S)
+                watch.look()
+        finally:
+            kill_group(process)
+    watch.look()
+    if process.returncode or not (job.folder / "outcome.json").exists():
+        raise RuntimeError(describe_failure(job, process.returncode, kept_log))
+
+
+@contextmanager
+def sigterm_as_error() -> Iterator[None]:
+    """Turn SIGTERM into an exception, so that a stopped stage ends its workers and removes its files."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise RuntimeError("training was stopped by SIGTERM")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill what is left of the launcher's process group; workers outside it die with the launcher."""
+    with suppress(ProcessLookupError):  # all have ended by themselves
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def describe_failure(job: Job, code: int, kept_log: Path) -> str:
+    """Say why the workers failed: the first worker's own error, else the end of the log, which is kept."""
+    kept_log.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(join_logs(job.folder), kept_log)
+    told = sorted(job.folder.glob("failure.*.txt"), key=lambda path: path.stat().st_mtime_ns)
+    if told:
+        what = told[0].read_text(encoding="utf-8")
+    else:
+        lines = kept_log.read_text(encoding="utf-8", errors="replace").splitlines()
+        what = "\n".join(["its last lines are:", *lines[-LAST_LINES:]])
+    return f"training failed with code {code}: {what}\nthe whole log is {kept_log}"
+
+
+def join_logs(folder: Path) -> Path:
+    """Write log.txt: what the launcher printed, then the logs that msrun writes for its workers."""
+    path = folder / "log.txt"
+    with path.open("wb") as joined:
+        for log in (folder / "launcher.log", *sorted((folder / "msrun").glob("*.log"))):
+            joined.write(f"--- {log.name}\n".encode() + log.read_bytes())
+    return path
+
+
+def collect(job: Job, watch: "Watch") -> Made:
+    """Return what finished workers left in their folder."""
+    facts: dict[str, Any] = json.loads((job.folder / "outcome.json").read_text(encoding="utf-8"))
+    files = {
+        "model.safetensors": job.folder / "best.safetensors",
+        "last.safetensors": job.folder / "last.safetensors",
+        "reference.npz": job.folder / "reference.npz",
+        "log.txt": join_logs(job.folder),
+    }
+    metrics = {"val/accuracy": facts["val_accuracy"], "train/images_per_s": facts["images_per_s"]}
+    return Made(files=files, facts=facts, metrics=metrics, curves=watch.curves)
+
+
+class Sender:
+    """Sends points to MLflow while it answers; training goes on without it."""
+
+    def __init__(self, store: Store, run_tag: str) -> None:
+        self.store, self.run_tag = store, run_tag
+        self.run: tracking.Run | None = None
+        self.answers = True
+
+    def send(self, points: list["tracking.Point"]) -> None:
+        """Send (name, value, step, unix time in s) points; the first failure is told, and no other is sought."""
+        if not self.answers or not points:
+            return
+        from components.recognition import tracking
+
+        try:
+            self.run = self.run or tracking.run(self.store, self.run_tag)
+            self.run.log_metrics(points)
+        except RuntimeError as error:
+            self.answers = False
+            print(f"warning: training goes on without live metrics: {error}", flush=True)
+
+
+class Watch:
+    """Follows metrics.jsonl: progress for people, points for MLflow, curves for the manifest."""
+
+    def __init__(self, job: Job, sender: Sender) -> None:
+        self.job, self.sender = job, sender
+        self.offset = 0
+        self.progress: Progress | None = None
+        self.latest: dict[str, float] = {}
+        self.curves: dict[str, list[tuple[int, float, float]]] = {}
+
+    def look(self) -> None:
+        """Take in the lines written since the last look."""
+        lines = self._new_lines()
+        self.sender.send(
+            [(name, value, line["step"], line["time"]) for line in lines for name, value in line["metrics"].items()]
+        )
+        for line in lines:
+            for name, value in line["metrics"].items():
+                self.curves.setdefault(name, []).append((line["step"], value, line["time"]))
+            self.latest |= line["metrics"]
+            if self.progress is None:
+                total = line["steps"] * self.job.train.global_batch
+                self.progress = Progress("train", total, "images")
+            self.progress.update(line["images"], self.note())
+
+    def note(self) -> str:
+        """Return the latest loss and validation accuracy."""
+        accuracy = self.latest.get("val/accuracy")
+        validated = "" if accuracy is None else f"  validation accuracy {100 * accuracy:.1f} %"
+        return f"loss {self.latest.get('train/loss', float('nan')):.3f}{validated}"
+
+    def _new_lines(self) -> list[dict[str, Any]]:
+        path = self.job.folder / "metrics.jsonl"
+        if not path.exists():
+            return []
+        with path.open("rb") as file:
+            file.seek(self.offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]  # the worker may be in the middle of a line
+        self.offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]

@@ -1,0 +1,110 @@
+"""A finished pipeline run as its stages leave it in the store, every number chosen here."""
+
+import base64
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from components.recognition.artifacts import Manifest, digest, to_document
+from components.recognition.storage import Object, Store
+
+KEYS = ("index", "truth", "prediction", "confidence", "correct")
+PNG = cv2.imencode(".png", np.full((8, 24), 200, np.uint8))[1].tobytes()
+SECTIONS: dict[str, dict[str, Any]] = {
+    "data": {"charset": "lower36", "height": 32, "width": 100, "channels": 1},
+    "model": {"name": "crnn", "backbone": "compact", "neck": "bilstm", "hidden": 224, "layers": 1},
+    "train": {"framework": "pytorch", "epochs": 1, "lr": 0.002, "seed": 42},
+}
+TRAINING = {
+    "framework": "pytorch", "device": "cpu", "processes": 2, "parameters": 2_240_000, "steps": 40, "images": 5120,
+    "val_accuracy": 0.75, "images_per_s": 512.0, "precision": "bf16", "versions": {"torch": "2.13.0"},
+    "unfit_labels": 0, "nonfinite_steps": 0,
+}  # fmt: skip
+CURVES: dict[str, list[tuple[int, float, float]]] = {
+    "train/loss": [(10, 3.0, 1000.0), (20, 2.0, 1002.0), (40, 1.0, 1004.0)],
+    "val/accuracy": [(20, 0.75, 1003.0), (40, 0.5, 1005.0)],
+}
+
+
+@dataclass(kw_only=True)
+class FinishedRun:
+    """Puts manifests and stage records of one run into the store."""
+
+    store: Store
+    folder: Path
+    run_tag: str
+    references: dict[str, str] = field(default_factory=dict)  # "stage.name" -> "stage/key"
+
+    def manifest(self, stage: str, name: str, files: dict[str, bytes], facts: dict[str, Any], **more: Any) -> Manifest:
+        """Store a manifest with its objects."""
+        objects = tuple(self._put(name, content) for name, content in files.items())
+        key = digest({"stage": stage, "name": name, "facts": facts, "objects": [entry.sha256 for entry in objects]})
+        fields = {"inputs": {}, "git_commit": "c0ffee", "seconds": 12.5, **more}
+        made = Manifest(stage=stage, name=name, key=key, objects=objects, facts=facts, **fields)
+        self.store.put_json(f"manifests/{made.reference}.json", to_document(made))
+        return made
+
+    def record(self, made: Manifest, *, found: bool = False) -> Manifest:
+        """Record a stage that did its work."""
+        document = {"stage": made.stage, "name": made.name, "ok": True, "found": found, "manifest": made.reference}
+        self._record(document)
+        self.references[f"{made.stage}.{made.name}"] = made.reference
+        return made
+
+    def failure(self, stage: str, name: str, error: str) -> None:
+        """Record a stage that failed."""
+        self._record({"stage": stage, "name": name, "ok": False, "found": False, "manifest": None, "error": error})
+
+    def shards(self, *names: str) -> Manifest:
+        facts = {"samples": 98, "read": 100, "shape": [32, 100, 1], "shards": [], "dropped": {"empty label": 1},
+                 "changed": {}, "quarantined": 1, "quarantine": [{"where": "a<b>.png", "reason": "not a picture"}]}  # fmt: skip
+        sets = {name: self.manifest("shard", name, {"contact_sheet.png": PNG}, facts).reference for name in names}
+        return self.record(self.manifest("shard", "datasets", {}, {"datasets": sets}))
+
+    def trained(self, weights: str = "weights", *, found: bool = False) -> Manifest:
+        inputs = {**SECTIONS, "device": "cpu", "processes": 2}
+        made = self.manifest(
+            "train", "crnn", {"model.safetensors": weights.encode()}, TRAINING, inputs=inputs, curves=CURVES,
+            metrics={"val/accuracy": 0.75},
+        )  # fmt: skip
+        return self.record(made, found=found)
+
+    def evaluation(self, name: str, outcomes: str, trained: Manifest, dataset: str = "") -> Manifest:
+        """Store a measurement with one sample per character of `outcomes`, 1 for a right one."""
+        rows = [dict(zip(KEYS, (i, "cat", "cat" if c == "1" else "<dog>", 0.9, c == "1"), strict=True))
+                for i, c in enumerate(outcomes)]  # fmt: skip
+        png = base64.b64encode(PNG).decode()
+        files = {
+            "predictions.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(),
+            "mistakes.json": json.dumps([row | {"png": png} for row in rows if not row["correct"]]).encode(),
+        }
+        total, correct = len(outcomes), outcomes.count("1")
+        facts = {"total": total, "correct": correct, "accuracy": correct / total, "ned": 0.9, "low": 0.1, "high": 0.95,
+                 "dataset": dataset or f"shard/{name}", "model": trained.reference}  # fmt: skip
+        return self.record(self.manifest("evaluate", name, files, facts, metrics={f"{name}/accuracy": correct / total}))
+
+    def parity(self, name: str, *, ok: bool = True) -> Manifest:
+        facts = {"format": name, "runtime": "ONNX Runtime 1.31", "samples": 64, "texts_equal": 64,
+                 "max_logit_difference": 2e-5, "tolerance": 1e-3, "ok": ok, "latency_ms_batch1": 2.5,
+                 "images_per_s_batch64": 900.0, "file_bytes": 9_000_000}  # fmt: skip
+        return self.record(self.manifest("smoke", name, {}, facts))
+
+    def gate(self, **facts: Any) -> Manifest:
+        facts = {"version": "1", "outcome": "promoted", "promoted": True, "reasons": ["good enough"], "mean": 0.5,
+                 "champion_mean": None, "benchmarks": [], **facts}  # fmt: skip
+        inputs = {"gate": {"floor": 0.4, "tolerance": 0.005}}
+        return self.record(self.manifest("gate", "tiny", {}, facts, inputs=inputs))
+
+    def _record(self, document: dict[str, Any]) -> None:
+        key = f"runs/{self.run_tag}/stages/{document['stage']}.{document['name']}.json"
+        self.store.put_json(key, {**document, "seconds": 1.5})
+
+    def _put(self, name: str, content: bytes) -> Object:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / name
+        path.write_bytes(content)
+        return self.store.put_file(path, name)

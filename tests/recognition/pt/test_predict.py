@@ -1,0 +1,45 @@
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from components.recognition.checkpoint import Checkpoint
+from components.recognition.pt.model import build
+from components.recognition.pt.predict import Predictor, open_device
+from components.recognition.pt.weights import dump
+from tests.recognition.tiny import DATA, MODEL, TRAIN
+
+
+def test_predictions_are_the_models_logits_for_any_number_of_pictures() -> None:
+    torch.manual_seed(2)
+    net = build(MODEL, DATA, 37)
+    checkpoint = Checkpoint(tensors=dump(net), data=DATA, model=MODEL, train=TRAIN, step=1)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 100, 1), dtype=np.uint8)
+    with torch.no_grad():
+        expected = net.eval()((torch.from_numpy(images).permute(0, 3, 1, 2).double() / 127.5 - 1).float()).numpy()
+    predictor = Predictor(checkpoint, "cpu")
+    logits = predictor(images)
+    assert (logits.shape, logits.dtype) == ((5, 25, 37), np.float32)
+    assert np.allclose(logits, expected, atol=1e-5)
+    assert np.allclose(predictor(images[:1]), expected[:1], atol=1e-5)
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    checkpoint = Checkpoint(tensors={}, data=DATA, model=MODEL, train=TRAIN, step=1)
+    with pytest.raises(ValueError, match="missing"):
+        Predictor(checkpoint, "cpu")
+
+
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    assert open_device("cpu") == torch.device("cpu")
+    with pytest.raises(RuntimeError, match=r"device 'cuda' number 99: PyTorch .* sees \d+"):
+        open_device("cuda", 99)
+    with pytest.raises(ValueError, match="device 'gpu': expected one of cpu, cuda, npu"):
+        open_device("gpu")
+
+
+def test_npu_without_torch_npu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_npu", None)
+    with pytest.raises(RuntimeError, match="torch_npu cannot be imported"):
+        open_device("npu")

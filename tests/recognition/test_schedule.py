@@ -1,0 +1,62 @@
+import math
+
+import numpy as np
+import pytest
+
+from components.recognition.recipe import Train
+from components.recognition.schedule import batch_of_process, make_plan, warmup_cosine
+
+
+def train(**changes: object) -> Train:
+    values: dict[str, object] = {
+        "framework": "pytorch", "epochs": 1, "global_batch": 8, "optimizer": "adamw", "lr": 0.1, "warmup_epochs": 0.0,
+        "weight_decay": 0.0, "amp": "O0", "seed": 1,
+    }  # fmt: skip
+    return Train(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_rates_are_those_of_the_published_schedule() -> None:
+    # MindOCR with 1,000 steps an epoch, 1 epoch of warm-up and 9 of cosine, as read off its scheduler.
+    rates = warmup_cosine(5e-4, 10_000, 1000)
+    assert rates.dtype == np.float32
+    assert rates.shape == (10_000,)
+    assert rates[0] == 0.0
+    assert rates[[1, 999, 1000, 5500]] == pytest.approx([5e-7, 4.995e-4, 5e-4, 2.5e-4], rel=1e-6)
+    assert rates[-1] == pytest.approx(1.5e-11, rel=0.05)
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
+    assert warmup_cosine(1.0, 4, 0) == pytest.approx([1.0, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)])
+
+
+@pytest.mark.parametrize("warmup_steps", [-1, 10, 11])
+def test_a_warm_up_that_leaves_no_step_is_refused(warmup_steps: int) -> None:
+    with pytest.raises(ValueError, match=r"train.warmup_epochs .* expected 0 to 9"):
+        warmup_cosine(1.0, 10, warmup_steps)
+
+
+def test_plan_drops_the_remainder_and_spreads_validation() -> None:
+    plan = make_plan(train(epochs=2, validations_per_epoch=3, warmup_epochs=0.5), samples=87, processes=2)
+    assert (plan.batch, plan.steps_per_epoch, plan.steps) == (4, 10, 20)
+    assert plan.validate_after == {3, 6, 10, 13, 16, 20}
+    assert plan.rates[:6] == pytest.approx([0.0, 0.02, 0.04, 0.06, 0.08, 0.1])
+
+
+def test_plan_refuses_more_validations_than_steps() -> None:
+    with pytest.raises(ValueError, match=r"train.validations_per_epoch is 11, expected 1 to 10"):
+        make_plan(train(validations_per_epoch=11), samples=80, processes=1)
+
+
+def test_plan_refuses_fewer_samples_than_a_batch() -> None:
+    with pytest.raises(ValueError, match="7"):
+        make_plan(train(), samples=7, processes=1)
+
+
+def test_global_batch_is_shared_equally_or_refused_with_the_nearest() -> None:
+    assert batch_of_process(128, 2) == 64
+    with pytest.raises(ValueError, match=r"train.global_batch is 100, which 3 processes .* is 99"):
+        batch_of_process(100, 3)
+    with pytest.raises(ValueError, match=r"which 8 processes .* is 8"):
+        batch_of_process(2, 8)
+    with pytest.raises(ValueError, match="processes is 0"):
+        batch_of_process(8, 0)

@@ -1,0 +1,36 @@
+"""Tiny training jobs for the tests of both frameworks."""
+
+from pathlib import Path
+
+import numpy as np
+
+from components.recognition.blocks import ShardWriter
+from components.recognition.recipe import Data, Model, Train
+from components.recognition.training import Job
+
+WORDS = ("a", "be", "cat", "door", "eagle", "f00d", "1234", "zz")
+DATA = Data(train=("t",), val=("v",), charset="lower36", height=32, width=100, channels=1)
+MODEL = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
+TRAIN = Train(
+    framework="pytorch", epochs=1, global_batch=16, optimizer="adamw", lr=2e-3, warmup_epochs=0.0,
+    weight_decay=1e-4, amp="O0", seed=7, clip_norm=5.0,
+)  # fmt: skip
+
+
+def write_shard(path: Path, samples: int, labels: tuple[str, ...] = WORDS) -> Path:
+    """Write a shard of noise pictures (32, 100, 1), the same picture for the same label."""
+    with ShardWriter(path, (32, 100, 1), samples) as writer:
+        for number in range(samples):
+            label = labels[number % len(labels)]
+            noise = np.random.default_rng(number % len(labels))
+            writer.add(noise.integers(0, 256, (32, 100, 1), dtype=np.uint8), label)
+    return path
+
+
+def make_job(folder: Path, *, train: Train = TRAIN, samples: int = 64, processes: int = 1) -> Job:
+    """Return a job on fresh shards: `samples` for training, 20 for validation."""
+    return Job(
+        data=DATA, model=MODEL, train=train, device="cpu", processes=processes, folder=folder,
+        train_shards=(write_shard(folder / "train.shard", samples),),
+        val_shards=(write_shard(folder / "val.shard", 20),),
+    )  # fmt: skip
