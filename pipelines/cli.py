@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from components.recognition.catalogue import Entry, load_catalogue, select
-
 from components.recognition.charset import load_charset
 from components.recognition.recipe import Recipe, load_recipe, nearest
 

@@ -126,7 +126,9 @@ class StageOutput(io.TextIOBase):
         *lines, self.rest = (self.rest + text).split("\n")
         for line in lines:
             if self._is_a_stages(line):
-                print(line.removeprefix("    "), file=self.terminal, flush=True)
+                # Not by `print`: the engine replaces it by one that indents.
+                self.terminal.write(f"{line.removeprefix('    ')}\n")
+                self.terminal.flush()
         return len(text)
 
     def _is_a_stages(self, line: str) -> bool:
@@ -134,4 +136,4 @@ class StageOutput(io.TextIOBase):
             self.in_dump = line != "    }"
             return False
         self.in_dump = line.endswith("Got executor_input:")
-        return bool(line.strip()) and "[KFP Executor" not in line
+        return bool(line.strip(" -")) and "[KFP Executor" not in line

@@ -1,6 +1,5 @@
 """The graph: data sets -> shards -> recogniser -> one measurement per benchmark, one proven file per format -> gate."""
 
-from components.recognition.catalogue import Entry, to_text
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
@@ -8,6 +7,7 @@ from components.evaluate.component import evaluate
 from components.export.component import export
 from components.fetch.component import fetch
 from components.gate.component import gate
+from components.recognition.catalogue import Entry, to_text
 from components.recognition.recipe import Recipe, to_json
 from components.report.component import report
 from components.shard.component import shard

@@ -61,7 +61,8 @@ class FinishedRun:
 
     def shards(self, *names: str) -> Manifest:
         facts = {"samples": 98, "read": 100, "shape": [32, 100, 1], "shards": [], "dropped": {"empty label": 1},
-                 "changed": {}, "quarantined": 1, "quarantine": [{"where": "a<b>.png", "reason": "not a picture"}]}  # fmt: skip
+                 "changed": {}, "quarantined": 1,
+                 "quarantine": [{"where": "a<b>.png", "reason": "no picture"}]}  # fmt: skip
         sets = {name: self.manifest("shard", name, {"contact_sheet.png": PNG}, facts).reference for name in names}
         return self.record(self.manifest("shard", "datasets", {}, {"datasets": sets}))
 

@@ -20,6 +20,14 @@ SPARE_FILES = 256  # file descriptors left for everything but shards
 Rows = npt.NDArray[np.uint16]
 
 
+class _Pinned:
+    """Bytes of a mapped file and the shard that keeps it mapped: arrays over them hold both, and outlive neither."""
+
+    def __init__(self, record: memoryview, shard: "Shard") -> None:
+        self.shard = shard
+        self.__array_interface__ = np.frombuffer(record, dtype=np.uint8).__array_interface__
+
+
 class Shard:
     """One shard file, open for reading in this process for as long as anybody holds it."""
 
@@ -47,7 +55,7 @@ class Shard:
             raise ValueError(f"{self.path}, {what}: damaged shard: {error}") from None
         if record is None:
             raise ValueError(f"{self.path}, {what}: missing: the shard is damaged")
-        return record
+        return np.asarray(_Pinned(record, self)).data
 
     def _read_meta(self) -> None:
         record = bytes(self._record(b"meta", "meta"))
@@ -70,7 +78,7 @@ class Shard:
         return [self.block_samples] * full + ([rest] if rest else [])
 
     def block(self, number: int) -> Block:
-        """Return one block; its views hold as long as this shard is held."""
+        """Return one block, a view of the file."""
         where = f"{self.path}, block {number}"
         block = unpack_block(self._record(KEY.pack(number), f"block {number}"), where)
         if block.images.shape[1:] != self.shape:

@@ -45,7 +45,10 @@ def find_or_make(
     """
     key = digest({"stage": stage, "name": name, "code": code_digest(stage), **inputs})
     if found := find_manifest(store, f"{stage}/{key}"):
-        print(f"{stage} {name}: found finished by digest {key[:12]}, made in {found.seconds:.1f} s", flush=True)
+        # One write, line end included: data sets are looked for in threads.
+        print(
+            f"{stage} {name}: found finished by digest {key[:12]}, made in {found.seconds:.1f} s\n", end="", flush=True
+        )
         return found, True
     started = time.monotonic()
     with work_folder(store, f"{stage}-{key}") as folder:

@@ -18,8 +18,13 @@ Point = tuple[str, float, int, float]  # name, value, step, unix time in s
 
 BATCH = 1000  # entries: the most that MLflow's log-batch call takes, metrics, parameters and tags together
 TAGS_AND_PARAMETERS = 100  # the most of either kind in one call
-# MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang for minutes.
-PATIENCE = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30"}
+# MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang for minutes. The last one keeps
+# its advertisement of the run's page out of the stages' output.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,9 @@ def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str,
             for tag, value in tags.items():
                 client.set_model_version_tag(name, version, tag, value)
         else:
-            made = client.create_model_version(name, source, run_id=run_id, tags=tags, description=description)
+            made = client.create_model_version(
+                name, source, run_id=run_id, tags=tags, description=description, await_creation_for=0
+            )
             version = str(made.version)
         client.set_registered_model_alias(name, "candidate", version)
     return version
@@ -136,7 +143,7 @@ def promote(name: str, version: str) -> None:
 
 def connect() -> MlflowClient:
     """Return a client of the server that MLFLOW_TRACKING_URI names."""
-    for variable, value in PATIENCE.items():
+    for variable, value in SETTINGS.items():
         os.environ.setdefault(variable, value)
     return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
 

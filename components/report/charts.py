@@ -32,7 +32,7 @@ def line_chart(title: str, series: dict[str, Curve]) -> Markup:
     thinned = {name: thin([(step, value) for step, value, _ in curve]) for name, curve in series.items()}
     steps = [step for points in thinned.values() for step, _ in points]
     values = [value for points in thinned.values() for _, value in points]
-    marks = ticks(min(values), max(values), 4)
+    marks = ticks(min(*values, 0.0), max(values), 4)
     across = Axis(low=0, high=max(*steps, 1), start=LEFT, stop=WIDTH - RIGHT)
     upright = Axis(low=marks[0], high=marks[-1], start=HEIGHT - BOTTOM, stop=TOP)
     parts = [_grid_line(upright.place(mark), number(mark)) for mark in marks]

@@ -37,8 +37,8 @@ def run(*, export: str, exported: str, model: str, run_tag: str, output: str) ->
         if made.inputs["model"] != trained.reference:
             raise ValueError(f"{made.reference} was made from {made.inputs['model']}, expected {trained.reference}")
         if made.name not in FRAMEWORKS:
-            raise RuntimeError(f"format {made.name}: it runs on its own chip alone, and here are runtimes only for "
-                               f"{', '.join(FRAMEWORKS)}: take {made.name} out of the recipe's export.formats")  # fmt: skip
+            raise RuntimeError(f"format {made.name} runs on its own chip alone, runtimes here are for "
+                               f"{', '.join(FRAMEWORKS)}: take it out of the recipe's export.formats")  # fmt: skip
         inputs = {"exported": made.reference, "model": trained.reference, "tolerance": settings.logit_tolerance}
 
         def make(folder: Path) -> Made:

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 from pathlib import Path
 
 import lmdb
@@ -8,7 +9,7 @@ import pytest
 
 from components.recognition.artifacts import Manifest, to_document
 from components.recognition.blocks import KEY, ShardWriter
-from components.recognition.shards import ShardSet, open_dataset
+from components.recognition.shards import Shard, ShardSet, open_dataset
 from components.recognition.storage import Store
 
 
@@ -46,6 +47,17 @@ def test_a_file_may_be_open_in_two_sets(tmp_path: Path) -> None:
     assert two.block(0).label(4) == "4"
 
 
+def test_what_was_read_outlives_its_set(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "a", 0, 5)
+    block = ShardSet.open([path]).block(0)
+    images = ShardSet.open([path]).block(0).images
+    assert block.labels == ["0", "1", "2", "3", "4"]
+    del block
+    assert images[4].tolist() == [[[4]] * 3] * 2
+    del images
+    assert len(Shard.opened) == 0
+
+
 def test_a_forked_child_reads_what_its_parent_opened(tmp_path: Path) -> None:
     path = write_shard(tmp_path / "a", 0, 5)
     shards = ShardSet.open([path])
@@ -65,6 +77,18 @@ def test_shards_of_two_shapes_do_not_go_together(tmp_path: Path) -> None:
 def test_no_shards_at_all_are_refused() -> None:
     with pytest.raises(ValueError, match="at least one"):
         ShardSet.open([])
+
+
+def test_more_shards_than_a_process_may_open_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_shard(tmp_path / "a", 0, 5)
+    set_to: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: set_to.append(limits))
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (100, 1000))
+    ShardSet.open([path])
+    assert set_to == [(257, 1000)]
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (100, 256))
+    with pytest.raises(RuntimeError, match="257 open files are needed, the hard limit is 256"):
+        ShardSet.open([path])
 
 
 def edit(path: Path, key: bytes, value: bytes | None) -> Path:

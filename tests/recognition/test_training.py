@@ -32,7 +32,7 @@ from components.recognition.training import (
     write_job,
     write_reference,
 )
-from tests.recognition.tiny import TRAIN, make_job, write_shard
+from tests.recognition.tiny import TRAIN, make_job, picture, write_shard
 
 LETTERS = Charset(name="abc", symbols="abc")
 LOWER = load_charset("lower36")
@@ -177,7 +177,7 @@ def test_reference_holds_the_first_pictures_and_what_the_model_makes_of_them(tmp
     with np.load(tmp_path / "reference.npz", allow_pickle=False) as reference:
         images, logits = reference["images"], reference["logits"]
     assert images.shape == (64, 32, 100, 1)
-    assert np.array_equal(images[9], np.random.default_rng(1).integers(0, 256, (32, 100, 1), dtype=np.uint8))
+    assert np.array_equal(images[9], picture(1))
     assert logits.shape == (64, 25, 37)
     assert not list(tmp_path.glob("*part*"))
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from components.recognition.blocks import ShardWriter
 from components.recognition.recipe import Data, Model, Train
@@ -17,13 +18,18 @@ TRAIN = Train(
 )  # fmt: skip
 
 
+def picture(number: int) -> npt.NDArray[np.uint8]:
+    """Return one of the pictures (32, 100, 1): large squares of random gray, easy to tell apart."""
+    squares = np.random.default_rng(number).integers(0, 256, (4, 10), dtype=np.uint8)
+    return np.kron(squares, np.ones((8, 10), dtype=np.uint8))[:, :, np.newaxis]
+
+
 def write_shard(path: Path, samples: int, labels: tuple[str, ...] = WORDS) -> Path:
-    """Write a shard of noise pictures (32, 100, 1), the same picture for the same label."""
+    """Write a shard in which sample i has label and picture number i modulo the number of labels."""
     with ShardWriter(path, (32, 100, 1), samples) as writer:
         for number in range(samples):
-            label = labels[number % len(labels)]
-            noise = np.random.default_rng(number % len(labels))
-            writer.add(noise.integers(0, 256, (32, 100, 1), dtype=np.uint8), label)
+            kind = number % len(labels)
+            writer.add(picture(kind), labels[kind])
     return path
 
 

@@ -21,10 +21,9 @@ def export_onnx(checkpoint: Checkpoint, path: Path) -> None:
     load(net, checkpoint.tensors, str(path))
     temporary = path.with_name(f"{path.name}.part")
     with warnings.catch_warnings():
-        # The TorchScript exporter is deprecated, but CANN's atc does not read what the new one writes (IR 10).
-        warnings.simplefilter("ignore", category=DeprecationWarning)
-        # It warns of an LSTM's batch size, which is made from the input's shape in the graph.
-        warnings.simplefilter("ignore", category=UserWarning)
+        # It warns that it is deprecated, but CANN's atc does not read what its successor writes (IR 10), and of an
+        # LSTM's batch size, which the graph takes from its input's shape.
+        warnings.simplefilter("ignore")
         torch.onnx.export(
             net,
             (torch.zeros(2, data.channels, data.height, data.width),),

@@ -34,7 +34,7 @@ def test_onnx_runtime_gives_the_models_logits_for_any_batch(model: Model, tmp_pa
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert [(port.name, port.shape) for port in session.get_inputs()] == [("images", ["N", 1, 32, 100])]
     assert [port.name for port in session.get_outputs()] == ["logits"]
-    for samples in (1, 3, 64):
+    for samples in (1, 3):
         images = np.random.default_rng(samples).integers(0, 256, (samples, 32, 100, 1), dtype=np.uint8)
         (logits,) = session.run(["logits"], {"images": normalise(images)})
         assert np.abs(logits - Predictor(checkpoint, "cpu")(images)).max() < 1e-4

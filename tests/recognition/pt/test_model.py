@@ -85,7 +85,9 @@ def test_vgg7_starts_from_normals_cut_at_two_deviations() -> None:
     assert bias is not None
     assert 0.039 < weight.abs().max() <= 0.04
     assert bias.abs().max() <= 0.02
-    assert weight.std() == pytest.approx(0.8796 * 0.02, rel=0.01)  # the deviation of a normal cut at two of its own
+    assert weight.std().item() == pytest.approx(
+        0.8796 * 0.02, rel=0.01
+    )  # the deviation of a normal cut at two of its own
 
 
 def test_the_same_seed_gives_the_same_start() -> None:

@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from components.recognition.checkpoint import Checkpoint
+from components.recognition.ms.model import build
+from components.recognition.ms.predict import Predictor, open_device
+from components.recognition.ms.weights import dump
+from tests.recognition.ms import COMPACT, DATA, TRAIN
+
+
+def test_rows_do_not_depend_on_the_size_of_their_batch() -> None:
+    tensors = dump(build(COMPACT, DATA[1], 37))
+    predictor = Predictor(Checkpoint(tensors=tensors, data=DATA[1], model=COMPACT, train=TRAIN, step=0), "cpu")
+    images = np.random.default_rng(3).integers(0, 256, (5, 32, 100, 1), dtype=np.uint8)
+    logits = predictor(images)
+    assert logits.shape == (5, 25, 37)
+    assert logits.dtype == np.float32
+    assert np.ptp(logits, axis=0).max() > 1e-4
+    for row in range(5):
+        assert np.abs(predictor(images[row : row + 1])[0] - logits[row]).max() < 1e-5
+
+
+@pytest.mark.parametrize("device", ["npu", "cuda"])
+def test_a_device_that_is_not_there_is_an_error_of_the_environment(device: str) -> None:
+    with pytest.raises(RuntimeError, match=f"device '{device}': MindSpore"):
+        open_device(device)
+
+
+def test_a_device_that_nobody_knows_is_refused() -> None:
+    with pytest.raises(ValueError, match="device 'tpu': expected one of cpu, cuda, npu"):
+        open_device("tpu")
