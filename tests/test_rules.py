@@ -16,7 +16,7 @@ def relative(path: Path) -> str:
 
 
 def imports(path: Path) -> set[str]:
-    """Return the top-level packages that a file imports anywhere, inside functions too, and this project's by full name."""
+    """Return the packages that a file imports anywhere, functions included, and this project's modules in full."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

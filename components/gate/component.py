@@ -5,8 +5,8 @@ from kfp import dsl
 def gate(
     gate: str,
     recipe: str,
-    evaluations: list,
-    parities: list,
+    evaluations: list[str],
+    parities: list[str],
     run_tag: str,
     trained: dsl.Input[dsl.Model],
     decision: dsl.Output[dsl.Artifact],

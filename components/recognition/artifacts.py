@@ -105,7 +105,7 @@ def code_digest(stage: str) -> str:
 
 @cache
 def git_commit() -> str:
-    """Return this code's commit, `-dirty` behind it where files differ; WORDMILL_COMMIT in an image, `unknown` elsewhere."""
+    """Return this code's commit, `-dirty` behind it where files differ; WORDMILL_COMMIT where there is no git."""
     if commit := os.environ.get("WORDMILL_COMMIT"):
         return commit
     command = ["git", "-C", str(SOURCE), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]

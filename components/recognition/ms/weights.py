@@ -1,7 +1,7 @@
 """Weights to and from the project's canonical names, which are PyTorch's."""
 
 import numpy as np
-from mindspore import Parameter, Tensor
+from mindspore import Parameter, Tensor, ops
 
 from components.recognition.checkpoint import Tensors, check_fit
 from components.recognition.ms.model import CRNN
@@ -20,7 +20,8 @@ def load(net: CRNN, tensors: Tensors, where: str) -> None:
     own = _named(net)
     check_fit({name: tuple(parameter.shape) for name, parameter in own.items()}, tensors, where)
     for name, parameter in own.items():
-        parameter.set_data(Tensor(tensors[name].astype(np.float32), parameter.dtype))
+        # In place: after `set_data` a compiled gradient function goes on with the memory that it knew.
+        ops.assign(parameter, Tensor(tensors[name]))
 
 
 def _named(net: CRNN) -> dict[str, Parameter]:
