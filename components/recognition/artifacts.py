@@ -1,10 +1,12 @@
 """Manifests: the small JSON documents that stages hand on, and the digests that identify finished work."""
 
+import ast
 import dataclasses
 import hashlib
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,13 +96,37 @@ def digest(document: Any) -> str:
 
 
 @cache
-def code_digest(stage: str) -> str:
-    """Return a digest of the code that a stage runs: its own folder and the recognition library."""
+def code_digest(stage: str, uses: tuple[str, ...] = ()) -> str:
+    """Return a digest of the code that a stage runs: its folder, what that imports of this project, and the packages
+    that it imports by name (`uses`), such as a framework's.
+    """
+    waiting = [path for package in (f"components.{stage}", *uses) for path in _files(package)]
+    reached: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in reached:
+            reached.add(path)
+            waiting += [file for module in _imports(path) for file in _files(module)]
     total = hashlib.sha256()
-    for folder in (SOURCE / stage, SOURCE / "recognition"):
-        for path in sorted(folder.rglob("*.py")):
-            total.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes())
+    for path in sorted(reached):
+        total.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes())
     return total.hexdigest()[:32]
+
+
+def _files(module: str) -> list[Path]:
+    """Return the source file of a module, or the files of a package's folder."""
+    path = SOURCE.joinpath(*module.split(".")[1:])
+    return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Give the modules of this project that a file imports, inside functions too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("components."):
+            if node.module == "components.recognition":
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +32,21 @@ class Charset:
         """Whether labels are lowered: true where the set has no upper-case letter."""
         return not any(symbol.isupper() for symbol in self.symbols)
 
+    @cached_property
+    def _classes(self) -> dict[str, int]:
+        return {symbol: number for number, symbol in enumerate(self.symbols, start=1)}
+
     def fold(self, text: str) -> str:
         """Return the text in the case that this charset writes, every other character kept."""
         return text.lower() if self.folds_case else text
 
     def clean(self, text: str) -> str:
         """Return the folded text without the characters that are not in the charset."""
-        return "".join(symbol for symbol in self.fold(text) if symbol in self.symbols)
+        return "".join(symbol for symbol in self.fold(text) if symbol in self._classes)
 
     def encode(self, text: str) -> list[int]:
         """Return the class numbers, 1..classes-1, of the text's characters; others are left out."""
-        index = {symbol: number for number, symbol in enumerate(self.symbols, start=1)}
-        return [index[symbol] for symbol in self.clean(text)]
+        return [self._classes[symbol] for symbol in self.fold(text) if symbol in self._classes]
 
     def decode_ctc(self, logits: npt.NDArray[np.float32]) -> tuple[list[str], npt.NDArray[np.float32]]:
         """Best-path decoding (Graves 2006, 3.2.1) of logits (N, T, C).

@@ -113,7 +113,11 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     sections: dict[str, Any] = {
         name: parse_section(kind, document[name], f"{where}: {name}") for name, kind in SECTIONS.items()
     }
-    return Recipe(name=path.stem, benchmarks=benchmarks, **sections)
+    recipe = Recipe(name=path.stem, benchmarks=benchmarks, **sections)
+    learnt = {*recipe.data.train, *recipe.data.val}
+    if leaked := [name for name in benchmarks if name in learnt]:
+        raise ValueError(f"{where}: benchmarks: '{leaked[0]}' is trained or validated on too: it would measure memory")
+    return recipe
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from components.recognition.artifacts import (
     Manifest,
     code_digest,
@@ -37,13 +39,19 @@ class Made:
 
 
 def find_or_make(
-    store: Store, stage: str, name: str, inputs: dict[str, Any], make: Callable[[Path], Made]
+    store: Store,
+    stage: str,
+    name: str,
+    inputs: dict[str, Any],
+    make: Callable[[Path], Made],
+    uses: tuple[str, ...] = (),
 ) -> tuple[Manifest, bool]:
     """Return the manifest of finished work with these inputs and True, or make it and return it and False.
 
-    `make` gets an empty folder for its files. The manifest is stored last, so unfinished work is never found.
+    `make` gets an empty folder for its files; `uses` names the packages that it imports by name. The manifest is
+    stored last, so unfinished work is never found.
     """
-    key = digest({"stage": stage, "name": name, "code": code_digest(stage), **inputs})
+    key = digest({"stage": stage, "name": name, "code": code_digest(stage, uses), **inputs})
     if found := find_manifest(store, f"{stage}/{key}"):
         # One write, line end included: data sets are looked for in threads.
         print(
@@ -72,8 +80,12 @@ def find_or_make(
 
 @contextmanager
 def work_folder(store: Store, name: str) -> Iterator[Path]:
-    """Give an empty folder beside the cache and remove it afterwards, whatever happens."""
-    folder = store.cache / "work" / f"{name}-{os.getpid()}"
+    """Give an empty folder beside the cache and remove it afterwards, and what killed processes left behind."""
+    parent = store.cache / "work"
+    for left in parent.glob("*.pid*"):
+        if not psutil.pid_exists(int(left.suffix.removeprefix(".pid"))):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = parent / f"{name}.pid{os.getpid()}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     try:

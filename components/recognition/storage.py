@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -178,7 +179,7 @@ def object_key(entry: Object) -> str:
 def _part(path: Path) -> Iterator[Path]:
     """Give a temporary name beside a file; it becomes the file, or nothing if its making fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.part")
+    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
     try:
         yield temporary
         temporary.replace(path)

@@ -3,8 +3,10 @@ from pathlib import Path
 
 import pytest
 
+from components.recognition import artifacts
 from components.recognition.artifacts import (
     Manifest,
+    code_digest,
     digest,
     find_manifest,
     from_document,
@@ -55,3 +57,26 @@ def test_a_manifest_is_found_only_while_its_objects_are_there(store: Store, tmp_
     assert find_manifest(store, "shard/other") is None
     store.client.delete_object(Bucket=store.bucket, Key=f"objects/{entry.sha256[:2]}/{entry.sha256}")
     assert find_manifest(store, "shard/k1") is None
+
+
+def test_the_code_digest_follows_imports_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "SOURCE", tmp_path)
+
+    def write(name: str, text: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        code_digest.cache_clear()
+
+    write("shard/stage.py", "from components.recognition import image\nimport os\n")
+    write("recognition/image.py", "def f():\n    from components.recognition.deep import g\n")
+    for name in ("deep", "other", "pt/model"):
+        write(f"recognition/{name}.py", "x = 1\n")
+    before = code_digest("shard"), code_digest("shard", ("components.recognition.pt",))
+    write("recognition/other.py", "x = 2\n")
+    assert (code_digest("shard"), code_digest("shard", ("components.recognition.pt",))) == before
+    write("recognition/pt/model.py", "x = 2\n")
+    assert code_digest("shard") == before[0]
+    assert code_digest("shard", ("components.recognition.pt",)) != before[1]
+    write("recognition/deep.py", "x = 2\n")
+    assert code_digest("shard") != before[0]

@@ -50,6 +50,7 @@ def test_an_override_changes_one_value() -> None:
         ("gate:", "gait:", "unknown section 'gait': did you mean 'gate'"),
         ("gate: {floor: 0.4, tolerance: 0.005}\n", "", "section 'gate' is missing"),
         ("benchmarks: [rendered_easy, rendered_hard]", "benchmarks: []", "benchmarks: the list is empty"),
+        ("val: [rendered_val]", "val: [rendered_easy]", "benchmarks: 'rendered_easy' is trained or validated on too"),
         ("val: [rendered_val]", "val: rendered_val", "data.val: expected a list, found str"),
         ("data: {", "data: [", "not readable as YAML"),
     ],
