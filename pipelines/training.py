@@ -40,6 +40,7 @@ def training_pipeline(recipe: Recipe, catalogue: dict[str, Entry], where: Where)
             packed = place(shard(data=data_section, verified=verified, run_tag=run_tag), "data", "shard")
             shards = packed.outputs["shards"]
             learned = train(
+                recipe=recipe.name,
                 data=data_section,
                 model=model_section,
                 train=train_section,

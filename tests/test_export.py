@@ -1,5 +1,7 @@
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +28,7 @@ esac
 
 
 @pytest.fixture
-def model(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    for name in ("ONEDNN_MAX_CPU_ISA", "GLOG_v", "OMP_WAIT_POLICY"):
-        monkeypatch.setenv(name, os.environ.get(name, ""))  # so that what the stage sets for its framework is undone
+def model(store: Store, tmp_path: Path) -> str:
     return write_manifest(tmp_path / "train.json", put_trained(store, seed=1))
 
 
@@ -77,7 +77,13 @@ def test_onnx_says_how_it_is_used_and_reads_as_the_trained_recogniser(
 
 
 def test_weights_trained_in_pytorch_become_a_mindir_file(store: Store, model: str, tmp_path: Path) -> None:
-    made = export("mindir", model, tmp_path)
+    # In a process of its own, for others of these tests have loaded protobuf in a way that MindSpore cannot bear.
+    output = tmp_path / "mindir.json"
+    told = {"--export-format": "mindir", "--model": model, "--run-tag": "r1", "--output": str(output)}
+    command = [sys.executable, "-m", "components.export", *(word for pair in told.items() for word in pair)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    made = read_manifest(output)
+    assert done.stdout.splitlines()[-1] == made.reference
     assert made.facts["framework_version"].startswith("mindspore 2.")
     weights = store.fetch(read_manifest(model).object("model.safetensors"))
     assert store.fetch(made.object("model.mindir")).stat().st_size > 0.95 * weights.stat().st_size
@@ -103,7 +109,8 @@ def test_om_for_another_system_is_found_under_its_longer_name(
     model: str, tmp_path: Path, atc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATC_DOES", "suffix")
-    assert [entry.name for entry in export("om", model, tmp_path).objects][0] == "model_b1.om"
+    names = [entry.name for entry in export("om", model, tmp_path).objects]
+    assert names == ["model_b1.om", "model_b16.om", "model_b64.om"]
 
 
 @pytest.mark.parametrize(

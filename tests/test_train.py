@@ -40,7 +40,13 @@ def combined_manifest(store: Store, folder: Path) -> Path:
 def run(manifest: Path, output: Path, processes: int = 2) -> str:
     sections = {"data": to_json(DATA), "model": to_json(MODEL), "train": to_json(TRAIN)}
     return stage.run(
-        **sections, shards=str(manifest), device="cpu", processes=processes, run_tag="tag", output=str(output)
+        recipe="tiny",
+        **sections,
+        shards=str(manifest),
+        device="cpu",
+        processes=processes,
+        run_tag="tag",
+        output=str(output),
     )
 
 

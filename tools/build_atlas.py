@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tools.atlas_licences import licence_text
+from tools.word_lists import pack_words
 
 ALNUM = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SYMBOLS = "$%&.,'-!:/#?()"
@@ -232,7 +233,7 @@ def main() -> None:
         names = {p: sorted({f.name for f in faces if f.package == p}) for p in sources}
         write(out / "LICENCES", licence_text(folder, sources, names, versions, WORD_PACKAGES["large"]).encode())
     for name, chosen in (("common", common), ("large", large - common)):
-        write(out / f"words_{name}.txt.xz", lzma.compress("\n".join(sorted(chosen)).encode(), preset=9))
+        write(out / f"words_{name}.txt.xz", pack_words(chosen))
     write(out / "atlas.bin", pack(faces))
     print(f"{len(faces)} faces, {len({f.name for f in faces})} names, {len({f.family for f in faces})} families, "
           f"FreeType {'.'.join(map(str, freetype.version()))}", file=sys.stderr)

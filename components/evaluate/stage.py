@@ -33,7 +33,9 @@ def run(*, benchmark: str, model: str, shards: str, device: str, run_tag: str, o
         def make(folder: Path) -> Made:
             return measure(store, benchmark, trained, combined, device, folder)
 
-        return find_or_make(store, "evaluate", benchmark, inputs, make)
+        return find_or_make(
+            store, "evaluate", benchmark, inputs, make, (frameworks.PACKAGES[trained.facts["framework"]],)
+        )
 
     return run_stage("evaluate", benchmark, run_tag, output, work)
 

@@ -3,6 +3,7 @@ from kfp import dsl
 
 @dsl.component(base_image="pytorch", install_kfp_package=False)
 def train(
+    recipe: str,
     data: str,
     model: str,
     train: str,
@@ -16,6 +17,7 @@ def train(
     from components.train.stage import run
 
     return run(
+        recipe=recipe,
         data=data,
         model=model,
         train=train,

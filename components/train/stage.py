@@ -32,23 +32,39 @@ LAST_LINES = 20  # of a failed worker's log
 
 
 def run(
-    *, data: str, model: str, train: str, shards: str, device: str, processes: int, run_tag: str, output: str
+    *,
+    recipe: str,
+    data: str,
+    model: str,
+    train: str,
+    shards: str,
+    device: str,
+    processes: int,
+    run_tag: str,
+    output: str,
 ) -> str:
     """Train a recogniser with one process per device and store the best and the last weights.
 
-    `data`, `model` and `train` are the recipe's sections as JSON, `shards` is the path of the shard stage's
+    `recipe` is the recipe's name, `data`, `model` and `train` are its sections as JSON, `shards` is the path of the shard stage's
     manifest, `device` is cpu, cuda or npu.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
         sections = from_json(Data, data), from_json(Model, model), from_json(Train, train)
-        return train_or_find(store, *sections, read_manifest(shards), device, processes, run_tag)
+        return train_or_find(store, *sections, read_manifest(shards), device, processes, Sender(store, run_tag, recipe))
 
     return run_stage("train", from_json(Model, model).name, run_tag, output, work)
 
 
 def train_or_find(
-    store: Store, data: Data, model: Model, train: Train, shards: Manifest, device: str, processes: int, run_tag: str
+    store: Store,
+    data: Data,
+    model: Model,
+    train: Train,
+    shards: Manifest,
+    device: str,
+    processes: int,
+    sender: "Sender",
 ) -> tuple[Manifest, bool]:
     """Return the manifest of the trained model and whether it was finished already."""
     frameworks.check_device(device)
@@ -73,11 +89,11 @@ def train_or_find(
             data=data, model=model, train=train, train_shards=paths(data.train), val_shards=paths(data.val),
             device=device, processes=processes, folder=folder,
         )  # fmt: skip
-        watch = Watch(job, Sender(store, run_tag))
+        watch = Watch(job, sender)
         run_workers(job, watch, store.cache / "logs" / f"{folder.name}.txt")
         return collect(job, watch)
 
-    return find_or_make(store, "train", model.name, inputs, make)
+    return find_or_make(store, "train", model.name, inputs, make, (frameworks.PACKAGES[train.framework],))
 
 
 def run_workers(job: Job, watch: "Watch", kept_log: Path) -> None:
@@ -161,8 +177,8 @@ def collect(job: Job, watch: "Watch") -> Made:
 class Sender:
     """Sends points to MLflow while it answers; training goes on without it."""
 
-    def __init__(self, store: Store, run_tag: str) -> None:
-        self.store, self.run_tag = store, run_tag
+    def __init__(self, store: Store, run_tag: str, recipe: str) -> None:
+        self.store, self.run_tag, self.recipe = store, run_tag, recipe
         self.run: tracking.Run | None = None
         self.answers = True
 
@@ -173,7 +189,7 @@ class Sender:
         from components.recognition import tracking
 
         try:
-            self.run = self.run or tracking.run(self.store, self.run_tag)
+            self.run = self.run or tracking.run(self.store, self.run_tag, self.recipe)
             self.run.log_metrics(points)
         except RuntimeError as error:
             self.answers = False

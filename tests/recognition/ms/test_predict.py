@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -29,3 +33,12 @@ def test_a_device_that_is_not_there_is_an_error_of_the_environment(device: str) 
 def test_a_device_that_nobody_knows_is_refused() -> None:
     with pytest.raises(ValueError, match="device 'tpu': expected one of cpu, cuda, npu"):
         open_device("tpu")
+
+
+@pytest.mark.parametrize(("implementation", "fits"), [("upb", False), ("python", True)])
+def test_behind_protobufs_c_implementation_the_package_says_what_to_set(implementation: str, fits: bool) -> None:
+    code = "import google.protobuf.descriptor, components.recognition.ms"
+    environment = os.environ | {"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": implementation}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode == 0) == fits
+    assert ("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python" in done.stderr) != fits
