@@ -4,10 +4,15 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from components.recognition.catalogue import Entry, load_catalogue, select
 from components.recognition.charset import load_charset
 from components.recognition.recipe import Recipe, load_recipe, nearest
+from components.recognition.schedule import batch_of_process
+
+if TYPE_CHECKING:
+    from kfp.dsl.graph_component import GraphComponent
 
 FOLDER = Path(__file__).resolve().parent
 SMOKE = ("data.limit=4096", "train.epochs=1", "train.validations_per_epoch=1")
@@ -49,16 +54,13 @@ def recipe_path(name: str) -> Path:
     return FOLDER / "recipes" / f"{name}.yaml"
 
 
-def _build(options: argparse.Namespace) -> tuple[Recipe, object]:
+def _build(options: argparse.Namespace) -> tuple[Recipe, "GraphComponent"]:
     from pipelines.cluster import Where
     from pipelines.training import training_pipeline
 
     recipe, catalogue = load(options)
     where = Where(device=options.device, processes=options.processes)
-    if recipe.train.global_batch % where.processes:
-        raise ValueError(
-            f"train.global_batch {recipe.train.global_batch} does not divide by {where.processes} processes"
-        )
+    batch_of_process(recipe.train.global_batch, where.processes)  # refused before anything runs
     return recipe, training_pipeline(recipe, catalogue, where)
 
 

@@ -62,7 +62,8 @@ def inputs(store: Store, tmp_path: Path) -> dict[str, str]:
     one = seed.manifest("shard", "words", {"0.lmdb": (files / "0.lmdb").read_bytes()}, facts)
     combined = seed.manifest("shard", "datasets", {}, {"datasets": {"words": one.reference}})
     checkpoint.save(files / "w", Checkpoint(tensors={}, data=DATA, model=MODEL, train=TRAIN, step=1))
-    trained = seed.manifest("train", "crnn", {"model.safetensors": (files / "w").read_bytes()}, {"framework": "pytorch"})
+    weights = {"model.safetensors": (files / "w").read_bytes()}
+    trained = seed.manifest("train", "crnn", weights, {"framework": "pytorch"})
     return {"benchmark": "words", "model": write(files / "m", trained), "shards": write(files / "s", combined),
             "device": "cpu", "run_tag": "r", "output": str(tmp_path / "out")}  # fmt: skip
 

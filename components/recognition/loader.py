@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from components.recognition.blocks import Block
 from components.recognition.image import Picture
+from components.recognition.schedule import steps_per_epoch
 from components.recognition.shards import ShardSet
 
 WINDOW_BLOCKS = 32  # samples are shuffled within so many blocks, which lie anywhere in the data
@@ -33,15 +34,6 @@ class _Window:
     blocks: list[Block]
     slots: list[int]
     rows: list[int]
-
-
-def steps_per_epoch(samples: int, global_batch: int) -> int:
-    """Return the number of full global batches; the remainder is left out of the epoch."""
-    if samples < global_batch:
-        raise ValueError(
-            f"{samples} samples do not fill one global batch of {global_batch}: use more data or a smaller batch"
-        )
-    return samples // global_batch
 
 
 def training_batches(

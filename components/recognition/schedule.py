@@ -5,8 +5,16 @@ import dataclasses
 import numpy as np
 import numpy.typing as npt
 
-from components.recognition.loader import steps_per_epoch
 from components.recognition.recipe import Train
+
+
+def steps_per_epoch(samples: int, global_batch: int) -> int:
+    """Return the number of full global batches; the remainder is left out of the epoch."""
+    if samples < global_batch:
+        raise ValueError(
+            f"{samples} samples do not fill one global batch of {global_batch}: use more data or a smaller batch"
+        )
+    return samples // global_batch
 
 
 def warmup_cosine(lr: float, steps: int, warmup_steps: int) -> npt.NDArray[np.float32]:

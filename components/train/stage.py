@@ -45,8 +45,8 @@ def run(
 ) -> str:
     """Train a recogniser with one process per device and store the best and the last weights.
 
-    `recipe` is the recipe's name, `data`, `model` and `train` are its sections as JSON, `shards` is the path of the shard stage's
-    manifest, `device` is cpu, cuda or npu.
+    `recipe` is the recipe's name, `data`, `model` and `train` are its sections as JSON, `shards` is the path of
+    the shard stage's manifest, `device` is cpu, cuda or npu.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:

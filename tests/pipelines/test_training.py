@@ -58,7 +58,7 @@ def test_accelerators_are_asked_for_by_name(tmp_path: Path) -> None:
 
 def test_compiling_needs_neither_framework() -> None:
     check = (
-        "import sys; sys.modules.update(torch=None, mindspore=None, cv2=None);"
+        "import sys; sys.modules.update(torch=None, mindspore=None, cv2=None, lmdb=None);"
         "from pipelines.cli import main; main(['compile', 'crnn_r34', '-o', '/dev/null'])"
     )
     path = "import pathlib; pathlib.Path.replace = lambda *a: None;"
@@ -75,7 +75,10 @@ def test_compiling_needs_neither_framework() -> None:
         (["compile", "quickstart", "--set", "data.charset=lower63"], "charset 'lower63': did you mean 'lower36'"),
         (["compile", "quickstart", "--framework", "torch"], "train.framework: found 'torch'"),
         (["compile", "quickstart", "--catalogue", "none.yaml"], "none.yaml: no such file"),
-        (["compile", "quickstart", "--processes", "3"], "global_batch 128 does not divide by 3 processes"),
+        (
+            ["compile", "quickstart", "--processes", "3"],
+            "global_batch is 128, which 3 processes cannot share equally: the nearest that they can is 129",
+        ),
         (["compile", "missing.yaml"], "missing.yaml: no such file"),
     ],
 )

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.recognition.loader import Batch, ordered_batches, steps_per_epoch, training_batches
+from components.recognition.loader import Batch, ordered_batches, training_batches
+from components.recognition.schedule import steps_per_epoch
 from components.recognition.shards import ShardSet
 from tests.recognition.test_shards import write_shard
 
