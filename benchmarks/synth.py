@@ -1,6 +1,6 @@
 """Speed of the word-image renderer on one core: pictures per second of CPU time, start-up and memory.
 
-    python -m benchmarks.synth [--json]
+python -m benchmarks.synth [--json]
 """
 
 import argparse

@@ -14,6 +14,9 @@ import pytest
 
 from components.recognition.storage import Store
 
+# kfp, onnx and MindSpore share the test process: MindSpore cannot follow protobuf's C implementation.
+os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
+
 START_TIMEOUT_S = 30
 
 

@@ -16,7 +16,7 @@ follows in full, without the stanzas on Debian's packaging; a paragraph that sta
 earlier entry is replaced by its number there. Licences that those files refer to on a Debian system come
 last.
 """
-_LONG = 60   # characters from which a repeated paragraph is replaced by a reference
+_LONG = 60  # characters from which a repeated paragraph is replaced by a reference
 
 
 def _stanzas(text: str) -> list[str]:
@@ -59,8 +59,9 @@ def _copyright(folder: Path, package: str) -> str:
     return found[0].read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
 
 
-def licence_text(folder: Path, sources: dict[str, str], names: dict[str, list[str]], versions: dict[str, str],
-                 words: str) -> str:
+def licence_text(
+    folder: Path, sources: dict[str, str], names: dict[str, list[str]], versions: dict[str, str], words: str
+) -> str:
     """One text: a table of packages and faces, then every copyright file, then the texts they refer to."""
     used = [package for package in sources if names[package]]
     parts = [INTRODUCTION, "Package, version: licence: faces' names\n"]

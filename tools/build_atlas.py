@@ -28,12 +28,12 @@ from tools.word_lists import pack_words
 
 ALNUM = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SYMBOLS = "$%&.,'-!:/#?()"
-CAPITAL_PX = 28          # height of "H" in the atlas
-LEVELS = 15              # alpha is kept as 0..LEVELS
-BOX = 12                 # side of the thumbnail that faces are compared by
-SAME_FACE = 0.965        # mean correlation of thumbnails above which two faces look alike
+CAPITAL_PX = 28  # height of "H" in the atlas
+LEVELS = 15  # alpha is kept as 0..LEVELS
+BOX = 12  # side of the thumbnail that faces are compared by
+SAME_FACE = 0.965  # mean correlation of thumbnails above which two faces look alike
 LEGIBLE = {"aenigma": 0.6}
-LEGIBLE_ELSE = 0.25      # share of glyphs whose nearest glyph in other families is the same character
+LEGIBLE_ELSE = 0.25  # share of glyphs whose nearest glyph in other families is the same character
 FACES_PER_FAMILY = {"aenigma": 2}
 FACES_PER_FAMILY_ELSE = 10
 NOT_TEXT = ("Keyboard", "Initials", "Outline O", "Math")
@@ -42,7 +42,7 @@ FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0,
 
 Pixels = npt.NDArray[np.uint8]
 Thumbnails = npt.NDArray[np.float32]
-Glyph = tuple[Pixels, int, int, int]   # alpha (h, w) uint8, left px, top px, advance in quarter px
+Glyph = tuple[Pixels, int, int, int]  # alpha (h, w) uint8, left px, top px, advance in quarter px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +72,12 @@ def read_sources(path: Path) -> dict[str, str]:
 
 def unpack(packages: list[str], folder: Path) -> dict[str, str]:
     """Download Debian packages and unpack each into `folder/<package>`; returns package -> version."""
-    subprocess.run(["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *packages],
-                   cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *packages],
+        cwd=folder,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
     versions = {}
     for deb in sorted(folder.glob("*.deb")):
         package, version, _ = deb.name.split("_")
@@ -93,7 +97,7 @@ def draw(face: freetype.Face, character: str) -> Glyph | None:
     bitmap = slot.bitmap
     if not bitmap.rows or not bitmap.width:
         return None
-    alpha = np.array(bitmap.buffer, np.uint8).reshape(bitmap.rows, bitmap.pitch)[:, :bitmap.width]
+    alpha = np.array(bitmap.buffer, np.uint8).reshape(bitmap.rows, bitmap.pitch)[:, : bitmap.width]
     return alpha, slot.bitmap_left, slot.bitmap_top, round(slot.advance.x / 16)
 
 
@@ -134,14 +138,14 @@ def thumbnail(alpha: Pixels) -> Thumbnails:
     size = max(1, round(width * scale)), max(1, round(height * scale))
     square = np.zeros((BOX, BOX), np.float32)
     top, left = (BOX - size[1]) // 2, (BOX - size[0]) // 2
-    square[top:top + size[1], left:left + size[0]] = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
+    square[top : top + size[1], left : left + size[0]] = cv2.resize(alpha, size, interpolation=cv2.INTER_AREA)
     centred = square.ravel() - square.mean()
     return np.asarray(centred / (np.linalg.norm(centred) + 1e-6))
 
 
 def legibility(faces: list[Face], thumbnails: Thumbnails) -> list[float]:
     """Per face the share of its glyphs that are nearest to the same character among other families' plain faces."""
-    same = str.maketrans("0il", "o11")   # one shape in many faces
+    same = str.maketrans("0il", "o11")  # one shape in many faces
     names = np.array([ord(c.lower().translate(same)) for c in ALNUM])
     seen: Counter[str] = Counter()
     plain = []
@@ -194,9 +198,20 @@ def pack_face(face: Face) -> bytes:
 def pack(faces: list[Face]) -> bytes:
     """The atlas: length of the index (4 bytes, little-endian), the index as JSON, one stream per face."""
     streams = [pack_face(face) for face in faces]
-    index = {"characters": ALNUM + SYMBOLS, "levels": LEVELS,
-             "faces": [{"family": face.family, "name": face.name, "style": face.style, "package": face.package,
-                        "bytes": len(stream)} for face, stream in zip(faces, streams, strict=True)]}
+    index = {
+        "characters": ALNUM + SYMBOLS,
+        "levels": LEVELS,
+        "faces": [
+            {
+                "family": face.family,
+                "name": face.name,
+                "style": face.style,
+                "package": face.package,
+                "bytes": len(stream),
+            }
+            for face, stream in zip(faces, streams, strict=True)
+        ],
+    }
     head = json.dumps(index, separators=(",", ":")).encode()
     return len(head).to_bytes(4, "little") + head + b"".join(streams)
 
@@ -235,8 +250,11 @@ def main() -> None:
     for name, chosen in (("common", common), ("large", large - common)):
         write(out / f"words_{name}.txt.xz", pack_words(chosen))
     write(out / "atlas.bin", pack(faces))
-    print(f"{len(faces)} faces, {len({f.name for f in faces})} names, {len({f.family for f in faces})} families, "
-          f"FreeType {'.'.join(map(str, freetype.version()))}", file=sys.stderr)
+    print(
+        f"{len(faces)} faces, {len({f.name for f in faces})} names, {len({f.family for f in faces})} families, "
+        f"FreeType {'.'.join(map(str, freetype.version()))}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

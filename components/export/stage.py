@@ -31,13 +31,14 @@ def run(*, export_format: str, model: str, run_tag: str, output: str) -> str:
             raise ValueError(f"export format '{export_format}': {nearest(export_format, list(WRITERS))}")
         trained = read_manifest(model)
         inputs = {"model": trained.reference}
+        framework = "mindspore" if export_format == "mindir" else "pytorch"
         if export_format == "om":
             inputs["soc_version"] = soc_version()
 
         def make(folder: Path) -> Made:
             return write(export_format, checkpoint.load(store.fetch(trained.object("model.safetensors"))), folder)
 
-        return find_or_make(store, "export", export_format, inputs, make)
+        return find_or_make(store, "export", export_format, inputs, make, (frameworks.PACKAGES[framework],))
 
     return run_stage("export", export_format, run_tag, output, work)
 

@@ -19,7 +19,8 @@ def twin(framework: str, module: str) -> ModuleType:
     """Import a module of the framework's package: `twin("pytorch", "predict")`."""
     if framework not in PACKAGES:
         raise ValueError(f"framework '{framework}': expected one of {', '.join(PACKAGES)}")
-    os.environ.update(environment(framework, "cpu"))
+    needed = environment(framework, "cpu")
+    os.environ.update({name: value for name, value in needed.items() if name != "PATH"})
     return importlib.import_module(f"{PACKAGES[framework]}.{module}")
 
 
@@ -39,7 +40,10 @@ def environment(framework: str, device: str, processes: int = 1) -> dict[str, st
     if device == "cpu" and processes > 1:
         variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
     if framework == "mindspore":
-        variables |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "GLOG_v": "3"}
+        # Its protobuf modules are too old for protobuf's C implementation; msrun starts the first `python` of PATH.
+        search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+        variables |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "GLOG_v": "3", "PATH": search}
+        variables["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
     return variables
 
 

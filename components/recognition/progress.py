@@ -6,7 +6,7 @@ import time
 class Progress:
     """Counts done work and prints `what  done/total unit  percent  rate  time left  note` every `every_s` seconds."""
 
-    def __init__(self, what: str, total: int, unit: str, every_s: float = 2.0) -> None:
+    def __init__(self, what: str, total: int, unit: str, every_s: float = 5.0) -> None:
         self.what, self.total, self.unit, self.every_s = what, total, unit, every_s
         self.started = self.printed = time.monotonic()
         self.done = 0

@@ -58,8 +58,13 @@ class SynthSpec:
         for key in ("seed", "count"):
             if not (values[key].isascii() and values[key].isdigit()):
                 raise ValueError(f"{uri}: {key} is {values[key]!r}, expected a whole number such as {key}=1")
-        return cls(seed=int(values["seed"]), count=int(values["count"]), fonts=values["fonts"],
-                   words=values["words"], difficulty=values["difficulty"])
+        return cls(
+            seed=int(values["seed"]),
+            count=int(values["count"]),
+            fonts=values["fonts"],
+            words=values["words"],
+            difficulty=values["difficulty"],
+        )
 
 
 class Renderer:
@@ -86,7 +91,7 @@ class Renderer:
 
     def _style(self, dice: Dice) -> Style:
         draw = dice.unit()
-        if self._difficulty == "mixed":   # some easy pictures shorten the plateau at the start of training
+        if self._difficulty == "mixed":  # some easy pictures shorten the plateau at the start of training
             return SCENE if draw < 0.7 else EASY if draw < 0.9 else HARD
         return EASY if self._difficulty == "easy" else HARD
 
@@ -163,6 +168,6 @@ def contact_sheet(images: Sequence[Pixels], labels: Sequence[str], columns: int 
     sheet = np.full((rows * (height + 16), columns * (width + 6)), 255, np.uint8)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         top, left = number // columns * (height + 16), number % columns * (width + 6)
-        sheet[top:top + height, left:left + width] = image.repeat(2, 0).repeat(2, 1)
+        sheet[top : top + height, left : left + width] = image.repeat(2, 0).repeat(2, 1)
         cv2.putText(sheet, label, (left, top + height + 12), cv2.FONT_HERSHEY_SIMPLEX, 0.42, 0, 1, cv2.LINE_AA)
     return bytes(cv2.imencode(".png", sheet)[1].tobytes())

@@ -15,9 +15,9 @@ Plane = npt.NDArray[np.int32]
 
 _ROWS, _COLUMNS = 80, 256
 _PICTURES = 240
-_DEVIATION = 42          # gray levels
+_DEVIATION = 42  # gray levels
 _NOISE_ROWS, _NOISE_COLUMNS = 256, 1024
-_NOISE_UNIT = 147        # standard deviation of the sum of four bytes
+_NOISE_UNIT = 147  # standard deviation of the sum of four bytes
 
 
 class Backdrops:
@@ -30,7 +30,7 @@ class Backdrops:
         """A crop (32, 100) int32 around a mean gray; contrast in 1/256 of the bank's."""
         picture = self._pictures[dice.below(_PICTURES)]
         top, left = dice.below(_ROWS - HEIGHT + 1), dice.below(_COLUMNS - WIDTH + 1)
-        crop = picture[top:top + HEIGHT, left:left + WIDTH]
+        crop = picture[top : top + HEIGHT, left : left + WIDTH]
         if dice.chance(0.5):
             crop = crop[:, ::-1]
         return np.asarray(((crop.astype(np.int32) * contrast) >> 8) + mean, np.int32)
@@ -38,7 +38,7 @@ class Backdrops:
     def noise(self, strength: int, dice: Dice) -> Plane:
         """Bell-shaped noise (32, 100) int32, standard deviation strength / 16 gray levels."""
         top, left = dice.below(_NOISE_ROWS - HEIGHT + 1), dice.below(_NOISE_COLUMNS - WIDTH + 1)
-        return (self._noise[top:top + HEIGHT, left:left + WIDTH].astype(np.int32) * strength) // (16 * _NOISE_UNIT)
+        return (self._noise[top : top + HEIGHT, left : left + WIDTH].astype(np.int32) * strength) // (16 * _NOISE_UNIT)
 
 
 @lru_cache(maxsize=1)
@@ -95,8 +95,7 @@ def _gradient(dice: Dice) -> Plane:
 def _polygons(dice: Dice) -> Plane:
     picture = np.full((_ROWS, _COLUMNS), dice.below(256), np.uint8)
     for _ in range(dice.integer(3, 14)):
-        corners = [(dice.integer(-40, _COLUMNS + 40), dice.integer(-40, _ROWS + 40))
-                   for _ in range(dice.integer(3, 5))]
+        corners = [(dice.integer(-40, _COLUMNS + 40), dice.integer(-40, _ROWS + 40)) for _ in range(dice.integer(3, 5))]
         cv2.fillPoly(picture, [np.array(corners, np.int32)], dice.below(256))
     return _blur(picture.astype(np.int32), dice, 3.0)
 

@@ -14,7 +14,7 @@ from components.recognition.synth_fonts import PAD, Pixels
 from components.recognition.synth_geometry import HEIGHT, WIDTH
 from components.recognition.synth_random import Dice
 
-_REACH = 5               # pixels that a shadow lies aside, at most; less than half of PAD
+_REACH = 5  # pixels that a shadow lies aside, at most; less than half of PAD
 _ACROSS = np.arange(WIDTH, dtype=np.int32) * 2 - WIDTH
 _DOWN = np.arange(HEIGHT, dtype=np.int32)[:, None] * 2 - HEIGHT
 
@@ -33,14 +33,14 @@ class Damage:
 
     low_resolution: float
     blur: float
-    most_blur: float     # pixels
+    most_blur: float  # pixels
     motion: float
     sharpen: float
     light: float
     noise: float
-    noise_level: float   # gray levels
+    noise_level: float  # gray levels
     jpeg: float
-    jpeg_quality: int    # the worst
+    jpeg_quality: int  # the worst
 
 
 def strengthen(mask: Pixels, share: float, dice: Dice) -> Pixels:
@@ -77,8 +77,9 @@ def _shifted(mask: Pixels, across: int, down: int) -> Pixels:
     moved = np.zeros_like(mask)
     inner = PAD // 2
     height, width = mask.shape
-    moved[inner + down:height - inner + down, inner + across:width - inner + across] = \
-        mask[inner:height - inner, inner:width - inner]
+    moved[inner + down : height - inner + down, inner + across : width - inner + across] = mask[
+        inner : height - inner, inner : width - inner
+    ]
     return moved
 
 
@@ -153,5 +154,5 @@ def _motion(image: Pixels, dice: Dice) -> Pixels:
     total = np.zeros(image.shape, np.int32)
     for step in range(steps):
         top, left = edge + down * (step - steps // 2), edge + across * (step - steps // 2)
-        total += wide[top:top + HEIGHT, left:left + WIDTH]
+        total += wide[top : top + HEIGHT, left : left + WIDTH]
     return ((total + steps // 2) // steps).astype(np.uint8)

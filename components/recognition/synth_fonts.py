@@ -19,9 +19,9 @@ from components.recognition.synth_random import Dice
 Pixels = npt.NDArray[np.uint8]
 
 ATLAS = Path(__file__).parent / "synth_data" / "atlas.bin"
-PAD = 12                 # empty pixels around a line: room for outlines and shadows
+PAD = 12  # empty pixels around a line: room for outlines and shadows
 _TEST_PERCENT = 15
-_WEIGHTS = {"aenigma": 0.3, "3270": 0.15, "sixtyfour": 0.15}   # by package: display and terminal faces are rare outside
+_WEIGHTS = {"aenigma": 0.3, "3270": 0.15, "sixtyfour": 0.15}  # by package: display and terminal faces are rare outside
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 0, "pb": 0}]
 
 
@@ -60,7 +60,7 @@ class Face:
             start = 0
             for character, (width, height, left, top, advance) in zip(self.characters, table, strict=True):
                 if width:
-                    alpha = pixels[start:start + width * height].reshape(height, width)
+                    alpha = pixels[start : start + width * height].reshape(height, width)
                     self._glyphs[character] = Glyph(alpha, left, top, advance)
                     start += width * height
         return self._glyphs
@@ -82,7 +82,7 @@ class Face:
         canvas = np.zeros((height + 2 * PAD, width + 2 * PAD), np.uint8)
         for alpha, x, y in placed:
             row, column = PAD + top - y, PAD + x - left
-            view = canvas[row:row + alpha.shape[0], column:column + alpha.shape[1]]
+            view = canvas[row : row + alpha.shape[0], column : column + alpha.shape[1]]
             cv2.max(view, alpha, view)
         return canvas
 
@@ -113,10 +113,18 @@ def read_atlas() -> tuple[Face, ...]:
     index = json.loads(content[4:start])
     faces = []
     for entry in index["faces"]:
-        stream = content[start:start + entry["bytes"]]
+        stream = content[start : start + entry["bytes"]]
         start += entry["bytes"]
-        faces.append(Face(family=entry["family"], name=entry["name"], package=entry["package"], stream=stream,
-                          characters=index["characters"], scale=255 // index["levels"]))
+        faces.append(
+            Face(
+                family=entry["family"],
+                name=entry["name"],
+                package=entry["package"],
+                stream=stream,
+                characters=index["characters"],
+                scale=255 // index["levels"],
+            )
+        )
     if start != len(content):
         raise RuntimeError(f"{ATLAS}: {len(content)} bytes, the index says {start}; restore the file from git")
     return tuple(faces)

@@ -15,11 +15,11 @@ from components.recognition.synth_fonts import PAD, Pixels
 from components.recognition.synth_random import Dice
 
 HEIGHT, WIDTH = 32, 100
-_OVER = 2                # samples per pixel and axis
+_OVER = 2  # samples per pixel and axis
 _ROWS, _COLUMNS = HEIGHT * _OVER, WIDTH * _OVER
 _XS = np.arange(_COLUMNS, dtype=np.float64) + 0.5
 _YS = np.arange(_ROWS, dtype=np.float64)[:, None] + 0.5
-_FRACTION = 32           # steps per pixel of OpenCV's fixed-point maps
+_FRACTION = 32  # steps per pixel of OpenCV's fixed-point maps
 
 Point = tuple[float, float]
 
@@ -28,15 +28,15 @@ Point = tuple[float, float]
 class Warp:
     """How strongly a line is bent; standard deviations in units of the text height, tangents for angles."""
 
-    turn: float          # tangent of half the rotation
-    wild_turn: float     # the same for one line in five
+    turn: float  # tangent of half the rotation
+    wild_turn: float  # the same for one line in five
     shear: float
-    perspective: float   # share of lines with moved corners
-    corner: float        # largest move of a corner
-    curve: float         # share of curved lines
-    sag: float           # largest sag of a curved line
-    loose: float         # margins
-    tight: float         # share of sides cut close or into the ink
+    perspective: float  # share of lines with moved corners
+    corner: float  # largest move of a corner
+    curve: float  # share of curved lines
+    sag: float  # largest sag of a curved line
+    loose: float  # margins
+    tight: float  # share of sides cut close or into the ink
 
 
 class Map(NamedTuple):
@@ -109,9 +109,17 @@ def _from_unit_square(corners: list[Point]) -> tuple[float, ...]:
 def _inverse(m: tuple[float, ...]) -> tuple[float, ...]:
     """Inverse of a projective map up to scale (the adjugate matrix)."""
     a, b, c, d, e, f, g, h, i = m
-    return (e * i - f * h, c * h - b * i, b * f - c * e,
-            f * g - d * i, a * i - c * g, c * d - a * f,
-            d * h - e * g, b * g - a * h, a * e - b * d)
+    return (
+        e * i - f * h,
+        c * h - b * i,
+        b * f - c * e,
+        f * g - d * i,
+        a * i - c * g,
+        c * d - a * f,
+        d * h - e * g,
+        b * g - a * h,
+        a * e - b * d,
+    )
 
 
 def _sample_points(m: tuple[float, ...], width: float, height: float, sag: float, skew: float, spare: float) -> Map:

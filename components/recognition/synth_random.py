@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
-_BELL = 3.0 ** 0.5   # turns the sum of four uniforms into unit variance
+_BELL = 3.0**0.5  # turns the sum of four uniforms into unit variance
 
 
 class Dice:

@@ -16,32 +16,91 @@ class Style:
 
     warp: Warp
     harm: Damage
-    bolder: float        # share of lines made bolder
-    effects: float       # share with outline, shadow or depth
-    tracking: float      # largest extra space between letters, pixels of the atlas
-    contrast: int        # least gray difference between ink and ground
-    texture: float       # strength of backgrounds
-    clutter: float       # share with a plate, and share with ink of a neighbour line
+    bolder: float  # share of lines made bolder
+    effects: float  # share with outline, shadow or depth
+    tracking: float  # largest extra space between letters, pixels of the atlas
+    contrast: int  # least gray difference between ink and ground
+    texture: float  # strength of backgrounds
+    clutter: float  # share with a plate, and share with ink of a neighbour line
 
 
 EASY = Style(
-    warp=Warp(turn=0.01, wild_turn=0.02, shear=0.05, perspective=0.2, corner=0.06, curve=0.0, sag=0.0,
-              loose=0.10, tight=0.05),
-    harm=Damage(low_resolution=0.0, blur=0.2, most_blur=0.7, motion=0.0, sharpen=0.0, light=0.1,
-                noise=0.3, noise_level=3.0, jpeg=0.1, jpeg_quality=60),
-    bolder=0.05, effects=0.0, tracking=4.0, contrast=90, texture=0.12, clutter=0.0)
+    warp=Warp(
+        turn=0.01, wild_turn=0.02, shear=0.05, perspective=0.2, corner=0.06, curve=0.0, sag=0.0, loose=0.10, tight=0.05
+    ),
+    harm=Damage(
+        low_resolution=0.0,
+        blur=0.2,
+        most_blur=0.7,
+        motion=0.0,
+        sharpen=0.0,
+        light=0.1,
+        noise=0.3,
+        noise_level=3.0,
+        jpeg=0.1,
+        jpeg_quality=60,
+    ),
+    bolder=0.05,
+    effects=0.0,
+    tracking=4.0,
+    contrast=90,
+    texture=0.12,
+    clutter=0.0,
+)
 SCENE = Style(
-    warp=Warp(turn=0.028, wild_turn=0.08, shear=0.09, perspective=0.55, corner=0.13, curve=0.2, sag=0.6,
-              loose=0.13, tight=0.15),
-    harm=Damage(low_resolution=0.12, blur=0.22, most_blur=1.3, motion=0.07, sharpen=0.05, light=0.25,
-                noise=0.5, noise_level=6.0, jpeg=0.25, jpeg_quality=20),
-    bolder=0.11, effects=0.34, tracking=18.0, contrast=40, texture=0.35, clutter=0.07)
+    warp=Warp(
+        turn=0.028,
+        wild_turn=0.08,
+        shear=0.09,
+        perspective=0.55,
+        corner=0.13,
+        curve=0.2,
+        sag=0.6,
+        loose=0.13,
+        tight=0.15,
+    ),
+    harm=Damage(
+        low_resolution=0.12,
+        blur=0.22,
+        most_blur=1.3,
+        motion=0.07,
+        sharpen=0.05,
+        light=0.25,
+        noise=0.5,
+        noise_level=6.0,
+        jpeg=0.25,
+        jpeg_quality=20,
+    ),
+    bolder=0.11,
+    effects=0.34,
+    tracking=18.0,
+    contrast=40,
+    texture=0.35,
+    clutter=0.07,
+)
 HARD = Style(
-    warp=Warp(turn=0.05, wild_turn=0.13, shear=0.16, perspective=0.8, corner=0.2, curve=0.35, sag=0.9,
-              loose=0.16, tight=0.3),
-    harm=Damage(low_resolution=0.2, blur=0.3, most_blur=1.5, motion=0.12, sharpen=0.05, light=0.5,
-                noise=0.6, noise_level=8.0, jpeg=0.45, jpeg_quality=15),
-    bolder=0.16, effects=0.5, tracking=18.0, contrast=36, texture=0.5, clutter=0.14)
+    warp=Warp(
+        turn=0.05, wild_turn=0.13, shear=0.16, perspective=0.8, corner=0.2, curve=0.35, sag=0.9, loose=0.16, tight=0.3
+    ),
+    harm=Damage(
+        low_resolution=0.2,
+        blur=0.3,
+        most_blur=1.5,
+        motion=0.12,
+        sharpen=0.05,
+        light=0.5,
+        noise=0.6,
+        noise_level=8.0,
+        jpeg=0.45,
+        jpeg_quality=15,
+    ),
+    bolder=0.16,
+    effects=0.5,
+    tracking=18.0,
+    contrast=36,
+    texture=0.5,
+    clutter=0.14,
+)
 
 
 def grays(contrast: int, dice: Dice) -> tuple[int, int]:

@@ -17,12 +17,46 @@ _DIGITS = "0123456789"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Share of dictionary words by length, 2 to 16 letters: signs and labels are shorter than a dictionary.
 _LENGTHS = (8, 14, 17, 16, 14, 11, 8, 5.5, 4, 2.6, 1.6, 1, 0.6, 0.4, 0.3)
-_KINDS = (0.45, 0.70, 0.82, 0.88, 0.96)   # limits of common words, other words, digits, short, random; rest compounds
+_KINDS = (0.45, 0.70, 0.82, 0.88, 0.96)  # limits of common words, other words, digits, short, random; rest compounds
 _WITH_SYMBOLS = 0.10
 # Shapes of texts with symbols: * a word, 0 a digit, n a number of one to three digits; the rest is drawn as it stands.
-_SHAPES = ("*.", "*,", "*!", "*:", "*?", "(*)", "*'0", "*'s", "*-*", "*&*", "*/*", "#n", "$n", "$n.00", "n.00", "n.0",
-           "n%", "n:00", "n/n", "n-n", "n,000", "*-n", "*.*", "www.*.com", "*.com", "'*'", "n,n", "$n,000", "-n",
-           "n/00", "&*", "*&", "(n)", "*#n", "n'*")
+_SHAPES = (
+    "*.",
+    "*,",
+    "*!",
+    "*:",
+    "*?",
+    "(*)",
+    "*'0",
+    "*'s",
+    "*-*",
+    "*&*",
+    "*/*",
+    "#n",
+    "$n",
+    "$n.00",
+    "n.00",
+    "n.0",
+    "n%",
+    "n:00",
+    "n/n",
+    "n-n",
+    "n,000",
+    "*-n",
+    "*.*",
+    "www.*.com",
+    "*.com",
+    "'*'",
+    "n,n",
+    "$n,000",
+    "-n",
+    "n/00",
+    "&*",
+    "*&",
+    "(n)",
+    "*#n",
+    "n'*",
+)
 
 
 def is_test_text(label: str) -> bool:
@@ -77,7 +111,7 @@ class Writer:
         return self._word(self._large, dice)
 
     def _short(self, dice: Dice) -> str:
-        return self._common_word(dice)[:dice.integer(1, 4)]
+        return self._common_word(dice)[: dice.integer(1, 4)]
 
     def _compound(self, dice: Dice) -> str:
         tail = self._common_word(dice) if dice.chance(0.4) else str(dice.below(100))

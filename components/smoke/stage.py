@@ -44,7 +44,7 @@ def run(*, export: str, exported: str, model: str, run_tag: str, output: str) ->
         def make(folder: Path) -> Made:
             return compare(store, made, trained, settings.logit_tolerance, folder)
 
-        return find_or_make(store, "smoke", made.name, inputs, make)
+        return find_or_make(store, "smoke", made.name, inputs, make, (frameworks.PACKAGES[FRAMEWORKS[made.name]],))
 
     return run_stage("smoke", made.name, run_tag, output, work)
 

@@ -1,3 +1,5 @@
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,12 @@ from components.recognition.frameworks import check_device, environment, launch,
 def test_mindspore_is_held_to_avx2_and_pytorch_is_not() -> None:
     assert environment("mindspore", "cpu")["ONEDNN_MAX_CPU_ISA"] == "AVX2"
     assert "ONEDNN_MAX_CPU_ISA" not in environment("pytorch", "cpu")
+
+
+def test_mindspore_finds_this_python_and_the_protobuf_that_it_can_use() -> None:
+    variables = environment("mindspore", "cpu")
+    assert variables["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    assert variables["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] == "python"
 
 
 def test_cores_are_shared_among_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:

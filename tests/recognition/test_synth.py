@@ -49,13 +49,19 @@ def test_pictures_are_the_same_bytes_as_ever(difficulty: str) -> None:
 
 
 def test_plain_instructions_give_the_same_bytes() -> None:
-    code = ("import cv2; from tests.recognition.test_synth import digest, GOLDEN; print(cv2.getCPUFeaturesLine()); "
-            "print(*map(digest, GOLDEN))")
-    plain = {"OPENCV_CPU_DISABLE": "SSE4.1,SSE4.2,AVX,AVX2,AVX512-SKX,FP16,NEON_DOTPROD,NEON_FP16",
-             "OPENCV_IPP": "disabled", "JSIMD_FORCENONE": "1",
-             "NPY_DISABLE_CPU_FEATURES": "SSE41 SSE42 AVX F16C FMA3 AVX2 AVX512F AVX512CD AVX512_SKX"}
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **plain}, check=True,
-                         capture_output=True, text=True)
+    code = (
+        "import cv2; from tests.recognition.test_synth import digest, GOLDEN; print(cv2.getCPUFeaturesLine()); "
+        "print(*map(digest, GOLDEN))"
+    )
+    plain = {
+        "OPENCV_CPU_DISABLE": "SSE4.1,SSE4.2,AVX,AVX2,AVX512-SKX,FP16,NEON_DOTPROD,NEON_FP16",
+        "OPENCV_IPP": "disabled",
+        "JSIMD_FORCENONE": "1",
+        "NPY_DISABLE_CPU_FEATURES": "SSE41 SSE42 AVX F16C FMA3 AVX2 AVX512F AVX512CD AVX512_SKX",
+    }
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **plain}, check=True, capture_output=True, text=True
+    )
     features, digests = run.stdout.strip().splitlines()
     assert " AVX2" not in features.replace("*AVX2?", "")
     assert digests.split() == list(GOLDEN.values())
@@ -116,13 +122,16 @@ def test_text_mix(part: str) -> None:
     assert min(sum(map(case, labels)) for case in (str.isupper, str.islower, str.istitle)) > 400
 
 
-@pytest.mark.parametrize(("stem", "words", "others"), [
-    ("din", "din dins dinned dinner dinning dinny", "dine dines diner dining dinghy odin"),
-    ("moan", "moan moans moaned moaning", "moana bemoan"),
-    ("bake", "bake bakes baked bakers baking", "bak baklava unbaked"),
-    ("pony", "pony ponies", "pon ponytail"),
-    ("*rain*", "rain train trains brainy", "ran"),
-])
+@pytest.mark.parametrize(
+    ("stem", "words", "others"),
+    [
+        ("din", "din dins dinned dinner dinning dinny", "dine dines diner dining dinghy odin"),
+        ("moan", "moan moans moaned moaning", "moana bemoan"),
+        ("bake", "bake bakes baked bakers baking", "bak baklava unbaked"),
+        ("pony", "pony ponies", "pon ponytail"),
+        ("*rain*", "rain train trains brainy", "ran"),
+    ],
+)
 def test_a_stem_stands_for_its_inflections(stem: str, words: str, others: str) -> None:
     assert [w for w in (words + " " + others).split() if re.fullmatch(stem_pattern(stem), w)] == words.split()
 
@@ -131,8 +140,26 @@ def test_word_lists_leave_out_rude_words_but_not_their_harmless_neighbours() -> 
     words = {w for path in WORD_LISTS.values() for w in lzma.decompress(path.read_bytes()).decode("ascii").split()}
     rude = codecs.decode("shpxvat phagf avttref snttbgf encvat fyhgf jnaxref jubevat cbea", "rot13").split()
     assert not words & set(rude)
-    assert words >= {"assess", "cocktail", "grape", "scrape", "rapier", "spice", "suspicious", "snigger", "title",
-                     "yiddish", "sextant", "document", "manuscript", "dickens", "pimple", "retardant", "whorl", "swank"}
+    assert words >= {
+        "assess",
+        "cocktail",
+        "grape",
+        "scrape",
+        "rapier",
+        "spice",
+        "suspicious",
+        "snigger",
+        "title",
+        "yiddish",
+        "sextant",
+        "document",
+        "manuscript",
+        "dickens",
+        "pimple",
+        "retardant",
+        "whorl",
+        "swank",
+    }
     assert lzma.decompress(pack_words({"swan", "title", *rude})) == b"swan\ntitle"
     assert not any(map(left_out().fullmatch, words))
 
@@ -160,7 +187,7 @@ def test_line_without_warp_fills_the_crop_evenly() -> None:
     crop = sample(canvas, place(200, 64, STILL, Dice("still")))
     expected = PAD - 0.64 + (2 * np.arange(100) + 1) * 201.28 / 200 - 0.5
     assert crop.shape == (32, 100)
-    assert np.abs(crop - expected).max() <= 1.1   # coordinates to 1/32, gray levels rounded twice
+    assert np.abs(crop - expected).max() <= 1.1  # coordinates to 1/32, gray levels rounded twice
     assert np.ptp(crop, axis=0).max() == 0
 
 
@@ -173,7 +200,7 @@ def test_a_half_turn_tangent_of_one_stands_text_upright() -> None:
     for key in range(200):
         dice = Dice(key)
         draws = [dice.unit() for _ in range(7)]
-        half = (sum(draws[3:]) - 2.0) * 3.0 ** 0.5 * 0.5
+        half = (sum(draws[3:]) - 2.0) * 3.0**0.5 * 0.5
         if abs(half - 1.0) < 0.02:
             found.append(sample(canvas, place(100, 100, turned, Dice(key))).astype(int))
     assert found
@@ -218,16 +245,19 @@ def test_address_is_read() -> None:
 GOOD = {"seed": "1", "count": "9", "fonts": "train", "words": "train", "difficulty": "easy"}
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    ({"seed": "x"}, "seed is 'x', expected a whole number"),
-    ({"seed": "-1"}, "seed is '-1'"),
-    ({"count": "0"}, "count >= 1"),
-    ({"fonts": "all"}, "fonts is 'all', expected one of train, test"),
-    ({"words": ""}, "words is ''"),
-    ({"difficulty": "medium"}, "expected one of easy, hard, mixed"),
-    ({"color": "1"}, "unknown key color"),
-    ({"seed": None}, "missing key seed"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": "x"}, "seed is 'x', expected a whole number"),
+        ({"seed": "-1"}, "seed is '-1'"),
+        ({"count": "0"}, "count >= 1"),
+        ({"fonts": "all"}, "fonts is 'all', expected one of train, test"),
+        ({"words": ""}, "words is ''"),
+        ({"difficulty": "medium"}, "expected one of easy, hard, mixed"),
+        ({"color": "1"}, "unknown key color"),
+        ({"seed": None}, "missing key seed"),
+    ],
+)
 def test_wrong_addresses_are_refused(change: dict[str, str | None], message: str) -> None:
     query = "&".join(f"{key}={value}" for key, value in {**GOOD, **change}.items() if value is not None)
     with pytest.raises(ValueError, match=message):
@@ -254,8 +284,10 @@ def test_ranges_outside_the_count_are_refused(start: int, stop: int) -> None:
 
 def test_digest_covers_every_file() -> None:
     folder = ROOT / "components/recognition/synth_data"
-    joined = b"".join(hashlib.sha256((folder / name).read_bytes()).digest()
-                      for name in ("atlas.bin", "words_common.txt.xz", "words_large.txt.xz"))
+    joined = b"".join(
+        hashlib.sha256((folder / name).read_bytes()).digest()
+        for name in ("atlas.bin", "words_common.txt.xz", "words_large.txt.xz")
+    )
     assert atlas_digest() == hashlib.sha256(joined).hexdigest()
 
 

@@ -63,30 +63,28 @@ def test_in_training_mode_too_with_the_same_running_statistics_after_it(model: M
         assert np.allclose(left[name], right[name], rtol=1e-4, atol=1e-5), name
 
 
-def torch_steps(tensors: dict[str, np.ndarray], batches: list[tuple[torch.Tensor, ...]], data: Data) -> tuple:
-    """Train by PyTorch's own parts: its mean CTC loss, norm clipping and AdamW. Returns losses, weights, gradients."""
-    net = pt_model.build(COMPACT, data, CHARSET.classes).train()
+def torch_step(
+    tensors: dict[str, np.ndarray], images: torch.Tensor, classes: torch.Tensor, lengths: torch.Tensor
+) -> tuple[float, dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Make a step of PyTorch's own parts: mean CTC loss, norm clipping, AdamW. Returns loss, weights, gradients."""
+    net = pt_model.build(COMPACT, DATA[1], CHARSET.classes).train()
     pt_weights.load(net, tensors, "torch")
     optimizer = torch.optim.AdamW(net.parameters(), lr=TRAIN.lr, weight_decay=TRAIN.weight_decay)
-    losses = []
-    for images, classes, lengths in batches:
-        optimizer.zero_grad()
-        likely = net(images).log_softmax(2).permute(1, 0, 2)
-        frames = torch.full_like(lengths, likely.shape[0])
-        loss = torch.nn.functional.ctc_loss(likely, classes, frames, lengths, blank=0, reduction="mean")
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), TRAIN.clip_norm)
-        optimizer.step()
-        losses.append(loss.item())
+    likely = net(images).log_softmax(2).permute(1, 0, 2)
+    frames = torch.full_like(lengths, likely.shape[0])
+    loss = torch.nn.functional.ctc_loss(likely, classes, frames, lengths, blank=0, reduction="mean")
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(net.parameters(), TRAIN.clip_norm)
+    optimizer.step()
     gradients = {name: weight.grad.numpy() for name, weight in net.named_parameters()}
-    return losses, pt_weights.dump(net), gradients
+    return loss.item(), pt_weights.dump(net), gradients
 
 
 def test_a_training_step_has_the_same_loss_and_makes_the_same_weights() -> None:
     data, labels = DATA[1], ["a", "hello", "00112", "zz"]
     tensors, images, targets = lively_weights(COMPACT, data), pictures(4, data), pack(labels, CHARSET, 25)
-    batch = (torch.from_numpy(normalise(images)), torch.from_numpy(targets.classes), torch.from_numpy(targets.lengths))
-    losses, expected, gradients = torch_steps(tensors, [batch], data)
+    batch = map(torch.from_numpy, (normalise(images), targets.classes, targets.lengths))
+    loss, expected, gradients = torch_step(tensors, *batch)
 
     net = ms_model.build(COMPACT, data, CHARSET.classes)
     ms_weights.load(net, tensors, "mindspore")
@@ -96,11 +94,11 @@ def test_a_training_step_has_the_same_loss_and_makes_the_same_weights() -> None:
     arrays = (images, targets.classes, targets.lengths, targets.weights)
     found = step(*map(ms.Tensor, arrays), ms.Tensor(TRAIN.lr, ms.float32)).asnumpy()
 
-    assert found[0] == pytest.approx(losses[0], abs=1e-4)
+    assert found[0] == pytest.approx(loss, abs=1e-4)
     updated = ms_weights.dump(net)
     for name, gradient in gradients.items():
         moved = expected[name] - tensors[name]
         # Adam's first step is the gradient's sign: where a gradient is rounding alone, so is the step.
         clear = np.abs(gradient) > 1e-3 * np.abs(gradient).max()
         assert np.abs(updated[name] - expected[name])[clear].max() <= 1e-3 * np.abs(moved).max(), name
-        assert np.abs(updated[name] - expected[name]).max() <= 1e-3 * np.abs(expected[name]).max() + 2e-3, name
+        assert clear.mean() > 0.5, name

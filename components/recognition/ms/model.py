@@ -73,7 +73,7 @@ class BiLstm(nn.Cell):
 
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, T, 2 * hidden)."""
-        # In fp32 whatever the precision of the rest, as the twin does; on Ascend the LSTM kernel itself is fp16.
+        # In fp32 on processors, where it has no half-precision kernel (the twin trains in bfloat16); fp16 on Ascend.
         columns, _ = self.rnn(x.astype(ms.float32).squeeze(2).transpose(2, 0, 1))
         return columns.transpose(1, 0, 2)
 
