@@ -1,5 +1,5 @@
 # `make help` lists what there is. Everything is installed in .venv; state of local runs lives in .state.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RECIPE ?= quickstart
 PIPELINE ?= crnn_vgg7
 BIN := .venv/bin
@@ -19,28 +19,29 @@ help:  ## this list
 env: .venv/local.done  ## make the environment in .venv
 
 .venv/local.done: requirements/control.txt requirements/torch.txt requirements/mindspore.txt requirements/constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11) and f"error: Python 3.11 is needed, $(PYTHON) is {sys.version.split()[0]}: set PYTHON=")'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip==26.3
-	$(BIN)/python -m pip install --quiet --progress-bar on -c requirements/constraints.txt \
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "error: $(PYTHON) is Python %d.%d, 3.11 is needed: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	@echo "making the environment in .venv: 4.6 GB, some minutes"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --upgrade pip==26.3
+	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt \
 	  -r requirements/control.txt -r requirements/torch.txt -r requirements/mindspore.txt
-	touch $@
+	@touch $@
 
 .venv/dev.done: .venv/local.done requirements/dev.txt
-	$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -r requirements/dev.txt
-	touch $@
+	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -r requirements/dev.txt
+	@touch $@
 
 run: .venv/local.done  ## run RECIPE from data to proven files on this machine
-	$(RUN) run $(RECIPE) $(CHANGES)
+	@$(RUN) run $(RECIPE) $(CHANGES)
 
 compile: .venv/local.done  ## write PIPELINE for Kubeflow Pipelines as PIPELINE.yaml
-	$(RUN) compile $(PIPELINE) $(CHANGES)
+	@$(RUN) compile $(PIPELINE) $(CHANGES)
 
 ui: .venv/local.done  ## open MLflow on the runs so far
-	$(RUN) ui
+	@$(RUN) ui
 
 up: .venv/local.done  ## start the embedded S3 and MLflow servers
-	$(RUN) up
+	@$(RUN) up
 
 down:  ## stop the embedded servers
 	@if [ -x $(BIN)/python ]; then $(RUN) down; fi

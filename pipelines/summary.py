@@ -11,7 +11,7 @@ def render(summary: dict[str, Any], page: Path) -> str:
     lines += _benchmarks(summary)
     lines += [_format(entry) for entry in summary["formats"]]
     if gate := summary["gate"]:
-        lines.append(f"  gate  {'promoted' if gate['promoted'] else 'not promoted'}: {'; '.join(gate['reasons'])}")
+        lines.append(f"  gate  {gate['outcome']}: {'; '.join(gate['reasons'])}")
     lines += [_stage(stage) for stage in summary["stages"]]
     lines += [f"  MLflow  {summary['mlflow']['url']}", f"  report  {page}"]
     return "\n".join(lines)

@@ -170,3 +170,27 @@ def test_bad_data_ends_the_run_with_one_line(place: Place, first: tuple[str, dic
     assert "my_words" in line
     assert "17" in line
     assert "16" in line
+
+
+@pytest.mark.slow
+def test_the_same_recipe_trains_in_mindspore(place: Place) -> None:
+    code, output = place.run("train.framework=mindspore")
+    assert code == 0, output
+    summary = json.loads(Path(output.splitlines()[-1]).read_text(encoding="utf-8"))
+    assert summary["framework"] == "mindspore"
+    assert summary["training"]["steps"] == 4  # 512 pictures in batches of 128
+    assert {entry["format"]: entry["texts_equal"] for entry in summary["formats"]} == {"mindir": 64, "onnx": 64}
+
+
+@pytest.mark.slow
+def test_quickstart_learns_to_read(place: Place) -> None:
+    process = place.pipelines("run", "quickstart")
+    output, _ = process.communicate(timeout=1800)
+    assert process.returncode == 0, output
+    summary = json.loads(Path(output.splitlines()[-1]).read_text(encoding="utf-8"))
+    assert {row["name"]: row["total"] for row in summary["benchmarks"]} == {
+        "rendered_easy": 2000,
+        "rendered_hard": 2000,
+    }
+    assert summary["benchmarks"][0]["accuracy"] > 0.5
+    assert summary["gate"]["promoted"] is True

@@ -142,12 +142,12 @@ def test_a_data_set_that_is_mostly_unusable_is_an_error(
     store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sources = {"words": photos(tmp_path / "w.zip", {"good": png(1), "bad": b"x", "lost": None})}
-    assert "data set 'words': 2 of 3 samples are unusable" in refusal(tmp_path, capsys, sources, section())
+    assert "): 2 of 3 samples are unusable" in refusal(tmp_path, capsys, sources, section())
 
 
 def test_the_sample_count_is_verified(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     sources = {"words": photos(tmp_path / "w.zip", SAMPLES) | {"samples": 5}}
-    assert "data set 'words': expected 5 samples, found 4" in refusal(tmp_path, capsys, sources, section())
+    assert "w.zip): expected 5 samples, found 4" in refusal(tmp_path, capsys, sources, section())
 
 
 def test_a_training_set_of_which_nothing_is_left_is_an_error(

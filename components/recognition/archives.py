@@ -47,10 +47,11 @@ def kind_of(path: Path) -> Literal["zip", "tar", "tar.gz", "file"]:
     return "tar" if head[257:262] == b"ustar" else "file"
 
 
-def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> None:
-    """Unpack a zip, tar or tar.gz into `folder`, which appears only when all is there; ValueError names the member.
+def unpack(archive: Path, folder: Path, limits: Limits | None = None, source: str = "") -> None:
+    """Unpack a zip, tar or tar.gz into `folder`, which appears only when all is there.
 
-    Refused are paths that lead out, links, devices, names that stand twice, and more than the limits allow.
+    ValueError names the source, by default the archive's path, and the member. Refused are paths that lead out,
+    links, devices, names that stand twice, and more than the limits allow.
     """
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -58,6 +59,8 @@ def unpack(archive: Path, folder: Path, limits: Limits | None = None) -> None:
     try:
         _unpack(archive, temporary, limits or Limits())
         temporary.replace(folder)
+    except ValueError as error:
+        raise ValueError(f"{source or archive}: {error}") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -69,24 +72,24 @@ def _unpack(archive: Path, folder: Path, limits: Limits) -> None:
         for number, member in enumerate(_members(archive), start=1):
             name = member.name
             if number > limits.entries:
-                raise ValueError(f"{archive}: more than {limits.entries} entries")
-            target = folder / safe_path(name, str(archive))
+                raise ValueError(f"more than {limits.entries} entries")
+            target = folder / safe_path(name)
             if member.content is None:
                 target.mkdir(parents=True, exist_ok=True)
             else:
-                written += _write(member.content, target, most - written, f"{archive}: {name}")
+                written += _write(member.content, target, most - written, name)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"{archive}: damaged or cut off at {name}: {error}: fetch it again") from None
+        raise ValueError(f"damaged or cut off at {name}: {error}: fetch it again") from None
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
-        raise ValueError(f"{archive}: {name}: stands there twice, or as a file and a folder") from None
+        raise ValueError(f"{name}: stands there twice, or as a file and a folder") from None
 
 
-def safe_path(name: str, where: str) -> PurePosixPath:
+def safe_path(name: str) -> PurePosixPath:
     """Return a member's name as a relative path; ValueError for one that leads out of the folder."""
     windows = PureWindowsPath(name)
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
     if windows.drive or windows.root or ".." in parts or "\0" in name or not name:
-        raise ValueError(f"{where}: {name!r}: expected a path inside the archive's folder")
+        raise ValueError(f"{name!r}: expected a path inside the archive's folder")
     return PurePosixPath(*parts)
 
 
@@ -108,14 +111,14 @@ def _members(archive: Path) -> Iterator[Member]:
     if kind == "zip":
         return _zip_members(archive)
     if kind == "file":
-        raise ValueError(f"{archive}: no archive: expected zip, tar or tar.gz")
+        raise ValueError("no archive: expected zip, tar or tar.gz")
     return _tar_members(archive, "r|gz" if kind == "tar.gz" else "r|")
 
 
 def _zip_members(archive: Path) -> Iterator[Member]:
     with zipfile.ZipFile(archive) as file:
         for info in file.infolist():
-            where = f"{archive}: {info.filename}"
+            where = info.filename
             if stat.S_IFMT(info.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
                 raise ValueError(f"{where}: is a link or a device, expected files and folders only")
             if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -139,7 +142,7 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
 
 def _tar_members(archive: Path, mode: Literal["r|", "r|gz"]) -> Iterator[Member]:
     if mode == "r|" and not _ends_in_zeros(archive):  # a tar that is cut between two members reads like a whole one
-        raise ValueError(f"{archive}: cut off: a tar ends with a block of zeros: fetch it again")
+        raise ValueError("cut off: a tar ends with a block of zeros: fetch it again")
     with tarfile.open(archive, mode, encoding="utf-8") as file:
         for info in file:
             if info.isdir():
@@ -147,7 +150,7 @@ def _tar_members(archive: Path, mode: Literal["r|", "r|gz"]) -> Iterator[Member]
             elif info.isreg():
                 yield Member(name=info.name, content=file.extractfile(info))
             else:
-                raise ValueError(f"{archive}: {info.name}: is a link or a device, expected files and folders only")
+                raise ValueError(f"{info.name}: is a link or a device, expected files and folders only")
 
 
 def _ends_in_zeros(archive: Path) -> bool:

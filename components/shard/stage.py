@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components.recognition.archives import kind_of, unpack
@@ -69,12 +69,21 @@ def _shard(store: Store, data: Data, fetched: Manifest, name: str) -> tuple[Mani
 
 
 def _make(store: Store, name: str, entry: Entry, reference: str, rules: Rules, limit: int, folder: Path) -> Made:
-    root = _unpacked(store, reference, folder)
+    try:
+        return _packed_set(store, name, entry, reference, rules, limit, folder)
+    except ValueError as error:
+        raise ValueError(f"data set '{name}' ({entry.source}): {error}") from error
+    except RuntimeError as error:
+        raise RuntimeError(f"data set '{name}' ({entry.source}): {error}") from error
+
+
+def _packed_set(store: Store, name: str, entry: Entry, reference: str, rules: Rules, limit: int, folder: Path) -> Made:
+    root = _unpacked(store, reference, entry, folder)
     samples = len(open_reader(entry, root))
     if samples != entry.samples:
-        raise ValueError(f"data set '{name}': expected {entry.samples} samples, found {samples}: is the source whole?")
+        raise ValueError(f"expected {entry.samples} samples, found {samples}: is the source whole?")
     count = min(samples, limit) if limit else samples
-    _check_room(name, folder, count, rules)
+    _check_room(folder, count, rules)
     starts = range(0, count, SHARD_SAMPLES)
     tasks = [
         Task(
@@ -91,10 +100,10 @@ def _make(store: Store, name: str, entry: Entry, reference: str, rules: Rules, l
     for task, packed in zip(tasks, _packed(tasks), strict=True):
         results.append(packed)
         progress.update(task.stop, f"{len(packed.quarantine)} put aside" if packed.quarantine else "")
-    return _summary(name, rules, folder, count, list(zip(tasks, results, strict=True)))
+    return _summary(rules, folder, count, list(zip(tasks, results, strict=True)))
 
 
-def _unpacked(store: Store, reference: str, folder: Path) -> Path:
+def _unpacked(store: Store, reference: str, entry: Entry, folder: Path) -> Path:
     """Return the folder with a data set's files; it is empty for one that is rendered."""
     manifest = find_manifest(store, reference)
     if manifest is None:
@@ -107,15 +116,15 @@ def _unpacked(store: Store, reference: str, folder: Path) -> Path:
         root.mkdir()
         (root / manifest.facts["file"]).symlink_to(archive)
     else:
-        unpack(archive, root)
+        unpack(archive, root, source=PurePosixPath(entry.source).name)
     return root
 
 
-def _check_room(name: str, folder: Path, count: int, rules: Rules) -> None:
+def _check_room(folder: Path, count: int, rules: Rules) -> None:
     height, width, channels = rules.shape
     needed, free = count * height * width * channels, shutil.disk_usage(folder).free
     if needed > free:
-        raise RuntimeError(f"data set '{name}': shards of {needed:,} bytes do not fit on {folder}, {free:,} are free")
+        raise RuntimeError(f"shards of {needed:,} bytes do not fit on {folder}, {free:,} are free")
 
 
 def _packed(tasks: list[Task]) -> Iterator[Packed]:
@@ -147,19 +156,15 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _summary(name: str, rules: Rules, folder: Path, read: int, results: list[tuple[Task, Packed]]) -> Made:
+def _summary(rules: Rules, folder: Path, read: int, results: list[tuple[Task, Packed]]) -> Made:
     quarantine = [item for _, packed in results for item in packed.quarantine]
     if len(quarantine) > TOLERATED * read:
         first = quarantine[0]
-        raise ValueError(
-            f"data set '{name}': {len(quarantine)} of {read} samples are unusable: {first}: is it the right data?"
-        )
+        raise ValueError(f"{len(quarantine)} of {read} samples are unusable: {first}: is it the right data?")
     kept = [(task.path, packed) for task, packed in results if packed.samples]
     dropped = sum((packed.dropped for _, packed in results), Counter[str]())
     if not kept:
-        raise ValueError(
-            f"data set '{name}': none of {read} samples is left: dropped {dict(dropped)}: check data.charset"
-        )
+        raise ValueError(f"none of {read} samples is left: dropped {dict(dropped)}: check data.charset")
     shards = [{"object": path.name, "samples": packed.samples, "blocks": packed.blocks} for path, packed in kept]
     files = {path.name: path for path, _ in kept} | {"contact_sheet.png": _contact_sheet([p for p, _ in kept], folder)}
     if quarantine:

@@ -61,8 +61,8 @@ def test_paths_that_lead_out_are_refused(make: Maker, name: str, tmp_path: Path)
 
 
 def test_dots_and_backslashes_inside_are_plain_paths() -> None:
-    assert safe_path("./a//b", "x").as_posix() == "a/b"
-    assert safe_path("a\\b", "x").as_posix() == "a/b"
+    assert safe_path("./a//b").as_posix() == "a/b"
+    assert safe_path("a\\b").as_posix() == "a/b"
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
