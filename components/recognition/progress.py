@@ -6,8 +6,9 @@ import time
 class Progress:
     """Counts done work and prints `what  done/total unit  percent  rate  time left  note` every `every_s` seconds."""
 
-    def __init__(self, what: str, total: int, unit: str, every_s: float = 5.0) -> None:
+    def __init__(self, what: str, total: int, unit: str, every_s: float = 5.0, already: int = 0) -> None:
         self.what, self.total, self.unit, self.every_s = what, total, unit, every_s
+        self.already = already  # done before the clock started
         self.started = self.printed = time.monotonic()
         self.done = 0
 
@@ -21,7 +22,7 @@ class Progress:
 
     def line(self, elapsed_s: float, note: str = "") -> str:
         """Return the progress line after so many seconds."""
-        rate = self.done / elapsed_s if elapsed_s > 0 else 0.0
+        rate = (self.done - self.already) / elapsed_s if elapsed_s > 0 else 0.0
         left = f"{duration((self.total - self.done) / rate)} left" if rate > 0 else "time left unknown"
         share = 100.0 * self.done / self.total if self.total else 100.0
         count = f"{self.done:,}/{self.total:,} {self.unit}"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
+from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
@@ -166,8 +167,10 @@ class Store:
                 raise RuntimeError(f"{where}: it is not there: {advice}") from None
             advice = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the rights of that key"
             raise RuntimeError(f"{where}: refused with {code}: {advice}") from error
-        except (BotoCoreError, OSError) as error:
-            raise RuntimeError(f"{where}: {error}: check AWS_ENDPOINT_URL and that the server runs") from error
+        except (Boto3Error, BotoCoreError, OSError) as error:
+            raise RuntimeError(
+                f"{where}: {error}: check AWS_ENDPOINT_URL, and that the server runs and has room"
+            ) from error
 
 
 def object_key(entry: Object) -> str:

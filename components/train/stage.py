@@ -218,7 +218,7 @@ class Watch:
             self.latest |= line["metrics"]
             if self.progress is None:
                 total = line["steps"] * self.job.train.global_batch
-                self.progress = Progress("train", total, "images")
+                self.progress = Progress("train", total, "images", already=line["images"])
             self.progress.update(line["images"], self.note())
 
     def note(self) -> str:

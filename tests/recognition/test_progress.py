@@ -15,6 +15,13 @@ def test_the_line_says_how_far_how_fast_and_how_long_still() -> None:
     assert progress.line(100.0, "loss 1.5") == "train  50,000/200,000 images  25.0 %  500 images/s  5:00 left  loss 1.5"
 
 
+def test_what_was_done_before_the_clock_started_counts_as_done_but_not_as_fast() -> None:
+    progress = Progress("train", 1000, "images", every_s=3600, already=400)
+    progress.update(600)
+    # 200 in 10 s are 20/s, the other 400 take 20 s.
+    assert progress.line(10.0) == "train  600/1,000 images  60.0 %  20 images/s  0:20 left"
+
+
 def test_the_first_line_knows_no_rate() -> None:
     assert "time left unknown" in Progress("fetch", 10, "files").line(0.0)
 

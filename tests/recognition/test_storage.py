@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from boto3.exceptions import S3UploadFailedError
 
 from components.recognition.storage import CHUNK, Object, Store, object_key
 
@@ -96,6 +97,18 @@ def test_no_space_left_is_told_and_leaves_nothing(
     with pytest.raises(RuntimeError, match="No space left on device"):
         other.fetch(entry)
     assert [path for path in other.cache.rglob("*") if path.is_file()] == []
+
+
+def test_an_upload_that_the_server_gives_up_is_told(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What boto3 raised for an S3 server whose disk was full: neither a ClientError nor a BotoCoreError.
+    def give_up(*arguments: object) -> None:
+        raise S3UploadFailedError("Failed to upload a: NoSuchUpload")
+
+    monkeypatch.setattr(store.client, "upload_file", give_up)
+    with pytest.raises(RuntimeError, match="cannot write s3://.*NoSuchUpload: .*that the server runs and has room"):
+        store.put_file(write(tmp_path / "a", b"content"), "a")
 
 
 def test_without_a_bucket_nothing_opens(monkeypatch: pytest.MonkeyPatch) -> None:
