@@ -139,6 +139,14 @@ def test_a_champion_measured_on_other_samples_cannot_be_compared(trial: Trial) -
     assert "the champion cannot be compared" in facts["reasons"][0]
 
 
+def test_another_benchmark_adds_to_what_the_champion_was_measured_on(trial: Trial) -> None:
+    trial.decide(trial.candidate("one", {"a": "1111"}))
+    assert trial.decide(trial.candidate("one", {"b": "1111"}))["outcome"] == "kept"
+    facts = trial.decide(trial.candidate("two", {"a": "1111", "b": "1111"}))
+    assert [row["name"] for row in facts["benchmarks"]] == ["a", "b"]
+    assert facts["outcome"] == "promoted"
+
+
 def test_a_file_that_differs_is_not_promoted(trial: Trial) -> None:
     facts = trial.decide(trial.candidate("one", {"a": "1111"}, ok=False))
     assert facts["outcome"] == "refused"

@@ -132,12 +132,16 @@ def _outcomes(store: Store, evaluation: Manifest) -> list[bool]:
 
 def _register(store: Store, name: str, recipe: str, trained: Manifest, measured: list[Manifest], run_tag: str) -> str:
     weights = trained.object("model.safetensors")
+    known = tracking.registered(name, trained.reference)
+    before = json.loads(known.tags.get("wordmill.evaluations", "[]")) if known else []
+    # What this model was measured on before stays with it: the next candidate may be compared on that.
+    evaluations = list(dict.fromkeys([*before, *(manifest.reference for manifest in measured)]))
     return tracking.register(
         name,
         model=trained.reference,
         source=f"s3://{store.bucket}/{object_key(weights)}",
         run_id=tracking.run(store, run_tag, recipe).run_id,
-        tags={"wordmill.evaluations": json.dumps([manifest.reference for manifest in measured])},
+        tags={"wordmill.evaluations": json.dumps(evaluations)},
         description=f"{recipe} trained in run {run_tag}: {trained.reference}",
     )
 

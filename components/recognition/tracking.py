@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from components.recognition.artifacts import git_commit
@@ -109,7 +110,14 @@ def champion(name: str) -> Version | None:
         if "champion" not in aliases:
             return None
         found = client.get_model_version(name, aliases["champion"])
-    return Version(version=str(found.version), source=found.source, tags=dict(found.tags))
+    return _version(found)
+
+
+def registered(name: str, model: str) -> Version | None:
+    """Return the version that holds the model of this manifest reference `train/<key>`, or None."""
+    with _asking(f"look for {model} among the versions of {name}"):
+        found = connect().search_model_versions(f"name = '{name}' AND tags.`wordmill.model` = '{model}'")
+    return _version(found[0]) if found else None
 
 
 def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str, str], description: str) -> str:
@@ -117,18 +125,15 @@ def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str,
 
     A model that is registered already keeps its version and gets the new tags.
     """
-    client, tags = connect(), {**tags, "wordmill.model": model}
+    client, tags, known = connect(), {**tags, "wordmill.model": model}, registered(name, model)
     with _asking(f"register {name}"):
-        _registered_model(client, name)
-        same = client.search_model_versions(f"name = '{name}' AND tags.`wordmill.model` = '{model}'")
-        if same:
-            version = str(same[0].version)
+        if known:
+            version = known.version
             for tag, value in tags.items():
                 client.set_model_version_tag(name, version, tag, value)
         else:
-            made = client.create_model_version(
-                name, source, run_id=run_id, tags=tags, description=description, await_creation_for=0
-            )
+            _registered_model(client, name)
+            made = client.create_model_version(name, source, run_id=run_id, tags=tags, description=description)
             version = str(made.version)
         client.set_registered_model_alias(name, "candidate", version)
     return version
@@ -139,6 +144,10 @@ def promote(name: str, version: str) -> None:
     client = connect()
     with _asking(f"promote version {version} of {name}"):
         client.set_registered_model_alias(name, "champion", version)
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(version=str(found.version), source=found.source, tags=dict(found.tags))
 
 
 def connect() -> MlflowClient:
