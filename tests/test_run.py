@@ -145,10 +145,10 @@ def test_a_killed_stage_leaves_a_failed_run(place: Place, first: tuple[str, dict
 def test_a_killed_run_is_marked_failed_by_the_next(place: Place, first: tuple[str, dict[str, Any]]) -> None:
     process = place.start("train.seed=44")
     deadline = time.monotonic() + 60
-    while not list((place.state / "runs").glob("*/open")) and time.monotonic() < deadline:
+    bucket, marker = place.state / "s3" / "wordmill" / "runs", Path()
+    while not (bucket / marker.parent.name / "mlflow.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-    time.sleep(3)  # it has its MLflow run by now
-    (marker,) = (place.state / "runs").glob("*/open")
+        marker = next((place.state / "runs").glob("*/open"), Path())
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         member.kill()
