@@ -137,15 +137,10 @@ def _fail(stage: str, name: str, run_tag: str, output: str, error: Exception, st
 def main(run: Callable[..., str]) -> None:
     """Run a stage's `run` from the command line: one option per parameter, the docstring as help."""
     parser = argparse.ArgumentParser(
-        description=inspect.getdoc(run), formatter_class=argparse.RawDescriptionHelpFormatter
+        prog=f"python -m {run.__module__.removesuffix('.stage')}",
+        description=inspect.getdoc(run),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     for parameter in inspect.signature(run).parameters.values():
-        required = parameter.default is inspect.Parameter.empty
-        default = None if required else parameter.default
-        parser.add_argument(
-            f"--{parameter.name.replace('_', '-')}",
-            required=required,
-            default=default,
-            type=parameter.annotation,
-        )
+        parser.add_argument(f"--{parameter.name.replace('_', '-')}", required=True, type=parameter.annotation)
     print(run(**vars(parser.parse_args())), file=sys.stdout)

@@ -79,15 +79,15 @@ def test_a_failure_without_storage_is_still_told(
     assert "WORDMILL_BUCKET is not set" in capsys.readouterr().out
 
 
-def stage(*, name: str, count: int, device: str = "cpu") -> str:
+def stage(*, name: str, count: int) -> str:
     """Do something."""
-    return f"{name} {count + 1} {device}"
+    return f"{name} {count + 1}"
 
 
 def test_a_stage_is_a_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["stage", "--name", "a", "--count", "2"])
     main(stage)
-    assert capsys.readouterr().out == "a 3 cpu\n"
+    assert capsys.readouterr().out == "a 3\n"
     monkeypatch.setattr("sys.argv", ["stage", "--help"])
     with pytest.raises(SystemExit):
         main(stage)
