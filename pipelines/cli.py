@@ -121,7 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     recipe.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")
     recipe.add_argument("--benchmarks", default="", help="comma-separated benchmarks instead of the recipe's")
     recipe.add_argument("--catalogue", default="", help="comma-separated catalogue files beside the built-in one")
-    recipe.add_argument("--smoke", action="store_true", help="the same graph on little data, in about two minutes")
+    recipe.add_argument("--smoke", action="store_true", help="the same graph on little data, in about a minute")
     recipe.add_argument("--device", default="cpu", choices=("cpu", "cuda", "npu"), help="what to train on")
     recipe.add_argument("--processes", type=int, default=2, help="training processes, one to a device")
     compiles = verbs.add_parser("compile", parents=[recipe], help="write the pipeline for Kubeflow")
