@@ -1,5 +1,6 @@
 """The MLflow run of a pipeline run, and the registry of models with its aliases `candidate` and `champion`."""
 
+import logging
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -154,6 +155,7 @@ def connect() -> MlflowClient:
     """Return a client of the server that MLFLOW_TRACKING_URI names."""
     for variable, value in SETTINGS.items():
         os.environ.setdefault(variable, value)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every model version that it makes
     return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
 
 
