@@ -19,6 +19,7 @@ from kfp.dsl.graph_component import GraphComponent
 
 from components.recognition import tracking
 from components.recognition.artifacts import write_atomically
+from components.recognition.frameworks import prepended
 from components.recognition.storage import Store
 from pipelines import services
 from pipelines.summary import render
@@ -54,8 +55,7 @@ def run(pipeline: GraphComponent, recipe: str) -> int:
 
 def _execute(pipeline: GraphComponent, run_tag: str, folder: Path) -> str:
     """Run the pipeline's tasks as subprocesses and return what the engine said went wrong, "" for nothing."""
-    python_path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    os.environ["PYTHONPATH"] = os.pathsep.join(part for part in python_path if part)
+    os.environ["PYTHONPATH"] = prepended("PYTHONPATH", ROOT)
     local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "tasks"), raise_on_error=True)
     with (
         warnings.catch_warnings(),

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from components.recognition.artifacts import write_atomically
-from components.recognition.storage import Store
+from components.recognition.storage import Store, endpoint_url
 
 BUCKET = "wordmill"
 HOST = "127.0.0.1"
@@ -46,8 +46,7 @@ def settings() -> dict[str, str]:
     """Return the environment that leads to S3 and MLflow: a site's own where given, else the embedded ones, started."""
     environment = {"WORDMILL_CACHE": os.environ.get("WORDMILL_CACHE") or str(STATE / "cache")}
     if "WORDMILL_BUCKET" not in os.environ:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-        if endpoint:
+        if endpoint := endpoint_url():
             raise ValueError(
                 f"AWS_ENDPOINT_URL is {endpoint}, but WORDMILL_BUCKET, the bucket to use there, is not set"
             )
@@ -95,7 +94,7 @@ def _embedded_mlflow() -> str:
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", "PORT", "--workers", "1",
                "--backend-store-uri", database, "--artifacts-destination", f"s3://{bucket}/mlflow"]  # fmt: skip
     variables = {
-        "MLFLOW_S3_ENDPOINT_URL": os.environ.get("AWS_ENDPOINT_URL", ""),
+        "MLFLOW_S3_ENDPOINT_URL": endpoint_url(),
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves eight processes that nothing here uses
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }

@@ -41,10 +41,15 @@ def environment(framework: str, device: str, processes: int = 1) -> dict[str, st
         variables["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // processes))
     if framework == "mindspore":
         # Its protobuf modules are too old for protobuf's C implementation; msrun starts the first `python` of PATH.
-        search = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-        variables |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "GLOG_v": "3", "PATH": search}
+        variables |= {"ONEDNN_MAX_CPU_ISA": "AVX2", "GLOG_v": "3"}
+        variables["PATH"] = prepended("PATH", Path(sys.executable).parent)
         variables["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
     return variables
+
+
+def prepended(variable: str, folder: Path) -> str:
+    """Return the value of a search path's variable, such as PATH, with a folder in front."""
+    return os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
 
 
 def launch(framework: str, device: str, processes: int, job: Path) -> list[str]:

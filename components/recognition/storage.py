@@ -48,7 +48,7 @@ class Store:
     def __init__(self, bucket: str, cache: Path) -> None:
         self.bucket = bucket
         self.cache = cache
-        self.endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or "AWS"
+        self.endpoint = endpoint_url() or "AWS"
         config = Config(
             retries={"max_attempts": 5, "mode": "standard"},
             connect_timeout=5,
@@ -171,6 +171,11 @@ class Store:
             raise RuntimeError(
                 f"{where}: {error}: check AWS_ENDPOINT_URL, and that the server runs and has room"
             ) from error
+
+
+def endpoint_url() -> str:
+    """Return the S3 server's address as boto3 reads it from the environment, "" for AWS itself."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
 
 
 def object_key(entry: Object) -> str:

@@ -89,7 +89,7 @@ def run_probe(export_format: str, file: Path, reference: Path, folder: Path) -> 
     told = {"format": export_format, "file": str(named(file, folder / f"model.{export_format}")),
             "reference": str(reference)}  # fmt: skip
     write_atomically(job, json.dumps(told))
-    search = os.pathsep.join(filter(None, [str(SOURCE.parent), os.environ.get("PYTHONPATH")]))
+    search = frameworks.prepended("PYTHONPATH", SOURCE.parent)
     variables = frameworks.environment(FRAMEWORKS[export_format], "cpu") | {"PYTHONPATH": search}
     command = [sys.executable, "-m", "components.smoke.probe", str(job), str(answer), str(logits)]
     try:

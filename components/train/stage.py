@@ -101,7 +101,7 @@ def run_workers(job: Job, watch: "Watch", kept_log: Path) -> None:
     write_job(job.folder / "job.json", job)
     command = frameworks.launch(job.train.framework, job.device, job.processes, job.folder / "job.json")
     variables = frameworks.environment(job.train.framework, job.device, job.processes)
-    search = os.pathsep.join(filter(None, [str(SOURCE.parent), os.environ.get("PYTHONPATH")]))
+    search = frameworks.prepended("PYTHONPATH", SOURCE.parent)
     with (job.folder / "launcher.log").open("wb") as log, sigterm_as_error():
         process = subprocess.Popen(
             command, env={**os.environ, **variables, "PYTHONPATH": search}, stdin=subprocess.DEVNULL,
