@@ -14,7 +14,7 @@ Section = TypeVar("Section")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """What is trained on: data sets of the catalogue, the characters and the picture size."""
+    """What is trained on: data sets of the catalogue, the characters, and how a picture becomes an input."""
 
     train: tuple[str, ...]
     val: tuple[str, ...]
@@ -26,6 +26,11 @@ class Data:
         "delete"  # what a character outside the charset costs: itself or its sample
     )
     limit: int = 0  # use only the first so many samples of each training set; 0: all
+    space: bool = False  # the space is a character too, behind those of the charset
+    fit: Literal["stretch", "pad_black", "pad_grey"] = "stretch"  # or keep the ratio of the sides, padded on the right
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    turn_tall: bool = False  # pictures over twice as high as wide are first turned a quarter to the left
+    middle: float = 127.5  # the level that a recogniser reads as 0: its input is (x - middle) / middle
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -33,35 +38,61 @@ class Model:
     """The recogniser: what turns (N, C, H, W) into logits (N, T, classes)."""
 
     name: Literal["crnn", "rare", "seq2seq"]
-    backbone: Literal["compact", "vgg7", "resnet34_vd", "mobilenet_v3"]
-    neck: Literal["bilstm"]
+    backbone: Literal["compact", "vgg7", "vgg7_padded", "resnet34_vd", "mobilenet_v3", "views_cnn"]
+    neck: Literal["bilstm", "bilstm_linked"]
     hidden: int
     layers: int
+    rectification: Literal["none", "tps"] = "none"
+    max_length: int = 0  # characters that rare's decoder can write; others derive it from the picture's width
+    decoder_hidden: int = 0  # of the attention decoders of rare and seq2seq
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-    """How it is trained; the batch is the global one, over all devices."""
+    """How it is trained; the batch is the global one, over all devices, of one step of the optimiser."""
 
     framework: Literal["pytorch", "mindspore"]
     epochs: int
     global_batch: int
-    optimizer: Literal["adamw"]
+    # Means of each sample's loss: over the batch; the same after a division by the label's length; over the batch's
+    # characters; over the batch of sums over all steps, padding included.
+    loss: Literal["ctc", "ctc_by_length", "cross_entropy", "cross_entropy_unmasked"]
+    optimizer: Literal["adamw", "adam", "adadelta", "lion"]
     lr: float
     warmup_epochs: float
     weight_decay: float
     amp: Literal["O0", "O2", "O3"]
     seed: int
+    schedule: Literal["warmup_cosine", "constant"] = "warmup_cosine"
+    min_lr: float = 0.0  # where the cosine ends
+    beta1: float = 0.9
+    beta2: float = 0.999
+    decay_all: bool = True  # weight decay on biases and normalisation too, as the published recipes have it
     clip_norm: float = 0.0  # 0: gradients are not clipped
+    accumulation: int = 1  # parts of a batch that go through the network one after the other
+    ema_decay: float = 0.0  # of the moving average that is validated and kept; 0: the weights themselves
+    start_from: str = ""  # a .safetensors file, or a recipe whose champion's weights training starts from
+    teacher_forcing: float = 1.0  # share of the samples whose decoder is told the truth before each step
+    augment: Literal["none", "views"] = "none"
     validations_per_epoch: int = 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """How a recogniser is measured: by whose rules its readings are compared with the labels, and how it reads."""
+
+    protocol: Literal["mindocr", "dtrb", "parseq", "paddleocr", "fudan", "fsns"]
+    beams: int = 1  # hypotheses of a beam search; 1: the likeliest class at each step
+    amp: Literal["O0", "O2", "O3"] = "O0"  # as in train; O0, float32, is what exported files are compared with
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a candidate must reach: a floor for the first model, a tolerance against the champion."""
+    """What a candidate must reach: a floor for the first model, a tolerance against the champion, floors for all."""
 
     floor: float  # plain mean of the benchmarks' word accuracy, 0..1
     tolerance: float  # how far below the champion's mean it may lie, 0..1
+    floors: dict[str, float] = dataclasses.field(default_factory=dict)  # benchmark -> least word accuracy, 0..1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -81,11 +112,19 @@ class Recipe:
     model: Model
     train: Train
     benchmarks: tuple[str, ...]
+    evaluation: Evaluation
     gate: Gate
     export: Export
 
 
-SECTIONS: dict[str, type] = {"data": Data, "model": Model, "train": Train, "gate": Gate, "export": Export}
+SECTIONS: dict[str, type] = {
+    "data": Data,
+    "model": Model,
+    "train": Train,
+    "evaluation": Evaluation,
+    "gate": Gate,
+    "export": Export,
+}
 
 
 def nearest(word: str, known: list[str]) -> str:
@@ -98,6 +137,7 @@ def nearest(word: str, known: list[str]) -> str:
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe file and apply overrides such as `train.epochs=1`; ValueError names file and key."""
     document = read_yaml(path)
+    own = document.get("benchmarks")
     for override in overrides:
         _override(document, override)
     where = path.name
@@ -114,10 +154,40 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         name: parse_section(kind, document[name], f"{where}: {name}") for name, kind in SECTIONS.items()
     }
     recipe = Recipe(name=path.stem, benchmarks=benchmarks, **sections)
+    _check_together(recipe, where)
+    # A run of fewer benchmarks than the recipe's own keeps the floors of them all: it cannot be promoted past them.
+    _check_gate(recipe.gate, {*benchmarks, *(own if isinstance(own, list) else ())}, f"{where}: gate")
     learnt = {*recipe.data.train, *recipe.data.val}
     if leaked := [name for name in benchmarks if name in learnt]:
         raise ValueError(f"{where}: benchmarks: '{leaked[0]}' is trained or validated on too: it would measure memory")
     return recipe
+
+
+def _check_together(recipe: Recipe, where: str) -> None:
+    """Refuse a recipe whose keys are right each by itself and do not go together."""
+    model, train = recipe.model, recipe.train
+    kinds = ("ctc", "ctc_by_length") if model.name == "crnn" else ("cross_entropy", "cross_entropy_unmasked")
+    if train.loss not in kinds:
+        raise ValueError(f"{where}: train.loss: found {train.loss}, model {model.name} needs one of {', '.join(kinds)}")
+    if (model.max_length > 0) != (model.name == "rare"):
+        needed = "at least 1 for model rare" if model.name == "rare" else f"none: model {model.name} derives it"
+        raise ValueError(f"{where}: model.max_length: found {model.max_length}, expected {needed}")
+    if (model.decoder_hidden > 0) != (model.name != "crnn"):
+        needed = "none: model crnn has no decoder" if model.name == "crnn" else f"at least 1 for model {model.name}"
+        raise ValueError(f"{where}: model.decoder_hidden: found {model.decoder_hidden}, expected {needed}")
+    if recipe.evaluation.beams < 1:
+        raise ValueError(f"{where}: evaluation.beams: found {recipe.evaluation.beams}, expected at least 1")
+
+
+def _check_gate(gate: Gate, benchmarks: set[str], where: str) -> None:
+    """Refuse floors of no benchmark and bounds that are no share, such as per cent."""
+    for name in gate.floors:
+        if name not in benchmarks:
+            raise ValueError(f"{where}.floors: '{name}' is no benchmark here: {nearest(name, sorted(benchmarks))}")
+    floors = {f"floors.{name}": floor for name, floor in gate.floors.items()}
+    for key, bound in {"floor": gate.floor, "tolerance": gate.tolerance, **floors}.items():
+        if not 0 <= bound <= 1:
+            raise ValueError(f"{where}.{key}: found {bound}, expected a share of 0 to 1")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -155,7 +225,8 @@ def parse_section(kind: type[Section], values: Any, where: str) -> Section:
         if key not in hints:
             raise ValueError(f"{where}: unknown key '{key}': {nearest(str(key), list(hints))}")
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
-        if field.name not in values and field.default is dataclasses.MISSING:
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in values:
             raise ValueError(f"{where}: key '{field.name}' is missing")
     return kind(**{key: _value(value, hints[key], f"{where}.{key}") for key, value in values.items()})
 
@@ -168,6 +239,11 @@ def _value(value: Any, kind: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{where}: expected a list, found {type(value).__name__} {value!r}")
         return tuple(_value(item, get_args(kind)[0], f"{where}[{i}]") for i, item in enumerate(value))
+    if get_origin(kind) is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected a mapping, found {type(value).__name__} {value!r}")
+        key, item = get_args(kind)
+        return {_value(k, key, f"{where}: key"): _value(v, item, f"{where}.{k}") for k, v in value.items()}
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

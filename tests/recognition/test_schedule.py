@@ -1,16 +1,17 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from components.recognition.recipe import Train
-from components.recognition.schedule import batch_of_process, make_plan, warmup_cosine
+from components.recognition.schedule import batch_of_process, constant, make_plan, warmup_cosine
 
 
 def train(**changes: object) -> Train:
     values: dict[str, object] = {
-        "framework": "pytorch", "epochs": 1, "global_batch": 8, "optimizer": "adamw", "lr": 0.1, "warmup_epochs": 0.0,
-        "weight_decay": 0.0, "amp": "O0", "seed": 1,
+        "framework": "pytorch", "epochs": 1, "global_batch": 8, "loss": "ctc", "optimizer": "adamw", "lr": 0.1,
+        "warmup_epochs": 0.0, "weight_decay": 0.0, "amp": "O0", "seed": 1,
     }  # fmt: skip
     return Train(**(values | changes))  # type: ignore[arg-type]
 
@@ -29,10 +30,32 @@ def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
     assert warmup_cosine(1.0, 4, 0) == pytest.approx([1.0, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)])
 
 
+def test_the_cosine_ends_above_its_lowest_rate() -> None:
+    # Half the way down after 2 of 4 steps, at 0.2 + 0.8 (1 + cos 45 degrees) / 2 after 1
+    rates = warmup_cosine(1.0, 6, 2, 0.2)
+    assert rates == pytest.approx(
+        [0.0, 0.5, 1.0, 0.2 + 0.4 * (1 + math.sqrt(0.5)), 0.6, 0.2 + 0.4 * (1 - math.sqrt(0.5))]
+    )
+
+
+def test_a_constant_rate_may_warm_up_too() -> None:
+    assert constant(0.5, 3, 0).tolist() == [0.5, 0.5, 0.5]
+    assert constant(0.5, 5, 2).tolist() == [0.0, 0.25, 0.5, 0.5, 0.5]
+    assert constant(0.5, 5, 2).dtype == np.float32
+
+
+def test_plan_follows_the_recipes_schedule() -> None:
+    plan = make_plan(train(schedule="constant", warmup_epochs=0.2), samples=80, processes=1)
+    assert plan.rates == pytest.approx([0.0, 0.05] + [0.1] * 8)
+    falling = make_plan(train(min_lr=0.05), samples=80, processes=1).rates
+    assert falling[[0, 5]] == pytest.approx([0.1, 0.075])
+
+
+@pytest.mark.parametrize("schedule", [warmup_cosine, constant])
 @pytest.mark.parametrize("warmup_steps", [-1, 10, 11])
-def test_a_warm_up_that_leaves_no_step_is_refused(warmup_steps: int) -> None:
+def test_a_warm_up_that_leaves_no_step_is_refused(schedule: Callable[..., object], warmup_steps: int) -> None:
     with pytest.raises(ValueError, match=r"train.warmup_epochs .* expected 0 to 9"):
-        warmup_cosine(1.0, 10, warmup_steps)
+        schedule(1.0, 10, warmup_steps)
 
 
 def test_plan_drops_the_remainder_and_spreads_validation() -> None:
@@ -53,10 +76,20 @@ def test_plan_refuses_fewer_samples_than_a_batch() -> None:
 
 
 def test_global_batch_is_shared_equally_or_refused_with_the_nearest() -> None:
-    assert batch_of_process(128, 2) == 64
-    with pytest.raises(ValueError, match=r"train.global_batch is 100, which 3 processes .* is 99"):
-        batch_of_process(100, 3)
+    assert batch_of_process(train(global_batch=128), 2) == 64
+    with pytest.raises(
+        ValueError, match=r"train.global_batch is 100, which 3 processes cannot share equally: .* is 99"
+    ):
+        batch_of_process(train(global_batch=100), 3)
     with pytest.raises(ValueError, match=r"which 8 processes .* is 8"):
-        batch_of_process(2, 8)
+        batch_of_process(train(global_batch=2), 8)
     with pytest.raises(ValueError, match="processes is 0"):
-        batch_of_process(8, 0)
+        batch_of_process(train(), 0)
+
+
+def test_each_processs_share_divides_into_parts() -> None:
+    assert batch_of_process(train(global_batch=24, accumulation=3), 2) == 12
+    with pytest.raises(ValueError, match=r"global_batch is 26, which 2 processes .* in 3 parts each: .* is 24"):
+        batch_of_process(train(global_batch=26, accumulation=3), 2)
+    with pytest.raises(ValueError, match=r"train.accumulation is 0, expected at least 1"):
+        batch_of_process(train(accumulation=0), 1)

@@ -1,0 +1,93 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from components.recognition.charset import Charset, load_charset
+from components.recognition.decoding import AttentionCodec, CtcCodec
+from components.recognition.shards import ShardSet
+from components.recognition.targets import coins, fits, fitting, pack
+from tests.recognition.tiny import TRAIN, write_shard
+
+LETTERS = Charset(name="abc", symbols="abc")
+CTC, ATTENTION = CtcCodec(charset=LETTERS), AttentionCodec(charset=LETTERS)
+LOWER = CtcCodec(charset=load_charset("lower36"))
+
+
+def test_ctc_targets_are_the_characters_padded_to_the_steps() -> None:
+    targets = pack(["ab", "C", ""], CTC, 3, "ctc")
+    assert targets.classes.dtype == targets.lengths.dtype == np.int32
+    assert targets.weights.dtype == targets.forced.dtype == np.float32
+    assert targets.classes.tolist() == [[1, 2, 0], [3, 0, 0], [1, 0, 0]]
+    assert targets.lengths.tolist() == [2, 1, 1]
+    assert targets.forced.tolist() == [1, 1, 1]
+
+
+def test_attention_targets_end_with_stop_and_pad_with_go() -> None:
+    targets = pack(["ab", "abc", "abca", "?"], ATTENTION, 4, "cross_entropy")
+    # GO 0, STOP 1, a 2, b 3, c 4; four letters and STOP are five steps, which these recognisers have not
+    assert targets.classes.tolist() == [[2, 3, 1, 0], [2, 3, 4, 1], [1, 0, 0, 0], [1, 0, 0, 0]]
+    assert targets.lengths.tolist() == [3, 4, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("loss", "codec", "weights"),
+    [
+        ("ctc", CTC, [1 / 3, 1 / 3, 0.0]),  # over the samples
+        ("ctc_by_length", CTC, [1 / 6, 1 / 3, 0.0]),  # the same after a division by the label's length
+        ("cross_entropy", ATTENTION, [1 / 5, 1 / 5, 0.0]),  # over 3 + 2 characters, STOP among them
+        ("cross_entropy_unmasked", ATTENTION, [1 / 3, 1 / 3, 0.0]),
+    ],
+)
+def test_weights_make_the_mean_that_the_recipe_names(
+    loss: str, codec: CtcCodec | AttentionCodec, weights: list[float]
+) -> None:
+    assert pack(["ab", "C", ""], codec, 3, loss).weights == pytest.approx(weights)
+
+
+def test_without_a_mask_every_step_counts() -> None:
+    assert pack(["ab", "C"], ATTENTION, 5, "cross_entropy_unmasked").lengths.tolist() == [5, 5]
+
+
+def test_a_batch_in_which_nothing_fits_has_no_weight() -> None:
+    assert pack(["", "!"], ATTENTION, 5, "cross_entropy").weights.tolist() == [0.0, 0.0]
+
+
+def test_coins_travel_with_the_targets() -> None:
+    forced = np.array([0.0, 1.0], dtype=np.float32)
+    assert pack(["a", "b"], ATTENTION, 3, "cross_entropy", forced).forced.tolist() == [0.0, 1.0]
+
+
+def test_a_label_fits_when_its_characters_and_the_blanks_between_equal_ones_fit() -> None:
+    assert fits("abc", CTC, 3)
+    assert fits("aab", CTC, 4)
+    assert not fits("aab", CTC, 3)  # a blank must part the two a
+    assert not fits("xyz", CTC, 3)  # no character of the charset
+    assert pack(["aab"], CTC, 3, "ctc").weights.tolist() == [0.0]
+
+
+def test_an_attention_decoder_needs_a_step_for_stop() -> None:
+    assert fits("aab", ATTENTION, 4)
+    assert not fits("aab", ATTENTION, 3)
+    assert not fits("?", ATTENTION, 3)
+
+
+def test_training_leaves_out_labels_that_do_not_fit(tmp_path: Path) -> None:
+    shards = ShardSet.open([write_shard(tmp_path / "s", 30, ("cat", "!", "aaaa"))])
+    assert fitting(shards, LOWER, 5).samples == 10
+    assert fitting(shards, LOWER, 7).samples == 20
+    with pytest.raises(ValueError, match="none of the 30 training labels fits"):
+        fitting(shards, LOWER, 2)
+
+
+def test_coins_fall_at_the_recipes_rate_and_differ_by_step_and_process() -> None:
+    half = dataclasses.replace(TRAIN, teacher_forcing=0.5)
+    tossed = coins(half, 10_000, 3, 0)
+    assert set(tossed.tolist()) == {0.0, 1.0}
+    assert abs(tossed.mean() - 0.5) < 0.02  # 4 standard deviations
+    assert np.array_equal(tossed, coins(half, 10_000, 3, 0))
+    for step, rank in ((4, 0), (3, 1)):
+        assert 0.45 < (tossed == coins(half, 10_000, step, rank)).mean() < 0.55
+    assert coins(TRAIN, 100, 1, 0).tolist() == [1.0] * 100
+    assert coins(dataclasses.replace(TRAIN, teacher_forcing=0.0), 100, 1, 0).tolist() == [0.0] * 100
