@@ -1,23 +1,28 @@
+import dataclasses
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from components.recognition import checkpoint, frameworks
+from components.recognition import checkpoint, frameworks, tracking
 from components.recognition.artifacts import Manifest, read_manifest, to_document
-from components.recognition.recipe import to_json
+from components.recognition.recipe import Train, to_json
 from components.recognition.storage import Store
 from components.recognition.training import Job
 from components.train import stage
+from components.train.start import find_start
+from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from tests.recognition.test_training import is_alive
 from tests.recognition.tiny import DATA, MODEL, TRAIN, make_job, write_shard
+from tests.trained import put_trained
 
 
 def combined_manifest(store: Store, folder: Path) -> Path:
@@ -37,8 +42,8 @@ def combined_manifest(store: Store, folder: Path) -> Path:
     return path
 
 
-def run(manifest: Path, output: Path, processes: int = 2) -> str:
-    sections = {"data": to_json(DATA), "model": to_json(MODEL), "train": to_json(TRAIN)}
+def run(manifest: Path, output: Path, processes: int = 2, train: Train = TRAIN) -> str:
+    sections = {"data": to_json(DATA), "model": to_json(MODEL), "train": to_json(train)}
     return stage.run(
         recipe="tiny",
         **sections,
@@ -60,7 +65,10 @@ def test_training_is_stored_once_and_found_afterwards(
     assert reference == manifest.reference
     assert manifest.inputs["train_sets"] == ["shard/key-t"]
     assert manifest.inputs["val_sets"] == ["shard/key-v"]
-    assert manifest.inputs["data"] == {"charset": "lower36", "height": 32, "width": 100, "channels": 1}
+    assert manifest.inputs["data"] == {
+        "charset": "lower36", "space": False, "height": 32, "width": 100, "channels": 1, "middle": 127.5,
+    }  # fmt: skip
+    assert manifest.inputs["start"] is None
     assert [entry.name for entry in manifest.objects] == [
         "model.safetensors", "last.safetensors", "reference.npz", "log.txt",
     ]  # fmt: skip
@@ -99,6 +107,51 @@ def test_what_the_user_got_wrong_is_said_before_anything_starts(
         "train.global_batch is 16, which 3 processes cannot share equally: the nearest that they can is 15"
     )
     assert f"error: train crnn: {error}" in capsys.readouterr().out
+
+
+def promote(store: Store, recipe: str, seed: int) -> Manifest:
+    """Store a trained recogniser and make it the recipe's champion."""
+    trained = put_trained(store, seed)
+    run_id = tracking.run(store, f"{recipe}-{seed}", recipe).run_id
+    name = f"wordmill-{recipe}"
+    version = tracking.register(
+        name, model=trained.reference, source="s3://x/y", run_id=run_id, tags={}, description=""
+    )  # fmt: skip
+    tracking.promote(name, version)
+    return trained
+
+
+@pytest.mark.usefixtures("mlflow_uri")
+def test_training_starts_from_a_recipes_champion_and_anew_from_another(store: Store, tmp_path: Path) -> None:
+    shard_manifest, recipe = combined_manifest(store, tmp_path), f"r{uuid.uuid4().hex[:8]}"
+    still = dataclasses.replace(TRAIN, start_from=recipe, lr=0.0)
+    references = []
+    for seed in (1, 2):
+        champion = promote(store, recipe, seed).object("model.safetensors")
+        references.append(run(shard_manifest, tmp_path / "out.json", processes=1, train=still))
+        manifest = read_manifest(tmp_path / "out.json")
+        assert manifest.inputs["start"] == champion.sha256
+        ours, theirs = (
+            checkpoint.load(store.fetch(entry)).tensors for entry in (manifest.object("last.safetensors"), champion)
+        )
+        assert all(np.array_equal(ours[name], theirs[name]) for name in theirs if ".running_" not in name)
+    assert references[0] != references[1]
+    assert run(shard_manifest, tmp_path / "again.json", processes=1, train=still) == references[1]
+
+
+@pytest.mark.usefixtures("mlflow_uri")
+def test_a_recipe_without_a_champion_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match=r"train.start_from: recipe 'nobody' has no champion .* train it first"):
+        find_start(store, "nobody")
+
+
+def test_training_starts_from_a_file_or_says_that_there_is_none(store: Store, tmp_path: Path) -> None:
+    assert find_start(store, "") is None
+    path = tmp_path / "weights.safetensors"
+    with pytest.raises(ValueError, match=rf"train.start_from: {path}: no such file"):
+        find_start(store, str(path))
+    path.write_bytes(b"weights")
+    assert find_start(store, str(path)) == path
 
 
 def fake_job(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> Job:

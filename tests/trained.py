@@ -7,8 +7,8 @@ import numpy as np
 import torch
 
 from components.recognition.artifacts import Manifest, to_document
-from components.recognition.charset import load_charset
 from components.recognition.checkpoint import Checkpoint, save
+from components.recognition.decoding import codec_of
 from components.recognition.pt.model import build
 from components.recognition.pt.predict import Predictor
 from components.recognition.pt.weights import dump
@@ -18,8 +18,8 @@ from components.recognition.storage import Store
 
 DATA = Data(train=("a",), val=("b",), charset="lower36", height=32, width=100, channels=1)
 MODEL = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
-TRAIN = Train(framework="pytorch", epochs=1, global_batch=16, optimizer="adamw", lr=1e-3, warmup_epochs=0.0,
-              weight_decay=0.0, amp="O0", seed=1)  # fmt: skip
+TRAIN = Train(framework="pytorch", epochs=1, global_batch=16, loss="ctc_by_length", optimizer="adamw", lr=1e-3,
+              warmup_epochs=0.0, weight_decay=0.0, amp="O0", seed=1)  # fmt: skip
 
 
 def put_trained(store: Store, seed: int) -> Manifest:
@@ -27,7 +27,7 @@ def put_trained(store: Store, seed: int) -> Manifest:
 
     def make(folder: Path) -> Made:
         torch.manual_seed(seed)
-        tensors = dump(build(MODEL, DATA, load_charset(DATA.charset).classes))
+        tensors = dump(build(MODEL, DATA, codec_of(MODEL, DATA).classes))
         tensors["head.weight"] *= 20
         state = Checkpoint(tensors=tensors, data=DATA, model=MODEL, train=TRAIN, step=1)
         save(folder / "model.safetensors", state)

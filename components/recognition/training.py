@@ -20,16 +20,19 @@ import numpy as np
 import numpy.typing as npt
 
 from components.recognition.artifacts import write_atomically
-from components.recognition.charset import Charset, ctc_frames_needed
+from components.recognition.augment import augment_views
 from components.recognition.checkpoint import Checkpoint, Tensors, save
+from components.recognition.decoding import Codec
 from components.recognition.loader import Batch, ordered_batches, training_batches
-from components.recognition.metrics import is_correct
+from components.recognition.protocols import is_correct
 from components.recognition.recipe import Data, Model, Train, from_json, to_json
 from components.recognition.schedule import Plan
 from components.recognition.shards import ShardSet
+from components.recognition.targets import Targets, coins, pack
 
 Item = TypeVar("Item")
 Logits = npt.NDArray[np.float32]
+Part = tuple[Batch, Targets]  # of a process's batch: what goes through the network at once
 
 REFERENCE_IMAGES = 64  # how many validation pictures an exported file is compared on
 EVALUATION_BATCH = 256
@@ -41,13 +44,14 @@ PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a training process is told: the recipe's sections, the shard files, where to run and where to write."""
+    """What a training process is told: the recipe's sections, files, where to run and where to write."""
 
     data: Data
     model: Model
     train: Train
     train_shards: tuple[Path, ...]
     val_shards: tuple[Path, ...]
+    start: Path | None  # the checkpoint whose weights training starts from; None: fresh ones
     device: str
     processes: int
     folder: Path
@@ -57,7 +61,8 @@ def write_job(path: Path, job: Job) -> None:
     """Write a job as JSON; its sections are JSON texts."""
     sections = {name: to_json(getattr(job, name)) for name in ("data", "model", "train")}
     shards = {name: [str(shard) for shard in getattr(job, name)] for name in ("train_shards", "val_shards")}
-    rest = {"device": job.device, "processes": job.processes, "folder": str(job.folder)}
+    start = job.start and str(job.start)
+    rest = {"start": start, "device": job.device, "processes": job.processes, "folder": str(job.folder)}
     write_atomically(path, json.dumps(sections | shards | rest, indent=1))
 
 
@@ -70,6 +75,7 @@ def read_job(path: Path) -> Job:
         train=from_json(Train, document["train"]),
         train_shards=tuple(Path(shard) for shard in document["train_shards"]),
         val_shards=tuple(Path(shard) for shard in document["val_shards"]),
+        start=document["start"] and Path(document["start"]),
         device=document["device"],
         processes=document["processes"],
         folder=Path(document["folder"]),
@@ -95,61 +101,38 @@ def failure_told(folder: Path, rank: int) -> Iterator[None]:
         raise
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Targets:
-    """Labels as CTC takes them: classes (N, L) int32 padded with 0, lengths (N,) int32 from 1 on, weights (N,) float32.
-
-    The loss of a batch is sum(weights * CTC loss of each sample), the mean over the batch of the loss by label
-    length (what PyTorch calls reduction "mean"). A label that is empty or needs more frames than there are has
-    weight 0 and a label of one character in its place, for CTC has no finite loss for it.
-    """
-
-    classes: npt.NDArray[np.int32]
-    lengths: npt.NDArray[np.int32]
-    weights: npt.NDArray[np.float32]
-
-
-def fits(label: str, charset: Charset, frames: int) -> bool:
-    """Tell whether CTC can learn the label in so many frames: it has characters, and they need no more frames."""
-    return 0 < ctc_frames_needed(charset.encode(label)) <= frames
-
-
-def fitting(shards: ShardSet, charset: Charset, frames: int) -> ShardSet:
-    """Return the training samples whose label fits; the others are left out before training starts."""
-    kept = shards.keep(lambda label: fits(label, charset, frames))
-    if not kept.samples:
-        raise ValueError(f"none of the {shards.samples} training labels fits: expected labels with characters of "
-                         f"charset {charset.name} that need at most {frames} frames")  # fmt: skip
-    return kept
-
-
-def pack(labels: list[str], charset: Charset, frames: int) -> Targets:
-    """Encode labels for a model with so many frames; L is `frames`, whatever the labels, so that shapes stay."""
-    fit = np.array([fits(label, charset, frames) for label in labels])
-    classes = np.zeros((len(labels), frames), dtype=np.int32)
-    lengths = np.ones(len(labels), dtype=np.int32)
-    classes[~fit, 0] = 1
-    for number in np.flatnonzero(fit):
-        row = charset.encode(labels[number])
-        classes[number, : len(row)] = row
-        lengths[number] = len(row)
-    return Targets(classes=classes, lengths=lengths, weights=(fit / (lengths * len(labels))).astype(np.float32))
-
-
 def training_stream(
-    job: Job, plan: Plan, shards: ShardSet, charset: Charset, frames: int, rank: int
-) -> Iterator[tuple[Batch, Targets]]:
-    """Give one process its batches of all epochs in turn, read and packed ahead in a thread of their own."""
+    job: Job, plan: Plan, shards: ShardSet, codec: Codec, steps: int, rank: int
+) -> Iterator[list[Part]]:
+    """Give one process its batch of every step in turn, in parts, read and packed ahead in a thread of their own."""
 
-    def source() -> Iterator[tuple[Batch, Targets]]:
+    def batches() -> Iterator[Batch]:
         for epoch in range(plan.epochs):
-            batches = training_batches(
+            yield from training_batches(
                 shards, batch=plan.batch, rank=rank, ranks=job.processes, seed=job.train.seed, epoch=epoch
             )
-            for batch in batches:
-                yield batch, pack(batch.labels, charset, frames)
+
+    def source() -> Iterator[list[Part]]:
+        for step, batch in enumerate(batches(), start=1):
+            if job.train.augment == "views":
+                rng = np.random.default_rng((job.train.seed, step, rank))
+                batch = dataclasses.replace(batch, images=augment_views(batch.images, rng))
+            yield parts_of(batch, job.train, codec, steps, coins(job.train, plan.batch, step, rank))
 
     return prefetched(source(), PREFETCHED_BATCHES)
+
+
+def parts_of(batch: Batch, train: Train, codec: Codec, steps: int, forced: npt.NDArray[np.float32]) -> list[Part]:
+    """Split a process's batch into train.accumulation equal parts, whose targets are packed each by themselves."""
+    size = len(batch.labels) // train.accumulation
+    parts = [slice(first, first + size) for first in range(0, len(batch.labels), size)]
+    return [
+        (
+            Batch(images=batch.images[part], labels=batch.labels[part]),
+            pack(batch.labels[part], codec, steps, train.loss, forced[part]),
+        )
+        for part in parts
+    ]
 
 
 def prefetched(source: Iterator[Item], depth: int) -> Iterator[Item]:
@@ -166,10 +149,10 @@ def validation_batches(shards: ShardSet, rank: int, ranks: int) -> Iterator[Batc
     return islice(ordered_batches(shards, EVALUATION_BATCH), rank, None, ranks)
 
 
-def count_correct(logits: Logits, labels: list[str], charset: Charset) -> int:
-    """Count the samples of logits (N, T, C) whose best path is their label by the word accuracy's rule."""
-    texts, _ = charset.decode_ctc(logits)
-    return sum(is_correct(text, label, charset) for text, label in zip(texts, labels, strict=True))
+def count_correct(logits: Logits, labels: list[str], codec: Codec) -> int:
+    """Count the samples of logits (N, T, C) that are read as their label by the word accuracy's rule."""
+    texts, _ = codec.decode(logits)
+    return sum(is_correct(text, label, codec.charset) for text, label in zip(texts, labels, strict=True))
 
 
 class NonfiniteGuard:

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 from components.recognition import frameworks
 from components.recognition.artifacts import SOURCE, Manifest, read_manifest
-from components.recognition.charset import load_charset
+from components.recognition.charset import charset_of
 from components.recognition.progress import Progress
 from components.recognition.recipe import Data, Model, Train, from_json
 from components.recognition.schedule import batch_of_process
 from components.recognition.shards import open_dataset
 from components.recognition.stages import Made, find_or_make, run_stage
-from components.recognition.storage import Store
+from components.recognition.storage import Store, hash_file
 from components.recognition.training import Job, die_with_parent, write_job
+from components.train.start import find_start
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
     from components.recognition import tracking
@@ -68,15 +69,17 @@ def train_or_find(
 ) -> tuple[Manifest, bool]:
     """Return the manifest of the trained model and whether it was finished already."""
     frameworks.check_device(device)
-    batch_of_process(train.global_batch, processes)
+    batch_of_process(train, processes)
+    start = find_start(store, train.start_from)
     references = shards.facts["datasets"]
     inputs = {
-        "data": {name: getattr(data, name) for name in ("charset", "height", "width", "channels")},
-        "symbols": load_charset(data.charset).symbols,  # a charset file may change under its name
+        "data": {name: getattr(data, name) for name in ("charset", "space", "height", "width", "channels", "middle")},
+        "symbols": charset_of(data).symbols,  # a charset file may change under its name
         "model": dataclasses.asdict(model),
         "train": dataclasses.asdict(train),
         "train_sets": [references[name] for name in data.train],
         "val_sets": [references[name] for name in data.val],
+        "start": start and hash_file(start),  # a champion changes under its name, and so may a file
         "device": device,
         "processes": processes,
     }
@@ -87,7 +90,7 @@ def train_or_find(
 
         job = Job(
             data=data, model=model, train=train, train_shards=paths(data.train), val_shards=paths(data.val),
-            device=device, processes=processes, folder=folder,
+            start=start, device=device, processes=processes, folder=folder,
         )  # fmt: skip
         watch = Watch(job, sender)
         run_workers(job, watch, store.cache / "logs" / f"{folder.name}.txt")

@@ -12,19 +12,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.recognition import checkpoint
-from components.recognition.charset import BUILT_IN, Charset, load_charset
+from components.recognition import checkpoint, training
+from components.recognition.charset import Charset, load_charset
+from components.recognition.decoding import CtcCodec
+from components.recognition.loader import Batch
 from components.recognition.schedule import make_plan
 from components.recognition.shards import ShardSet
+from components.recognition.targets import coins
 from components.recognition.training import (
     NONFINITE_LIMIT,
     NonfiniteGuard,
     Recorder,
     count_correct,
     failure_told,
-    fits,
-    fitting,
-    pack,
+    parts_of,
     prefetched,
     read_job,
     training_stream,
@@ -34,39 +35,16 @@ from components.recognition.training import (
 )
 from tests.recognition.tiny import TRAIN, make_job, picture, write_shard
 
-LETTERS = Charset(name="abc", symbols="abc")
-LOWER = load_charset("lower36")
-assert BUILT_IN["lower36"].index("z") == 35
+LETTERS = CtcCodec(charset=Charset(name="abc", symbols="abc"))
+LOWER = CtcCodec(charset=load_charset("lower36"))
 
 
 def test_a_job_reads_back_as_it_was_written(tmp_path: Path) -> None:
     job = make_job(tmp_path, processes=2)
-    write_job(tmp_path / "job.json", job)
-    assert read_job(tmp_path / "job.json") == job
-
-
-def test_labels_are_packed_to_the_frames() -> None:
-    targets = pack(["ab", "C", ""], LETTERS, 3)
-    assert targets.classes.dtype == targets.lengths.dtype == np.int32
-    assert targets.classes.tolist() == [[1, 2, 0], [3, 0, 0], [1, 0, 0]]
-    assert targets.lengths.tolist() == [2, 1, 1]
-    assert targets.weights == pytest.approx([1 / 6, 1 / 3, 0.0])  # mean over 3 samples of loss by label length
-
-
-def test_a_label_fits_when_its_characters_and_the_blanks_between_equal_ones_fit() -> None:
-    assert fits("abc", LETTERS, 3)
-    assert fits("aab", LETTERS, 4)
-    assert not fits("aab", LETTERS, 3)  # a blank must part the two a
-    assert not fits("xyz", LETTERS, 3)  # no character of the charset
-    assert pack(["aab"], LETTERS, 3).weights.tolist() == [0.0]
-
-
-def test_training_leaves_out_labels_that_do_not_fit(tmp_path: Path) -> None:
-    shards = ShardSet.open([write_shard(tmp_path / "s", 30, ("cat", "!", "aaaa"))])
-    assert fitting(shards, LOWER, 5).samples == 10
-    assert fitting(shards, LOWER, 7).samples == 20
-    with pytest.raises(ValueError, match="none of the 30 training labels fits"):
-        fitting(shards, LOWER, 2)
+    for start in (None, tmp_path / "start.safetensors"):
+        started = dataclasses.replace(job, start=start)
+        write_job(tmp_path / "job.json", started)
+        assert read_job(tmp_path / "job.json") == started
 
 
 def test_correct_are_those_whose_best_path_reads_as_the_label() -> None:
@@ -82,10 +60,54 @@ def test_stream_gives_each_process_its_rows_of_every_epoch(tmp_path: Path) -> No
     streams = []
     for at, rank in ((whole, 0), (job, 0), (job, 1)):
         plan = make_plan(at.train, 64, at.processes)
-        streams.append([batch.labels for batch, _ in training_stream(at, plan, shards, LOWER, 25, rank)])
+        stream = training_stream(at, plan, shards, LOWER, 25, rank)
+        streams.append([batch.labels for ((batch, _),) in stream])
     assert [len(stream) for stream in streams] == [8, 8, 8]
     assert streams[0] == [left + right for left, right in zip(streams[1], streams[2], strict=True)]
     assert streams[0][:4] != streams[0][4:]
+
+
+def test_parts_are_equal_and_each_is_packed_by_itself() -> None:
+    batch = Batch(images=np.arange(4 * 6, dtype=np.uint8).reshape(4, 1, 2, 3), labels=["a", "?", "abc", "ab"])
+    forced = np.array([1.0, 0.0, 0.0, 1.0], dtype=np.float32)
+    train = dataclasses.replace(TRAIN, accumulation=2)
+    parts = parts_of(batch, train, LETTERS, 3, forced)
+    assert [part.labels for part, _ in parts] == [["a", "?"], ["abc", "ab"]]
+    assert np.array_equal(np.concatenate([part.images for part, _ in parts]), batch.images)
+    assert [targets.classes.tolist() for _, targets in parts] == [[[1, 0, 0], [1, 0, 0]], [[1, 2, 3], [1, 2, 0]]]
+    assert [targets.forced.tolist() for _, targets in parts] == [[1.0, 0.0], [0.0, 1.0]]
+    # ctc_by_length: the mean over the part's two samples, not over the batch's four
+    assert parts[0][1].weights == pytest.approx([1 / 2, 0.0])
+    assert parts[1][1].weights == pytest.approx([1 / 6, 1 / 4])
+
+
+def test_coins_of_the_stream_are_those_of_each_step(tmp_path: Path) -> None:
+    train = dataclasses.replace(TRAIN, epochs=2, accumulation=2, teacher_forcing=0.5)
+    job = make_job(tmp_path, train=train, processes=2)
+    shards, plan = ShardSet.open(job.train_shards), make_plan(train, 64, 2)
+    found = [[targets.forced for _, targets in parts] for parts in training_stream(job, plan, shards, LOWER, 25, 1)]
+    assert len(found) == 8
+    for step, (first, second) in enumerate(found, start=1):
+        assert np.array_equal(np.concatenate([first, second]), coins(train, 8, step, 1))
+
+
+def test_views_are_changed_anew_at_every_step_and_alike_in_every_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def numbered(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return np.full_like(images, rng.integers(256))
+
+    monkeypatch.setattr(training, "augment_views", numbered)
+    job = make_job(tmp_path, train=dataclasses.replace(TRAIN, augment="views"), processes=2)
+    shards, plan = ShardSet.open(job.train_shards), make_plan(job.train, 64, 2)
+
+    def drawn(rank: int) -> list[int]:
+        stream = training_stream(job, plan, shards, LOWER, 25, rank)
+        return [int(batch.images[0, 0, 0, 0]) for ((batch, _),) in stream]
+
+    seeds = [np.random.default_rng((job.train.seed, step, 1)) for step in range(1, 5)]
+    assert drawn(1) == [rng.integers(256) for rng in seeds]
+    assert drawn(0) != drawn(1)
 
 
 def test_validation_gives_every_sample_to_one_process(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ WORDS = ("a", "be", "cat", "door", "eagle", "f00d", "1234", "zz")
 DATA = Data(train=("t",), val=("v",), charset="lower36", height=32, width=100, channels=1)
 MODEL = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
 TRAIN = Train(
-    framework="pytorch", epochs=1, global_batch=16, optimizer="adamw", lr=2e-3, warmup_epochs=0.0,
+    framework="pytorch", epochs=1, global_batch=16, loss="ctc_by_length", optimizer="adamw", lr=2e-3, warmup_epochs=0.0,
     weight_decay=1e-4, amp="O0", seed=7, clip_norm=5.0,
 )  # fmt: skip
 
@@ -36,7 +36,7 @@ def write_shard(path: Path, samples: int, labels: tuple[str, ...] = WORDS) -> Pa
 def make_job(folder: Path, *, train: Train = TRAIN, samples: int = 64, processes: int = 1) -> Job:
     """Return a job on fresh shards: `samples` for training, 20 for validation."""
     return Job(
-        data=DATA, model=MODEL, train=train, device="cpu", processes=processes, folder=folder,
+        data=DATA, model=MODEL, train=train, device="cpu", processes=processes, folder=folder, start=None,
         train_shards=(write_shard(folder / "train.shard", samples),),
         val_shards=(write_shard(folder / "val.shard", 20),),
     )  # fmt: skip

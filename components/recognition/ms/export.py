@@ -4,8 +4,8 @@ from pathlib import Path
 
 import mindspore as ms
 
-from components.recognition.charset import load_charset
 from components.recognition.checkpoint import Checkpoint
+from components.recognition.decoding import codec_of
 from components.recognition.ms.model import build
 from components.recognition.ms.weights import load
 
@@ -13,7 +13,7 @@ from components.recognition.ms.weights import load
 def export_mindir(checkpoint: Checkpoint, path: Path) -> None:
     """Write a MindIR file: `images` (N, C, H, W) float32 normalised to logits (N, T, classes), any N."""
     data = checkpoint.data
-    net = build(checkpoint.model, data, load_charset(data.charset).classes)
+    net = build(checkpoint.model, data, codec_of(checkpoint.model, data).classes)
     net.set_train(False)
     load(net, checkpoint.tensors, str(path))
     temporary = path.with_name(f"{path.stem}.part.mindir")  # MindSpore appends .mindir to any other name

@@ -1,85 +1,76 @@
-"""One training step as one compiled graph: loss, gradients, their mean over processes, clipping and AdamW."""
+"""A training step as two compiled graphs: a part's gradients, and the update by their mean over parts and processes."""
 
 import mindspore as ms
-from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore import ParameterTuple, Tensor, nn, ops
 
-from components.recognition.ms.model import CRNN
+from components.recognition.ms.losses import CtcLosses, SequenceLosses
+from components.recognition.ms.model import EncoderDecoder, Recogniser
+from components.recognition.ms.optimisers import Optimiser
 
 LOSS_SCALE = 1024.0  # MindOCR's static one for half precision
-BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8
 
 
 class Objective(nn.Cell):
     """The loss of a batch as it comes from the shards; pictures are normalised on the device."""
 
-    def __init__(self, net: CRNN, frames: int) -> None:
+    def __init__(self, net: Recogniser, middle: float) -> None:
         super().__init__()
         self.net = net
-        self.frames = frames
-        self.ctc = nn.CTCLoss(blank=0, reduction="none", zero_infinity=True)
+        self.middle = middle
+        self.writes = isinstance(net, EncoderDecoder)
+        self.losses = SequenceLosses() if self.writes else CtcLosses()
 
-    def construct(self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return sum(weights * CTC losses) and the logits (N, T, C) of images (N, H, W, C) uint8 and their targets."""
-        x = (images.astype(ms.float32) - 127.5) / 127.5
-        logits = self.net(x.transpose(0, 3, 1, 2))
-        likely = ops.log_softmax(logits, axis=2).transpose(1, 0, 2)
-        losses = self.ctc(likely, classes, ops.full_like(lengths, self.frames), lengths)
-        return (losses * weights).sum(), logits
-
-
-class AdamW(nn.Cell):
-    """AdamW (Loshchilov and Hutter, 2019) with decay on every parameter, equal to PyTorch's update."""
-
-    def __init__(self, net: CRNN, weight_decay: float) -> None:
-        super().__init__()
-        self.weight_decay = weight_decay
-        self.parameters = ParameterTuple(net.trainable_params())
-        self.first = self.parameters.clone(prefix="first", init="zeros")
-        self.second = self.parameters.clone(prefix="second", init="zeros")
-        self.power1 = Parameter(Tensor(1.0, ms.float32), name="power1")
-        self.power2 = Parameter(Tensor(1.0, ms.float32), name="power2")
-        self.update = ops.Adam()
-
-    def construct(self, gradients: tuple[Tensor, ...], rate: Tensor) -> Tensor:
-        """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
-        ops.assign(self.power1, self.power1 * BETA1)
-        ops.assign(self.power2, self.power2 * BETA2)
-        # ops.Adam adds epsilon to sqrt(v) where PyTorch adds it to sqrt(v / (1 - power2)).
-        epsilon = EPSILON * ops.sqrt(1.0 - self.power2)
-        for i in range(len(self.parameters)):
-            ops.assign(self.parameters[i], self.parameters[i] * (1.0 - rate * self.weight_decay))
-            self.update(self.parameters[i], self.first[i], self.second[i], self.power1, self.power2,
-                        rate, BETA1, BETA2, epsilon, gradients[i])  # fmt: skip
-        return rate
+    def construct(
+        self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, forced: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return sum(weights * losses) and the logits (N, T, C) of images (N, H, W, C) uint8 and their targets."""
+        x = ((images.astype(ms.float32) - self.middle) / self.middle).transpose(0, 3, 1, 2)
+        logits = self.net(x, classes, forced) if self.writes and self.training else self.net(x)
+        return (self.losses(logits, classes, lengths) * weights).sum(), logits
 
 
-class TrainStep(nn.Cell):
-    """One step on all processes; a step whose gradients are not finite leaves the parameters as they are."""
+class Gradients(nn.Cell):
+    """The gradients of one part of a batch, times the loss scale."""
 
-    def __init__(self, objective: Objective, adamw: AdamW, clip_norm: float, scale: float, processes: int) -> None:
+    def __init__(self, objective: Objective, scale: float) -> None:
         super().__init__()
         self.objective = objective
-        self.adamw = adamw
-        self.clip_norm = clip_norm
         self.scale = scale
-        self.processes = processes
+        self.gradient = ops.value_and_grad(self.scaled, None, ParameterTuple(objective.net.trainable_params()))
+
+    def scaled(self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, forced: Tensor) -> Tensor:
+        """Return the loss times the loss scale."""
+        return self.objective(images, classes, lengths, weights, forced)[0] * self.scale
+
+    def construct(self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, forced: Tensor) -> Tensor:
+        """Return all gradients one behind the other and, last, the loss: one float32 vector, all of it scaled.
+
+        One vector, so that parts are added, the network is asked and the norm is taken once each.
+        """
+        loss, gradients = self.gradient(images, classes, lengths, weights, forced)
+        return ops.concat([*[gradient.reshape(-1) for gradient in gradients], loss.reshape(1)])
+
+
+class Update(nn.Cell):
+    """The optimiser's update on all processes; gradients that are not finite leave the parameters as they are."""
+
+    def __init__(self, optimiser: Optimiser, clip_norm: float, scale: float, processes: int) -> None:
+        super().__init__()
+        self.optimiser = optimiser
+        self.clip_norm = clip_norm
+        self.divisor = scale * processes
         self.total = ops.AllReduce() if processes > 1 else nn.Identity()
-        self.gradient = ops.value_and_grad(self.scaled, None, adamw.parameters)
-        sizes = [parameter.size for parameter in adamw.parameters]
-        self.shapes = [tuple(parameter.shape) for parameter in adamw.parameters]
+        sizes = [parameter.size for parameter in optimiser.parameters]
+        self.shapes = [tuple(parameter.shape) for parameter in optimiser.parameters]
         self.ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
 
-    def scaled(self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor) -> Tensor:
-        """Return the loss times the loss scale."""
-        return self.objective(images, classes, lengths, weights)[0] * self.scale
+    def construct(self, vector: Tensor, rate: Tensor) -> Tensor:
+        """Return the loss's mean over all processes and the norm of the gradients, (2,) float32.
 
-    def construct(self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, rate: Tensor) -> Tensor:
-        """Return the mean loss over all processes and the norm of the gradients, (2,) float32."""
-        loss, gradients = self.gradient(images, classes, lengths, weights)
-        # One vector, so that the network is asked once and the norm is taken once; the loss travels at its end.
-        parts = [gradient.reshape(-1) for gradient in gradients]
-        vector = self.total(ops.concat([*parts, loss.reshape(1)])) / (self.scale * self.processes)
-        mean_loss = vector[-1]
+        `vector` is the mean over the parts of what Gradients returns, `rate` a scalar float32.
+        """
+        vector = self.total(vector) / self.divisor
+        loss = vector[-1]
         norm = ops.sqrt((vector[:-1] * vector[:-1]).sum())
         if ops.isfinite(norm):
             if self.clip_norm > 0:
@@ -89,5 +80,5 @@ class TrainStep(nn.Cell):
             for i in range(len(self.ends)):
                 means.append(vector[start : self.ends[i]].reshape(self.shapes[i]))
                 start = self.ends[i]
-            rate = self.adamw(means, rate)
-        return ops.stack([mean_loss, norm])
+            rate = self.optimiser(means, rate)
+        return ops.stack([loss, norm])

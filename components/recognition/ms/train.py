@@ -15,50 +15,33 @@ import numpy as np
 from mindspore import nn, ops
 from mindspore.communication import get_rank, init
 
-from components.recognition.charset import load_charset
 from components.recognition.checkpoint import Tensors
 from components.recognition.checkpoint import load as load_checkpoint
-from components.recognition.loader import Batch
-from components.recognition.ms.model import CRNN, build, count_frames
+from components.recognition.decoding import codec_of
+from components.recognition.ms.model import build, count_steps
+from components.recognition.ms.optimisers import Average
+from components.recognition.ms.optimisers import build as build_optimiser
+from components.recognition.ms.precision import choose_precision, halve
 from components.recognition.ms.predict import Predictor, open_device
-from components.recognition.ms.step import LOSS_SCALE, AdamW, Objective, TrainStep
+from components.recognition.ms.step import LOSS_SCALE, Gradients, Objective, Update
 from components.recognition.ms.weights import dump, load
 from components.recognition.schedule import make_plan
 from components.recognition.shards import ShardSet
+from components.recognition.targets import fitting, pack
 from components.recognition.training import (
     RECORD_EVERY_S,
     Job,
     NonfiniteGuard,
+    Part,
     Recorder,
-    Targets,
     count_correct,
     die_with_parent,
     failure_told,
-    fitting,
-    pack,
     read_job,
     training_stream,
     validation_batches,
     write_reference,
 )
-
-
-def choose_precision(amp: str, device: str) -> tuple[bool, str]:
-    """Return whether convolutions compute in float16, and the description of the precision for the record."""
-    if amp == "O0":
-        return False, "float32"
-    if device == "cpu":
-        return False, f"float32: MindSpore {ms.__version__} has no fast half precision on processors"
-    normalisation = "float32" if amp == "O2" else "float16"
-    return True, f"float16 backbone, batch normalisation in {normalisation}, loss scale {LOSS_SCALE:.0f}"
-
-
-def halve(net: CRNN, amp: str) -> None:
-    """Let the backbone compute in float16, with O2 all but its batch normalisation; parameters stay float32."""
-    net.backbone.to_float(ms.float16)
-    for _, cell in net.backbone.cells_and_names():
-        if amp == "O2" and isinstance(cell, nn.BatchNorm2d):
-            cell.to_float(ms.float32)
 
 
 class Total(nn.Cell):
@@ -78,49 +61,61 @@ class Trainer:
 
     def __init__(self, job: Job, rank: int) -> None:
         self.job, self.rank = job, rank
-        self.charset = load_charset(job.data.charset)
+        self.codec = codec_of(job.model, job.data)
         ms.set_seed(job.train.seed)
-        self.net = build(job.model, job.data, self.charset.classes)
+        self.net = build(job.model, job.data, self.codec.classes)
         self.total = Total()
-        self.frames = count_frames(self.net, job.data)
-        # Every process starts from the weights of rank 0; in graph mode nothing else sees to that.
-        load(self.net, self.summed(dump(self.net), float(rank == 0)), "weights of rank 0")
+        self.steps = count_steps(self.net, job.data)
+        self.start()
         given = ShardSet.open(job.train_shards)
-        self.train_set = fitting(given, self.charset, self.frames)
+        self.train_set = fitting(given, self.codec, self.steps)
         self.unfit = given.samples - self.train_set.samples
         self.val_set = ShardSet.open(job.val_shards)
         self.plan = make_plan(job.train, self.train_set.samples, job.processes)
-        half, self.precision = choose_precision(job.train.amp, job.device)
+        half, precision = choose_precision(job.train.amp, job.device)
+        self.precision = f"{precision}, loss scale {LOSS_SCALE:.0f}" if half else precision
         if half:
             halve(self.net, job.train.amp)
-        adamw = AdamW(self.net, job.train.weight_decay)
         scale = LOSS_SCALE if half else 1.0
-        objective = Objective(self.net, self.frames)
-        self.compiled = TrainStep(objective, adamw, job.train.clip_norm, scale, job.processes).set_train()
+        self.gradients = Gradients(Objective(self.net, job.data.middle), scale).set_train()
+        optimiser = build_optimiser(self.net, job.train)
+        self.update = Update(optimiser, job.train.clip_norm, scale, job.processes)
+        self.average = Average(self.net, job.train.ema_decay) if job.train.ema_decay else None
         self.scored = self.build_scored()
         self.guard, self.recorder = NonfiniteGuard(), Recorder(job, self.plan)
         self.pending: list[ms.Tensor] = []  # (loss, gradient norm) of each step not looked at yet
 
     def build_scored(self) -> Objective:
         """Build the recogniser that is scored: fp32, evaluation mode, compiled once for batches of any size."""
-        data, frames = self.job.data, self.frames
-        scored = Objective(build(self.job.model, data, self.charset.classes), frames)
+        data = self.job.data
+        scored = Objective(build(self.job.model, data, self.codec.classes), data.middle)
         scored.set_train(False)
         shape = [None, data.height, data.width, data.channels]
         scored.set_inputs(
             ms.Tensor(shape=shape, dtype=ms.uint8),
-            ms.Tensor(shape=[None, frames], dtype=ms.int32),
+            ms.Tensor(shape=[None, self.steps], dtype=ms.int32),
             ms.Tensor(shape=[None], dtype=ms.int32),
+            ms.Tensor(shape=[None], dtype=ms.float32),
             ms.Tensor(shape=[None], dtype=ms.float32),
         )
         return scored
 
+    def start(self) -> None:
+        """Start from the weights of job.start, or every process from the fresh ones of rank 0."""
+        if self.job.start:
+            where = f"train.start_from {self.job.train.start_from}, file {self.job.start}"
+            load(self.net, load_checkpoint(self.job.start).tensors, where)
+        else:  # in graph mode nothing else sees to that
+            load(self.net, self.summed(dump(self.net), float(self.rank == 0)), "weights of rank 0")
+
     def run(self) -> None:
         """Train all steps, with validation where the plan has it, and leave the records of rank 0."""
         flushed = time.monotonic()
-        stream = training_stream(self.job, self.plan, self.train_set, self.charset, self.frames, self.rank)
-        for step, (batch, targets) in enumerate(stream, start=1):
-            self.step(batch, targets, float(self.plan.rates[step - 1]))
+        stream = training_stream(self.job, self.plan, self.train_set, self.codec, self.steps, self.rank)
+        for step, parts in enumerate(stream, start=1):
+            self.step(parts, float(self.plan.rates[step - 1]))
+            if self.average:
+                self.average(ms.Tensor(step, ms.float32))
             validates = step in self.plan.validate_after
             # Looking at a result waits for the device, so it is done every few seconds and not at every step.
             if validates or time.monotonic() - flushed >= RECORD_EVERY_S:
@@ -131,9 +126,12 @@ class Trainer:
         if self.rank == 0:
             self.finish()
 
-    def step(self, batch: Batch, targets: Targets, rate: float) -> None:
-        """Make one step of the optimiser; the loss is the mean over the batch of CTC loss by label length."""
-        self.pending.append(self.compiled(*tensors_of(batch, targets), ms.Tensor(rate, ms.float32)))
+    def step(self, parts: list[Part], rate: float) -> None:
+        """Make one step of the optimiser by the mean gradient and loss of the parts; each loss is the recipe's mean."""
+        vector = self.gradients(*tensors_of(parts[0]))
+        for part in parts[1:]:
+            vector = vector + self.gradients(*tensors_of(part))
+        self.pending.append(self.update(vector / len(parts), ms.Tensor(rate, ms.float32)))
 
     def flush(self, step: int) -> None:
         """Look at the steps since the last time: stop where training diverged, record the mean loss."""
@@ -146,13 +144,13 @@ class Trainer:
 
     def validate(self, step: int) -> None:
         """Score the validation set, split over the processes, and keep the weights."""
-        tensors = self.average_statistics(dump(self.net))
+        tensors = self.average_statistics(dump(self.net)) | (self.average.tensors() if self.average else {})
         load(self.scored.net, tensors, "trained weights")
         tally = np.zeros(3)  # correct, total, sum of losses
         for batch in validation_batches(self.val_set, self.rank, self.job.processes):
-            targets = pack(batch.labels, self.charset, self.frames)
-            loss, logits = self.scored(*tensors_of(batch, targets))
-            correct = count_correct(logits.asnumpy(), batch.labels, self.charset)
+            targets = pack(batch.labels, self.codec, self.steps, self.job.train.loss)
+            loss, logits = self.scored(*tensors_of((batch, targets)))
+            correct = count_correct(logits.asnumpy(), batch.labels, self.codec)
             tally += (correct, len(batch.labels), float(loss.asnumpy()) * len(batch.labels))
         correct, total, loss_sum = self.total(ms.Tensor(tally, ms.float32)).asnumpy().tolist()
         if self.rank == 0:
@@ -180,9 +178,10 @@ class Trainer:
         write_reference(self.job, self.val_set, Predictor(best, self.job.device))
 
 
-def tensors_of(batch: Batch, targets: Targets) -> tuple[ms.Tensor, ...]:
-    """Return images uint8 (N, H, W, C), classes, lengths and weights on the device."""
-    arrays = (batch.images, targets.classes, targets.lengths, targets.weights)
+def tensors_of(part: Part) -> tuple[ms.Tensor, ...]:
+    """Return images uint8 (N, H, W, C), classes, lengths, weights and forced on the device."""
+    batch, targets = part
+    arrays = (batch.images, targets.classes, targets.lengths, targets.weights, targets.forced)
     return tuple(ms.Tensor.from_numpy(array) for array in arrays)
 
 

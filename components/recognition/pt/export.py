@@ -6,8 +6,8 @@ from pathlib import Path
 import onnx
 import torch
 
-from components.recognition.charset import load_charset
 from components.recognition.checkpoint import Checkpoint
+from components.recognition.decoding import codec_of
 from components.recognition.pt.model import build
 from components.recognition.pt.weights import load
 
@@ -17,7 +17,7 @@ OPSET = 17
 def export_onnx(checkpoint: Checkpoint, path: Path) -> None:
     """Write a checked ONNX file: `images` (N, C, H, W) float32 normalised to `logits` (N, T, classes), any N."""
     data = checkpoint.data
-    net = build(checkpoint.model, data, load_charset(data.charset).classes).eval()
+    net = build(checkpoint.model, data, codec_of(checkpoint.model, data).classes).eval()
     load(net, checkpoint.tensors, str(path))
     temporary = path.with_name(f"{path.name}.part")
     with warnings.catch_warnings():

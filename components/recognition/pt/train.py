@@ -1,5 +1,6 @@
 """The worker that trains by a job file, one process per device: `torchrun -m components.recognition.pt.train FILE`."""
 
+import copy
 import math
 import os
 import platform
@@ -11,28 +12,29 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.functional import ctc_loss
 from torch.nn.parallel import DistributedDataParallel
 
-from components.recognition.charset import BLANK, load_charset
 from components.recognition.checkpoint import load as load_checkpoint
-from components.recognition.loader import Batch
-from components.recognition.pt.model import build, count_frames
+from components.recognition.decoding import codec_of
+from components.recognition.pt.losses import ctc_losses, sequence_losses
+from components.recognition.pt.model import EncoderDecoder, build, count_steps
+from components.recognition.pt.optimisers import Average
+from components.recognition.pt.optimisers import build as build_optimiser
+from components.recognition.pt.precision import choose_precision
 from components.recognition.pt.predict import Predictor, open_device
-from components.recognition.pt.weights import dump
+from components.recognition.pt.weights import dump, load
 from components.recognition.schedule import make_plan
 from components.recognition.shards import ShardSet
+from components.recognition.targets import fitting, pack
 from components.recognition.training import (
     RECORD_EVERY_S,
     Job,
     NonfiniteGuard,
+    Part,
     Recorder,
-    Targets,
     count_correct,
     die_with_parent,
     failure_told,
-    fitting,
-    pack,
     read_job,
     training_stream,
     validation_batches,
@@ -43,41 +45,30 @@ BACKENDS = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}
 LOSS_SCALE = 1024.0  # where gradients are float16; MindOCR's start too
 
 
-def choose_precision(amp: str, device: str) -> tuple[torch.dtype, str]:
-    """Return the type that convolutions and the LSTM compute in, and its description for the record."""
-    if amp == "O0":
-        return torch.float32, "float32"
-    if device == "cpu":
-        # Without a unit for it, bfloat16 is emulated and slower than float32.
-        units = [unit for unit in ("amx_bf16", "avx512_bf16") if torch.cpu.get_capabilities().get(unit)]
-        if units:
-            return torch.bfloat16, f"bfloat16 autocast by {units[0]}, channels_last"
-        return torch.float32, "float32: this processor has no bfloat16 unit"
-    half = torch.bfloat16 if torch.get_device_module(device).is_bf16_supported() else torch.float16
-    return half, f"{str(half).removeprefix('torch.')} autocast, channels_last"
-
-
 class Trainer:
     """One process's share of a training run."""
 
     def __init__(self, job: Job, device: torch.device, rank: int) -> None:
         self.job, self.device, self.rank = job, device, rank
-        self.charset = load_charset(job.data.charset)
+        self.codec = codec_of(job.model, job.data)
         torch.manual_seed(job.train.seed)
-        self.net = build(job.model, job.data, self.charset.classes).to(device)
+        self.net = build(job.model, job.data, self.codec.classes).to(device)
+        if job.start:
+            where = f"train.start_from {job.train.start_from}, file {job.start}"
+            load(self.net, load_checkpoint(job.start).tensors, where)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
-        self.frames = count_frames(self.net, job.data)
+        self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
         given = ShardSet.open(job.train_shards)
-        self.train_set = fitting(given, self.charset, self.frames)
+        self.train_set = fitting(given, self.codec, self.steps)
         self.unfit = given.samples - self.train_set.samples
         self.val_set = ShardSet.open(job.val_shards)
         self.plan = make_plan(job.train, self.train_set.samples, job.processes)
         self.dtype, self.precision = choose_precision(job.train.amp, job.device)
         # BatchNorm's statistics are those of each process's own batch, as in the published runs.
         self.parallel = DistributedDataParallel(self.net, forward_sync_buffers=False, gradient_as_bucket_view=True)
-        self.optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=job.train.lr, weight_decay=job.train.weight_decay, fused=True
-        )
+        self.optimizer = build_optimiser(self.net, job.train)
+        self.average = Average(self.net, job.train.ema_decay) if job.train.ema_decay else None
+        self.scored = copy.deepcopy(self.net) if self.average else self.net
         # With any type it is what leaves out a step whose gradients are not finite, on the device, without waiting.
         scales = (LOSS_SCALE, 2000) if self.dtype == torch.float16 else (1.0, sys.maxsize)
         self.scaler = torch.amp.GradScaler(device.type, init_scale=scales[0], growth_interval=scales[1])
@@ -87,9 +78,11 @@ class Trainer:
     def run(self) -> None:
         """Train all steps, with validation where the plan has it, and leave the records of rank 0."""
         flushed = time.monotonic()
-        stream = training_stream(self.job, self.plan, self.train_set, self.charset, self.frames, self.rank)
-        for step, (batch, targets) in enumerate(stream, start=1):
-            self.step(batch, targets, float(self.plan.rates[step - 1]))
+        stream = training_stream(self.job, self.plan, self.train_set, self.codec, self.steps, self.rank)
+        for step, parts in enumerate(stream, start=1):
+            self.step(parts, float(self.plan.rates[step - 1]))
+            if self.average:
+                self.average(step)
             validates = step in self.plan.validate_after
             # Looking at a result waits for the device, so it is done every few seconds and not at every step.
             if validates or time.monotonic() - flushed >= RECORD_EVERY_S:
@@ -100,34 +93,42 @@ class Trainer:
         if self.rank == 0:
             self.finish()
 
-    def step(self, batch: Batch, targets: Targets, rate: float) -> None:
-        """Make one step of the optimiser; the loss is the mean over the batch of CTC loss by label length."""
+    def step(self, parts: list[Part], rate: float) -> None:
+        """Make one step of the optimiser by the mean gradient and loss of the parts; each loss is the recipe's mean."""
         self.net.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
-        loss = self.losses(self.parallel, batch, targets)[0].sum()
-        torch.autograd.backward(self.scaler.scale(loss))
+        with self.parallel.no_sync():  # processes add their gradients up once, with the last part's
+            losses = [self.backward(part, len(parts)) for part in parts[:-1]]
+        loss = torch.stack([*losses, self.backward(parts[-1], len(parts))]).sum()
         self.scaler.unscale_(self.optimizer)
         # The gradients are the mean over all processes by now, so every process leaves out the same steps.
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), self.job.train.clip_norm or math.inf)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.pending.append(torch.stack([loss.detach(), norm]))
+        self.pending.append(torch.stack([loss, norm]))
 
-    def losses(self, net: nn.Module, batch: Batch, targets: Targets) -> tuple[torch.Tensor, torch.Tensor]:
+    def backward(self, part: Part, parts: int) -> torch.Tensor:
+        """Add one part's share to the gradients and return its share of the loss."""
+        loss = self.losses(self.parallel, part)[0].sum() / parts
+        torch.autograd.backward(self.scaler.scale(loss))
+        return loss.detach()
+
+    def losses(self, net: nn.Module, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the weighted losses (N,) and the logits (N, T, classes), both float32."""
+        batch, targets = part
         pictures = torch.from_numpy(batch.images).to(self.device, non_blocking=True)
-        images = (pictures.permute(0, 3, 1, 2).float() - 127.5) / 127.5
-        classes, lengths, weights = (
+        middle = self.job.data.middle
+        images = (pictures.permute(0, 3, 1, 2).float() - middle) / middle
+        classes, lengths, weights, forced = (
             torch.from_numpy(array).to(self.device, non_blocking=True)
-            for array in (targets.classes, targets.lengths, targets.weights)
+            for array in (targets.classes, targets.lengths, targets.weights, targets.forced)
         )
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            logits = net(images)
-        frames = torch.full_like(lengths, self.frames)
-        probabilities = logits.log_softmax(2).permute(1, 0, 2)
-        return ctc_loss(probabilities, classes, frames, lengths, BLANK, reduction="none") * weights, logits
+            logits = net(images, classes, forced) if self.writes and net.training else net(images)
+        losses = sequence_losses if self.writes else ctc_losses
+        return losses(logits, classes, lengths) * weights, logits
 
     def flush(self, step: int) -> None:
         """Look at the steps since the last time: stop where training diverged, record the mean loss."""
@@ -141,20 +142,22 @@ class Trainer:
     def validate(self, step: int) -> None:
         """Score the validation set, split over the processes, and keep the weights."""
         self.average_statistics()
-        self.net.eval()
+        if self.average:
+            load(self.scored, dump(self.net) | self.average.tensors(), "averaged weights")
+        self.scored.eval()
         tally = torch.zeros(3, dtype=torch.float64)  # correct, total, sum of losses: exact as counts
         with torch.inference_mode():
             for batch in validation_batches(self.val_set, self.rank, self.job.processes):
-                targets = pack(batch.labels, self.charset, self.frames)
-                losses, logits = self.losses(self.net, batch, targets)
+                targets = pack(batch.labels, self.codec, self.steps, self.job.train.loss)
+                losses, logits = self.losses(self.scored, (batch, targets))
                 samples = len(batch.labels)
-                correct = count_correct(logits.cpu().numpy(), batch.labels, self.charset)
+                correct = count_correct(logits.cpu().numpy(), batch.labels, self.codec)
                 tally += torch.tensor([correct, samples, losses.sum().item() * samples], dtype=torch.float64)
         counts = tally.to(self.device)
         dist.all_reduce(counts)
         correct, total, loss_sum = counts.tolist()
         if self.rank == 0:
-            self.recorder.validation(step, int(correct), int(total), loss_sum, dump(self.net))
+            self.recorder.validation(step, int(correct), int(total), loss_sum, dump(self.scored))
 
     def average_statistics(self) -> None:
         """Average BatchNorm's running statistics over the processes: each has seen other pictures, one set is saved."""

@@ -4,12 +4,12 @@ import numpy as np
 import torch
 
 from components.recognition.checkpoint import Tensors, check_fit
-from components.recognition.pt.model import CRNN
+from components.recognition.pt.model import Recogniser
 
 COUNTER = ".num_batches_tracked"  # BatchNorm's own counter, which nothing here reads
 
 
-def dump(net: CRNN) -> Tensors:
+def dump(net: Recogniser) -> Tensors:
     """Return copies of the weights and running statistics as float32 arrays by name."""
     state = net.state_dict()
     return {
@@ -19,7 +19,7 @@ def dump(net: CRNN) -> Tensors:
     }
 
 
-def load(net: CRNN, tensors: Tensors, where: str) -> None:
+def load(net: Recogniser, tensors: Tensors, where: str) -> None:
     """Copy weights into the recogniser; ValueError naming `where` unless names and shapes fit exactly."""
     state = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith(COUNTER)}
     check_fit({name: tuple(tensor.shape) for name, tensor in state.items()}, tensors, where)

@@ -18,8 +18,8 @@ DATA = {
 }
 COMPACT = Model(name="crnn", backbone="compact", neck="bilstm", hidden=32, layers=1)
 VGG7 = Model(name="crnn", backbone="vgg7", neck="bilstm", hidden=256, layers=2)
-TRAIN = Train(framework="mindspore", epochs=1, global_batch=16, optimizer="adamw", lr=1e-3, warmup_epochs=0.0,
-              weight_decay=0.01, amp="O0", seed=7, clip_norm=5.0)  # fmt: skip
+TRAIN = Train(framework="mindspore", epochs=1, global_batch=16, loss="ctc_by_length", optimizer="adamw", lr=1e-3,
+              warmup_epochs=0.0, weight_decay=0.01, amp="O0", seed=7, clip_norm=5.0)  # fmt: skip
 
 with mock.patch.dict(os.environ):
     frameworks.twin("mindspore", "predict").open_device("cpu")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from components.recognition.checkpoint import Checkpoint
+from components.recognition.ms import predict
 from components.recognition.ms.model import build
 from components.recognition.ms.predict import Predictor, open_device
 from components.recognition.ms.weights import dump
@@ -22,6 +23,19 @@ def test_rows_do_not_depend_on_the_size_of_their_batch() -> None:
     assert np.ptp(logits, axis=0).max() > 1e-4
     for row in range(5):
         assert np.abs(predictor(images[row : row + 1])[0] - logits[row]).max() < 1e-5
+
+
+def test_half_precision_is_near_where_the_recipe_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = dump(build(COMPACT, DATA[1], 37))
+    checkpoint = Checkpoint(tensors=tensors, data=DATA[1], model=COMPACT, train=TRAIN, step=0)
+    images = np.random.default_rng(3).integers(0, 256, (5, 32, 100, 1), dtype=np.uint8)
+    whole = Predictor(checkpoint, "cpu", "O2")
+    assert whole.precision.startswith("float32: MindSpore")
+    monkeypatch.setattr(predict, "choose_precision", lambda amp, device: (True, f"{amp} on {device}"))
+    half = Predictor(checkpoint, "cpu", "O2")
+    assert half.precision == "O2 on cpu"
+    difference = np.abs(half(images) - whole(images)).max()
+    assert 1e-6 < difference < 0.02
 
 
 @pytest.mark.parametrize("device", ["npu", "cuda"])

@@ -36,7 +36,7 @@ def test_onnx_runtime_gives_the_models_logits_for_any_batch(model: Model, tmp_pa
     assert [port.name for port in session.get_outputs()] == ["logits"]
     for samples in (1, 3):
         images = np.random.default_rng(samples).integers(0, 256, (samples, 32, 100, 1), dtype=np.uint8)
-        (logits,) = session.run(["logits"], {"images": normalise(images)})
+        (logits,) = session.run(["logits"], {"images": normalise(images, 127.5)})
         assert np.abs(logits - Predictor(checkpoint, "cpu")(images)).max() < 1e-4
 
 

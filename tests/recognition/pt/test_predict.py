@@ -25,6 +25,17 @@ def test_predictions_are_the_models_logits_for_any_number_of_pictures() -> None:
     assert np.allclose(predictor(images[:1]), expected[:1], atol=1e-5)
 
 
+def test_half_precision_is_near_where_the_recipe_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    torch.manual_seed(2)
+    checkpoint = Checkpoint(tensors=dump(build(MODEL, DATA, 37)), data=DATA, model=MODEL, train=TRAIN, step=1)
+    images = np.random.default_rng(0).integers(0, 256, (5, 32, 100, 1), dtype=np.uint8)
+    whole, half = Predictor(checkpoint, "cpu"), Predictor(checkpoint, "cpu", "O2")
+    assert (whole.precision, half.precision) == ("float32", "bfloat16 autocast by avx512_bf16, channels_last")
+    difference = np.abs(half(images) - whole(images)).max()
+    assert 1e-6 < difference < 0.02
+
+
 def test_weights_of_another_model_are_refused() -> None:
     checkpoint = Checkpoint(tensors={}, data=DATA, model=MODEL, train=TRAIN, step=1)
     with pytest.raises(ValueError, match="missing"):

@@ -1,0 +1,63 @@
+"""The backbone of MindSpore's CRNN-Seq2Seq-OCR in PyTorch, for pictures of several views of one street sign."""
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+VIEWS = 4  # of a picture of FSNS, square and side by side
+
+
+class ViewsCnn(nn.Module):
+    """One network for four square views: (N, C, 128, 512) to (N, 128, 1, 64), 32 channels of each view in turn.
+
+    The views go through it as one batch, so batch normalisation sees all of them together; the published code
+    takes one after the other.
+    """
+
+    height, channels = 128, 32 * VIEWS
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(64, 128, 3, padding=1, bias=False)
+        self.conv3, self.bn3 = nn.Conv2d(128, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256)
+        self.conv4 = nn.Conv2d(256, 256, 3, padding=1, bias=False)
+        self.conv5, self.bn5 = nn.Conv2d(256, 384, 3, padding=1, bias=False), nn.BatchNorm2d(384)
+        self.conv6 = nn.Conv2d(384, 384, 3, padding=1, bias=False)
+        self.conv7, self.bn7 = nn.Conv2d(384, 384, 3, padding=1, bias=False), nn.BatchNorm2d(384)
+        self.conv8 = nn.Conv2d(384, 384, 3, padding=1, bias=False)
+        self.conv9, self.bn9 = nn.Conv2d(384, 384, 3, padding=1, bias=False), nn.BatchNorm2d(384)
+        self.conv10 = nn.Conv2d(384, 384, 3, padding=1, bias=False)
+        self.conv11, self.bn11 = nn.Conv2d(384, 32, 2, bias=False), nn.BatchNorm2d(32)
+        self.pool = nn.MaxPool2d(2)
+        self.pool_height = nn.MaxPool2d((2, 1))
+        self.relu = nn.ReLU(inplace=True)
+        self.dropout = nn.Dropout(0.5)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (N, 128, 1, 64); ValueError for a picture that is not four squares side by side."""
+        _, channels, height, width = x.shape
+        if width != VIEWS * height:
+            raise ValueError(f"data.width is {width}, expected {VIEWS * height}: backbone views_cnn reads "
+                             f"{VIEWS} square views side by side")  # fmt: skip
+        views = x.reshape(-1, channels, height, VIEWS, height).permute(0, 3, 1, 2, 4)
+        features: torch.Tensor = self.dropout(self.read(views.reshape(-1, channels, height, height)))
+        return features.reshape(-1, self.channels, 1, features.shape[3])
+
+    def read(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (N, 32, 1, 64) of single views (N, C, 128, 128)."""
+        x = self.relu(self.pool(self.conv1(x)))
+        x = self.relu(self.pool_height(self.conv2(x)))
+        x = self.relu(self.bn3(self.conv3(x)))
+        x = self.relu(self.pool_height(self.conv4(x)))
+        x = self.relu(self.bn5(self.conv5(x)))
+        x = self.relu(self.pool_height(self.conv6(x)))
+        x = self.relu(self.bn7(self.conv7(x)))
+        x = self.relu(self.pool_height(self.conv8(x)))
+        x = self.relu(self.bn9(self.conv9(x)))
+        x = self.relu(self.pool_height(self.conv10(x)))
+        features: torch.Tensor = self.relu(self.bn11(self.conv11(functional.pad(x, (0, 1)))))
+        return features

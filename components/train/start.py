@@ -1,0 +1,32 @@
+"""Where training starts: from fresh weights, from a checkpoint's or from those of a recipe's champion."""
+
+from pathlib import Path
+
+from components.recognition.artifacts import find_manifest
+from components.recognition.storage import Store
+
+
+def find_start(store: Store, start_from: str) -> Path | None:
+    """Return a local file with the weights that train.start_from names, None where it names nothing.
+
+    A name that ends in .safetensors is a file's, any other a recipe's; ValueError where it has no champion.
+    """
+    if not start_from:
+        return None
+    if start_from.endswith(".safetensors"):
+        path = Path(start_from).absolute()
+        if not path.is_file():
+            raise ValueError(f"train.start_from: {path}: no such file")
+        return path
+    from components.recognition import tracking  # MLflow takes seconds to import, and most recipes start afresh
+
+    champion = tracking.champion(f"wordmill-{start_from}")
+    if champion is None:
+        raise ValueError(f"train.start_from: recipe '{start_from}' has no champion in the registry at "
+                         f"{tracking.tracking_uri()}: train it first, or name a .safetensors file")  # fmt: skip
+    reference = champion.tags["wordmill.model"]
+    manifest = find_manifest(store, reference)
+    if manifest is None:
+        raise RuntimeError(f"train.start_from: champion of recipe '{start_from}': manifests/{reference}.json or an "
+                           f"object of it is missing in bucket '{store.bucket}'")  # fmt: skip
+    return store.fetch(manifest.object("model.safetensors"))
