@@ -4,20 +4,22 @@ from kfp import dsl
 @dsl.component(base_image="pytorch", install_kfp_package=False)
 def evaluate(
     benchmark: str,
+    evaluation: str,
     device: str,
     run_tag: str,
     trained: dsl.Input[dsl.Model],
     shards: dsl.Input[dsl.Dataset],
-    evaluation: dsl.Output[dsl.Artifact],
+    measured: dsl.Output[dsl.Artifact],
 ) -> str:
     """Measure the recogniser on one benchmark."""
     from components.evaluate.stage import run
 
     return run(
         benchmark=benchmark,
+        evaluation=evaluation,
         model=trained.path,
         shards=shards.path,
         device=device,
         run_tag=run_tag,
-        output=evaluation.path,
+        output=measured.path,
     )

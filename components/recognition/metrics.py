@@ -1,22 +1,31 @@
-"""How good a recogniser is, and whether one is better than another: word accuracy, edit distance, intervals, tests."""
+"""How good a recogniser is, and whether one is better than another: accuracies, intervals, calibration, tests."""
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 
-from rapidfuzz.distance import Levenshtein
-
-from components.recognition.charset import Charset
+import numpy as np
+from rapidfuzz.distance import LCSseq, Levenshtein
 
 NORMAL_975 = 1.959963984540054  # the standard normal distribution's 97.5 % point: two-sided 95 %
+RESAMPLES = 10_000  # of the bootstrap
+BINS = 15  # of the calibration
+
+Pair = tuple[str, str]  # a reading and its label, as a protocol compares them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """What a recogniser reached on one set of samples; `ned` is 1 - mean normalised edit distance, 0..1."""
+    """What a recogniser reached on one set of samples; each share lies in 0..1.
+
+    `ned` is 1 - mean normalised edit distance, `character_precision` the share of the characters of readings and
+    labels that stand in both in the same order; what FSNS calls annotation precision is the accuracy.
+    """
 
     total: int
     correct: int
     ned: float
+    character_precision: float
 
     @property
     def accuracy(self) -> float:
@@ -24,28 +33,97 @@ class Score:
         return self.correct / self.total
 
 
-def comparable(prediction: str, label: str, charset: Charset) -> tuple[str, str]:
-    """Return prediction and label in the form in which they are compared (MindOCR's RecMetric).
+@dataclass(frozen=True, kw_only=True)
+class Length:
+    """How many words of one length, in characters of the label, there are, and how many are read right."""
 
-    Both lose their spaces and, where the charset folds it, their case. Characters outside the charset are
-    deleted from the label only: a recogniser cannot write them.
+    length: int
+    total: int
+    correct: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slip:
+    """A character read as another; without a truth it was put in, without a reading it was left out."""
+
+    truth: str
+    read: str
+    count: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bin:
+    """Samples with low < confidence <= high, their mean confidence and their accuracy; None where there are none."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float | None
+    accuracy: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How far confidences are from accuracies; `ece` is the expected calibration error, 0..1."""
+
+    ece: float
+    bins: tuple[Bin, ...]
+
+
+def score(pairs: list[Pair]) -> Score:
+    """Score readings; 1-NED divides each Levenshtein distance by the longer text's length (RecMetric of MindOCR).
+
+    Character precision is the sum of 2 * LCS over the sum of both lengths (MindSpore's crnn_seq2seq_ocr, eval.py).
     """
-    return charset.fold(prediction.replace(" ", "")), charset.clean(label.replace(" ", ""))
-
-
-def is_correct(prediction: str, label: str, charset: Charset) -> bool:
-    """Tell whether a word is read without a mistake."""
-    left, right = comparable(prediction, label, charset)
-    return left == right
-
-
-def score(predictions: list[str], labels: list[str], charset: Charset) -> Score:
-    """Score predictions against labels; 1-NED divides each Levenshtein distance by the longer text's length."""
-    if not labels:
+    if not pairs:
         raise ValueError("nothing to score: the set has no sample")
-    pairs = [comparable(p, label, charset) for p, label in zip(predictions, labels, strict=True)]
-    distance = math.fsum(Levenshtein.normalized_distance(p, label) for p, label in pairs)
-    return Score(total=len(pairs), correct=sum(p == label for p, label in pairs), ned=1.0 - distance / len(pairs))
+    distance = math.fsum(Levenshtein.normalized_distance(read, label) for read, label in pairs)
+    common = sum(LCSseq.similarity(read, label) for read, label in pairs)
+    characters = sum(len(read) + len(label) for read, label in pairs)
+    return Score(
+        total=len(pairs),
+        correct=sum(read == label for read, label in pairs),
+        ned=1.0 - distance / len(pairs),
+        character_precision=2 * common / characters if characters else 1.0,
+    )
+
+
+def by_length(pairs: list[Pair]) -> list[Length]:
+    """Return the accuracy by the label's length, the shortest first."""
+    total = Counter(len(label) for _, label in pairs)
+    correct = Counter(len(label) for read, label in pairs if read == label)
+    return [Length(length=length, total=total[length], correct=correct[length]) for length in sorted(total)]
+
+
+def confusion(pairs: list[Pair]) -> list[Slip]:
+    """Return what the shortest edits from the labels to the readings (Levenshtein 1966) do, the most frequent first."""
+    counts = Counter[Pair]()
+    for read, label in pairs:
+        for edit in Levenshtein.editops(label, read):
+            truth = "" if edit.tag == "insert" else label[edit.src_pos]
+            counts[truth, "" if edit.tag == "delete" else read[edit.dest_pos]] += 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return [Slip(truth=truth, read=read, count=count) for (truth, read), count in ordered]
+
+
+def calibration(outcomes: list[tuple[float, bool]]) -> Calibration:
+    """Compare confidences, 0..1, with outcomes, in 15 bins of equal width (Guo et al. 2017, section 2)."""
+    rows: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for confidence, right in outcomes:
+        rows[max(0, math.ceil(confidence * BINS) - 1)].append((confidence, right))
+    bins = tuple(_bin(number, row) for number, row in enumerate(rows))
+    gaps = (abs(sum(right for _, right in row) - math.fsum(sure for sure, _ in row)) for row in rows)
+    return Calibration(ece=math.fsum(gaps) / len(outcomes), bins=bins)
+
+
+def _bin(number: int, row: list[tuple[float, bool]]) -> Bin:
+    return Bin(
+        low=number / BINS,
+        high=(number + 1) / BINS,
+        count=len(row),
+        confidence=math.fsum(sure for sure, _ in row) / len(row) if row else None,
+        accuracy=sum(right for _, right in row) / len(row) if row else None,
+    )
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
@@ -64,6 +142,23 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     discordant = gained + lost
     tail = sum(math.comb(discordant, k) for k in range(min(gained, lost) + 1))
     return min(1.0, 2 * tail / (1 << discordant))
+
+
+def bootstrap_interval(counts: list[tuple[int, int, int]]) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the plain mean over benchmarks of the paired difference in accuracy.
+
+    counts: (gained, lost, total) of each benchmark, as for McNemar's test. The samples are drawn anew within each
+    benchmark (stratified bootstrap, Davison and Hinkley 1997, 3.2); a pair adds +1, -1 or 0, so that drawing samples
+    is drawing multinomial counts. The seed is fixed: the same counts have the same interval.
+    """
+    generator = np.random.Generator(np.random.Philox(0))
+    means = np.zeros(RESAMPLES)
+    for gained, lost, total in counts:
+        shares = [gained / total, lost / total, 1 - (gained + lost) / total]
+        drawn = generator.multinomial(total, shares, size=RESAMPLES)
+        means += (drawn[:, 0] - drawn[:, 1]) / (total * len(counts))
+    low, high = np.quantile(means, (0.025, 0.975))
+    return float(low), float(high)
 
 
 def plain_mean(values: list[float]) -> float:
