@@ -69,7 +69,7 @@ def test_onnx_says_how_it_is_used_and_reads_as_the_trained_recogniser(
     assert made.facts["framework_version"].startswith("torch 2.")
     with np.load(store.fetch(read_manifest(model).object("reference.npz"))) as reference:
         session = onnxruntime.InferenceSession(str(store.fetch(entry)), providers=["CPUExecutionProvider"])
-        (logits,) = session.run(["logits"], {"images": normalise(reference["images"])})
+        (logits,) = session.run(["logits"], {"images": normalise(reference["images"], 127.5)})
         assert np.abs(logits - reference["logits"]).max() < 1e-4
     capsys.readouterr()
     assert export("onnx", model, tmp_path) == made

@@ -17,6 +17,8 @@ from components.fetch import stage as fetch_stage
 from components.recognition.artifacts import Manifest, find_manifest, read_manifest
 from components.recognition.catalogue import Entry
 from components.recognition.charset import load_charset
+from components.recognition.image import fit_picture
+from components.recognition.recipe import Data, from_json
 from components.recognition.shards import ShardSet, open_dataset
 from components.recognition.storage import Store
 from components.recognition.synth import SynthSpec, render
@@ -186,7 +188,27 @@ def test_only_what_shard_reads_is_in_the_key(store: Store, tmp_path: Path) -> No
     limited = references(train=["words"], limit=2)
     assert limited["words"] != first["words"]
     assert limited["more"] == first["more"]
-    assert references(train=["words"], width=99)["more"] != first["more"]
+    for key, value in {
+        "width": 99, "height": 31, "channels": 3, "fit": "pad_grey", "interpolation": "bicubic", "turn_tall": True,
+        "charset": "english94", "space": True,
+    }.items():  # fmt: skip
+        changed = references(train=["words"], **{key: value})
+        assert all(changed[name] != first[name] for name in sources), key
+    assert references(val=["words"])["words"] != first["words"]  # a training set goes without labels that are empty
+    dropped = references(train=["words"], label_policy="drop")
+    assert dropped["words"] != first["words"]
+    assert dropped["more"] == first["more"]
+    assert references(train=["words"], middle=127.0) == first
+
+
+def test_pictures_are_fitted_as_the_recipe_says(store: Store, tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 256, (40, 18, 3), dtype=np.uint8)
+    source = {"words": photos(tmp_path / "w.zip", {"a": bytes(cv2.imencode(".png", noise[:, :, ::-1])[1].tobytes())})}
+    how = section(height=8, width=32, channels=3, fit="pad_black", interpolation="bicubic", turn_tall=True)
+    image = open_dataset(store, shard(tmp_path, source, how), "words").block(0).images[0]
+    np.testing.assert_array_equal(image, fit_picture(noise, from_json(Data, how)))
+    assert image[:, :18].any(axis=(0, 2)).all()  # turned, 18 of 32 columns: 8 * 40 / 18 = 17.8
+    assert not image[:, 18:].any()
 
 
 def test_finished_sets_are_found(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +223,7 @@ def test_finished_sets_are_found(store: Store, tmp_path: Path, capsys: pytest.Ca
 
 def task(path: Path, start: int, stop: int, root: Path) -> Task:
     entry = Entry(**drawn(600))
-    rules = Rules(shape=(32, 100, 1), charset=LOWER, training=True, drops_odd=False)
+    rules = Rules(data=from_json(Data, section()), charset=LOWER, training=True)
     return Task(entry=entry, root=root, start=start, stop=stop, path=path, rules=rules)
 
 

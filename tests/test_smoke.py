@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from components.recognition.artifacts import Manifest, read_manifest
-from components.recognition.charset import load_charset
 from components.recognition.checkpoint import load
+from components.recognition.decoding import codec_of
 from components.recognition.pt.export import export_onnx
 from components.recognition.recipe import Export, to_json
 from components.recognition.stages import Made, find_or_make
 from components.recognition.storage import Store
 from components.smoke import stage
-from tests.trained import put_trained, write_manifest
+from tests.trained import DATA, MODEL, put_trained, write_manifest
 
 SETTINGS = Export(formats=("onnx", "mindir"))
-CHARSET = load_charset("lower36")
+CODEC = codec_of(MODEL, DATA)
 
 
 def put_file(store: Store, content: bytes, trained: Manifest, export_format: str = "onnx") -> Manifest:
@@ -27,7 +27,8 @@ def put_file(store: Store, content: bytes, trained: Manifest, export_format: str
     def make(folder: Path) -> Made:
         path = folder / f"model.{export_format}"
         path.write_bytes(content)
-        return Made(files={path.name: path}, facts={"format": export_format, "charset": "lower36"})
+        facts = {"format": export_format, "data": to_json(DATA), "model": to_json(MODEL)}
+        return Made(files={path.name: path}, facts=facts)
 
     return find_or_make(store, "export", export_format, {"model": trained.reference, "of": str(content[:99])}, make)[0]
 
@@ -142,15 +143,15 @@ def test_a_runtime_that_crashes_is_an_error(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "file").touch()
     monkeypatch.setattr(sys, "executable", str(crashing))
     with pytest.raises(RuntimeError, match="format onnx: its runtime ended with code -11: broken file"):
-        stage.run_probe("onnx", tmp_path / "file", tmp_path / "file", tmp_path)
+        stage.run_probe("onnx", tmp_path / "file", tmp_path / "file", 127.5, tmp_path)
 
 
 def logits_of(texts: list[str]) -> np.ndarray:
     """Return logits (N, 4, 37) that read as the texts of at most two different characters."""
-    logits = np.zeros((len(texts), 4, CHARSET.classes), dtype=np.float32)
+    logits = np.zeros((len(texts), 4, CODEC.classes), dtype=np.float32)
     for row, text in zip(logits, texts, strict=True):
         row[:, 0] = 1
-        for place, number in enumerate(CHARSET.encode(text)):
+        for place, number in enumerate(CODEC.encode(text)):
             row[place, number] = 5
     return logits
 
@@ -159,8 +160,8 @@ def test_agreement_counts_equal_texts_and_the_largest_difference() -> None:
     expected = logits_of(["a", "bc", "x"])
     found = logits_of(["a", "bd", "x"])
     found[0, 3, 5] += 0.25
-    assert stage.agreement(found, expected, CHARSET, "here") == (2, 5.0)
-    assert stage.agreement(expected + np.float32(0.5), expected, CHARSET, "here") == (3, 0.5)
+    assert stage.agreement(found, expected, CODEC, "here") == (2, 5.0)
+    assert stage.agreement(expected + np.float32(0.5), expected, CODEC, "here") == (3, 0.5)
 
 
 @pytest.mark.parametrize(
@@ -175,4 +176,4 @@ def test_what_is_no_set_of_logits_is_an_error(spoil: object, message: str) -> No
     expected = logits_of(["a"])
     assert callable(spoil)
     with pytest.raises(RuntimeError, match=message):
-        stage.agreement(spoil(expected), expected, CHARSET, "here")
+        stage.agreement(spoil(expected), expected, CODEC, "here")

@@ -11,7 +11,7 @@ from typing import Any
 from components.recognition import checkpoint, frameworks
 from components.recognition.artifacts import Manifest, read_manifest
 from components.recognition.checkpoint import Checkpoint
-from components.recognition.recipe import nearest
+from components.recognition.recipe import nearest, to_json
 from components.recognition.stages import Made, find_or_make, run_stage
 from components.recognition.storage import Store
 
@@ -52,9 +52,11 @@ def write(export_format: str, saved: Checkpoint, folder: Path) -> Made:
         "format": export_format,
         "bytes": sum(path.stat().st_size for path in files.values()),
         "input": {"name": "images", "shape": ["N", data.channels, data.height, data.width],
-                  "layout": "NCHW", "dtype": "float32", "range": [-1.0, 1.0]},
+                  "layout": "NCHW", "dtype": "float32", "range": [-1.0, (255 - data.middle) / data.middle]},
+        "data": to_json(data),
+        "model": to_json(saved.model),
         "charset": data.charset,
-        "decode": "ctc greedy, blank 0",
+        "decode": "ctc greedy, blank 0" if saved.model.name == "crnn" else "attention greedy, GO 0, STOP 1",
         "framework_version": f"{package} {metadata.version(package)}",
     }  # fmt: skip
     if export_format == "om":

@@ -7,18 +7,28 @@ from pathlib import Path
 from components.recognition.blocks import MAX_LABEL_BYTES, Shape, ShardWriter
 from components.recognition.catalogue import Entry
 from components.recognition.charset import Charset
-from components.recognition.image import Picture, decode, resize, to_channels
+from components.recognition.image import Picture, decode, fit_picture
 from components.recognition.readers import Sample, open_reader
+from components.recognition.recipe import Data
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What becomes of samples: their shape (H, W, C), and which labels a training set goes without."""
+    """What becomes of samples: how pictures are fitted, and which labels a training set goes without."""
 
-    shape: Shape
+    data: Data
     charset: Charset
     training: bool
-    drops_odd: bool  # a character outside the charset costs a training sample, not only itself
+
+    @property
+    def shape(self) -> Shape:
+        """(H, W, C) of a picture."""
+        return self.data.height, self.data.width, self.data.channels
+
+    @property
+    def drops_odd(self) -> bool:
+        """Whether a character outside the charset costs a training sample, not only itself."""
+        return self.training and self.data.label_policy == "drop"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +61,7 @@ def pack(task: Task) -> Packed:
     with ShardWriter(task.path, task.rules.shape, task.stop - task.start) as writer:
         for sample in reader.read(task.start, task.stop):
             try:
-                image = picture(sample, task.rules.shape)
+                image = picture(sample, task.rules.data)
             except ValueError as error:
                 packed.quarantine.append({"where": sample.where, "reason": str(error)})
                 continue
@@ -64,15 +74,14 @@ def pack(task: Task) -> Packed:
     return packed
 
 
-def picture(sample: Sample, shape: Shape) -> Picture:
-    """Return a sample's picture, uint8 (H, W, C) of this shape; ValueError says why the sample is put aside."""
-    height, width, channels = shape
+def picture(sample: Sample, data: Data) -> Picture:
+    """Return a sample's picture, uint8 (H, W, C) of the recipe; ValueError says why the sample is put aside."""
     if sample.problem:
         raise ValueError(sample.problem)
     if (length := len(sample.label.encode())) > MAX_LABEL_BYTES:
         raise ValueError(f"label of {length} bytes, expected at most {MAX_LABEL_BYTES}")
-    image = sample.image if not isinstance(sample.image, bytes) else decode(sample.image, channels)
-    return resize(to_channels(image, channels), height, width)
+    image = sample.image if not isinstance(sample.image, bytes) else decode(sample.image, data.channels)
+    return fit_picture(image, data)
 
 
 def reason_to_drop(label: str, rules: Rules) -> str:

@@ -1,6 +1,5 @@
 """The shard stage: packs every fetched data set into LMDB shards of decoded, resized pictures."""
 
-import dataclasses
 import json
 import multiprocessing
 import os
@@ -18,8 +17,8 @@ from components.recognition.archives import kind_of, unpack
 from components.recognition.artifacts import Manifest, find_manifest, read_manifest, write_atomically
 from components.recognition.blocks import SHARD_SAMPLES
 from components.recognition.catalogue import Entry
-from components.recognition.charset import load_charset
-from components.recognition.image import to_channels
+from components.recognition.charset import charset_of
+from components.recognition.image import PICTURE_KEYS, to_channels
 from components.recognition.progress import Progress
 from components.recognition.readers import open_reader
 from components.recognition.recipe import Data, from_json, parse_section
@@ -55,16 +54,18 @@ def run(*, data: str, sources: str, run_tag: str, output: str) -> str:
 def _shard(store: Store, data: Data, fetched: Manifest, name: str) -> tuple[Manifest, bool]:
     training = name in data.train
     entry = parse_section(Entry, fetched.facts["entries"][name], f"{fetched.reference}: {name}")
-    rules = Rules(
-        shape=(data.height, data.width, data.channels),
-        charset=load_charset(data.charset),
-        training=training,
-        drops_odd=training and data.label_policy == "drop",
-    )
+    rules = Rules(data=data, charset=charset_of(data), training=training)
     limit = data.limit if training else 0
     reference = fetched.facts["datasets"][name]
-    reading = {key: getattr(entry, key) for key in ("reader", "samples", "labels", "label_format")}
-    inputs = {"source": reference, "reading": reading, "rules": dataclasses.asdict(rules), "limit": limit}
+    inputs = {
+        "source": reference,
+        "reading": {key: getattr(entry, key) for key in ("reader", "samples", "labels", "label_format")},
+        "picture": {key: getattr(data, key) for key in PICTURE_KEYS},
+        "symbols": rules.charset.symbols,
+        "training": training,
+        "drops_odd": rules.drops_odd,
+        "limit": limit,
+    }
     return find_or_make(store, "shard", name, inputs, partial(_make, store, name, entry, reference, rules, limit))
 
 

@@ -60,10 +60,10 @@ def median_s(call: Callable[[], object]) -> float:
     return statistics.median(durations)
 
 
-def probe(export_format: str, file: Path, reference: Path, logits: Path) -> dict[str, Any]:
+def probe(export_format: str, file: Path, reference: Path, middle: float, logits: Path) -> dict[str, Any]:
     """Predict the reference images, save their logits and measure latency and throughput."""
     with np.load(reference, allow_pickle=False) as arrays:
-        images = normalise(arrays["images"])
+        images = normalise(arrays["images"], middle)
     runtime, name = RUNTIMES[export_format](file)
     np.save(logits, runtime(images), allow_pickle=False)
     many = np.resize(images, (THROUGHPUT_BATCH, *images.shape[1:]))
@@ -78,7 +78,7 @@ def main(job: Path, answer: Path, logits: Path) -> None:
     """Probe the file that the job names; the answer holds the findings, or the runtime's error."""
     told = json.loads(job.read_text(encoding="utf-8"))
     try:
-        found = probe(told["format"], Path(told["file"]), Path(told["reference"]), logits)
+        found = probe(told["format"], Path(told["file"]), Path(told["reference"]), told["middle"], logits)
     except Exception as error:  # runtimes raise types of their own; whichever it is, the file does not run
         found = {"error": f"{type(error).__name__}: {' '.join(str(error).split())}"}
     write_atomically(answer, json.dumps(found))

@@ -8,20 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from components.recognition import frameworks
 from components.recognition.artifacts import SOURCE, Manifest, read_manifest, write_atomically
-from components.recognition.charset import Charset, load_charset
-from components.recognition.recipe import Export, from_json
+from components.recognition.decoding import Codec, Logits, codec_of
+from components.recognition.recipe import Data, Export, Model, from_json
 from components.recognition.stages import Made, find_or_make, run_stage
 from components.recognition.storage import Store
 
 PROBE_LIMIT_S = 600
 LAST_LINES = 5  # of the probe's output in an error
 FRAMEWORKS = {"onnx": "pytorch", "mindir": "mindspore"}  # whose environment the format's runtime gets
-
-Logits = npt.NDArray[np.float32]
 
 
 def run(*, export: str, exported: str, model: str, run_tag: str, output: str) -> str:
@@ -53,11 +50,11 @@ def compare(store: Store, made: Manifest, trained: Manifest, tolerance: float, f
     """Run the file on the reference images and compare; RuntimeError where it does not agree."""
     entry = made.object(f"model.{made.name}")
     reference = store.fetch(trained.object("reference.npz"))
-    found, logits = run_probe(made.name, store.fetch(entry), reference, folder)
-    charset = load_charset(made.facts["charset"])
+    data, model = from_json(Data, made.facts["data"]), from_json(Model, made.facts["model"])
+    found, logits = run_probe(made.name, store.fetch(entry), reference, data.middle, folder)
     with np.load(reference, allow_pickle=False) as arrays:
         expected = arrays["logits"]
-    equal, difference = agreement(logits, expected, charset, f"format {made.name}")
+    equal, difference = agreement(logits, expected, codec_of(model, data), f"format {made.name}")
     ok = equal == len(expected) and difference <= tolerance
     if not ok:
         raise RuntimeError(f"format {made.name} does not agree with the trained recogniser: {equal} of {len(expected)} "
@@ -69,25 +66,27 @@ def compare(store: Store, made: Manifest, trained: Manifest, tolerance: float, f
     return Made(files={}, facts=facts, metrics=metrics)
 
 
-def agreement(logits: Logits, expected: Logits, charset: Charset, where: str) -> tuple[int, float]:
+def agreement(logits: Logits, expected: Logits, codec: Codec, where: str) -> tuple[int, float]:
     """Return how many texts are equal and the largest difference of logits (N, T, C); RuntimeError for no logits."""
-    if logits.shape[-1] != charset.classes:
+    if logits.shape[-1] != codec.classes:
         raise RuntimeError(f"{where}: logits have {logits.shape[-1]} classes, "
-                           f"charset {charset.name} needs {charset.classes}")  # fmt: skip
+                           f"charset {codec.charset.name} needs {codec.classes}")  # fmt: skip
     if logits.shape != expected.shape:
         raise RuntimeError(f"{where}: logits have shape {logits.shape}, the trained recogniser's {expected.shape}")
     if not np.isfinite(logits).all():
         raise RuntimeError(f"{where}: {np.count_nonzero(~np.isfinite(logits))} of {logits.size} logits are not finite")
-    texts, truth = charset.decode_ctc(logits)[0], charset.decode_ctc(expected)[0]
+    texts, truth = codec.decode(logits)[0], codec.decode(expected)[0]
     equal = sum(one == other for one, other in zip(texts, truth, strict=True))
     return equal, float(np.abs(logits - expected).max())
 
 
-def run_probe(export_format: str, file: Path, reference: Path, folder: Path) -> tuple[dict[str, Any], Logits]:
+def run_probe(
+    export_format: str, file: Path, reference: Path, middle: float, folder: Path
+) -> tuple[dict[str, Any], Logits]:
     """Run the file in a process of its own; return what was measured, and the logits of the reference images."""
     job, answer, logits = folder / "job.json", folder / "answer.json", folder / "logits.npy"
     told = {"format": export_format, "file": str(named(file, folder / f"model.{export_format}")),
-            "reference": str(reference)}  # fmt: skip
+            "reference": str(reference), "middle": middle}  # fmt: skip
     write_atomically(job, json.dumps(told))
     search = frameworks.prepended("PYTHONPATH", SOURCE.parent)
     variables = frameworks.environment(FRAMEWORKS[export_format], "cpu") | {"PYTHONPATH": search}
