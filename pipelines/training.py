@@ -28,6 +28,7 @@ def training_pipeline(recipe: Recipe, catalogue: dict[str, Entry], where: Where)
         data_section: str = to_json(recipe.data),
         model_section: str = to_json(recipe.model),
         train_section: str = to_json(recipe.train),
+        evaluation_section: str = to_json(recipe.evaluation),
         gate_section: str = to_json(recipe.gate),
         export_section: str = to_json(recipe.export),
         device: str = where.device,
@@ -39,22 +40,15 @@ def training_pipeline(recipe: Recipe, catalogue: dict[str, Entry], where: Where)
             verified = fetched.outputs["verified"]
             packed = place(shard(data=data_section, verified=verified, run_tag=run_tag), "data", "shard")
             shards = packed.outputs["shards"]
-            learned = train(
-                recipe=recipe.name,
-                data=data_section,
-                model=model_section,
-                train=train_section,
-                shards=shards,
-                device=device,
-                processes=processes,
-                run_tag=run_tag,
-            )
+            learned = train(recipe=recipe.name, data=data_section, model=model_section, train=train_section,
+                            shards=shards, device=device, processes=processes, run_tag=run_tag)  # fmt: skip
             accelerate(place(learned, framework, "train"), where.device, where.processes)
             trained = learned.outputs["trained"]
 
             measured = []
             for benchmark in recipe.benchmarks:
-                task = evaluate(benchmark=benchmark, trained=trained, shards=shards, device=device, run_tag=run_tag)
+                task = evaluate(benchmark=benchmark, evaluation=evaluation_section, trained=trained, shards=shards,
+                                device=device, run_tag=run_tag)  # fmt: skip
                 measured.append(accelerate(place(task, framework, benchmark), where.device, 1))
 
             proven = []
@@ -72,6 +66,7 @@ def training_pipeline(recipe: Recipe, catalogue: dict[str, Entry], where: Where)
                 parities=[task.outputs["Output"] for task in proven],
                 run_tag=run_tag,
             )
-            place(decided, "data", "gate")
+            # It registers an ONNX file: what no task has exported, it exports itself.
+            place(decided, "data" if "onnx" in recipe.export.formats else EXPORTERS["onnx"], "gate")
 
     return training

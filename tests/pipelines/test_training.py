@@ -56,6 +56,13 @@ def test_accelerators_are_asked_for_by_name(tmp_path: Path) -> None:
     assert "resources" not in executors["exec-fetch"]["container"]
 
 
+@pytest.mark.parametrize(("formats", "environment"), [("[mindir, onnx]", "data"), ("[mindir]", "pytorch")])
+def test_the_gate_can_make_the_onnx_file_that_it_registers(formats: str, environment: str, tmp_path: Path) -> None:
+    spec = compile_recipe("quickstart", tmp_path, "--set", f"export.formats={formats}")
+    executors = next(iter(yaml.safe_load_all(spec)))["deploymentSpec"]["executors"]
+    assert f"/{environment}-python:" in executors["exec-gate"]["container"]["image"]
+
+
 def test_compiling_needs_neither_framework() -> None:
     check = (
         "import sys; sys.modules.update(torch=None, mindspore=None, cv2=None, lmdb=None);"

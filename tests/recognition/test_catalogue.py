@@ -32,6 +32,29 @@ def test_the_built_in_counts_are_the_published_ones() -> None:
     assert [name for name, entry in built_in.items() if entry.source == "manual:" and not entry.homepage] == []
 
 
+def test_the_splits_of_the_chinese_benchmark_sum_up_to_the_published_totals() -> None:
+    counts = {name: entry.samples for name, entry in load_catalogue([DATASETS]).items() if name.startswith("chinese_")}
+    totals = {"scene": 636_455, "web": 140_589, "document": 500_000}
+    assert len(counts) == 9
+    for kind, total in totals.items():
+        train, val, test = (counts[f"chinese_{kind}_{split}"] for split in ("train", "val", "test"))
+        assert train + val + test == total
+        assert train == pytest.approx(0.8 * total, abs=1)
+        assert val == pytest.approx(test, abs=1)
+
+
+def test_data_sets_of_picture_files_say_the_form_of_their_labels() -> None:
+    built_in = load_catalogue([DATASETS])
+    files = {name: (entry.label_format, entry.samples) for name, entry in built_in.items() if entry.labels}
+    assert files == {
+        "fsns_train": ("tab", 1_044_868),
+        "fsns_validation": ("tab", 16_150),
+        "fsns_test": ("tab", 20_404),
+        "icdar15_train": ("icdar", 4_468),
+        "icdar15_test": ("icdar", 2_077),
+    }
+
+
 def test_rendered_sets_are_all_different_and_say_their_count() -> None:
     rendered = [entry for entry in load_catalogue([DATASETS]).values() if entry.reader == "synth"]
     assert len({entry.source for entry in rendered}) == len(rendered) == 4
