@@ -1,4 +1,4 @@
-"""A real MLflow server for tests: SQLite, artifacts in the tests' S3 server, on the loopback address."""
+"""A real MLflow server for tests: SQLite or PostgreSQL, artifacts in the tests' S3 server, on the loopback address."""
 
 import atexit
 import os
@@ -23,14 +23,17 @@ BUCKET = "mlflow"
 
 
 @cache
-def start(endpoint: str) -> str:
-    """Start the server once per test process and return its address; it ends with the process."""
+def start(endpoint: str, database: str = "") -> str:
+    """Start the server once per test process and return its address; it ends with the process.
+
+    endpoint: address of the S3 server; database: address of PostgreSQL, none for an SQLite file.
+    """
     folder = Path(tempfile.mkdtemp(prefix="wordmill-mlflow-"))
     Store(BUCKET, folder).make_bucket()
     uri = f"http://127.0.0.1:{free_port()}"
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2],
                "--workers", "1", "--serve-artifacts", "--artifacts-destination", f"s3://{BUCKET}/artifacts",
-               "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]  # fmt: skip
+               "--backend-store-uri", database or f"sqlite:///{folder / 'mlflow.db'}"]  # fmt: skip
     # Without the last one the server starts ten processes for jobs that nobody sends.
     variables = {"MLFLOW_S3_ENDPOINT_URL": endpoint, "MLFLOW_DISABLE_TELEMETRY": "true",
                  "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # fmt: skip

@@ -5,7 +5,8 @@ import json
 import time
 from typing import Any
 
-from components.gate.compare import Decision, Paired, against_champion, against_floor
+from components.gate.compare import Decision, against_champion, against_floor, below_floors, uncompared
+from components.gate.pairing import look
 from components.recognition import tracking
 from components.recognition.artifacts import (
     Manifest,
@@ -16,9 +17,10 @@ from components.recognition.artifacts import (
     to_document,
 )
 from components.recognition.metrics import plain_mean
+from components.recognition.package import Lineage, log_package
 from components.recognition.recipe import Gate, from_json
-from components.recognition.stages import run_stage
-from components.recognition.storage import Store, object_key
+from components.recognition.stages import run_stage, work_folder
+from components.recognition.storage import Store
 
 
 def run(*, gate: str, recipe: str, model: str, evaluations: str, parities: str, run_tag: str, output: str) -> str:
@@ -46,19 +48,22 @@ def decide(
     proven: list[Manifest],
     run_tag: str,
 ) -> Manifest:
-    """Judge, register and perhaps promote the candidate; the manifest's facts say what was done and why.
+    """Register, judge and perhaps promote the candidate; the manifest's facts say what was done and why.
 
-    The decision depends on who is champion now, so finished work is never looked up.
+    The decision depends on who is champion now, so finished work is never looked up. Moving the alias is one request
+    and the registry's last: a gate that fails on the way leaves the champion as it was, and can be run again.
     """
     started = time.monotonic()
     _check(trained, measured)
     name = f"wordmill-{recipe}"
+    version = _register(store, name, recipe, trained, measured, proven, run_tag)
     champion = tracking.champion(name)
-    is_champion = champion is not None and champion.tags.get("wordmill.model") == trained.reference
-    decision = _judge(store, gate, trained, measured, proven, champion)
-    version = _register(store, name, recipe, trained, measured, run_tag)
-    if decision.promoted and not is_champion:
-        tracking.promote(name, version)
+    is_champion = champion is not None and champion.version == version
+    decision = _judge(store, gate, version, measured, proven, champion)
+    if not is_champion:
+        tracking.explain(name, version, "; ".join(decision.reasons))
+        if decision.promoted:
+            tracking.promote(name, version)
     outcome = "kept" if is_champion else "promoted" if decision.promoted else "refused"
     for reason in decision.reasons:
         print(f"gate {recipe}: version {version} {outcome}: {reason}", flush=True)
@@ -87,60 +92,74 @@ def _check(trained: Manifest, measured: list[Manifest]) -> None:
 def _judge(
     store: Store,
     gate: Gate,
-    trained: Manifest,
+    version: str,
     measured: list[Manifest],
     proven: list[Manifest],
     champion: tracking.Version | None,
 ) -> Decision:
+    accuracies = {manifest.name: manifest.facts["accuracy"] for manifest in measured}
     if champion is None:
-        decision = against_floor({manifest.name: manifest.facts["accuracy"] for manifest in measured}, gate)
-    elif champion.tags.get("wordmill.model") == trained.reference:
-        reason = f"the same model is the champion already, as version {champion.version}"
-        rows = [{"name": manifest.name, "accuracy": manifest.facts["accuracy"]} for manifest in measured]
-        decision = Decision(promoted=True, reasons=[reason], champion_mean=None, benchmarks=rows)
+        decision = against_floor(accuracies, gate)
+    elif champion.version == version:
+        then = champion.tags.get("wordmill.gate", "no reason is written on it")
+        reason = f"the same model is the champion already, as version {version}: {then}"
+        decision = uncompared(True, [reason], accuracies, gate)
     else:
-        pairs, left_out = _pairs(store, measured, champion)
-        decision = against_champion(pairs, left_out, gate)
-    unlike = [manifest.name for manifest in proven if not manifest.facts["ok"]]
-    if not unlike:
+        decision = _compare(store, gate, measured, accuracies, champion)
+    refusals = below_floors(accuracies, gate)
+    if unlike := [manifest.name for manifest in proven if not manifest.facts["ok"]]:
+        refusals.append(f"exported files that do not behave like the trained model: {', '.join(unlike)}")
+    promoted = decision.promoted and not refusals
+    return dataclasses.replace(decision, promoted=promoted, reasons=[*decision.reasons, *refusals])
+
+
+def _compare(
+    store: Store, gate: Gate, measured: list[Manifest], accuracies: dict[str, float], champion: tracking.Version
+) -> Decision:
+    seen, blind = look(store, measured, champion), f"the champion, version {champion.version}, cannot be"
+    if seen.unpaired and seen.gone:
+        reason = (
+            f"{blind} seen on {', '.join(seen.unpaired)}: {len(seen.gone)} of its measurements are gone from "
+            f"bucket '{store.bucket}', such as {seen.gone[0]}: evaluate it again, or take the alias from it"
+        )
+        return uncompared(False, [reason], accuracies, gate)
+    if not seen.pairs:
+        reason = f"{blind} compared: no benchmark was measured on the same samples by the same protocol for both"
+        return uncompared(False, [reason], accuracies, gate)
+    decision = against_champion(seen.pairs, gate)
+    if not seen.unpaired:
         return decision
-    reason = f"exported files that do not behave like the trained model: {', '.join(unlike)}"
-    return dataclasses.replace(decision, promoted=False, reasons=[*decision.reasons, reason])
+    reason = f"not compared, the champion was measured on other samples or not at all: {', '.join(seen.unpaired)}"
+    return dataclasses.replace(decision, reasons=[*decision.reasons, reason])
 
 
-def _pairs(store: Store, measured: list[Manifest], champion: tracking.Version) -> tuple[list[Paired], list[str]]:
-    """Return the benchmarks that both were measured on with the same data set, and the names of the others."""
-    references = json.loads(champion.tags.get("wordmill.evaluations", "[]"))
-    stored = [find_manifest(store, reference) for reference in references]
-    theirs = {manifest.facts["dataset"]: manifest for manifest in stored if manifest}
-    pairs, left_out = [], []
-    for ours in measured:
-        other = theirs.get(ours.facts["dataset"])
-        if other is None:
-            left_out.append(ours.name)
-        else:
-            pairs.append(Paired(name=ours.name, candidate=_outcomes(store, ours), champion=_outcomes(store, other)))
-    return pairs, left_out
-
-
-def _outcomes(store: Store, evaluation: Manifest) -> list[bool]:
-    """Return for every sample, in order, whether it was read right."""
-    path = store.fetch(evaluation.object("predictions.jsonl"))
-    with path.open(encoding="utf-8") as file:
-        return [bool(json.loads(line)["correct"]) for line in file]
-
-
-def _register(store: Store, name: str, recipe: str, trained: Manifest, measured: list[Manifest], run_tag: str) -> str:
-    weights = trained.object("model.safetensors")
-    known = tracking.registered(name, trained.reference)
+def _register(
+    store: Store,
+    name: str,
+    recipe: str,
+    trained: Manifest,
+    measured: list[Manifest],
+    proven: list[Manifest],
+    run_tag: str,
+) -> str:
+    known, run = tracking.registered(name, trained.reference), tracking.run(store, run_tag, recipe)
     before = json.loads(known.tags.get("wordmill.evaluations", "[]")) if known else []
     # What this model was measured on before stays with it: the next candidate may be compared on that.
     evaluations = list(dict.fromkeys([*before, *(manifest.reference for manifest in measured)]))
+    if known:
+        source = known.source
+    else:
+        exported = [_manifest(store, manifest.inputs["exported"]) for manifest in proven]
+        lineage = Lineage(
+            recipe=recipe, trained=trained, measured=measured, exported=exported, run_tag=run_tag, run=run
+        )
+        with work_folder(store, f"gate-{trained.key}") as folder:
+            source = log_package(store, lineage, name, folder)
     return tracking.register(
         name,
         model=trained.reference,
-        source=f"s3://{store.bucket}/{object_key(weights)}",
-        run_id=tracking.run(store, run_tag, recipe).run_id,
+        source=source,
+        run_id=run.run_id,
         tags={"wordmill.evaluations": json.dumps(evaluations)},
         description=f"{recipe} trained in run {run_tag}: {trained.reference}",
     )

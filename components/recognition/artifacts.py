@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -100,17 +100,22 @@ def code_digest(stage: str, uses: tuple[str, ...] = ()) -> str:
     """Return a digest of the code that a stage runs: its folder, what that imports of this project, and the packages
     that it imports by name (`uses`), such as a framework's.
     """
-    waiting = [path for package in (f"components.{stage}", *uses) for path in _files(package)]
+    total = hashlib.sha256()
+    for path in source_files((f"components.{stage}", *uses)):
+        total.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes())
+    return total.hexdigest()[:32]
+
+
+def source_files(modules: Iterable[str]) -> list[Path]:
+    """Return the files of modules and packages of this project and of all of it that they import, in order."""
+    waiting = [path for module in modules for path in _files(module)]
     reached: set[Path] = set()
     while waiting:
         path = waiting.pop()
         if path not in reached:
             reached.add(path)
             waiting += [file for module in _imports(path) for file in _files(module)]
-    total = hashlib.sha256()
-    for path in sorted(reached):
-        total.update(f"{path.relative_to(SOURCE)}\0".encode() + path.read_bytes())
-    return total.hexdigest()[:32]
+    return sorted(reached)
 
 
 def _files(module: str) -> list[Path]:

@@ -12,6 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 from components.recognition.artifacts import git_commit
 from components.recognition.storage import Store
@@ -19,6 +21,8 @@ from components.recognition.storage import Store
 Point = tuple[str, float, int, float]  # name, value, step, unix time in s
 
 BATCH = 1000  # entries: the most that MLflow's log-batch call takes, metrics, parameters and tags together
+HISTORIES = "/ajax-api/2.0/mlflow/metrics/get-history-bulk-interval"
+LOGGED = "models:/"  # the address of a model that a run has logged begins so, its id follows
 TAGS_AND_PARAMETERS = 100  # the most of either kind in one call
 # MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang for minutes. The last one keeps
 # its advertisement of the run's page out of the stages' output.
@@ -47,36 +51,36 @@ class Run:
     @property
     def url(self) -> str:
         """Return the address of the run's page."""
-        return f"{tracking_uri().rstrip('/')}/#/experiments/{self.experiment_id}/runs/{self.run_id}"
+        return page_of(self.experiment_id, self.run_id)
 
     def log_metrics(self, points: Iterable[Point]) -> None:
         """Log (name, value, step, unix time in s) points."""
         metrics = [Metric(name, value, round(at * 1000), step) for name, value, step, at in points]
         for start in range(0, len(metrics), BATCH):
-            with _asking("log metrics"):
+            with asking("log metrics"):
                 self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
 
     def log_params(self, parameters: dict[str, str]) -> None:
         """Log parameters; MLflow refuses another value for a name that is logged already."""
         entries = [Param(name, value) for name, value in parameters.items()]
         for start in range(0, len(entries), TAGS_AND_PARAMETERS):
-            with _asking("log parameters"):
+            with asking("log parameters"):
                 self.client.log_batch(self.run_id, params=entries[start : start + TAGS_AND_PARAMETERS])
 
     def set_tags(self, tags: dict[str, str]) -> None:
         """Set up to 100 tags."""
-        with _asking("set tags"):
+        with asking("set tags"):
             self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
 
     def log_artifact(self, path: Path, folder: str = "") -> None:
         """Upload a file, or everything in a directory, below `folder` of the run's artifacts."""
-        with _asking(f"upload {path.name}"):
+        with asking(f"upload {path.name}"):
             upload = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
             upload(self.run_id, str(path), folder or None)
 
     def finish(self, succeeded: bool) -> None:
         """End the run as FINISHED or FAILED."""
-        with _asking("end the run"):
+        with asking("end the run"):
             self.client.set_terminated(self.run_id, "FINISHED" if succeeded else "FAILED")
 
 
@@ -89,7 +93,7 @@ def run(store: Store, run_tag: str, recipe: str = "") -> Run:
     run_id = os.environ.get("MLFLOW_RUN_ID") or (store.get_json(key) or {}).get("run_id")
     if run_id and (found := _find_run(client, run_id)):
         return found
-    with _asking("create a run"):
+    with asking("create a run"):
         experiment_id = _experiment(client, f"wordmill/{recipe}".rstrip("/"))
         tags = {"wordmill.run_tag": run_tag, "wordmill.git_commit": git_commit(),
                 "wordmill.host": socket.gethostname(), "wordmill.pid": str(os.getpid())}  # fmt: skip
@@ -101,7 +105,7 @@ def run(store: Store, run_tag: str, recipe: str = "") -> Run:
 def champion(name: str) -> Version | None:
     """Return the version with the alias `champion`, or None where no model has it yet."""
     client = connect()
-    with _asking(f"look for the champion of {name}"):
+    with asking(f"look for the champion of {name}"):
         try:
             aliases = client.get_registered_model(name).aliases
         except MlflowException as error:
@@ -116,7 +120,7 @@ def champion(name: str) -> Version | None:
 
 def registered(name: str, model: str) -> Version | None:
     """Return the version that holds the model of this manifest reference `train/<key>`, or None."""
-    with _asking(f"look for {model} among the versions of {name}"):
+    with asking(f"look for {model} among the versions of {name}"):
         found = connect().search_model_versions(f"name = '{name}' AND tags.`wordmill.model` = '{model}'")
     return _version(found[0]) if found else None
 
@@ -124,27 +128,52 @@ def registered(name: str, model: str) -> Version | None:
 def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str, str], description: str) -> str:
     """Register a model under its manifest reference `train/<key>`, once, as the candidate, and return its version.
 
-    A model that is registered already keeps its version and gets the new tags.
+    `source` is the address of its files. A model that is registered already keeps its version and gets the new tags.
     """
     client, tags, known = connect(), {**tags, "wordmill.model": model}, registered(name, model)
-    with _asking(f"register {name}"):
+    with asking(f"register {name}"):
         if known:
             version = known.version
             for tag, value in tags.items():
                 client.set_model_version_tag(name, version, tag, value)
         else:
             _registered_model(client, name)
-            made = client.create_model_version(name, source, run_id=run_id, tags=tags, description=description)
+            model_id = source.removeprefix(LOGGED) if source.startswith(LOGGED) else None
+            made = client.create_model_version(
+                name, source, run_id=run_id, tags=tags, description=description, model_id=model_id
+            )
             version = str(made.version)
-        client.set_registered_model_alias(name, "candidate", version)
+        _set_alias(client, name, "candidate", version)
     return version
+
+
+def explain(name: str, version: str, why: str) -> None:
+    """Write on a version what the gate found, whatever it decides."""
+    client = connect()
+    with asking(f"explain version {version} of {name}"):
+        client.set_model_version_tag(name, version, "wordmill.gate", why)
 
 
 def promote(name: str, version: str) -> None:
     """Move the alias `champion` to this version."""
     client = connect()
-    with _asking(f"promote version {version} of {name}"):
-        client.set_registered_model_alias(name, "champion", version)
+    with asking(f"promote version {version} of {name}"):
+        _set_alias(client, name, "champion", version)
+
+
+def sampled_histories(run_ids: list[str], name: str, most: int) -> dict[str, list[tuple[int, float, float]]]:
+    """Return a metric's (step, value, unix time in s) by run id, about `most` of each run, first and last among them.
+
+    The server draws the sample, as it does for its own charts: days of training are hundreds of thousands of points.
+    """
+    asked = {"run_ids": run_ids, "metric_key": name, "max_results": most}
+    with asking(f"read the curves {name}"):
+        answer = http_request(get_default_host_creds(tracking_uri()), HISTORIES, "GET", params=asked)
+        points = verify_rest_response(answer, HISTORIES).json().get("metrics", [])
+    curves: dict[str, list[tuple[int, float, float]]] = {run_id: [] for run_id in run_ids}
+    for point in points:
+        curves[point["run_id"]].append((int(point["step"]), float(point["value"]), int(point["timestamp"]) / 1000))
+    return curves
 
 
 def _version(found: ModelVersion) -> Version:
@@ -167,8 +196,14 @@ def tracking_uri() -> str:
     return uri
 
 
+def page_of(experiment_id: str, run_id: str) -> str:
+    """Return the address of a run's page."""
+    return f"{tracking_uri().rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
 @contextmanager
-def _asking(what: str) -> Iterator[None]:
+def asking(what: str) -> Iterator[None]:
+    """Turn what goes wrong with MLflow while it is asked for this into one RuntimeError with its address."""
     try:
         yield
     except (MlflowException, OSError) as error:
@@ -180,7 +215,7 @@ def _asking(what: str) -> Iterator[None]:
 
 def _find_run(client: MlflowClient, run_id: str) -> Run | None:
     """Return a run by its id, None where the server has lost it."""
-    with _asking("find the run"):
+    with asking("find the run"):
         try:
             found = client.get_run(run_id)
         except MlflowException as error:
@@ -191,8 +226,24 @@ def _find_run(client: MlflowClient, run_id: str) -> Run | None:
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
-    found = client.get_experiment_by_name(name)
-    return str(found.experiment_id) if found else str(client.create_experiment(name))
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return str(client.get_experiment_by_name(name).experiment_id)  # another run has just made it
+
+
+def _set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Move an alias, a second time where the first fails: two runs at once may both insert what is new to both."""
+    try:
+        client.set_registered_model_alias(name, alias, version)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        client.set_registered_model_alias(name, alias, version)
 
 
 def _registered_model(client: MlflowClient, name: str) -> None:

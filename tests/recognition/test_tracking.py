@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from components.recognition import tracking
 from components.recognition.artifacts import git_commit
@@ -108,6 +110,41 @@ def test_a_model_is_registered_once_and_promoted_by_alias(store: Store, tag: str
     assert (found.version, found.source) == ("1", "s3://wordmill/objects/train/a")
     assert found.tags == {"wordmill.model": "train/a", "wordmill.evaluations": "new"}
     assert tracking.connect().get_model_version_by_alias(name, "candidate").version == "2"
+
+
+def test_an_experiment_that_another_run_has_just_made_is_used(
+    store: Store, tag: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, look = tracking.run(store, tag, tag), MlflowClient.get_experiment_by_name
+    found = iter([None, look(client, f"wordmill/{tag}")])  # not there yet when it is looked for, there afterwards
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", lambda self, name: next(found))
+    assert tracking.run(store, f"{tag}-second", tag).experiment_id == first.experiment_id
+
+
+def test_an_alias_that_another_run_has_just_made_is_moved(
+    store: Store, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, name, move = tracking.run(store, tag, tag), f"wordmill-{tag}", MlflowClient.set_registered_model_alias
+    collisions = [MlflowException("UniqueViolation: duplicate key", error_code=BAD_REQUEST)]
+
+    def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        if collisions:
+            raise collisions.pop()  # as with PostgreSQL
+        move(client, name, alias, version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", set_alias)
+    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, tags={}, description="test")
+    assert tracking.connect().get_model_version_by_alias(name, "candidate").version == "1"
+
+
+def test_a_version_says_what_the_gate_found(store: Store, tag: str) -> None:
+    run, name = tracking.run(store, tag, tag), f"wordmill-{tag}"
+    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, tags={}, description="test")
+    tracking.explain(name, "1", "good enough")
+    tracking.promote(name, "1")
+    found = tracking.champion(name)
+    assert found is not None
+    assert found.tags == {"wordmill.model": "train/a", "wordmill.gate": "good enough"}
 
 
 def test_a_refused_value_is_an_error_with_mlflows_reason(store: Store, tag: str) -> None:
