@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.recognition.catalogue import Entry, load_catalogue, select
-from components.recognition.charset import load_charset
+from components.recognition.charset import charset_of
 from components.recognition.recipe import Recipe, load_recipe, nearest
 from components.recognition.schedule import batch_of_process
 
@@ -37,7 +37,7 @@ def load(options: argparse.Namespace) -> tuple[Recipe, dict[str, Entry]]:
     if options.benchmarks:
         overrides.append(f"benchmarks=[{options.benchmarks}]")
     recipe = load_recipe(recipe_path(options.recipe), tuple(overrides))
-    load_charset(recipe.data.charset)  # refused here rather than by the first stage that needs it
+    charset_of(recipe.data)  # refused here rather than by the first stage that needs it
     extra = [Path(path) for path in options.catalogue.split(",") if path]
     catalogue = load_catalogue([FOLDER / "datasets.yaml", *extra])
     names = dict.fromkeys((*recipe.data.train, *recipe.data.val, *recipe.benchmarks))
@@ -60,7 +60,7 @@ def _build(options: argparse.Namespace) -> tuple[Recipe, "GraphComponent"]:
 
     recipe, catalogue = load(options)
     where = Where(device=options.device, processes=options.processes)
-    batch_of_process(recipe.train.global_batch, where.processes)  # refused before anything runs
+    batch_of_process(recipe.train, where.processes)  # refused before anything runs
     return recipe, training_pipeline(recipe, catalogue, where)
 
 
@@ -110,6 +110,27 @@ def _ui(options: argparse.Namespace) -> int:
     return 0
 
 
+def _compare(options: argparse.Namespace) -> int:
+    from components.recognition.artifacts import write_atomically
+    from components.report.compare import compare
+    from components.report.compare_page import CHARTS, compare_html
+    from components.report.compare_runs import find, histories, last
+    from components.report.compare_text import render
+    from pipelines import services
+
+    if bool(options.runs) == bool(options.last):
+        raise ValueError('name either runs or a number of last runs: RUNS="a b", or PIPELINE=quickstart LAST=5')
+    if "MLFLOW_TRACKING_URI" not in os.environ:  # a site's own MLflow is all that this needs, S3 is not
+        services.settings()
+    runs = [find(name) for name in options.runs] or last(options.recipe, options.last)
+    comparison = compare(runs)
+    page = Path(options.output) if options.output else services.STATE / "compare.html"
+    write_atomically(page, compare_html(comparison, histories(runs, CHARTS)))
+    print(render(comparison))
+    print(page)
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="verb")
@@ -128,6 +149,14 @@ def _parser() -> argparse.ArgumentParser:
     compiles.add_argument("-o", "--output", default="", help="the file to write, <recipe>.yaml by default")
     compiles.set_defaults(verb=_compile)
     verbs.add_parser("run", parents=[recipe], help="run the pipeline on this machine").set_defaults(verb=_run)
+    compares = verbs.add_parser("compare", help="show runs side by side: benchmarks, cost and what differs")
+    compares.add_argument("runs", nargs="*", help="run tags or MLflow run ids, or how one of them begins")
+    compares.add_argument("--recipe", default="", help="compare the last runs of this recipe")
+    compares.add_argument("--last", type=int, default=0, help="how many of them")
+    compares.add_argument(
+        "-o", "--output", default="", help="the page to write, compare.html among the state by default"
+    )
+    compares.set_defaults(verb=_compare)
     verbs.add_parser("up", help="start the embedded services").set_defaults(verb=_up)
     verbs.add_parser("down", help="stop the embedded services").set_defaults(verb=_down)
     verbs.add_parser("ui", help="start MLflow where needed and open it").set_defaults(verb=_ui)

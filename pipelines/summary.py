@@ -21,11 +21,25 @@ def _benchmarks(summary: dict[str, Any]) -> list[str]:
     rows = [
         f"  {row['name']:<24} {row['correct']:>6,}/{row['total']:<6,} {100 * row['accuracy']:6.2f} %"
         f"  (95 %: {100 * row['low']:.2f} to {100 * row['high']:.2f})  1-NED {row['ned']:.4f}"
+        f"{_against(row['accuracy'], row['published'])}"
         for row in summary["benchmarks"]
     ]
     if len(rows) > 1:
-        rows.append(f"  {'plain mean':<24} {100 * summary['mean_accuracy']:20.2f} %")
+        mean, known = summary["mean_accuracy"], summary["published"]
+        rows.append(f"  {'plain mean':<24} {100 * mean:20.2f} %{_against(mean, known and known['mean'])}")
+    if champion := summary["champion"]:
+        low, high = champion["interval"]
+        rows.append(
+            f"  {'champion':<24} {100 * champion['mean']:20.2f} %"
+            f"  this one {100 * champion['difference']:+.2f} (95 %: {100 * low:+.2f} to {100 * high:+.2f})"
+        )
     return rows
+
+
+def _against(accuracy: float, published: float | None) -> str:
+    if published is None:
+        return ""
+    return f"  published {100 * published:.2f} % ({100 * (accuracy - published):+.2f})"
 
 
 def _format(entry: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A finished pipeline run as its stages leave it in the store, every number chosen here."""
 
 import base64
+import io
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,9 @@ from components.recognition.storage import Object, Store
 
 KEYS = ("index", "truth", "prediction", "confidence", "correct")
 PNG = cv2.imencode(".png", np.full((8, 24), 200, np.uint8))[1].tobytes()
+SHEET = cv2.imencode(".png", np.full((300, 1400), 120, np.uint8))[1].tobytes()
+REFERENCE = io.BytesIO()
+np.savez(REFERENCE, logits=np.zeros((1, 25, 4), np.float32))  # of the charset abc
 SECTIONS: dict[str, dict[str, Any]] = {
     "data": {"charset": "lower36", "height": 32, "width": 100, "channels": 1},
     "model": {"name": "crnn", "backbone": "compact", "neck": "bilstm", "hidden": 224, "layers": 1},
@@ -30,6 +34,25 @@ CURVES: dict[str, list[tuple[int, float, float]]] = {
 }
 
 
+def readings(total: int, correct: int) -> dict[str, Any]:
+    """Facts of words of three letters, all read with confidence 0.9, the wrong ones with two slips each."""
+    empty = [{"low": i / 15, "high": (i + 1) / 15, "count": 0, "confidence": None, "accuracy": None} for i in range(15)]
+    accuracy = correct / total
+    bins = [*empty[:13], empty[13] | {"count": total, "confidence": 0.9, "accuracy": accuracy}, empty[14]]
+    slips = [
+        {"truth": "c", "read": "<", "count": total - correct},
+        {"truth": "", "read": "g", "count": total - correct},
+    ]
+    return {
+        "by_length": [{"length": 3, "total": total, "correct": correct}],
+        "confusion": slips if correct < total else [],
+        "calibration": {"ece": abs(accuracy - 0.9), "bins": bins},
+        "protocol": "mindocr",
+        "left_out": {},
+        "changed": {},
+    }
+
+
 @dataclass(kw_only=True)
 class FinishedRun:
     """Puts manifests and stage records of one run into the store."""
@@ -38,6 +61,7 @@ class FinishedRun:
     folder: Path
     run_tag: str
     references: dict[str, str] = field(default_factory=dict)  # "stage.name" -> "stage/key"
+    sets: dict[str, str] = field(default_factory=dict)  # data set -> "shard/key"
 
     def manifest(self, stage: str, name: str, files: dict[str, bytes], facts: dict[str, Any], **more: Any) -> Manifest:
         """Store a manifest with its objects."""
@@ -59,44 +83,60 @@ class FinishedRun:
         """Record a stage that failed."""
         self._record({"stage": stage, "name": name, "ok": False, "found": False, "manifest": None, "error": error})
 
+    def fetched(self, *names: str) -> Manifest:
+        entries = {name: {"source": f"https://data.example/{name}.zip", "licence": "CC-BY-4.0"} for name in names}
+        return self.record(self.manifest("fetch", "datasets", {}, {"entries": entries}))
+
     def shards(self, *names: str) -> Manifest:
         facts = {"samples": 98, "read": 100, "shape": [32, 100, 1], "shards": [], "dropped": {"empty label": 1},
                  "changed": {}, "quarantined": 1,
                  "quarantine": [{"where": "a<b>.png", "reason": "no picture"}]}  # fmt: skip
-        sets = {name: self.manifest("shard", name, {"contact_sheet.png": PNG}, facts).reference for name in names}
-        return self.record(self.manifest("shard", "datasets", {}, {"datasets": sets}))
+        inputs = {"picture": {"fit": "stretch"}, "limit": 0, "drops_odd": False}
+        self.sets = {
+            name: self.manifest("shard", name, {"contact_sheet.png": SHEET}, facts, inputs=inputs).reference
+            for name in names
+        }
+        return self.record(self.manifest("shard", "datasets", {}, {"datasets": self.sets}))
 
     def trained(self, weights: str = "weights", *, found: bool = False) -> Manifest:
-        inputs = {**SECTIONS, "device": "cpu", "processes": 2}
+        sets = {"train_sets": list(self.sets.values())[:1], "val_sets": list(self.sets.values())[1:]}
+        inputs = {**SECTIONS, **sets, "symbols": "abc", "start": None, "device": "cpu", "processes": 2}
+        files = {"model.safetensors": weights.encode(), "reference.npz": REFERENCE.getvalue()}
         made = self.manifest(
-            "train", "crnn", {"model.safetensors": weights.encode()}, TRAINING, inputs=inputs, curves=CURVES,
-            metrics={"val/accuracy": 0.75},
-        )  # fmt: skip
+            "train", "crnn", files, TRAINING, inputs=inputs, curves=CURVES, metrics={"val/accuracy": 0.75}
+        )
         return self.record(made, found=found)
 
-    def evaluation(self, name: str, outcomes: str, trained: Manifest, dataset: str = "") -> Manifest:
+    def evaluation(
+        self, name: str, outcomes: str, trained: Manifest, dataset: str = "", picture: bytes = PNG, **facts: Any
+    ) -> Manifest:
         """Store a measurement with one sample per character of `outcomes`, 1 for a right one."""
         rows = [dict(zip(KEYS, (i, "cat", "cat" if c == "1" else "<dog>", 0.9, c == "1"), strict=True))
                 for i, c in enumerate(outcomes)]  # fmt: skip
-        png = base64.b64encode(PNG).decode()
+        png = base64.b64encode(picture).decode()
         files = {
             "predictions.jsonl": "".join(json.dumps(row) + "\n" for row in rows).encode(),
             "mistakes.json": json.dumps([row | {"png": png} for row in rows if not row["correct"]]).encode(),
         }
         total, correct = len(outcomes), outcomes.count("1")
         facts = {"total": total, "correct": correct, "accuracy": correct / total, "ned": 0.9, "low": 0.1, "high": 0.95,
-                 "dataset": dataset or f"shard/{name}", "model": trained.reference}  # fmt: skip
-        return self.record(self.manifest("evaluate", name, files, facts, metrics={f"{name}/accuracy": correct / total}))
+                 "dataset": dataset or f"shard/{name}", "model": trained.reference, **readings(total, correct),
+                 **facts}  # fmt: skip
+        inputs, metrics = {"evaluation": {"protocol": "mindocr", "beams": 1}}, {f"{name}/accuracy": correct / total}
+        return self.record(self.manifest("evaluate", name, files, facts, inputs=inputs, metrics=metrics))
 
     def parity(self, name: str, *, ok: bool = True) -> Manifest:
         facts = {"format": name, "runtime": "ONNX Runtime 1.31", "samples": 64, "texts_equal": 64,
                  "max_logit_difference": 2e-5, "tolerance": 1e-3, "ok": ok, "latency_ms_batch1": 2.5,
                  "images_per_s_batch64": 900.0, "file_bytes": 9_000_000}  # fmt: skip
-        return self.record(self.manifest("smoke", name, {}, facts))
+        sections = {"data": {**SECTIONS["data"], "train": [], "val": []}, "model": SECTIONS["model"]}
+        told = {key: json.dumps(section) for key, section in sections.items()}
+        exported = self.manifest("export", name, {f"model.{name}": b"a network"}, told)
+        return self.record(self.manifest("smoke", name, {}, facts, inputs={"exported": exported.reference}))
 
     def gate(self, **facts: Any) -> Manifest:
         facts = {"version": "1", "outcome": "promoted", "promoted": True, "reasons": ["good enough"], "mean": 0.5,
-                 "champion_mean": None, "benchmarks": [], **facts}  # fmt: skip
+                 "champion_mean": None, "interval": None, "benchmarks": [], **facts}  # fmt: skip
         inputs = {"gate": {"floor": 0.4, "tolerance": 0.005}}
         return self.record(self.manifest("gate", "tiny", {}, facts, inputs=inputs))
 

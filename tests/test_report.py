@@ -26,6 +26,7 @@ def seed(store: Store, tmp_path: Path) -> FinishedRun:
 
 def finish(seed: FinishedRun, *, found: bool = False) -> None:
     """Every stage of a run with two benchmarks: 3 of 4 and 1 of 2 right."""
+    seed.fetched("words", "signs")
     seed.shards("words", "signs")
     trained = seed.trained(found=found)
     seed.evaluation("words", "1110", trained)
@@ -51,7 +52,7 @@ class Outline(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.loaded += [value or "" for name, value in attributes if name in ("src", "srcset") or tag == "link"]
-        if tag not in ("meta", "img", "line", "circle", "polyline", "br"):
+        if tag not in ("meta", "img", "line", "rect", "circle", "polyline", "br"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
@@ -71,6 +72,7 @@ def test_the_summary_of_a_finished_run(seed: FinishedRun, tmp_path: Path) -> Non
     ]  # fmt: skip
     assert (summary["mean_accuracy"], summary["weighted_accuracy"]) == (0.625, 4 / 6)
     assert [stage["stage"] for stage in summary["stages"]] == [
+        "fetch",
         "shard",
         "train",
         "evaluate",
@@ -137,7 +139,7 @@ def test_the_page_is_one_file_with_everything_escaped(seed: FinishedRun, tmp_pat
     assert "<dog>" not in page
     assert "a&lt;b&gt;.png: no picture" in page
     assert not re.search(r"url\(|@import|<script", page)
-    assert page.count("<svg") == 2  # loss and validation accuracy: the other curves were not recorded
+    assert page.count("<svg") == 2 + 2  # word length, calibration; loss and validation accuracy were recorded
     for text in ("62.50 %", "3 / 4", "promoted", "good enough", "1 empty label", "0.9000"):
         assert text in page
 

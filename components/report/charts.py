@@ -28,21 +28,22 @@ class Axis:
 
 
 def line_chart(title: str, series: dict[str, Curve]) -> Markup:
-    """Return an SVG element with one line per series over the training steps."""
+    """Return an SVG element with one line per series over the training steps; an empty series keeps its colour free."""
     thinned = {name: thin([(step, value) for step, value, _ in curve]) for name, curve in series.items()}
     steps = [step for points in thinned.values() for step, _ in points]
     values = [value for points in thinned.values() for _, value in points]
     marks = ticks(min(*values, 0.0), max(values), 4)
     across = Axis(low=0, high=max(*steps, 1), start=LEFT, stop=WIDTH - RIGHT)
     upright = Axis(low=marks[0], high=marks[-1], start=HEIGHT - BOTTOM, stop=TOP)
-    parts = [_grid_line(upright.place(mark), number(mark)) for mark in marks]
+    parts = [grid_line(upright.place(mark), number(mark)) for mark in marks]
     parts += [_step_label(across.place(mark), mark) for mark in ticks(0, across.high, 4) if mark <= across.high]
-    parts += [_line(i, points, across, upright) for i, points in enumerate(thinned.values())]
+    parts += [_line(i, points, across, upright) for i, points in enumerate(thinned.values()) if points]
     head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
     return Markup(head + "".join(parts) + "</svg>")  # noqa: S704 (numbers, and the title escaped)
 
 
-def _grid_line(y: float, label: str) -> str:
+def grid_line(y: float, label: str) -> str:
+    """Return a line across the plot at height y, in user units, with its label on the left."""
     line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
     return f'{line}<text x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{label}</text>'
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from components.recognition.artifacts import Manifest
 from components.recognition.progress import duration
 from components.recognition.storage import Store
+from components.report.bars import length_chart, reliability_chart
 from components.report.charts import Curve, line_chart
 from components.report.gather import Gathered
 
@@ -38,26 +39,33 @@ class Extras:
 
 def report_html(summary: dict[str, Any], extras: Extras) -> str:
     """Return the page of a run as HTML text."""
-    environment = Environment(
+    css = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))  # noqa: S704 (this folder's own file)
+    made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    return environment().get_template("page.html.j2").render(s=summary, x=extras, css=css, made=made)
+
+
+def environment() -> Environment:
+    """Return the templates of this folder: everything is escaped, and a name that is not given is an error."""
+    templates = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"percent": percent, "duration": seconds_text, "count": count, "size": size}
-    css = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))  # noqa: S704 (this folder's own file)
-    made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return environment.get_template("page.html.j2").render(s=summary, x=extras, css=css, made=made)
+    templates.filters |= {"percent": percent, "points": points, "duration": seconds_text, "count": count}
+    templates.filters |= {"size": size, "length_chart": length_chart, "reliability_chart": reliability_chart}
+    return templates
 
 
 def collect(store: Store, gathered: Gathered) -> Extras:
     """Fetch what the page shows beyond the summary."""
-    train = gathered.one("train")
+    train, fetched = gathered.one("train"), gathered.one("fetch")
+    entries = fetched.facts["entries"] if fetched else {}
     return Extras(
         charts=charts(train.curves if train else {}),
         mistakes={item.name: _mistakes(store, item) for item in gathered.of("evaluate")},
-        datasets=[_dataset(store, name, manifest) for name, manifest in gathered.datasets.items()],
+        datasets=[_dataset(store, name, manifest, entries.get(name)) for name, manifest in gathered.datasets.items()],
         made_s={name: manifest.seconds for name, manifest in gathered.manifests.items()},
     )
 
@@ -79,14 +87,19 @@ def _mistakes(store: Store, evaluation: Manifest) -> list[dict[str, Any]]:
     return mistakes[:SHOWN_MISTAKES]
 
 
-def _dataset(store: Store, name: str, manifest: Manifest) -> dict[str, Any]:
-    sheet = store.fetch(manifest.object("contact_sheet.png")).read_bytes()
-    return {"name": name, "sheet": base64.b64encode(sheet).decode("ascii"), **manifest.facts}
+def _dataset(store: Store, name: str, manifest: Manifest, entry: dict[str, Any] | None) -> dict[str, Any]:
+    sheet = base64.b64encode(store.fetch(manifest.object("contact_sheet.png")).read_bytes()).decode("ascii")
+    return {"name": name, "sheet": sheet, "key": manifest.key, "entry": entry, **manifest.facts}
 
 
 def percent(share: float) -> str:
     """Return a share 0..1 as per cent with two decimals."""
     return f"{100 * share:.2f} %"
+
+
+def points(difference: float) -> str:
+    """Return a difference of shares, -1..1, in percentage points with its sign and two decimals."""
+    return f"{100 * difference:+.2f}"
 
 
 def seconds_text(seconds: float) -> str:

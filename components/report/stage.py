@@ -39,7 +39,7 @@ def report(store: Store, recipe: str, run_tag: str, succeeded: bool, output: Pat
     try:
         mlflow_run = tracking.run(store, run_tag, recipe)
         summary["mlflow"] = {"run_id": mlflow_run.run_id, "url": mlflow_run.url}
-        _log_numbers(mlflow_run, gathered, summary, recipe)
+        _log_numbers(mlflow_run, gathered, summary)
     except RuntimeError as error:
         lost = error
         summary |= {"ok": False, "errors": [*summary["errors"], f"report {recipe}: {error}"]}
@@ -55,8 +55,8 @@ def report(store: Store, recipe: str, run_tag: str, succeeded: bool, output: Pat
     return _manifest(store, recipe, run_tag, summary, time.monotonic() - started)
 
 
-def _log_numbers(mlflow_run: tracking.Run, gathered: Gathered, summary: dict[str, Any], recipe: str) -> None:
-    mlflow_run.set_tags(tags(gathered, recipe))
+def _log_numbers(mlflow_run: tracking.Run, gathered: Gathered, summary: dict[str, Any]) -> None:
+    mlflow_run.set_tags(tags(gathered, summary))
     mlflow_run.log_params(parameters(gathered))
     mlflow_run.log_metrics(points(gathered, summary))
 

@@ -10,9 +10,12 @@ from components.recognition.artifacts import Manifest, digest, git_commit
 from components.recognition.metrics import plain_mean, weighted_mean
 from components.recognition.tracking import Point
 from components.report.gather import Gathered
+from components.report.published import Published, published
+from components.report.reading import by_length, calibration, confusion
 
 SCHEMA = 1
 PACKAGES = {"kfp", "mlflow", "numpy", "torch", "mindspore", "onnx", "onnxruntime", "opencv-python-headless", "boto3"}
+SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
 SILENT = "the pipeline did not succeed and no stage recorded why: a task was killed or did not start, see its log"
 
 
@@ -21,8 +24,9 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
     errors = [f"{r['stage']} {r['name']}: {r['error']}" for r in gathered.records if not r["ok"]]
     if not succeeded and not errors:
         errors = [SILENT]
-    train, gate = gathered.one("train"), gathered.one("gate")
-    benchmarks = [_benchmark(manifest) for manifest in gathered.of("evaluate")]
+    train, gate, evaluations = gathered.one("train"), gathered.one("gate"), gathered.of("evaluate")
+    known = published(recipe)
+    benchmarks = [_benchmark(manifest, known) for manifest in evaluations]
     return {
         "schema": SCHEMA,
         "run_tag": run_tag,
@@ -32,8 +36,11 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
         "framework": train and train.facts["framework"],
         "benchmarks": benchmarks,
         **_means(benchmarks),
+        "published": known and _published(known, benchmarks),
+        "reading": _reading(evaluations) if evaluations else None,
         "formats": [manifest.facts for manifest in gathered.of("smoke")],
         "gate": gate and gate.facts,
+        "champion": gate and _champion(gate.facts),
         "stages": [{key: r[key] for key in ("stage", "name", "seconds", "found", "ok")} for r in gathered.records],
         "mlflow": {"run_id": None, "url": None},
         "report": f"runs/{run_tag}/report.html",
@@ -45,9 +52,38 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
     }
 
 
-def _benchmark(evaluation: Manifest) -> dict[str, Any]:
-    keys = ("total", "correct", "accuracy", "low", "high", "ned")
-    return {"name": evaluation.name, **{key: evaluation.facts[key] for key in keys}}
+def _benchmark(evaluation: Manifest, known: Published | None) -> dict[str, Any]:
+    keys = ("total", "correct", "accuracy", "low", "high", "ned", "protocol", "left_out", "changed")
+    printed = known.accuracy.get(evaluation.name) if known else None
+    facts = {key: evaluation.facts[key] for key in keys}
+    return {"name": evaluation.name, **facts, "published": None if printed is None else printed / 100}
+
+
+def _published(known: Published, benchmarks: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return who published figures for these benchmarks, and their plain mean if each of them has one."""
+    figures = [row["published"] for row in benchmarks if row["published"] is not None]
+    if not figures:
+        return None
+    mean = plain_mean(figures) if len(figures) == len(benchmarks) else None
+    return {"by": known.by, "source": known.source, "protocol": known.protocol, "mean": mean}
+
+
+def _champion(gate: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the champion's mean over the benchmarks that both were measured on, and how far the candidate is off."""
+    if gate["champion_mean"] is None:
+        return None
+    difference = plain_mean([row["difference"] for row in gate["benchmarks"]])
+    return {"mean": gate["champion_mean"], "difference": difference, "interval": gate["interval"]}
+
+
+def _reading(evaluations: list[Manifest]) -> dict[str, Any]:
+    confused = confusion(evaluations)
+    return {
+        "by_length": by_length(evaluations),
+        "confusion": confused[:SHOWN_CONFUSIONS],
+        "confused": sum(row["count"] for row in confused),
+        "calibration": calibration(evaluations),
+    }
 
 
 def _means(benchmarks: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -75,25 +111,56 @@ def points(gathered: Gathered, summary: dict[str, Any]) -> list[Point]:
         result += [(f"final/{n}" if n in curves else n, v, step, at) for n, v in manifest.metrics.items()]
     if gathered.found("train"):
         result += [(name, value, step, time_s) for name, curve in curves.items() for step, value, time_s in curve]
-    means = {"mean/accuracy": summary["mean_accuracy"], "mean/weighted_accuracy": summary["weighted_accuracy"]}
-    return result + [(name, value, 0, at) for name, value in means.items() if value is not None]
+    single: dict[str, float | None] = {
+        "mean/accuracy": summary["mean_accuracy"],
+        "mean/weighted_accuracy": summary["weighted_accuracy"],
+        **{f"{row['name']}/samples": row["total"] for row in summary["benchmarks"]},
+        "train/device_hours": train.seconds * train.facts["processes"] / 3600 if train else None,
+    }
+    return result + [(name, float(value), 0, at) for name, value in single.items() if value is not None]
 
 
 def parameters(gathered: Gathered) -> dict[str, str]:
     """Return the recipe as flat MLflow parameters: `train.lr`, `model.hidden` ..., and where it was trained."""
     train, gate = gathered.one("train"), gathered.one("gate")
-    sections = {key: train.inputs[key] for key in ("data", "model", "train")} if train else {}
+    sections = (
+        {key: train.inputs[key] for key in ("model", "train")} | {"data": _data(gathered, train)} if train else {}
+    )
     if gate:
         sections["gate"] = gate.inputs["gate"]
     flat = {f"{section}.{key}": _text(value) for section, values in sections.items() for key, value in values.items()}
     return flat | {key: str(train.inputs[key]) for key in ("device", "processes") if train}
 
 
-def tags(gathered: Gathered, recipe: str) -> dict[str, str]:
-    """Return the tags that tell equal recipes, equal data and equal code."""
+def _data(gathered: Gathered, train: Manifest) -> dict[str, Any]:
+    """Return the recipe's data section as it took effect: what training read, its sets, and how those were packed."""
+    names = {manifest.reference: name for name, manifest in gathered.datasets.items()}
+    sets = {kind: [names[reference] for reference in train.inputs[f"{kind}_sets"]] for kind in ("train", "val")}
+    packed = gathered.datasets[sets["train"][0]].inputs
+    policy = "drop" if packed["drops_odd"] else "delete"
+    return {**train.inputs["data"], **packed["picture"], **sets, "limit": packed["limit"], "label_policy": policy}
+
+
+def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:
+    """Return the tags that tell equal recipes, equal data, equal code and equal environments."""
     data = {name: manifest.key for name, manifest in gathered.datasets.items()}
-    digests = {"wordmill.recipe_digest": digest(parameters(gathered)), "wordmill.data_digest": digest(data)}
-    return {"wordmill.recipe": recipe, "wordmill.git_commit": git_commit(), **digests}
+    train = gathered.one("train")
+    trained = {
+        "wordmill.precision": train.facts["precision"],
+        "wordmill.charset_digest": digest(train.inputs["symbols"]),  # a charset file may change under its name
+        "wordmill.start_digest": train.inputs["start"] or "none",  # and so may the weights that training starts from
+    } if train else {}  # fmt: skip
+    return {
+        "wordmill.run_tag": summary["run_tag"],  # an injected MLflow run has none yet
+        "wordmill.recipe": summary["recipe"],
+        "wordmill.git_commit": summary["git_commit"],
+        "wordmill.recipe_digest": digest(parameters(gathered)),
+        "wordmill.data_digest": digest(data),
+        "wordmill.data_digests": json.dumps(data),
+        "wordmill.versions": json.dumps(summary["versions"]),
+        "wordmill.protocol": ", ".join(sorted({row["protocol"] for row in summary["benchmarks"]})) or "none",
+        **trained,
+    }
 
 
 def _text(value: Any) -> str:
