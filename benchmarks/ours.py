@@ -1,0 +1,97 @@
+"""This project's recognisers as contenders: the trainer's own step and the predictor, in either framework."""
+
+import dataclasses
+import functools
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contender import Contender, made_pictures, made_words
+from components.recognition.blocks import ShardWriter
+from components.recognition.checkpoint import Checkpoint
+from components.recognition.decoding import codec_of
+from components.recognition.frameworks import twin
+from components.recognition.recipe import Recipe
+from components.recognition.training import Job, training_stream
+
+BACKWARD = 3  # a training step is about three times the forward pass
+
+
+def contender(recipe: Recipe, mode: str, batch: int, device: str, framework: str) -> Contender:
+    """Return one training step on a batch that lies ready, or one batch's prediction from uint8 pictures to logits."""
+    flops = count_flops(recipe) if device == "cuda" else 0.0
+    if mode == "training":
+        return Contender(training(recipe, batch, device, framework), BACKWARD * flops)
+    predict, model = twin(framework, "predict"), twin(framework, "model")
+    predict.open_device(device)
+    net = model.build(recipe.model, recipe.data, codec_of(recipe.model, recipe.data).classes)
+    tensors = twin(framework, "weights").dump(net)
+    checkpoint = Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=0)
+    return Contender(functools.partial(predict.Predictor(checkpoint, device), made_pictures(recipe, batch)), flops)
+
+
+def training(recipe: Recipe, batch: int, device: str, framework: str) -> functools.partial[None]:
+    """Return a function that makes one step of the recipe's trainer and reads its result."""
+    job = make_job(recipe, batch, device, Path(tempfile.mkdtemp()))
+    trainer = (pytorch_trainer if framework == "pytorch" else mindspore_trainer)(job)
+    stream = training_stream(job, trainer.plan, trainer.train_set, trainer.codec, trainer.steps, 0)
+    return functools.partial(step, trainer, next(stream), recipe.train.lr)
+
+
+def step(trainer: Any, parts: Any, rate: float) -> None:
+    """Make one step and wait for it."""
+    trainer.step(parts, rate)
+    trainer.flush(1)
+
+
+def make_job(recipe: Recipe, batch: int, device: str, folder: Path) -> Job:
+    """Return a job of one epoch on shards of made-up samples, two batches of them."""
+    data = recipe.data
+    shard = folder / "made.shard"
+    with ShardWriter(shard, (data.height, data.width, data.channels), 2 * batch) as writer:
+        for picture, word in zip(made_pictures(recipe, 2 * batch), made_words(recipe, 2 * batch), strict=True):
+            writer.add(picture, word)
+    train = dataclasses.replace(
+        recipe.train, epochs=1, global_batch=batch, warmup_epochs=0.0, validations_per_epoch=1, start_from=""
+    )
+    return Job(
+        data=data, model=recipe.model, train=train, train_shards=(shard,), val_shards=(shard,), start=None,
+        device=device, processes=1, folder=folder,
+    )  # fmt: skip
+
+
+def pytorch_trainer(job: Job) -> Any:
+    """Return the trainer of a process that is a group by itself."""
+    import torch.distributed as dist
+
+    train = twin("pytorch", "train")
+    device = twin("pytorch", "predict").open_device(job.device)
+    dist.init_process_group(train.BACKENDS[job.device], init_method=f"file://{job.folder}/group", rank=0, world_size=1)
+    return train.Trainer(job, device, 0)
+
+
+def mindspore_trainer(job: Job) -> Any:
+    """Return the trainer of a process that msrun started; msrun's scheduler goes no further than `init`."""
+    twin("mindspore", "predict").open_device(job.device)
+    from mindspore.communication import init
+
+    os.environ.setdefault("DEVICE_ID", "0")
+    init()
+    return twin("mindspore", "train").Trainer(job, 0)
+
+
+def count_flops(recipe: Recipe) -> float:
+    """Count the operations of the forward pass for one picture, a multiplication and an addition as two.
+
+    Without oneDNN PyTorch takes an LSTM apart into the matrix products that its counter knows.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    classes = codec_of(recipe.model, recipe.data).classes
+    net = twin("pytorch", "model").build(recipe.model, recipe.data, classes).eval()
+    picture = torch.zeros(1, recipe.data.channels, recipe.data.height, recipe.data.width)
+    with torch.backends.mkldnn.flags(enabled=False), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        net(picture)
+    return float(counter.get_total_flops())
