@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RECIPE ?= quickstart
 PIPELINE ?= crnn_vgg7
+FORMAT ?= table
 BIN := .venv/bin
 RUN := $(BIN)/python -m pipelines
 # The lines of a recipe that a run may change from here.
@@ -10,11 +11,11 @@ CHANGES = $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(BENCHMARKS),--bench
   $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
 
 .DEFAULT_GOAL := help
-.PHONY: help env run compile golden ui up down test test-slow lint format clean
+.PHONY: help env run compile models compare golden bench-models ui up down test test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml BENCHMARKS=a,b DEVICE=cpu PROCESSES=2"
+	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 RUNS='a b' LAST=5"
 
 env: .venv/local.done  ## make the environment in .venv
 
@@ -36,6 +37,12 @@ run: .venv/local.done  ## run RECIPE from data to proven files on this machine
 
 compile: .venv/local.done  ## write PIPELINE for Kubeflow Pipelines as PIPELINE.yaml
 	@$(RUN) compile $(PIPELINE) $(CHANGES)
+
+models: .venv/local.done  ## list every recipe's recogniser in both frameworks; FORMAT=json for programs
+	@$(BIN)/python -m components.recognition.models pipelines/recipes/*.yaml --format $(FORMAT)
+
+compare: .venv/local.done  ## show RUNS side by side, or the LAST=5 of PIPELINE, and write compare.html
+	@$(RUN) compare $(RUNS) $(if $(LAST),--recipe $(PIPELINE) --last $(LAST))
 
 ui: .venv/local.done  ## open MLflow on the runs so far
 	@$(RUN) ui
@@ -63,6 +70,17 @@ format: .venv/dev.done  ## bring the style in order
 
 golden: .venv/dev.done  ## accept the compiled form of every recipe as the expected one
 	$(BIN)/python -m tests.golden
+
+bench-models: .state/peers.done  ## time every recogniser against its peers, 25 minutes
+	@$(BIN)/python -m benchmarks.models
+
+# The peers' environment sees .venv's packages behind its own, which saves 2 GB of frameworks.
+.state/peers.done: benchmarks/requirements.txt .venv/local.done
+	@rm -rf .state/peers
+	@$(BIN)/python -m venv --without-pip .state/peers
+	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' >.state/peers/lib/python3.11/site-packages/main.pth
+	@$(BIN)/python -m pip --python .state/peers/bin/python install --quiet --no-deps -r benchmarks/requirements.txt
+	@touch $@
 
 clean: down  ## stop the servers, remove environment, state and caches
 	rm -rf .venv .state .mypy_cache .ruff_cache .pytest_cache kernel_meta rank_*

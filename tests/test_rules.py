@@ -31,11 +31,11 @@ ALLOWED = {
     "torch": ("components/recognition/pt/",),
     "torch_npu": ("components/recognition/pt/",),
     "mindspore": ("components/recognition/ms/",),
-    "mlflow": ("components/recognition/tracking.py",),
+    "mlflow": ("components/recognition/tracking.py", "components/recognition/package.py"),
     "boto3": ("components/recognition/storage.py", "components/recognition/sources.py"),
     "kfp": ("components/", "pipelines/"),
     "cv2": ("components/recognition/", "tools/"),
-    "onnxruntime": ("components/smoke/",),
+    "onnxruntime": ("components/smoke/", "components/recognition/packaged/"),
     "onnx": ("components/recognition/pt/",),
     "jinja2": ("components/report/",),
 }

@@ -19,26 +19,35 @@ from mlflow import MlflowClient
 
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["mill", "word", "stone", "grain", "42", "flour", "wheel", "water"]
+LITTLE_DATA = ("data.limit=512", "data.train=[rendered_train, my_scraps]")
 OUTSIDE = ("WORDMILL_", "AWS_", "MLFLOW_")
 
 
 def own_data(folder: Path) -> Path:
-    """Write a catalogue with one zip of 16 drawn words and a label file, one picture of them broken."""
-    archive = folder / "words.zip"
+    """Write a catalogue of two zips of 16 drawn words and a label file each, one picture of the second broken."""
+    entries = []
+    for name, broken in (("my_words", ""), ("my_scraps", "crops/0.png")):
+        archive = folder / f"{name}.zip"
+        write_words(archive, broken)
+        source = f"source: 'file://{archive}', reader: label_file, labels: labels.txt, label_format: space"
+        entries.append(f"{name}: {{{source}, samples: 16, licence: own}}\n")
+    catalogue = folder / "mine.yaml"
+    catalogue.write_text("".join(entries), encoding="utf-8")
+    return catalogue
+
+
+def write_words(archive: Path, broken: str) -> None:
+    """Draw words into a zip; the file called `broken` is no picture."""
     with zipfile.ZipFile(archive, "w") as file:
         lines = []
         for i in range(16):
             word = WORDS[i % len(WORDS)]
             image = np.full((40, 20 * len(word) + 20, 3), 255, np.uint8)
             cv2.putText(image, word, (8, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.9, (0, 0, 0), 2)
-            content = cv2.imencode(".png", image)[1].tobytes() if i else b"not a picture"
-            file.writestr(f"crops/{i}.png", content)
-            lines.append(f"crops/{i}.png {word}")
+            name = f"crops/{i}.png"
+            file.writestr(name, b"not a picture" if name == broken else cv2.imencode(".png", image)[1].tobytes())
+            lines.append(f"{name} {word}")
         file.writestr("labels.txt", "\n".join(lines) + "\n")
-    catalogue = folder / "mine.yaml"
-    source = f"source: 'file://{archive}', reader: label_file, labels: labels.txt, label_format: space"
-    catalogue.write_text(f"my_words: {{{source}, samples: 16, licence: own}}\n", encoding="utf-8")
-    return catalogue
 
 
 class Place:
@@ -59,7 +68,7 @@ class Place:
     def start(self, *changes: str) -> subprocess.Popen[str]:
         return self.pipelines(
             "run", "quickstart", "--smoke", "--catalogue", str(self.catalogue), "--benchmarks", "my_words",
-            *(part for change in ("data.limit=512", *changes) for part in ("--set", change)),
+            *(part for change in (*LITTLE_DATA, *changes) for part in ("--set", change)),
         )  # fmt: skip
 
     def run(self, *changes: str) -> tuple[int, str]:
@@ -92,8 +101,9 @@ def test_a_run_ends_with_its_summary(first: tuple[str, dict[str, Any]]) -> None:
     assert summary["ok"]
     assert summary["errors"] == []
     (row,) = summary["benchmarks"]
-    # 16 crops, one of them broken: quarantined and counted, and not measured.
-    assert (row["name"], row["total"]) == ("my_words", 15)
+    assert (row["name"], row["total"]) == ("my_words", 16)
+    assert "shard my_scraps  16/16 images  100.0 %" in output
+    assert "1 put aside" in output  # the broken picture of a training set
     assert {entry["format"]: entry["texts_equal"] for entry in summary["formats"]} == {"mindir": 64, "onnx": 64}
     assert all(entry["ok"] for entry in summary["formats"])
     assert summary["gate"]["promoted"] is False  # so little training reads nothing
@@ -160,7 +170,7 @@ def test_a_killed_run_is_marked_failed_by_the_next(place: Place, first: tuple[st
 
 def test_bad_data_ends_the_run_with_one_line(place: Place, first: tuple[str, dict[str, Any]]) -> None:
     text = place.catalogue.read_text(encoding="utf-8")
-    place.catalogue.write_text(text.replace("samples: 16", "samples: 17"), encoding="utf-8")
+    place.catalogue.write_text(text.replace("samples: 16", "samples: 17", 1), encoding="utf-8")
     try:
         code, output = place.run()
     finally:
