@@ -1,30 +1,31 @@
+import dataclasses
 import json
-import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnxruntime
+import onnx
 import pytest
 
-from components.export.stage import run
+from components.export import converter
+from components.export.formats import Source, Written, write_onnx
+from components.export.om import write_aipp
+from components.export.stage import describe_files, run
 from components.recognition.artifacts import Manifest, read_manifest
+from components.recognition.charset import load_charset
 from components.recognition.image import normalise
-from components.recognition.storage import Store
-from tests.trained import put_trained, write_manifest
-
-# A stand-in for CANN's converter: writes down what it was told, and behaves as ATC_DOES says.
-ATC = """#!/bin/sh
-echo "$@" >> "$(dirname "$0")/told"
-for argument in "$@"; do case "$argument" in --output=*) output="${argument#--output=}";; esac; done
-case "$ATC_DOES" in
-  fail) echo "ATC run failed, E10001: Value is invalid"; exit 1;;
-  nothing) echo "ATC run success"; exit 0;;
-  suffix) echo converted > "${output}_linux_aarch64.om";;
-  *) echo converted > "$output.om";;
-esac
-"""
+from components.recognition.onnx_runtime import onnxruntime
+from components.recognition.packaged.pair import PairReader
+from components.recognition.pt.predict import Predictor
+from components.recognition.recipe import Export, Model, to_json
+from components.recognition.storage import Store, hash_file
+from tests import exported
+from tests.converter_doubles import ATC, CONVERTER_LITE, Double
+from tests.recognition.tiny import picture
+from tests.trained import DATA, put_trained, write_manifest
 
 
 @pytest.fixture
@@ -33,111 +34,324 @@ def model(store: Store, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "cann"
-    folder.mkdir()
-    (folder / "atc").write_text(ATC, encoding="utf-8")
-    (folder / "atc").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+def atc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Double:
     monkeypatch.setenv("WORDMILL_SOC_VERSION", "Ascend910B3")
-    return folder / "told"
+    return Double("atc", ATC, tmp_path / "cann", monkeypatch)
 
 
-def export(export_format: str, model: str, folder: Path) -> Manifest:
+@pytest.fixture
+def lite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Double:
+    return Double("converter_lite", CONVERTER_LITE, tmp_path / "lite", monkeypatch)
+
+
+def export(export_format: str, model: str, folder: Path, **keys: Any) -> Manifest:
     output = folder / f"{export_format}.json"
-    run(export_format=export_format, model=model, run_tag="r1", output=str(output))
+    settings = Export(**{"formats": (export_format,), **keys})
+    run(export_format=export_format, export=to_json(settings), model=model, run_tag="r1", output=str(output))
     return read_manifest(output)
 
 
-def failure(export_format: str, model: str, folder: Path) -> str:
+def failure(export_format: str, model: str, folder: Path, **keys: Any) -> str:
     with pytest.raises(SystemExit):
-        export(export_format, model, folder)
+        export(export_format, model, folder, **keys)
     return str(json.loads((folder / "error.json").read_text())["error"])
 
 
-def test_onnx_says_how_it_is_used_and_reads_as_the_trained_recogniser(
+def names(made: Manifest) -> list[str]:
+    return [entry.name for entry in made.objects]
+
+
+def text_of(store: Store, made: Manifest, name: str) -> str:
+    return store.fetch(made.object(name)).read_text(encoding="utf-8")
+
+
+def test_onnx_comes_with_a_card_and_reads_the_reference_as_the_trained_recogniser(
     store: Store, model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = export("onnx", model, tmp_path)
-    entry = made.object("model.onnx")
-    assert made.inputs == {"model": read_manifest(model).reference}
-    assert made.facts["bytes"] == entry.bytes
-    assert made.facts["input"] == {
-        "name": "images", "shape": ["N", 1, 32, 100], "layout": "NCHW", "dtype": "float32", "range": [-1.0, 1.0]
-    }  # fmt: skip
-    assert (made.facts["charset"], made.facts["decode"]) == ("lower36", "ctc greedy, blank 0")
-    assert made.facts["framework_version"].startswith("torch 2.")
-    with np.load(store.fetch(read_manifest(model).object("reference.npz"))) as reference:
-        session = onnxruntime.InferenceSession(str(store.fetch(entry)), providers=["CPUExecutionProvider"])
-        (logits,) = session.run(["logits"], {"images": normalise(reference["images"], 127.5)})
+    assert names(made) == ["model.onnx", "card.json", "reference.npz"]
+    path = store.fetch(made.object("model.onnx"))
+    assert (made.facts["format"], made.facts["made"], made.facts["precision"]) == ("onnx", True, "fp32")
+    assert (made.facts["bytes"], made.facts["files"]) == (path.stat().st_size, {"any": "model.onnx"})
+    card = json.loads(text_of(store, made, "card.json"))
+    assert card["file"] == {"name": "model.onnx", "sha256": hash_file(path), "bytes": path.stat().st_size}
+    assert card["files"] == {"onnx": [card["file"] | {"batch": "any"}]}
+    assert card["made_by"]["manifest"] == read_manifest(model).reference
+    assert card["made_by"]["framework_version"].startswith("torch 2.")
+
+    # A reader who knows the card alone, and no code of this project but what makes the input.
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    with np.load(store.fetch(made.object("reference.npz")), allow_pickle=False) as reference:
+        given = {card["input"]["name"]: normalise(reference["images"], card["preprocessing"]["middle"])}
+        logits, tokens, confidences = session.run([port["name"] for port in card["outputs"]], given)
         assert np.abs(logits - reference["logits"]).max() < 1e-4
+        symbols, first = card["charset"]["symbols"], card["decode"]["first"]
+        texts = ["".join(symbols[token - first] for token in row if token) for row in tokens]
+        assert texts == reference["texts"].tolist()
+        assert all(texts)
+        assert np.abs(confidences - reference["confidences"]).max() < 1e-5
+    with np.load(store.fetch(read_manifest(model).object("reference.npz"))) as trained:
+        assert np.array_equal(trained["logits"], np.load(store.fetch(made.object("reference.npz")))["logits"])
+
     capsys.readouterr()
-    assert export("onnx", model, tmp_path) == made
+    assert export("onnx", model, tmp_path, logit_tolerance=0.5) == made
     assert "found finished" in capsys.readouterr().out
+
+
+def test_static_batches_are_files_of_their_own(store: Store, model: str, tmp_path: Path) -> None:
+    made = export("onnx", model, tmp_path, batches=(1, 4), opset=13)
+    assert made.facts["files"] == {"1": "model_b1.onnx", "4": "model_b4.onnx"}
+    graph = onnx.load(store.fetch(made.object("model_b4.onnx")))
+    sizes = [size.dim_value for size in graph.graph.input[0].type.tensor_type.shape.dim]
+    assert (sizes, graph.opset_import[0].version) == ([4, 1, 32, 100], 13)
+    assert made.facts["bytes"] == sum(made.object(name).bytes for name in ("model_b1.onnx", "model_b4.onnx"))
+
+
+def test_eight_bit_files_tell_what_they_cost_on_the_validation_set(store: Store, model: str, tmp_path: Path) -> None:
+    made = export("onnx_int8", model, tmp_path)
+    assert (made.facts["precision"], made.facts["files"]) == ("int8", {"any": "model.onnx"})
+    assert names(made) == ["model.onnx", "card.json", "reference.npz"]
+    cost = made.facts["accuracy"]
+    assert set(cost) == {"samples", "texts_equal", "fp32", "int8"}
+    assert cost["samples"] == 20
+    whole = export("onnx", model, tmp_path)
+    assert made.facts["bytes"] < whole.facts["bytes"]
+    operators = {node.op_type for node in onnx.load(store.fetch(made.object("model.onnx"))).graph.node}
+    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
 
 
 def test_weights_trained_in_pytorch_become_a_mindir_file(store: Store, model: str, tmp_path: Path) -> None:
     # In a process of its own, for others of these tests have loaded protobuf in a way that MindSpore cannot bear.
     output = tmp_path / "mindir.json"
-    told = {"--export-format": "mindir", "--model": model, "--run-tag": "r1", "--output": str(output)}
+    told = {"--export-format": "mindir", "--export": to_json(Export(formats=("mindir",), batches=(2,))),
+            "--model": model, "--run-tag": "r1", "--output": str(output)}  # fmt: skip
     command = [sys.executable, "-m", "components.export", *(word for pair in told.items() for word in pair)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     made = read_manifest(output)
     assert done.stdout.splitlines()[-1] == made.reference
     assert made.facts["framework_version"].startswith("mindspore 2.")
+    assert made.facts["files"] == {"2": "model_b2.mindir"}
     weights = store.fetch(read_manifest(model).object("model.safetensors"))
-    assert store.fetch(made.object("model.mindir")).stat().st_size > 0.95 * weights.stat().st_size
+    assert store.fetch(made.object("model_b2.mindir")).stat().st_size > 0.95 * weights.stat().st_size
+    assert [port["name"] for port in json.loads(text_of(store, made, "card.json"))["outputs"]] == ["logits"]
 
 
 def test_om_has_one_file_per_batch_size_made_for_the_named_chip(
-    store: Store, model: str, tmp_path: Path, atc: Path
+    store: Store, model: str, tmp_path: Path, atc: Double
 ) -> None:
     made = export("om", model, tmp_path)
-    assert [entry.name for entry in made.objects] == ["model_b1.om", "model_b16.om", "model_b64.om"]
-    assert store.fetch(made.object("model_b16.om")).read_text() == "converted\n"
-    assert (made.facts["batches"], made.facts["soc_version"]) == ([1, 16, 64], "Ascend910B3")
-    commands = atc.read_text().splitlines()
-    assert len(commands) == 3
-    for command, batch in zip(commands, (1, 16, 64), strict=True):
-        told = command.split()
-        assert {"--framework=5", "--soc_version=Ascend910B3", f"--input_shape=images:{batch},1,32,100"} <= set(told)
-        assert told[0].startswith("--model=")
-        assert told[0].endswith("/model.onnx")
+    assert names(made) == ["model_b1.om", "model_b16.om", "model_b64.om", "log.txt", "card.json", "reference.npz"]
+    assert text_of(store, made, "model_b16.om") == "converted\n"
+    assert made.facts["files"] == {"1": "model_b1.om", "16": "model_b16.om", "64": "model_b64.om"}
+    assert (made.facts["precision"], made.facts["soc_version"]) == ("fp16", "Ascend910B3")
+    assert len(atc.commands) == 3
+    for command, batch in zip(atc.commands, (1, 16, 64), strict=True):
+        assert Path(command.pop("model")).name == f"model_b{batch}.onnx"
+        assert Path(command.pop("output")).name == f"model_b{batch}"
+        assert command == {
+            "framework": "5", "input_format": "NCHW", "input_shape": f"images:{batch},1,32,100",
+            "soc_version": "Ascend910B3", "precision_mode": "force_fp16", "output_type": "FP32", "log": "error",
+        }  # fmt: skip
+    assert text_of(store, made, "log.txt").count("ATC run success") == 3
+    given = onnx.load(atc.folder / "model_b16.onnx")
+    assert [port.name for port in given.graph.output] == ["logits"]
+
+
+def test_om_options_of_the_recipe_reach_atc(store: Store, model: str, tmp_path: Path, atc: Double) -> None:
+    made = export("om", model, tmp_path, batches=(16, 4), gears=True, aipp=True, opset=11, output_type="FP16",
+                  precision_mode="must_keep_origin_dtype")  # fmt: skip
+    assert names(made) == ["model.om", "log.txt", "aipp.cfg", "card.json", "reference.npz"]
+    assert (made.facts["files"], made.facts["gears"], made.facts["precision"]) == ({"any": "model.om"}, [4, 16], "fp32")
+    (command,) = atc.commands
+    assert command["input_shape"] == "images:-1,1,32,100"
+    assert command["dynamic_batch_size"] == "4,16"
+    assert (command["output_type"], command["precision_mode"]) == ("FP16", "must_keep_origin_dtype")
+    assert Path(command["insert_op_conf"]).name == "aipp.cfg"
+    assert onnx.load(atc.folder / "model.onnx").opset_import[0].version == 11
+    assert text_of(store, made, "aipp.cfg") == (
+        "aipp_op {\n  aipp_mode: static\n  related_input_rank: 0\n  input_format: YUV400_U8\n"
+        "  src_image_size_w: 100\n  src_image_size_h: 32\n  csc_switch: false\n  rbuv_swap_switch: false\n"
+        "  mean_chn_0: 0\n  min_chn_0: 127.5\n  var_reci_chn_0: 0.00784314\n}\n"
+    )
+    card = json.loads(text_of(store, made, "card.json"))
+    assert card["gears"] == [4, 16]
+    assert card["input"] == {"name": "images", "shape": ["N", 32, 100, 1], "layout": "NHWC", "dtype": "uint8",
+                             "range": [0, 255], "colour": "grey"}  # fmt: skip
+
+
+@pytest.mark.parametrize(("channels", "middle", "kind"), [(1, 127.5, "YUV400_U8"), (3, 128.0, "RGB888_U8")])
+def test_the_chip_normalises_as_this_project_does(channels: int, middle: float, kind: str, tmp_path: Path) -> None:
+    data = dataclasses.replace(DATA, channels=channels, middle=middle)
+    lines = write_aipp(data, tmp_path).read_text(encoding="utf-8").splitlines()
+    told = dict(line.strip().split(": ") for line in lines[1:-1])
+    assert told["input_format"] == kind
+    levels = np.arange(256, dtype=np.uint8).reshape(1, 256, 1, 1).repeat(channels, axis=3)
+    expected = normalise(levels, middle)[0, :, :, 0]
+    for channel in range(channels):  # by the formula of CANN's documents
+        mean, least, scale = (float(told[f"{key}_chn_{channel}"]) for key in ("mean", "min", "var_reci"))
+        assert np.abs((np.arange(256) - mean - least) * scale - expected[channel]).max() < 1e-5
+
+
+@pytest.fixture
+def rare(tmp_path: Path) -> Source:
+    """A source of an attention recogniser that is to be exported for a beam search."""
+    model = Model(name="rare", backbone="compact", neck="bilstm", hidden=16, layers=1, max_length=5, decoder_hidden=16)
+    return Source(
+        settings=Export(formats=("onnx",), beam=True), saved=exported.checkpoint(model), folder=tmp_path,
+        pictures=np.stack([picture(number) for number in range(12)]),
+        validation=lambda: pytest.fail("no samples are needed"),
+    )  # fmt: skip
+
+
+def describe_pair(source: Source, written: Written) -> dict[str, Any]:
+    trained = Manifest(stage="train", name="rare", key="k", inputs={}, git_commit="c")
+    describe_files("onnx", written, source, trained, Predictor(source.saved, "cpu")(source.pictures))
+    return dict(json.loads((source.folder / "card.json").read_text(encoding="utf-8")))
+
+
+def test_an_encoder_and_a_decoder_beside_the_one_graph_are_read_by_a_beam_search(rare: Source) -> None:
+    written = write_onnx(rare)
+    assert [path.name for path in written.models.values()] == ["model.onnx"]
+    assert {path.name for path in written.others} == {"encoder.onnx", "decoder_step.onnx"}
+    card = describe_pair(rare, written)
+    for part in card["beam"].values():
+        assert part["file"]["sha256"] == hash_file(rare.folder / part["file"]["name"])
+    texts, confidences = PairReader(rare.folder, card).read(rare.pictures, 4)
+    expected, sure = Predictor(rare.saved, "cpu").read(rare.pictures, 4)
+    assert texts == expected
+    assert len(set(texts)) > 3
+    assert np.abs(confidences - sure).max() < 1e-3
+    with pytest.raises(ValueError, match="describes no encoder and decoder: export them with export.beam"):
+        PairReader(rare.folder, {name: value for name, value in card.items() if name != "beam"})
+
+
+def test_a_decoder_of_other_weights_is_caught_where_it_is_written(rare: Source) -> None:
+    written = write_onnx(rare)
+    for name, values in rare.saved.tensors.items():
+        if name.startswith("decoder."):
+            rare.saved.tensors[name] = -values
+    with pytest.raises(RuntimeError, match=r"beam search with encoder.onnx and decoder_step.onnx reads \d+ of 12 pic"):
+        describe_pair(rare, written)
 
 
 def test_om_for_another_system_is_found_under_its_longer_name(
-    model: str, tmp_path: Path, atc: Path, monkeypatch: pytest.MonkeyPatch
+    model: str, tmp_path: Path, atc: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATC_DOES", "suffix")
-    names = [entry.name for entry in export("om", model, tmp_path).objects]
-    assert names == ["model_b1.om", "model_b16.om", "model_b64.om"]
+    made = export("om", model, tmp_path, batches=(1, 16))
+    assert names(made)[:2] == ["model_b1.om", "model_b16.om"]
 
 
 @pytest.mark.parametrize(
     ("does", "said"),
     [
-        ("fail", "ended with code 1: ATC run failed, E10001: Value is invalid"),
-        ("nothing", "ended well but wrote no model_b1.om: ATC run success"),
+        ("fail", r"atc ended with code 1: the chip is not known here: WORDMILL_SOC_VERSION is 'Ascend' and the name"),
+        ("nothing", r"atc ended well but wrote no model_b1\.om\n\$ .*/atc --model=.*\nATC run success\n"),
+        ("empty", r"atc ended well but wrote no model_b1\.om\n"),
+        ("hang", r"atc did not end within 0\.2 s and was killed\n"),
     ],
 )
 def test_om_fails_with_what_atc_said(
-    does: str, said: str, model: str, tmp_path: Path, atc: Path, monkeypatch: pytest.MonkeyPatch
+    does: str, said: str, store: Store, model: str, tmp_path: Path, atc: Double, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ATC_DOES", does)
+    if does == "hang":
+        monkeypatch.setattr(converter, "LIMIT_S", 0.2)
     told = failure("om", model, tmp_path)
-    assert told.startswith("format om: ")
-    assert said in told
+    assert re.match(said, told), told
+    kept = Path(told.rpartition("the whole log is ")[2])
+    assert kept.read_text(encoding="utf-8").startswith("$ ")
 
 
-def test_om_without_cann_or_chip_says_what_is_missing(
+def test_lite_for_a_processor_takes_any_batch(store: Store, model: str, tmp_path: Path, lite: Double) -> None:
+    made = export("lite", model, tmp_path)
+    assert names(made) == ["model.mindir", "log.txt", "card.json", "reference.npz"]
+    assert (made.facts["files"], made.facts["device"]) == ({"any": "model.mindir"}, "cpu")
+    assert text_of(store, made, "model.mindir") == "converted\n"
+    (command,) = lite.commands
+    assert Path(command.pop("modelFile")).name == "model.onnx"
+    assert Path(command.pop("outputFile")).name == "model"
+    assert command == {"fmk": "ONNX", "saveType": "MINDIR", "optimize": "general"}
+
+
+@pytest.mark.parametrize(("chip", "target"), [("Ascend310P3", "ascend_oriented:310P"), ("", "ascend_oriented")])
+def test_lite_for_a_chip_has_a_configuration_per_batch_size(
+    chip: str, target: str, store: Store, model: str, tmp_path: Path, lite: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORDMILL_SOC_VERSION", chip)
+    made = export("lite", model, tmp_path, lite_device="ascend", batches=(1, 8))
+    assert made.facts["files"] == {"1": "model_b1.mindir", "8": "model_b8.mindir"}
+    assert (made.facts["precision"], made.facts["device"]) == ("fp16", "ascend")
+    assert json.loads(text_of(store, made, "card.json"))["device"] == "ascend"
+    assert [command["optimize"] for command in lite.commands] == [target, target]
+    assert Path(lite.commands[1]["configFile"]).name == "model_b8.cfg"
+    assert text_of(store, made, "model_b8.cfg") == (
+        "[ascend_context]\ninput_format=NCHW\ninput_shape=images:[8,1,32,100]\nprecision_mode=enforce_fp16\n"
+        "output_type=FP32\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("does", "said"),
+    [
+        ("fail", "converter_lite ended with code 1: the chip has no such operator"),
+        ("nothing", "converter_lite ended well but wrote no model.mindir"),
+    ],
+)
+def test_lite_fails_with_what_the_converter_said(
+    does: str, said: str, model: str, tmp_path: Path, lite: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LITE_DOES", does)
+    assert failure("lite", model, tmp_path).startswith(said)
+
+
+def test_a_required_format_without_its_tool_fails_and_says_what_to_install(
     model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("WORDMILL_SOC_VERSION", raising=False)
     assert "WORDMILL_SOC_VERSION is not set" in failure("om", model, tmp_path)
     monkeypatch.setenv("WORDMILL_SOC_VERSION", "Ascend910B3")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert failure("om", model, tmp_path).startswith("format om: CANN's atc is not on PATH")
+    assert failure("om", model, tmp_path).startswith("format om: atc is not on PATH: install CANN")
+    assert failure("lite", model, tmp_path).startswith("format lite: converter_lite is not on PATH: unpack mindspore-l")
+    monkeypatch.setitem(sys.modules, "components.recognition.pt.export", None)
+    told = failure("onnx", model, tmp_path)
+    assert told.endswith("pip install -r requirements/torch.txt -c requirements/constraints.txt")
+
+
+def test_an_optional_format_that_cannot_be_made_is_told_and_made_as_soon_as_it_can(
+    store: Store, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WORDMILL_SOC_VERSION", raising=False)
+    optional = {"formats": (), "optional": ("om",)}
+    refused = export("om", model, tmp_path, **optional)
+    assert (refused.objects, refused.facts["format"], refused.facts["made"]) == ((), "om", False)
+    assert refused.facts["reason"].startswith("format om: WORDMILL_SOC_VERSION is not set: ")
+    assert refused.inputs["model"] == read_manifest(model).reference
+    assert "export om: not made: format om: WORDMILL_SOC_VERSION is not set" in capsys.readouterr().out
+    monkeypatch.setenv("WORDMILL_SOC_VERSION", "Ascend910B3")
+    monkeypatch.setenv("ATC_DOES", "fail")
+    Double("atc", ATC, tmp_path / "cann", monkeypatch)
+    reason = export("om", model, tmp_path, **optional).facts["reason"]
+    assert reason.startswith("atc ended with code 1: the chip is not known here")
+    assert "\n" not in reason
+    monkeypatch.setenv("ATC_DOES", "convert")
+    assert export("om", model, tmp_path, **optional).facts["made"] is True
 
 
 def test_an_unknown_format_is_refused_with_the_nearest(model: str, tmp_path: Path) -> None:
-    assert "export format 'onx': did you mean 'onnx'?" in failure("onx", model, tmp_path)
+    settings = to_json(Export(formats=("onnx",)))
+    with pytest.raises(SystemExit):
+        run(export_format="onx", export=settings, model=model, run_tag="r1", output=str(tmp_path / "onx.json"))
+    told = json.loads((tmp_path / "error.json").read_text())["error"]
+    assert "export format 'onx': did you mean 'onnx'?" in told
+
+
+def test_a_charset_that_has_changed_since_training_is_refused(
+    model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = type(load_charset("lower36"))(name="lower36", symbols=load_charset("lower36").symbols[::-1])
+    monkeypatch.setattr("components.recognition.charset.load_charset", lambda name: other)
+    told = failure("onnx", model, tmp_path)
+    assert told.startswith("data.charset lower36: found 36 characters here, ")
+    assert "trained with 36, not the same" in told

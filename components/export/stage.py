@@ -1,120 +1,196 @@
-"""The export stage: writes the trained recogniser in one file format."""
+"""The export stage: writes the trained recogniser in one file format, with a card that says how it is used."""
 
-import os
+import dataclasses
+import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from components.export.converter import LOG
+from components.export.formats import (
+    ENCODER,
+    STEP,
+    NotMadeError,
+    Source,
+    Written,
+    file_facts,
+    write_int8,
+    write_mindir,
+    write_onnx,
+)
+from components.export.lite import optimisation, write_lite
+from components.export.om import soc_version, write_om
 from components.recognition import checkpoint, frameworks
-from components.recognition.artifacts import Manifest, read_manifest
+from components.recognition.artifacts import Manifest, find_manifest, git_commit, read_manifest, write_atomically
+from components.recognition.card import CARD, REFERENCE, describe
 from components.recognition.checkpoint import Checkpoint
-from components.recognition.recipe import nearest, to_json
+from components.recognition.decoding import codec_of
+from components.recognition.image import Picture
+from components.recognition.loader import Batch, ordered_batches
+from components.recognition.recipe import Export, from_json, nearest, to_json
+from components.recognition.shards import ShardSet
 from components.recognition.stages import Made, find_or_make, run_stage
 from components.recognition.storage import Store
 
-OM_BATCHES = (1, 16, 64)  # an OM file of an LSTM is dependable for one batch size only, so there is one file for each
-LAST_LINES = 10  # of atc's output in an error
+WRITERS: dict[str, Callable[[Source], Written]] = {
+    "onnx": write_onnx,
+    "onnx_int8": write_int8,
+    "mindir": write_mindir,
+    "om": write_om,
+    "lite": write_lite,
+}
+# The recipe's keys that a format's files depend on.
+KEYS = {
+    "onnx": ("opset", "batches", "any_width", "beam"),
+    "onnx_int8": ("opset",),
+    "mindir": ("batches", "any_width"),
+    "om": ("opset", "batches", "precision_mode", "output_type", "aipp", "gears"),
+    "lite": ("opset", "batches", "lite_device"),
+}
+BEAMS, PROVEN = 3, 16  # of the beam search that an encoder and a decoder are tried by, and on how many pictures
+MEASURED = 1024  # validation samples that a format's loss of accuracy is measured on
 
 
-def run(*, export_format: str, model: str, run_tag: str, output: str) -> str:
+def run(*, export_format: str, export: str, model: str, run_tag: str, output: str) -> str:
     """Write the trained recogniser in one file format.
 
-    export_format: onnx, mindir or om. model: file with the manifest of train. output: file for this stage's manifest.
-    An om file needs CANN's atc and the variable WORDMILL_SOC_VERSION, such as Ascend910B3.
+    export_format: onnx, onnx_int8, mindir, om or lite. export: JSON of the recipe's export section. model: file with
+    the manifest of train. output: file for this stage's manifest. om needs CANN's atc and the variable
+    WORDMILL_SOC_VERSION, such as Ascend910B3; lite needs MindSpore Lite's converter_lite. What export.optional names
+    and cannot be made here ends well, with a manifest that says why.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
         if export_format not in WRITERS:
             raise ValueError(f"export format '{export_format}': {nearest(export_format, list(WRITERS))}")
-        trained = read_manifest(model)
-        inputs = {"model": trained.reference}
-        framework = "mindspore" if export_format == "mindir" else "pytorch"
-        if export_format == "om":
-            inputs["soc_version"] = soc_version()
-
-        def make(folder: Path) -> Made:
-            return write(export_format, checkpoint.load(store.fetch(trained.object("model.safetensors"))), folder)
-
-        return find_or_make(store, "export", export_format, inputs, make, (frameworks.PACKAGES[framework],))
+        settings, trained = from_json(Export, export), read_manifest(model)
+        try:
+            return make_format(store, export_format, settings, trained)
+        except NotMadeError as error:
+            if export_format not in settings.optional:
+                raise
+            reason = str(error).partition("\n")[0]
+        print(f"export {export_format}: not made: {reason}", flush=True)
+        facts = {"format": export_format, "made": False, "reason": reason}
+        inputs = {"model": trained.reference, "not_made": reason}  # so that it is tried again where it can be made
+        return find_or_make(store, "export", export_format, inputs, lambda folder: Made(files={}, facts=facts))
 
     return run_stage("export", export_format, run_tag, output, work)
 
 
-def write(export_format: str, saved: Checkpoint, folder: Path) -> Made:
-    """Write the format's files into the folder and say what a program needs to know that runs them."""
-    data = saved.data
-    files = WRITERS[export_format](saved, folder)
-    package = "mindspore" if export_format == "mindir" else "torch"
-    facts: dict[str, Any] = {
-        "format": export_format,
-        "bytes": sum(path.stat().st_size for path in files.values()),
-        "input": {"name": "images", "shape": ["N", data.channels, data.height, data.width],
-                  "layout": "NCHW", "dtype": "float32", "range": [-1.0, (255 - data.middle) / data.middle]},
-        "data": to_json(data),
-        "model": to_json(saved.model),
-        "charset": data.charset,
-        "decode": "ctc greedy, blank 0" if saved.model.name == "crnn" else "attention greedy, GO 0, STOP 1",
-        "framework_version": f"{package} {metadata.version(package)}",
-    }  # fmt: skip
+def make_format(store: Store, export_format: str, settings: Export, trained: Manifest) -> tuple[Manifest, bool]:
+    """Return the manifest of a format's files, and whether they were there already."""
+    keys = {key: value for key, value in dataclasses.asdict(settings).items() if key in KEYS[export_format]}
+    inputs = {"model": trained.reference, **keys}
     if export_format == "om":
-        facts |= {"batches": list(OM_BATCHES), "soc_version": soc_version()}
-    return Made(files=files, facts=facts)
+        inputs["soc_version"] = soc_version()
+    if export_format == "lite":
+        inputs["optimise"] = optimisation(settings.lite_device == "ascend")
+
+    def make(folder: Path) -> Made:
+        saved = checkpoint.load(store.fetch(trained.object("model.safetensors")))
+        check_charset(saved, trained)
+        with np.load(store.fetch(trained.object(REFERENCE)), allow_pickle=False) as arrays:
+            reference = {"images": arrays["images"], "logits": arrays["logits"]}
+        source = Source(settings=settings, saved=saved, pictures=reference["images"], folder=folder,
+                        validation=lambda: validation(store, trained))  # fmt: skip
+        try:
+            written = WRITERS[export_format](source)
+        except NotMadeError as error:
+            raise NotMadeError(f"{error}{keep_log(folder, store, export_format)}") from None
+        return describe_files(export_format, written, source, trained, reference["logits"])
+
+    package = frameworks.PACKAGES["mindspore" if export_format == "mindir" else "pytorch"]
+    return find_or_make(store, "export", export_format, inputs, make, (package,))
 
 
-def write_onnx(saved: Checkpoint, folder: Path) -> dict[str, Path]:
-    """Write model.onnx, whatever framework trained the weights."""
-    path = folder / "model.onnx"
-    frameworks.twin("pytorch", "export").export_onnx(saved, path)
-    return {path.name: path}
+def describe_files(
+    export_format: str, written: Written, source: Source, trained: Manifest, logits: np.ndarray[Any, Any]
+) -> Made:
+    """Put the card and the reference beside a format's files and return all of them with the stage's facts."""
+    saved, folder = source.saved, source.folder
+    package = "mindspore" if export_format == "mindir" else "torch"
+    version = f"{package} {metadata.version(package)}"
+    codec = codec_of(saved.model, saved.data)
+    texts, confidences = codec.decode(logits)
+    np.savez(folder / REFERENCE, images=source.pictures, logits=logits, texts=texts, confidences=confidences)
+    named = {batch: file_facts(path) for batch, path in written.models.items()}
+    card = {
+        "format": export_format,
+        "precision": written.precision,
+        "file": next(iter(named.values())),
+        "files": {export_format: [{**entry, "batch": batch} for batch, entry in named.items()]},
+        **describe(saved.data, saved.model, codec.charset, logits.shape[1], decoded=written.decoded, raw=written.raw,
+                   any_width=written.any_width),
+        **written.card,
+        "made_by": {"git_commit": git_commit(), "manifest": trained.reference, "framework_version": version},
+    }  # fmt: skip
+    write_atomically(folder / CARD, json.dumps(card, indent=1, ensure_ascii=False))
+    if "beam" in card:
+        prove_pair(folder, card, source)
+    facts = {
+        "format": export_format,
+        "made": True,
+        "bytes": sum(entry["bytes"] for entry in named.values()),
+        "precision": written.precision,
+        "files": {batch: path.name for batch, path in written.models.items()},
+        "data": to_json(saved.data),
+        "model": to_json(saved.model),
+        "framework_version": version,
+        **written.facts,
+    }
+    paths = [*written.models.values(), *written.others, folder / CARD, folder / REFERENCE]
+    return Made(files={path.name: path for path in paths}, facts=facts)
 
 
-def write_mindir(saved: Checkpoint, folder: Path) -> dict[str, Path]:
-    """Write model.mindir, whatever framework trained the weights."""
-    path = folder / "model.mindir"
-    frameworks.twin("mindspore", "export").export_mindir(saved, path)
-    return {path.name: path}
+def prove_pair(folder: Path, card: dict[str, Any], source: Source) -> None:
+    """Refuse an encoder and a decoder whose beam search does not read as the trained recogniser's."""
+    from components.recognition.packaged.pair import PairReader  # ONNX Runtime, which not every format's image has
+
+    pictures = source.pictures[:PROVEN]
+    found = PairReader(folder, card).read(pictures, BEAMS)[0]
+    expected = frameworks.twin("pytorch", "predict").Predictor(source.saved, "cpu").read(pictures, BEAMS)[0]
+    equal = sum(one == other for one, other in zip(found, expected, strict=True))
+    if equal < len(expected):
+        raise RuntimeError(f"format onnx: a beam search with {ENCODER} and {STEP} reads {equal} of {len(expected)} "
+                           "pictures as the trained recogniser does")  # fmt: skip
 
 
-def write_om(saved: Checkpoint, folder: Path) -> dict[str, Path]:
-    """Write one OM file per batch size for the chip that WORDMILL_SOC_VERSION names."""
-    atc = shutil.which("atc")
-    if atc is None:
-        raise RuntimeError("format om: CANN's atc is not on PATH: install CANN and source its set_env.sh, "
-                           "or take om out of the recipe's export.formats")  # fmt: skip
-    onnx = write_onnx(saved, folder)["model.onnx"]
-    return {f"model_b{batch}.om": convert(atc, onnx, saved, batch) for batch in OM_BATCHES}
+def keep_log(folder: Path, store: Store, export_format: str) -> str:
+    """Keep the log of a converter that failed and return the line that says where it is, empty for none."""
+    log = folder / LOG
+    if not log.exists():
+        return ""
+    kept = store.cache / "logs" / f"export-{export_format}.txt"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(log, kept)
+    return f"\nthe whole log is {kept}"
 
 
-def convert(atc: str, onnx: Path, saved: Checkpoint, batch: int) -> Path:
-    """Convert an ONNX file for one batch size with atc and return the OM file."""
-    stem = onnx.with_name(f"model_b{batch}")
-    shape = ",".join(map(str, (batch, saved.data.channels, saved.data.height, saved.data.width)))
-    command = [atc, f"--model={onnx}", "--framework=5", f"--output={stem}", "--input_format=NCHW",
-               f"--input_shape=images:{shape}", f"--soc_version={soc_version()}", "--log=error"]  # fmt: skip
-    done = subprocess.run(command, cwd=onnx.parent, capture_output=True, text=True, errors="replace", check=False)
-    # On another processor's system atc adds that system's name to the file's.
-    made = [path for path in sorted(onnx.parent.glob(f"{stem.name}*.om")) if path.stat().st_size]
-    if done.returncode or not made:
-        what = f"ended with code {done.returncode}" if done.returncode else f"ended well but wrote no {stem.name}.om"
-        said = "\n".join((done.stdout + done.stderr).splitlines()[-LAST_LINES:])
-        raise RuntimeError(f"format om: {' '.join(command)} {what}: {said}")
-    return made[0]
+def check_charset(saved: Checkpoint, trained: Manifest) -> None:
+    """Refuse to write cards with other characters than those that were learnt."""
+    found, learnt = codec_of(saved.model, saved.data).charset.symbols, trained.inputs["symbols"]
+    if found != learnt:
+        raise ValueError(f"data.charset {saved.data.charset}: found {len(found)} characters here, {trained.reference} "
+                         f"was trained with {len(learnt)}, not the same: the file has changed since")  # fmt: skip
 
 
-def soc_version() -> str:
-    """Return the name of the chip that OM files are made for."""
-    name = os.environ.get("WORDMILL_SOC_VERSION")
-    if not name:
-        raise RuntimeError("format om: WORDMILL_SOC_VERSION is not set: it names the chip, such as Ascend910B3: "
-                           "'Ascend' and the name that npu-smi info shows")  # fmt: skip
-    return name
-
-
-WRITERS: dict[str, Callable[[Checkpoint, Path], dict[str, Path]]] = {
-    "onnx": write_onnx,
-    "mindir": write_mindir,
-    "om": write_om,
-}
+def validation(store: Store, trained: Manifest) -> Batch:
+    """Return the first samples of the recogniser's validation sets."""
+    images: list[Picture] = []
+    labels: list[str] = []
+    for reference in trained.inputs["val_sets"]:
+        packed = find_manifest(store, reference)
+        if packed is None:
+            raise RuntimeError(f"{reference} is not whole in the store any more: run the shard stage again")
+        for shard in packed.facts["shards"]:
+            if len(labels) < MEASURED:
+                opened = ShardSet.open([store.fetch(packed.object(shard["object"]))])
+                batch = next(ordered_batches(opened, MEASURED - len(labels)))
+                images.append(batch.images)
+                labels += batch.labels
+    return Batch(images=np.concatenate(images), labels=labels)

@@ -5,8 +5,7 @@ from functools import lru_cache
 from typing import Literal
 
 # OpenCV reads its limit when it is loaded; it refuses a larger picture by its header, before memory is spent on it.
-MAX_PIXELS = 64 << 20
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+MAX_PIXELS = int(os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(64 << 20)))
 
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402

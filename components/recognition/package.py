@@ -17,9 +17,10 @@ from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import AnyType
 
-from components.recognition import checkpoint, frameworks
+from components.recognition import card, checkpoint, frameworks
 from components.recognition.artifacts import SOURCE, Manifest, from_document, source_files, write_atomically
-from components.recognition.decoding import AttentionCodec, CtcCodec
+from components.recognition.card import CARD, REFERENCE
+from components.recognition.charset import Charset
 from components.recognition.recipe import Data, Model, from_json
 from components.recognition.storage import Object, Store, hash_file, object_key
 from components.recognition.tracking import LOGGED, Run, asking
@@ -48,20 +49,20 @@ def log_package(store: Store, lineage: Lineage, name: str, folder: Path) -> str:
     data, model = folder / "recogniser", folder / "model"
     data.mkdir()
     sections = place_model(store, lineage, data / FILE)
-    card = describe(store, lineage, data / FILE, *sections)
-    write_atomically(data / "card.json", json.dumps(card, indent=1, ensure_ascii=False))
+    told = describe(store, lineage, data / FILE, *sections)
+    write_atomically(data / CARD, json.dumps(told, indent=1, ensure_ascii=False))
     code, run = copy_code(folder), lineage.run
     with asking(f"log the model {name}"):
         logged = run.client.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id)
         head = ModelFile(artifact_path=logged.artifact_location, run_id=run.run_id, model_id=logged.model_id)
-        _save(head, card, data, code, model)
+        _save(head, told, data, code, model)
         run.client.log_model_artifacts(logged.model_id, str(model))
         run.client.finalize_logged_model(logged.model_id, "READY")
         run.client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return f"{LOGGED}{logged.model_id}"
 
 
-def _save(head: ModelFile, card: dict[str, Any], data: Path, code: Path, folder: Path) -> None:
+def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder: Path) -> None:
     """Write a model's folder as MLflow has it, with the card in its head too, where it is read without the files."""
     signature = ModelSignature(inputs=INPUTS, outputs=OUTPUTS)
     # Else MLflow makes a table of scalars of a list, which no array fits; the reader checks what it gets itself.
@@ -75,7 +76,7 @@ def _save(head: ModelFile, card: dict[str, Any], data: Path, code: Path, folder:
             code_paths=[str(code)],
             signature=signature,
             pip_requirements=REQUIREMENTS.read_text(encoding="utf-8").split(),
-            metadata=card,
+            metadata=told,
             mlflow_model=head,
         )
 
@@ -83,7 +84,7 @@ def _save(head: ModelFile, card: dict[str, Any], data: Path, code: Path, folder:
 def place_model(store: Store, lineage: Lineage, path: Path) -> tuple[Data, Model]:
     """Put the exported ONNX file there, or one made of the checkpoint where none was exported; return its sections."""
     for made in lineage.exported:
-        if made.name == "onnx":
+        if made.name == "onnx" and FILE in made.facts.get("files", {}).values():
             shutil.copyfile(store.fetch(made.object(FILE)), path)
             return from_json(Data, made.facts["data"]), from_json(Model, made.facts["model"])
     saved = checkpoint.load(store.fetch(lineage.trained.object("model.safetensors")))
@@ -98,14 +99,15 @@ def place_model(store: Store, lineage: Lineage, path: Path) -> tuple[Data, Model
 def describe(store: Store, lineage: Lineage, path: Path, data: Data, model: Model) -> dict[str, Any]:
     """Return the model's card: how to use the file, and what it was made of."""
     trained, report = lineage.trained, f"runs/{lineage.run_tag}/report.html"
-    with np.load(store.fetch(trained.object("reference.npz")), allow_pickle=False) as reference:
-        _, steps, classes = reference["logits"].shape
+    with np.load(store.fetch(trained.object(REFERENCE)), allow_pickle=False) as reference:
+        steps = reference["logits"].shape[1]
+    charset = Charset(name=data.charset, symbols=trained.inputs["symbols"])
+    interface = card.describe(data, model, charset, steps, decoded=True)
     return {
+        "format": "onnx",
         "file": {"name": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size},
-        **_interface(data, model, steps, classes),
-        "charset": {"name": data.charset, "symbols": trained.inputs["symbols"]},
-        "recipe": {"name": lineage.recipe, "data": dataclasses.asdict(data), "model": dataclasses.asdict(model),
-                   "train": trained.inputs["train"]},
+        **interface,
+        "recipe": {"name": lineage.recipe, **interface["recipe"], "train": trained.inputs["train"]},
         "files": _files(store, lineage),
         "data_sets": _data_sets(store, trained),
         "benchmarks": {made.name: {key: made.facts[key] for key in ("accuracy", "correct", "total", "dataset")}
@@ -117,25 +119,10 @@ def describe(store: Store, lineage: Lineage, path: Path, data: Data, model: Mode
     }  # fmt: skip
 
 
-def _interface(data: Data, model: Model, steps: int, classes: int) -> dict[str, Any]:
-    """Return what a program hands to the file, what it gets, and how that reads; recipe.data says how pictures fit."""
-    ctc = {"rule": "ctc", "search": "greedy", "blank": CtcCodec.BLANK, "first": 1}
-    attention = {"rule": "attention", "search": "greedy", "go": AttentionCodec.GO, "stop": AttentionCodec.STOP,
-                 "first": AttentionCodec.FIRST}  # fmt: skip
-    return {
-        "input": {"name": "images", "shape": ["N", data.channels, data.height, data.width], "layout": "NCHW",
-                  "dtype": "float32", "range": [-1.0, (255 - data.middle) / data.middle],
-                  "colour": "RGB" if data.channels == 3 else "grey"},
-        "output": {"name": "logits", "shape": ["N", steps, classes], "layout": "N, steps, classes",
-                   "dtype": "float32"},
-        "decode": ctc if model.name == "crnn" else attention,
-    }  # fmt: skip
-
-
 def _files(store: Store, lineage: Lineage) -> dict[str, list[dict[str, Any]]]:
     """Return the recogniser's files by format, the checkpoint among them: name, size, digest and place in the store."""
     stored: dict[str, list[Object]] = {"safetensors": [lineage.trained.object("model.safetensors")]}
-    stored |= {made.name: list(made.objects) for made in lineage.exported}
+    stored |= {made.name: list(made.objects) for made in lineage.exported if made.objects}
     return {
         kind: [dataclasses.asdict(entry) | {"uri": f"s3://{store.bucket}/{object_key(entry)}"} for entry in entries]
         for kind, entries in stored.items()

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
+from components.recognition.recipe_rules import check_together
+
 Section = TypeVar("Section")
 
 
@@ -95,12 +97,28 @@ class Gate:
     floors: dict[str, float] = dataclasses.field(default_factory=dict)  # benchmark -> least word accuracy, 0..1
 
 
+Format = Literal["mindir", "onnx", "onnx_int8", "om", "lite"]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Export:
-    """The file formats made of the trained model and the largest logit difference that each may show."""
+    """The file formats made of the trained model, and the largest logit difference that those in fp32 may show."""
 
-    formats: tuple[Literal["mindir", "onnx", "om"], ...]
+    formats: tuple[Format, ...]  # a run fails where one of them cannot be made
+    optional: tuple[Format, ...] = ()  # one that cannot be made is reported with the reason
     logit_tolerance: float = 1e-3
+    opset: int = 17  # of ONNX, and of what om and lite are converted from
+    batches: tuple[int, ...] = ()  # one file for each; none: files for any batch, and for om 1, 16 and 64
+    any_width: bool = False  # crnn's onnx and mindir files take pictures of any width
+    beam: bool = False  # onnx: an attention recogniser's encoder and decoder too, as two files
+    # ATC's options; pictures go as bytes into a file with aipp; gears: one file for all of the batches.
+    precision_mode: Literal["force_fp16", "allow_fp32_to_fp16", "allow_mix_precision", "must_keep_origin_dtype"] = (
+        "force_fp16"
+    )
+    output_type: Literal["FP32", "FP16"] = "FP32"
+    aipp: bool = False
+    gears: bool = False
+    lite_device: Literal["cpu", "ascend"] = "cpu"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -154,29 +172,13 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         name: parse_section(kind, document[name], f"{where}: {name}") for name, kind in SECTIONS.items()
     }
     recipe = Recipe(name=path.stem, benchmarks=benchmarks, **sections)
-    _check_together(recipe, where)
+    check_together(recipe, where)
     # A run of fewer benchmarks than the recipe's own keeps the floors of them all: it cannot be promoted past them.
     _check_gate(recipe.gate, {*benchmarks, *(own if isinstance(own, list) else ())}, f"{where}: gate")
     learnt = {*recipe.data.train, *recipe.data.val}
     if leaked := [name for name in benchmarks if name in learnt]:
         raise ValueError(f"{where}: benchmarks: '{leaked[0]}' is trained or validated on too: it would measure memory")
     return recipe
-
-
-def _check_together(recipe: Recipe, where: str) -> None:
-    """Refuse a recipe whose keys are right each by itself and do not go together."""
-    model, train = recipe.model, recipe.train
-    kinds = ("ctc", "ctc_by_length") if model.name == "crnn" else ("cross_entropy", "cross_entropy_unmasked")
-    if train.loss not in kinds:
-        raise ValueError(f"{where}: train.loss: found {train.loss}, model {model.name} needs one of {', '.join(kinds)}")
-    if (model.max_length > 0) != (model.name == "rare"):
-        needed = "at least 1 for model rare" if model.name == "rare" else f"none: model {model.name} derives it"
-        raise ValueError(f"{where}: model.max_length: found {model.max_length}, expected {needed}")
-    if (model.decoder_hidden > 0) != (model.name != "crnn"):
-        needed = "none: model crnn has no decoder" if model.name == "crnn" else f"at least 1 for model {model.name}"
-        raise ValueError(f"{where}: model.decoder_hidden: found {model.decoder_hidden}, expected {needed}")
-    if recipe.evaluation.beams < 1:
-        raise ValueError(f"{where}: evaluation.beams: found {recipe.evaluation.beams}, expected at least 1")
 
 
 def _check_gate(gate: Gate, benchmarks: set[str], where: str) -> None:

@@ -1,10 +1,10 @@
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 
+from components.recognition.onnx_runtime import onnxruntime
 from components.recognition.pt.rectification import Tps
 from components.recognition.tps import control_points
 

@@ -1,0 +1,76 @@
+"""Which keys of a recipe go together."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # recipe.py imports this module
+    from components.recognition.recipe import Export, Model, Recipe
+
+OPSETS = range(11, 18)  # CANN's atc reads no later ones, and the converters are tried with no earlier ones
+GRID_SAMPLE_OPSET = 16  # the first with the operator that rectification needs
+PER_CHANNEL_OPSET = 13  # the first whose quantisation has a scale for each channel
+MOST_GEARS, LARGEST_GEAR = 100, 2048  # of one om file
+ATC_DEFAULTS = {"precision_mode": "force_fp16", "output_type": "FP32", "aipp": False, "gears": False}
+
+
+def check_together(recipe: Recipe, where: str) -> None:
+    """Refuse a recipe whose keys are right each by itself and do not go together."""
+    model, train = recipe.model, recipe.train
+    kinds = ("ctc", "ctc_by_length") if model.name == "crnn" else ("cross_entropy", "cross_entropy_unmasked")
+    if train.loss not in kinds:
+        raise ValueError(f"{where}: train.loss: found {train.loss}, model {model.name} needs one of {', '.join(kinds)}")
+    if (model.max_length > 0) != (model.name == "rare"):
+        needed = "at least 1 for model rare" if model.name == "rare" else f"none: model {model.name} derives it"
+        raise ValueError(f"{where}: model.max_length: found {model.max_length}, expected {needed}")
+    if (model.decoder_hidden > 0) != (model.name != "crnn"):
+        needed = "none: model crnn has no decoder" if model.name == "crnn" else f"at least 1 for model {model.name}"
+        raise ValueError(f"{where}: model.decoder_hidden: found {model.decoder_hidden}, expected {needed}")
+    if recipe.evaluation.beams < 1:
+        raise ValueError(f"{where}: evaluation.beams: found {recipe.evaluation.beams}, expected at least 1")
+    _check_export(recipe.export, model, f"{where}: export")
+
+
+def _check_export(export: Export, model: Model, where: str) -> None:
+    """Refuse an export section whose keys do not go together or do not fit the model; ValueError names the key."""
+    named = (*export.formats, *export.optional)
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise ValueError(f"{where}: '{twice[0]}' is named twice: expected once, in formats or in optional")
+    if export.opset not in OPSETS:
+        raise ValueError(f"{where}.opset: found {export.opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
+    if any(batch < 1 for batch in export.batches) or len(set(export.batches)) < len(export.batches):
+        raise ValueError(f"{where}.batches: found {list(export.batches)}, expected different sizes from 1 on")
+    _check_model(export, model, named, where)
+    _check_converters(export, named, where)
+
+
+def _check_model(export: Export, model: Model, named: tuple[str, ...], where: str) -> None:
+    """Refuse what the recogniser cannot be written as."""
+    if model.rectification == "tps" and export.opset < GRID_SAMPLE_OPSET and set(named) - {"mindir"}:
+        raise ValueError(f"{where}.opset: found {export.opset}, expected at least {GRID_SAMPLE_OPSET}: ONNX has "
+                         "GridSample, which model.rectification tps needs, from there on")  # fmt: skip
+    if "onnx_int8" in named and export.opset < PER_CHANNEL_OPSET:
+        raise ValueError(f"{where}.opset: found {export.opset}, expected at least {PER_CHANNEL_OPSET}: 8-bit weights "
+                         "have a scale per channel, which ONNX takes from there on")  # fmt: skip
+    if export.beam and ("onnx" not in named or model.name == "crnn"):
+        raise ValueError(f"{where}.beam: found {', '.join(named)} of model {model.name}, expected onnx of a model with "
+                         "a decoder, rare or seq2seq: CTC's beam search needs the logits alone")  # fmt: skip
+    if export.any_width and (model.name != "crnn" or model.rectification != "none" or export.batches):
+        raise ValueError(f"{where}.any_width: expected model crnn without rectification and no export.batches: "
+                         f"the weights or sizes of others hold the width")  # fmt: skip
+    if export.any_width and not {"onnx", "mindir"} & set(named):
+        raise ValueError(f"{where}.any_width: found {', '.join(named)}, expected onnx or mindir among them")
+
+
+def _check_converters(export: Export, named: tuple[str, ...], where: str) -> None:
+    """Refuse options of converters that nothing is converted by, and gears that atc does not take."""
+    for key, default in ATC_DEFAULTS.items():
+        if "om" not in named and getattr(export, key) != default:
+            raise ValueError(f"{where}.{key}: found {getattr(export, key)}, which is for om files alone: "
+                             f"the formats are {', '.join(named)}")  # fmt: skip
+    if "lite" not in named and export.lite_device != "cpu":
+        raise ValueError(f"{where}.lite_device: found {export.lite_device}, which is for lite files alone: "
+                         f"the formats are {', '.join(named)}")  # fmt: skip
+    if export.gears and not (2 <= len(export.batches) <= MOST_GEARS and max(export.batches) <= LARGEST_GEAR):
+        raise ValueError(f"{where}.batches: found {list(export.batches)}, expected for gears 2 to {MOST_GEARS} sizes "
+                         f"up to {LARGEST_GEAR}")  # fmt: skip

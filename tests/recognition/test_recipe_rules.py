@@ -1,0 +1,59 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.recognition.recipe import load_recipe
+
+RECIPES = Path(__file__).resolve().parents[2] / "pipelines" / "recipes"
+
+
+def refusal(recipe: str, **keys: Any) -> str:
+    overrides = tuple(f"export.{key}={value}" for key, value in keys.items())
+    with pytest.raises(ValueError, match="export") as raised:
+        load_recipe(RECIPES / f"{recipe}.yaml", overrides)
+    return str(raised.value).removeprefix(f"{recipe}.yaml: export")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "keys", "told"),
+    [
+        ("quickstart", {"optional": "[onnx]"}, ": 'onnx' is named twice: expected once"),
+        ("quickstart", {"opset": 10}, ".opset: found 10, expected 11 to 17"),
+        ("quickstart", {"opset": 18}, ".opset: found 18, expected 11 to 17"),
+        ("rare_r34_tps", {"opset": 15}, ".opset: found 15, expected at least 16: ONNX has GridSample"),
+        ("quickstart", {"formats": "[onnx_int8]", "opset": 12}, ".opset: found 12, expected at least 13: 8-bit"),
+        ("quickstart", {"batches": "[4, 0]"}, ".batches: found [4, 0], expected different sizes from 1 on"),
+        ("quickstart", {"batches": "[4, 4]"}, ".batches: found [4, 4], expected different sizes from 1 on"),
+        ("quickstart", {"beam": "true"}, ".beam: found mindir, onnx of model crnn, expected onnx of a model with"),
+        ("rare_r34", {"beam": "true", "formats": "[mindir]", "optional": "[]"}, ".beam: found mindir of model rare"),
+        ("rare_r34", {"any_width": "true"}, ".any_width: expected model crnn without rectification"),
+        ("quickstart", {"any_width": "true", "batches": "[1]"}, ".any_width: expected model crnn without rectific"),
+        ("quickstart", {"aipp": "true"}, ".aipp: found True, which is for om files alone: the formats are mindir"),
+        ("quickstart", {"precision_mode": "allow_mix_precision"}, ".precision_mode: found allow_mix_precision, which"),
+        ("quickstart", {"lite_device": "ascend"}, ".lite_device: found ascend, which is for lite files alone"),
+        ("quickstart", {"formats": "[om]", "gears": "true"}, ".batches: found [], expected for gears 2 to 100 sizes"),
+        (
+            "quickstart",
+            {"formats": "[om]", "gears": "true", "batches": "[1, 4096]"},
+            ".batches: found [1, 4096], expected for gears 2 to 100 sizes up to 2048",
+        ),
+        ("quickstart", {"precision_mode": "fp16"}, ".precision_mode: found 'fp16'"),
+    ],
+)
+def test_export_keys_that_do_not_go_together_are_refused_by_name(recipe: str, keys: dict[str, Any], told: str) -> None:
+    assert refusal(recipe, **keys).startswith(told)
+
+
+def test_export_keys_that_go_together_are_taken() -> None:
+    keys = ("export.formats=[onnx]", "export.optional=[om, lite, onnx_int8]", "export.batches=[1, 16]",
+            "export.gears=true", "export.aipp=true", "export.lite_device=ascend", "export.opset=13")  # fmt: skip
+    export = load_recipe(RECIPES / "quickstart.yaml", keys).export
+    assert (export.formats, export.optional, export.batches) == (("onnx",), ("om", "lite", "onnx_int8"), (1, 16))
+    rare = load_recipe(RECIPES / "rare_r34_tps.yaml", ("export.beam=true", "export.formats=[onnx]"))
+    assert dataclasses.asdict(rare.export)["beam"] is True
+    only_mindir = load_recipe(
+        RECIPES / "rare_r34_tps.yaml", ("export.opset=11", "export.formats=[mindir]", "export.optional=[]")
+    )
+    assert only_mindir.export.opset == 11
