@@ -226,6 +226,15 @@ def test_a_file_that_differs_is_not_promoted(trial: Trial) -> None:
     assert "do not behave like the trained model: onnx" in facts["reasons"][1]
 
 
+def test_a_file_that_was_not_made_holds_no_candidate_back(trial: Trial) -> None:
+    arguments = trial.candidate("one", {"a": "1111"})
+    seed = FinishedRun(store=trial.store, folder=trial.folder / "more", run_tag=arguments["run_tag"])
+    unmade = seed.not_made("om", "CANN's atc is not on PATH")
+    parities = json.dumps([*json.loads(arguments["parities"]), unmade.reference])
+    facts = trial.decide({**arguments, "parities": parities})
+    assert (facts["outcome"], trial.champion()) == ("promoted", "1")
+
+
 def test_measurements_of_another_model_are_an_error(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
     one, two = trial.candidate("one", {"a": "1111"}), trial.candidate("two", {"a": "1"})
     with pytest.raises(SystemExit):

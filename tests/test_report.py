@@ -13,6 +13,7 @@ from components.recognition.frameworks import free_port
 from components.recognition.storage import Store
 from components.report.charts import line_chart, number, thin, ticks
 from components.report.stage import run
+from pipelines.summary import render
 from tests.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 
@@ -142,6 +143,32 @@ def test_the_page_is_one_file_with_everything_escaped(seed: FinishedRun, tmp_pat
     assert page.count("<svg") == 2 + 2  # word length, calibration; loss and validation accuracy were recorded
     for text in ("62.50 %", "3 / 4", "promoted", "good enough", "1 empty label", "0.9000"):
         assert text in page
+
+
+def test_every_exported_format_is_told_with_its_numbers_or_why_it_was_not_made(
+    seed: FinishedRun, tmp_path: Path
+) -> None:
+    seed.parity("onnx")
+    seed.not_made("om", "CANN's atc is not on <PATH>")
+    summary = report(seed, tmp_path)
+    assert [(facts["format"], facts["made"]) for facts in summary["formats"]] == [("om", False), ("onnx", True)]
+    tags = tracking.connect().get_run(summary["mlflow"]["run_id"]).data.tags
+    not_made = {name: value for name, value in tags.items() if name.startswith("wordmill.not_made")}
+    assert not_made == {"wordmill.not_made.om": "CANN's atc is not on <PATH>"}
+    page = re.sub(r"<[^>]*>", " ", (tmp_path / "report.html").read_text(encoding="utf-8"))
+    text = " ".join(page.split())
+    for part in (
+        "Reading, onnx ONNX Runtime 1.31 900 800 2.50 ms 3.25 ms",
+        "om not made CANN&#39;s atc is not on &lt;PATH&gt; onnx equal fp32",
+        "64 / 64 64 2.0e-05 1.0e-03 9.00 MB 120.00 MB",
+    ):
+        assert part in text, part
+    lines = render(summary, tmp_path / "report.html").splitlines()
+    assert [" ".join(line.split()) for line in lines if line.strip().startswith(("om", "onnx"))] == [
+        "om not made: CANN's atc is not on <PATH>",
+        "onnx texts equal 64/64, logits within 2.0e-05, 2.50 ms at batch 1 (99 %: 3.25), 800 images/s at batch 16, "
+        "900 at 64, 9.0 MB, 120 MB of memory",
+    ]
 
 
 def test_a_run_that_failed_early(seed: FinishedRun, tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def _judge(
     else:
         decision = _compare(store, gate, measured, accuracies, champion)
     refusals = below_floors(accuracies, gate)
-    if unlike := [manifest.name for manifest in proven if not manifest.facts["ok"]]:
+    if unlike := [manifest.name for manifest in proven if manifest.facts["made"] and not manifest.facts["ok"]]:
         refusals.append(f"exported files that do not behave like the trained model: {', '.join(unlike)}")
     promoted = decision.promoted and not refusals
     return dataclasses.replace(decision, promoted=promoted, reasons=[*decision.reasons, *refusals])

@@ -4,8 +4,10 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import get_args
 
 from components.recognition.metrics import plain_mean, wilson_interval
+from components.recognition.recipe import Format
 from components.report.compare_runs import Logged
 from components.report.page import count, percent, seconds_text
 
@@ -19,7 +21,7 @@ RECIPE = {  # tag -> what it is called here
     "wordmill.start_digest": "train.start_from: weights",
 }
 ENVIRONMENT = ("wordmill.host", "wordmill.precision")
-FORMATS = ("mindir", "onnx", "om")
+FORMATS = get_args(Format)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -150,6 +150,9 @@ def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:
         "wordmill.charset_digest": digest(train.inputs["symbols"]),  # a charset file may change under its name
         "wordmill.start_digest": train.inputs["start"] or "none",  # and so may the weights that training starts from
     } if train else {}  # fmt: skip
+    unmade = {
+        f"wordmill.not_made.{facts['format']}": facts["reason"] for facts in summary["formats"] if not facts["made"]
+    }
     return {
         "wordmill.run_tag": summary["run_tag"],  # an injected MLflow run has none yet
         "wordmill.recipe": summary["recipe"],
@@ -160,6 +163,7 @@ def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:
         "wordmill.versions": json.dumps(summary["versions"]),
         "wordmill.protocol": ", ".join(sorted({row["protocol"] for row in summary["benchmarks"]})) or "none",
         **trained,
+        **unmade,
     }
 
 

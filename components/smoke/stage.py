@@ -1,31 +1,33 @@
 """The smoke stage: runs an exported file in its own runtime and compares it with the trained recogniser."""
 
 import json
-import os
-import subprocess
-import sys
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from components.recognition import frameworks
-from components.recognition.artifacts import SOURCE, Manifest, read_manifest, write_atomically
-from components.recognition.decoding import Codec, Logits, codec_of
+from components.recognition.artifacts import Manifest, read_manifest
+from components.recognition.card import CARD, REFERENCE, codec_of_card
+from components.recognition.decoding import codec_of
 from components.recognition.recipe import Data, Export, Model, from_json
 from components.recognition.stages import Made, find_or_make, run_stage
-from components.recognition.storage import Store
+from components.recognition.storage import Object, Store
+from components.smoke.job import Job
+from components.smoke.launch import Outputs, run_probe
+from components.smoke.parity import TOLERANCES, Agreement, agreement, logit_tolerance
 
-PROBE_LIMIT_S = 600
-LAST_LINES = 5  # of the probe's output in an error
-FRAMEWORKS = {"onnx": "pytorch", "mindir": "mindspore"}  # whose environment the format's runtime gets
+MEASURE_S = 1.0  # for each speed: some hundred calls of a small network at batch 1
+MEASURED = ("latency_ms_batch1", "latency_p99_ms_batch1", "images_per_s_batch16", "images_per_s_batch64",
+            "memory_bytes", "file_bytes", "texts_equal", "max_logit_difference")  # fmt: skip
 
 
 def run(*, export: str, exported: str, model: str, run_tag: str, output: str) -> str:
     """Prove that an exported file reads the reference images as the trained recogniser does.
 
     export: JSON of the recipe's export section. exported: file with the manifest of export. model: file with the
-    manifest of train. output: file for this stage's manifest. Texts must be equal, logits within the tolerance.
+    manifest of train. output: file for this stage's manifest. What export could not make is passed on as not made.
     """
     made = read_manifest(exported)
 
@@ -33,79 +35,106 @@ def run(*, export: str, exported: str, model: str, run_tag: str, output: str) ->
         settings, trained = from_json(Export, export), read_manifest(model)
         if made.inputs["model"] != trained.reference:
             raise ValueError(f"{made.reference} was made from {made.inputs['model']}, expected {trained.reference}")
-        if made.name not in FRAMEWORKS:
-            raise RuntimeError(f"format {made.name} runs on its own chip alone, runtimes here are for "
-                               f"{', '.join(FRAMEWORKS)}: take it out of the recipe's export.formats")  # fmt: skip
         inputs = {"exported": made.reference, "model": trained.reference, "tolerance": settings.logit_tolerance}
+        uses = (frameworks.PACKAGES["mindspore"],) if made.name == "mindir" else ()
 
         def make(folder: Path) -> Made:
-            return compare(store, made, trained, settings.logit_tolerance, folder)
+            return prove(store, made, trained, settings, folder)
 
-        return find_or_make(store, "smoke", made.name, inputs, make, (frameworks.PACKAGES[FRAMEWORKS[made.name]],))
+        return find_or_make(store, "smoke", made.name, inputs, make, uses)
 
     return run_stage("smoke", made.name, run_tag, output, work)
 
 
-def compare(store: Store, made: Manifest, trained: Manifest, tolerance: float, folder: Path) -> Made:
-    """Run the file on the reference images and compare; RuntimeError where it does not agree."""
-    entry = made.object(f"model.{made.name}")
-    reference = store.fetch(trained.object("reference.npz"))
-    data, model = from_json(Data, made.facts["data"]), from_json(Model, made.facts["model"])
-    found, logits = run_probe(made.name, store.fetch(entry), reference, data.middle, folder)
+def prove(store: Store, made: Manifest, trained: Manifest, settings: Export, folder: Path) -> Made:
+    """Run the files on the reference images and compare; RuntimeError where one does not agree."""
+    if not made.facts["made"]:
+        return Made(files={}, facts={"format": made.name, "made": False, "reason": made.facts["reason"]})
+    reference = store.fetch(trained.object(REFERENCE))
+    card = json.loads(store.fetch(made.object(CARD)).read_text(encoding="utf-8"))
+    entries = [made.object(name) for name in made.facts["files"].values()]
+    check_card(card["files"][made.name], made.name, entries)
+    parts = [part["file"] for part in card.get("beam", {}).values()]
+    pair = [made.object(part["name"]) for part in parts]
+    check_card(parts, made.name, pair)
+    for entry in pair:
+        named(store.fetch(entry), folder / entry.name)
+    job = Job(
+        format=made.name,
+        files=[named(store.fetch(entry), folder / entry.name) for entry in entries],
+        card=card,
+        reference=str(reference),
+        measure_s=MEASURE_S,
+    )
+    found, outputs = run_probe(job, folder)
+    facts = compare(made, outputs, card, reference, settings.logit_tolerance)
+    if pair:
+        facts["pair_texts_equal"] = compare_pair(found.pop("pair_texts"), card, reference)
+    facts |= found | {"file_bytes": sum(entry.bytes for entry in entries)}
+    return Made(files={}, facts=facts, metrics={f"{made.name}/{name}": float(facts[name]) for name in MEASURED})
+
+
+def check_card(files: list[dict[str, Any]], export_format: str, entries: list[Object]) -> None:
+    """Refuse a card that was not made for these files but for others."""
+    told = {file["name"]: file["sha256"] for file in files}
+    found = {entry.name: entry.sha256 for entry in entries}
+    if told != found:
+        raise RuntimeError(f"format {export_format}: {CARD} is of other files: found {found}, it tells of {told}")
+
+
+def compare(
+    made: Manifest, outputs: Outputs, card: dict[str, Any], reference: Path, recipe_tolerance: float
+) -> dict[str, Any]:
+    """Compare what files gave in each size of batch with the trained recogniser's logits; return the worst of each."""
     with np.load(reference, allow_pickle=False) as arrays:
         expected = arrays["logits"]
-    equal, difference = agreement(logits, expected, codec_of(model, data), f"format {made.name}")
-    ok = equal == len(expected) and difference <= tolerance
-    if not ok:
-        raise RuntimeError(f"format {made.name} does not agree with the trained recogniser: {equal} of {len(expected)} "
-                           f"texts are equal, the largest logit difference is {difference:.2e}, "
-                           f"export.logit_tolerance is {tolerance:.2e}")  # fmt: skip
-    facts = {"format": made.name, "samples": len(expected), "texts_equal": equal, "max_logit_difference": difference,
-             "tolerance": tolerance, "ok": ok, "file_bytes": entry.bytes, **found}  # fmt: skip
-    metrics = {f"{made.name}/{name}": float(facts[name]) for name in ("latency_ms_batch1", "images_per_s_batch64")}
-    return Made(files={}, facts=facts, metrics=metrics)
+    codec = codec_of(from_json(Model, made.facts["model"]), from_json(Data, made.facts["data"]))
+    precision = made.facts["precision"]
+    share, tolerance = TOLERANCES[precision].texts, logit_tolerance(precision, recipe_tolerance, expected)
+    found = []
+    for size, arrays in outputs.items():
+        where = f"format {made.name}, batch {size}"
+        found.append(agreement(arrays, card, expected, codec, where))
+        if not found[-1].within(share, tolerance):
+            raise RuntimeError(_disagreement(where, found[-1], precision, share, tolerance))
+    return {
+        "format": made.name,
+        "made": True,
+        "ok": True,
+        "precision": precision,
+        "batches": list(outputs),
+        "samples": len(expected),
+        "texts_equal": min(one.texts_equal for one in found),
+        "texts_needed": math.ceil(share * len(expected)),
+        "max_logit_difference": max(one.max_logit_difference for one in found),
+        "max_confidence_difference": max(one.max_confidence_difference for one in found),
+        "tolerance": tolerance,
+    }
 
 
-def agreement(logits: Logits, expected: Logits, codec: Codec, where: str) -> tuple[int, float]:
-    """Return how many texts are equal and the largest difference of logits (N, T, C); RuntimeError for no logits."""
-    if logits.shape[-1] != codec.classes:
-        raise RuntimeError(f"{where}: logits have {logits.shape[-1]} classes, "
-                           f"charset {codec.charset.name} needs {codec.classes}")  # fmt: skip
-    if logits.shape != expected.shape:
-        raise RuntimeError(f"{where}: logits have shape {logits.shape}, the trained recogniser's {expected.shape}")
-    if not np.isfinite(logits).all():
-        raise RuntimeError(f"{where}: {np.count_nonzero(~np.isfinite(logits))} of {logits.size} logits are not finite")
-    texts, truth = codec.decode(logits)[0], codec.decode(expected)[0]
-    equal = sum(one == other for one, other in zip(texts, truth, strict=True))
-    return equal, float(np.abs(logits - expected).max())
+def compare_pair(texts: list[str], card: dict[str, Any], reference: Path) -> int:
+    """Return how many texts of the encoder and the decoder are the trained recogniser's; RuntimeError if not all."""
+    with np.load(reference, allow_pickle=False) as arrays:
+        expected = codec_of_card(card).decode(arrays["logits"])[0]
+    equal = sum(one == other for one, other in zip(texts, expected, strict=True))
+    if equal < len(expected):
+        names = " and ".join(part["file"]["name"] for part in card["beam"].values())
+        raise RuntimeError(f"format onnx: {names} do not agree with the trained recogniser: {equal} of {len(expected)} "
+                           "texts are equal, all must be")  # fmt: skip
+    return equal
 
 
-def run_probe(
-    export_format: str, file: Path, reference: Path, middle: float, folder: Path
-) -> tuple[dict[str, Any], Logits]:
-    """Run the file in a process of its own; return what was measured, and the logits of the reference images."""
-    job, answer, logits = folder / "job.json", folder / "answer.json", folder / "logits.npy"
-    told = {"format": export_format, "file": str(named(file, folder / f"model.{export_format}")),
-            "reference": str(reference), "middle": middle}  # fmt: skip
-    write_atomically(job, json.dumps(told))
-    search = frameworks.prepended("PYTHONPATH", SOURCE.parent)
-    variables = frameworks.environment(FRAMEWORKS[export_format], "cpu") | {"PYTHONPATH": search}
-    command = [sys.executable, "-m", "components.smoke.probe", str(job), str(answer), str(logits)]
-    try:
-        done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, errors="replace",
-                              timeout=PROBE_LIMIT_S, check=False)  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"format {export_format}: its runtime did not finish within {PROBE_LIMIT_S} s") from None
-    if not answer.exists():
-        said = "\n".join(done.stderr.splitlines()[-LAST_LINES:])
-        raise RuntimeError(f"format {export_format}: its runtime ended with code {done.returncode}: {said}")
-    found = json.loads(answer.read_text(encoding="utf-8"))
-    if "error" in found:
-        raise RuntimeError(f"format {export_format}: the file does not run: {found['error']}")
-    return found, np.load(logits, allow_pickle=False)
+def _disagreement(where: str, found: Agreement, precision: str, share: float, tolerance: float) -> str:
+    source = "export.logit_tolerance is" if precision == "fp32" else f"to {precision} are allowed"
+    return (
+        f"{where} does not agree with the trained recogniser: {found.texts_equal} of {found.samples} texts are equal, "
+        f"{math.ceil(share * found.samples)} must be; the largest difference of logits is "
+        f"{found.max_logit_difference:.2e}, of confidences {found.max_confidence_difference:.2e}, {source} "
+        f"{tolerance:.2e}"
+    )
 
 
-def named(file: Path, path: Path) -> Path:
+def named(file: Path, path: Path) -> str:
     """Give a cached object the name that its runtime asks for."""
     path.symlink_to(file.resolve())
-    return path
+    return str(path)
