@@ -11,21 +11,22 @@ CHANGES = $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(BENCHMARKS),--bench
   $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
 
 .DEFAULT_GOAL := help
-.PHONY: help env run compile models compare golden bench-models ui up down test test-slow lint format clean
+.PHONY: help env run compile models compare read golden bench-models bench-inference ui up down test test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 RUNS='a b' LAST=5"
+	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion"
 
 env: .venv/local.done  ## make the environment in .venv
 
-.venv/local.done: requirements/control.txt requirements/torch.txt requirements/mindspore.txt requirements/constraints.txt
+.venv/local.done: requirements/control.txt requirements/torch.txt requirements/mindspore.txt requirements/serve.txt requirements/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "error: $(PYTHON) is Python %d.%d, 3.11 is needed: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
 	@echo "making the environment in .venv: 4.6 GB, some minutes"
 	@$(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade pip==26.3
 	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt \
-	  -r requirements/control.txt -r requirements/torch.txt -r requirements/mindspore.txt
+	  -r requirements/control.txt -r requirements/torch.txt -r requirements/mindspore.txt \
+	  -r requirements/serve.txt
 	@touch $@
 
 .venv/dev.done: .venv/local.done requirements/dev.txt
@@ -43,6 +44,10 @@ models: .venv/local.done  ## list every recipe's recogniser in both frameworks; 
 
 compare: .venv/local.done  ## show RUNS side by side, or the LAST=5 of PIPELINE, and write compare.html
 	@$(RUN) compare $(RUNS) $(if $(LAST),--recipe $(PIPELINE) --last $(LAST))
+
+read: .venv/local.done  ## read the pictures of IMAGES with MODEL: RECIPE's champion, NAME/version, or a file
+	@$(RUN) read $(if $(IMAGES),$(IMAGES),$(error name the pictures: make read IMAGES=folder)) --recipe $(RECIPE) \
+	  $(if $(MODEL),--model $(MODEL)) $(if $(OUTPUT),--output $(OUTPUT))
 
 ui: .venv/local.done  ## open MLflow on the runs so far
 	@$(RUN) ui
@@ -73,6 +78,9 @@ golden: .venv/dev.done  ## accept the compiled form of every recipe as the expec
 
 bench-models: .state/peers.done  ## time every recogniser against its peers, 25 minutes
 	@$(BIN)/python -m benchmarks.models
+
+bench-inference: .state/peers.done  ## time readings by exported files against docTR, RapidOCR and OpenVINO
+	@$(BIN)/python -m benchmarks.inference
 
 # The peers' environment sees .venv's packages behind its own, which saves 2 GB of frameworks.
 .state/peers.done: benchmarks/requirements.txt .venv/local.done

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -131,6 +132,35 @@ def _compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def _read(options: argparse.Namespace) -> int:
+    from components.recognition.reading import find_images, open_recogniser, save_readings
+    from pipelines import services
+
+    images = find_images(Path(options.images))
+    model = Path(options.model)
+    recogniser = open_recogniser(model if model.exists() else _registered(options))
+    output = Path(options.output) if options.output else services.STATE / "readings.jsonl"
+    wrong = save_readings(recogniser, images, output)
+    print(output)
+    if wrong:
+        print(f"{wrong} of {len(images)} images cannot be read", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+def _registered(options: argparse.Namespace) -> Path:
+    """Return the folder of a registered model, such as `champion` or `name/3`."""
+    from components.recognition import tracking
+    from pipelines import services
+
+    if re.search(r"\.(onnx|mindir|om|safetensors)$", options.model):
+        raise ValueError(f"{options.model}: no such file")
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        services.settings()
+    name, _, which = re.sub("[@/]", "@", options.model).rpartition("@")
+    version = tracking.find_version(name or f"wordmill-{options.recipe}", which)
+    return tracking.download(version, services.STATE / "models")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="verb")
@@ -157,6 +187,16 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", default="", help="the page to write, compare.html among the state by default"
     )
     compares.set_defaults(verb=_compare)
+    reads = verbs.add_parser("read", help="read pictures of words, print and save their texts")
+    reads.add_argument("images", help="a folder of pictures, a .txt list of their paths, or one picture")
+    reads.add_argument(
+        "--model",
+        default="champion",
+        help="an alias of the recipe's model, NAME@alias or NAME/version, or a .onnx, .mindir or .safetensors file",
+    )
+    reads.add_argument("--recipe", default="quickstart", help="whose champion")
+    reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
+    reads.set_defaults(verb=_read)
     verbs.add_parser("up", help="start the embedded services").set_defaults(verb=_up)
     verbs.add_parser("down", help="stop the embedded services").set_defaults(verb=_down)
     verbs.add_parser("ui", help="start MLflow where needed and open it").set_defaults(verb=_ui)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
@@ -116,6 +117,37 @@ def champion(name: str) -> Version | None:
             return None
         found = client.get_model_version(name, aliases["champion"])
     return _version(found)
+
+
+def find_version(name: str, which: str) -> Version:
+    """Return a version of a registered model by its number or by an alias; ValueError where there is none."""
+    client = connect()
+    with asking(f"look for {name}, {which}"):
+        try:
+            by_number = which.isdigit()
+            found = (
+                client.get_model_version(name, which) if by_number else client.get_model_version_by_alias(name, which)
+            )
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            kind = "version" if by_number else "alias"
+            raise ValueError(f"MLflow at {tracking_uri()} has no model '{name}' with the {kind} '{which}'") from None
+    return _version(found)
+
+
+def download(version: Version, folder: Path) -> Path:
+    """Return the folder of a registered model's files, downloaded into one of its own below `folder` the first time."""
+    if not version.source.startswith(LOGGED):
+        raise ValueError(f"version {version.version} is of {version.source}, which is no model that a run has logged")
+    whole = folder / version.source.removeprefix(LOGGED)
+    if not whole.is_dir():
+        part = whole.with_name(f"{whole.name}.{os.getpid()}.part")
+        part.mkdir(parents=True)
+        with asking(f"download {version.source}"):
+            download_artifacts(artifact_uri=version.source, dst_path=str(part), tracking_uri=tracking_uri())
+        part.replace(whole)
+    return whole
 
 
 def registered(name: str, model: str) -> Version | None:

@@ -1,0 +1,42 @@
+"""`python -m components.serve FOLDER`: serve a recogniser by HTTP; it listens once the model is loaded and warm."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+MAX_PIXELS = 4 << 20  # of a picture: of a word, however large
+
+
+def main() -> None:
+    """Load, warm up and serve until a signal ends it; what is wrong with the model ends in one line and code 1."""
+    parser = argparse.ArgumentParser(prog="python -m components.serve", description=__doc__)
+    parser.add_argument("folder", type=Path, help="of a registered model, or with card.json and its ONNX file")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--threads", type=int, default=0, help="of the network; 0: one to each core")
+    options = parser.parse_args()
+    # Both are read when OpenCV is loaded; it would write a line of every picture that is not whole.
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+
+    import numpy as np
+    import uvicorn
+
+    from components.recognition.packaged.pyfunc import find_card, open_onnx
+    from components.serve.app import make_app
+    from components.serve.batching import MOST
+
+    try:
+        recogniser = open_onnx(find_card(options.folder), options.threads)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
+    data = recogniser.data
+    for size in (1, MOST):
+        recogniser.read(np.zeros((size, data.height, data.width, data.channels), np.uint8))
+    print(f"serving {options.folder} on http://{options.host}:{options.port}", flush=True)
+    uvicorn.run(make_app(recogniser), host=options.host, port=options.port, access_log=False, log_level="warning")
+
+
+if __name__ == "__main__":
+    main()

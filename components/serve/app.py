@@ -1,0 +1,123 @@
+"""The HTTP service of a recogniser: POST /read, GET /health, GET /metrics."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse, Response
+from fastapi.telemetry import TelemetryConfig
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from components.recognition.image import Picture
+from components.recognition.packaged.pyfunc import Recogniser
+from components.serve.batching import Batcher, FullError
+from components.serve.body import Named, images_of
+from components.serve.metrics import Metrics
+
+REQUESTS = 256  # that may be in hand at a time: their bodies are in memory
+QUIET: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+GONE = 499  # as web servers have it of a client that has gone before it said all
+FILE = {"type": "string", "format": "binary"}
+FORM = {"type": "object", "properties": {"images": {"type": "array", "items": FILE}}}
+BODY = {"requestBody": {"required": True, "content": {"image/*": {"schema": FILE},
+                                                      "multipart/form-data": {"schema": FORM}}}}  # fmt: skip
+AGAIN = {"Retry-After": "1"}
+
+log = logging.getLogger("uvicorn.error")
+
+
+class Service:
+    """What the requests of one application share."""
+
+    def __init__(self, recogniser: Recogniser) -> None:
+        self.recogniser, self.metrics = recogniser, Metrics()
+        self.batcher = Batcher(recogniser.read, self.metrics.batches.observe)
+        self.metrics.waiting.set_function(lambda: len(self.batcher.waiting))
+        self.in_hand = 0
+
+    async def answer(self, request: Request) -> list[dict[str, Any]]:
+        """Return what is read of a request's pictures, in their order; HTTPException where it is refused."""
+        if self.in_hand >= REQUESTS:
+            raise HTTPException(503, f"{REQUESTS} requests are in hand already: try again", AGAIN)
+        self.in_hand += 1
+        try:
+            images = await images_of(request)
+            found = await self.batcher.read(await self._fitted(images))
+        except FullError:
+            raise HTTPException(503, "too many pictures are waiting: try again", AGAIN) from None
+        finally:
+            self.in_hand -= 1
+        return [
+            {"name": name, "text": text, "confidence": round(confidence, 4)}
+            for (name, _), (text, confidence) in zip(images, found, strict=True)
+        ]
+
+    async def _fitted(self, images: list[Named]) -> list[Picture]:
+        """Decode and fit pictures in another thread, where a large one keeps nobody else waiting."""
+
+        def fit() -> list[Picture | str]:
+            fitted: list[Picture | str] = []
+            for number, (name, content) in enumerate(images):
+                try:
+                    fitted.append(self.recogniser.fit(content))
+                except ValueError as error:
+                    fitted.append(f"image {number}{f' ({name})' if name else ''}: {error}")
+            return fitted
+
+        fitted = await asyncio.get_running_loop().run_in_executor(None, fit)
+        if wrong := [told for told in fitted if isinstance(told, str)]:
+            raise HTTPException(422, f"{len(wrong)} of {len(images)} cannot be read: {'; '.join(wrong)}")
+        return [picture for picture in fitted if not isinstance(picture, str)]
+
+
+def make_app(recogniser: Recogniser) -> FastAPI:
+    """Return the application of a recogniser that is loaded and warm."""
+    service = Service(recogniser)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        app.state.batches = asyncio.create_task(service.batcher.run())
+        yield
+        app.state.batches.cancel()
+
+    # The pages of documentation need a network; Prometheus gets the counters, and gets them at less cost.
+    app = FastAPI(title="Wordmill", lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=QUIET)
+
+    @app.post("/read", openapi_extra=BODY)
+    async def read(request: Request) -> Response:
+        """Read the picture that is the body, or the files of a form: text and confidence in 0..1 of each."""
+        started, status, readings = time.perf_counter(), 500, []
+        try:
+            readings = await service.answer(request)
+            status = 200
+        except HTTPException as error:
+            status = error.status_code
+            raise
+        except ClientDisconnect:
+            status = GONE
+            return Response(status_code=GONE)
+        except Exception as error:
+            log.exception("a batch failed")
+            raise HTTPException(500, f"the network failed: {type(error).__name__}") from None
+        finally:
+            service.metrics.answered(status, time.perf_counter() - started, len(readings))
+        return JSONResponse({"readings": readings})
+
+    @app.get("/health")
+    async def health() -> JSONResponse:
+        """Return 200 while batches are read."""
+        alive = not app.state.batches.done()
+        return JSONResponse({"status": "ready" if alive else "stopped"}, 200 if alive else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """Return the counters in Prometheus' text format."""
+        return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)
+
+    return app
