@@ -3,9 +3,9 @@
 import os
 
 REGISTRY = "wordmill"
-ENVIRONMENTS = ("data", "pytorch", "mindspore", "cann")
+ENVIRONMENTS = ("data", "pytorch", "mindspore", "cann", "lite")
 
-EXPORTERS = {"onnx": "pytorch", "mindir": "mindspore", "om": "cann"}
+EXPORTERS = {"onnx": "pytorch", "onnx_int8": "pytorch", "mindir": "mindspore", "om": "cann", "lite": "lite"}
 
 
 def image(environment: str) -> str:

@@ -43,10 +43,15 @@ def _against(accuracy: float, published: float | None) -> str:
 
 
 def _format(entry: dict[str, Any]) -> str:
+    name = f"  {entry['format']:<24}"
+    if not entry["made"]:
+        return f"{name} not made: {entry['reason']}"
     return (
-        f"  {entry['format']:<24} texts equal {entry['texts_equal']}/{entry['samples']}, "
+        f"{name} texts equal {entry['texts_equal']}/{entry['samples']}, "
         f"logits within {entry['max_logit_difference']:.1e}, "
-        f"{entry['latency_ms_batch1']:.2f} ms at batch 1, {entry['images_per_s_batch64']:,.0f} images/s at batch 64"
+        f"{entry['latency_ms_batch1']:.2f} ms at batch 1 (99 %: {entry['latency_p99_ms_batch1']:.2f}), "
+        f"{entry['images_per_s_batch16']:,.0f} images/s at batch 16, {entry['images_per_s_batch64']:,.0f} at 64, "
+        f"{entry['file_bytes'] / 1e6:.1f} MB, {entry['memory_bytes'] / 1e6:.0f} MB of memory"
     )
 
 

@@ -52,8 +52,9 @@ def training_pipeline(recipe: Recipe, catalogue: dict[str, Entry], where: Where)
                 measured.append(accelerate(place(task, framework, benchmark), where.device, 1))
 
             proven = []
-            for kind in recipe.export.formats:
-                written = place(export(export_format=kind, trained=trained, run_tag=run_tag), EXPORTERS[kind], kind)
+            for kind in (*recipe.export.formats, *recipe.export.optional):
+                task = export(export_format=kind, export=export_section, trained=trained, run_tag=run_tag)
+                written = place(task, EXPORTERS[kind], kind)
                 exported = written.outputs["exported"]
                 tried = smoke(export=export_section, exported=exported, trained=trained, run_tag=run_tag)
                 proven.append(place(tried, EXPORTERS[kind], f"{kind} smoke test"))
@@ -66,7 +67,8 @@ def training_pipeline(recipe: Recipe, catalogue: dict[str, Entry], where: Where)
                 parities=[task.outputs["Output"] for task in proven],
                 run_tag=run_tag,
             )
-            # It registers an ONNX file: what no task has exported, it exports itself.
-            place(decided, "data" if "onnx" in recipe.export.formats else EXPORTERS["onnx"], "gate")
+            # It registers an ONNX file for any batch: what no task has exported, it exports itself.
+            whole = "onnx" in recipe.export.formats and not recipe.export.batches
+            place(decided, "data" if whole else EXPORTERS["onnx"], "gate")
 
     return training

@@ -35,7 +35,10 @@ ALLOWED = {
     "boto3": ("components/recognition/storage.py", "components/recognition/sources.py"),
     "kfp": ("components/", "pipelines/"),
     "cv2": ("components/recognition/", "tools/"),
-    "onnxruntime": ("components/smoke/", "components/recognition/packaged/"),
+    "onnxruntime": (
+        "components/recognition/onnx_runtime.py",
+        "components/recognition/pt/quantise.py",
+    ),
     "onnx": ("components/recognition/pt/",),
     "jinja2": ("components/report/",),
 }
@@ -98,7 +101,7 @@ def test_files_and_functions_stay_small() -> None:
 
 def test_every_stage_has_a_contract_a_program_and_an_entry_point() -> None:
     stages = sorted(path for path in (ROOT / "components").iterdir() if path.is_dir() and path.name[0] != "_")
-    names = {path.name for path in stages} - {"recognition"}
+    names = {path.name for path in stages} - {"recognition", "serve"}
     assert names == {"fetch", "shard", "train", "evaluate", "gate", "export", "smoke", "report"}
     for name in names:
         for file in ("component.py", "stage.py", "__main__.py"):

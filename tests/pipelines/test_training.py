@@ -56,11 +56,30 @@ def test_accelerators_are_asked_for_by_name(tmp_path: Path) -> None:
     assert "resources" not in executors["exec-fetch"]["container"]
 
 
-@pytest.mark.parametrize(("formats", "environment"), [("[mindir, onnx]", "data"), ("[mindir]", "pytorch")])
-def test_the_gate_can_make_the_onnx_file_that_it_registers(formats: str, environment: str, tmp_path: Path) -> None:
-    spec = compile_recipe("quickstart", tmp_path, "--set", f"export.formats={formats}")
+@pytest.mark.parametrize(
+    ("formats", "batches", "environment"),
+    [("[mindir, onnx]", "[]", "data"), ("[mindir]", "[]", "pytorch"), ("[onnx]", "[1]", "pytorch")],
+)
+def test_the_gate_can_make_the_onnx_file_that_it_registers(
+    formats: str, batches: str, environment: str, tmp_path: Path
+) -> None:
+    keys = ["--set", f"export.formats={formats}", "--set", f"export.batches={batches}"]
+    spec = compile_recipe("quickstart", tmp_path, *keys)
     executors = next(iter(yaml.safe_load_all(spec)))["deploymentSpec"]["executors"]
     assert f"/{environment}-python:" in executors["exec-gate"]["container"]["image"]
+
+
+def test_optional_formats_are_made_and_tried_each_in_its_own_environment(tmp_path: Path) -> None:
+    spec = compile_recipe("quickstart", tmp_path, "--set", "export.optional=[om, lite, onnx_int8]")
+    document = next(iter(yaml.safe_load_all(spec)))
+    tasks = document["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    named = {task["taskInfo"]["name"]: task["componentRef"]["name"] for task in tasks.values()}
+    assert {"mindir", "onnx", "om", "lite", "onnx_int8", "om smoke test", "onnx_int8 smoke test"} <= set(named)
+    images = {
+        name: document["deploymentSpec"]["executors"][named[name].replace("comp", "exec", 1)]["container"]["image"]
+        for name in ("om", "lite", "onnx_int8")
+    }
+    assert [images[name].split("/")[-1].split("-python")[0] for name in images] == ["cann", "lite", "pytorch"]
 
 
 def test_compiling_needs_neither_framework() -> None:
