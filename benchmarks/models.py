@@ -36,8 +36,16 @@ FRAMEWORKS = {
     "dtrb": "pytorch",
     "doctr": "pytorch",
     "mindocr": "mindspore",
+    "mindir": "mindspore",
 }
-TITLES = {"dtrb": "DTRB-style VGG", "doctr": "docTR", "mindocr": "MindOCR"}
+TITLES = {
+    "dtrb": "DTRB-style VGG",
+    "doctr": "docTR",
+    "mindocr": "MindOCR",
+    "rapidocr": "RapidOCR",
+    "openvino": "OpenVINO",
+}
+INSTALLED = ("doctr", "mindocr", "rapidocr", "openvino")  # beside this project's own packages, for benchmarks alone
 
 Row = dict[str, str | float | bool | None]
 
@@ -95,14 +103,14 @@ def command(name: str, mode: str, folder: Path) -> list[str]:
     if name == "mindspore" and mode == "training":
         msrun = [str(Path(sys.executable).with_name("msrun")), "--worker_num=1", "--local_worker_num=1", "--join=True"]
         return [*msrun, f"--master_port={free_port()}", f"--log_dir={folder / 'msrun'}", script]
-    return [str(PEERS_PYTHON) if name in ("doctr", "mindocr") else sys.executable, script]
+    return [str(PEERS_PYTHON) if name in INSTALLED else sys.executable, script]
 
 
 @contextmanager
 def started(name: str, recipe: str, mode: str, options: argparse.Namespace) -> Iterator[Worker]:
     """Start a worker and wait until it has run once; RuntimeError with the end of what it printed where it fails."""
     batch = str(options.batch or CONTESTS[recipe].batch)
-    variables = environment(FRAMEWORKS[name], options.device) | {"OMP_NUM_THREADS": str(options.threads)}
+    variables = environment(FRAMEWORKS.get(name, "pytorch"), options.device) | {"OMP_NUM_THREADS": str(options.threads)}
     folder = Path(tempfile.mkdtemp(prefix="wordmill-benchmark-"))
     address, log = str(folder / "socket"), folder / "log"
     task = [address, str(options.threads), name, str(RECIPES / f"{recipe}.yaml"), mode, batch, options.device]
@@ -145,11 +153,16 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def contest(recipe: str, mode: str, options: argparse.Namespace) -> list[Result]:
-    """Let ours and the peers run in turn, round after round; who fails to start is named and left out."""
-    workers: dict[str, Worker] = {}
+    """Let ours and the peers run in turn."""
     names = [*PACKAGES, *CONTESTS[recipe].peers]
     if options.device == "cuda":  # MindSpore has no CUDA any more
         names = [name for name in names if FRAMEWORKS[name] == "pytorch"]
+    return interleaved(names, recipe, mode, options)
+
+
+def interleaved(names: list[str], recipe: str, mode: str, options: argparse.Namespace) -> list[Result]:
+    """Let contenders run in turn, round after round; who fails to start is named and left out."""
+    workers: dict[str, Worker] = {}
     rounds, seconds = (1, 0.0) if options.quick else (ROUNDS, ROUND_S)
     with ExitStack() as stack:
         for name in names:

@@ -1,6 +1,6 @@
 """A process with one contender, which takes part in a round whenever it is told to.
 
-python benchmarks/worker.py SOCKET THREADS CONTENDER RECIPE.yaml training|inference BATCH DEVICE
+python benchmarks/worker.py SOCKET THREADS CONTENDER RECIPE.yaml training|inference|reading BATCH DEVICE
 """
 
 import json
@@ -22,6 +22,10 @@ from components.recognition.recipe import load_recipe
 def build(name: str, path: Path, mode: str, batch: int, device: str) -> Contender:
     """Return the contender of a name; each comes with its own framework, so nothing is imported for another."""
     recipe = load_recipe(path)
+    if mode == "reading":
+        from benchmarks import readers
+
+        return readers.contender(recipe, name, batch, len(os.sched_getaffinity(0)))
     if name == "dtrb":
         from benchmarks.peers import dtrb
 

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from benchmarks import models, worker
+from benchmarks import inference, models, serve, worker
 from benchmarks.contender import Contender, made_pictures, made_words
 from benchmarks.models import Result
 from components.recognition.recipe import load_recipe
@@ -69,3 +69,35 @@ def test_every_recipe_is_measured_on_words_that_it_can_write() -> None:
     recipe = load_recipe(models.RECIPES / "quickstart.yaml")
     assert made_pictures(recipe, 2).shape == (2, 32, 100, 1)
     assert all(3 <= len(word) <= 9 and len(set(word)) == len(word) for word in made_words(recipe, 50))
+
+
+def test_each_format_meets_every_peer_and_the_registered_one_has_the_goal() -> None:
+    results = [
+        Result("onnx", 4.0, 5.0),
+        Result("mindir", 8.0, 9.0),
+        Result("openvino", 2.0, 3.0),
+        Result("doctr", 6.0, 7.0),
+    ]
+    rows = inference.rows_of("a x1", results)
+    assert [(row["name"], row["value"], row["peer"], row["ratio"], row["goal"], row["met"]) for row in rows] == [
+        ("a x1, openvino", 2.0, None, None, None, None),
+        ("a x1, doctr", 6.0, None, None, None, None),
+        ("a x1, onnx", 4.0, "OpenVINO", 0.5, None, None),
+        ("a x1, onnx", 4.0, "docTR", 1.5, 1.0, True),
+        ("a x1, mindir", 8.0, "OpenVINO", 0.25, None, None),
+        ("a x1, mindir", 8.0, "docTR", 0.75, None, None),
+    ]
+
+
+def test_the_service_is_judged_by_its_share_of_the_runtimes_speed() -> None:
+    found = {"bare cpu": 8.0, "cpu": 10.0, "bare clock": 4.0, "clock": 5.0, "bare one": 3.0, "one": 4.0, "one p99": 9.0}
+    rows = serve.rows_of("a", found)
+    assert [(row["name"], row["value"], row["ratio"], row["goal"], row["met"]) for row in rows] == [
+        ("a, ONNX Runtime x64", 8.0, None, None, None),
+        ("a, service, 64 clients", 10.0, 0.8, 0.85, False),
+        ("a, service, 64 clients", 5.0, 0.8, None, None),
+        ("a, ONNX Runtime x1", 3.0, None, None, None),
+        ("a, service, 1 client, median", 4.0, 0.75, None, None),
+        ("a, service, 1 client, p99", 9.0, None, None, None),
+    ]
+    assert {key for row in rows for key in row} == {"name", "value", "unit", "peer", "ratio", "goal", "met"}

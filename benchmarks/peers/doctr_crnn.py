@@ -1,10 +1,12 @@
 """docTR's CRNNs as contenders, from its package, trained in float32 by AdamW as its reference script does."""
 
+from collections.abc import Callable
+
 import torch
 
 from benchmarks.contender import Contender, made_pictures, made_words
 from components.recognition.charset import charset_of
-from components.recognition.image import normalise
+from components.recognition.image import Picture, normalise
 from components.recognition.recipe import Recipe
 
 # torchvision's package is built for PyTorch with CUDA. Beside one without, its operators are not there, and declaring
@@ -17,10 +19,19 @@ if not torch.version.cuda:
     for operator in OPERATORS:
         library.define(f"{operator}(Tensor x) -> Tensor")  # type: ignore[no-untyped-call]
 
-from doctr.models import recognition  # type: ignore[import-not-found]  # noqa: E402
+from doctr.models import recognition, recognition_predictor  # type: ignore[import-not-found]  # noqa: E402
 
 ARCHITECTURES = {"vgg7": "crnn_vgg16_bn", "mobilenet_v3": "crnn_mobilenet_v3_large"}
 CLIP = 5.0
+
+
+def reader(recipe: Recipe, batch: int) -> Callable[[list[Picture]], object]:
+    """Return docTR's own way from crops (H, W, 3) to texts, by its network nearest to the recipe's."""
+    architecture = ARCHITECTURES[recipe.model.backbone]
+    predictor: Callable[[list[Picture]], object] = recognition_predictor(
+        architecture, pretrained=False, pretrained_backbone=False, batch_size=batch
+    )
+    return predictor
 
 
 def contender(recipe: Recipe, mode: str, batch: int, device: str) -> Contender:
