@@ -5,6 +5,8 @@ import importlib
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from components.recognition.beam import Floats, Integers, attention_beam_search, ctc_beam_search
 from components.recognition.checkpoint import Checkpoint
@@ -42,7 +44,8 @@ class Predictor:
         self.codec = codec_of(checkpoint.model, checkpoint.data)
         self.net = build(checkpoint.model, checkpoint.data, self.codec.classes)
         load(self.net, checkpoint.tensors, "checkpoint")
-        self.net.to(self.device).eval()
+        _fold_normalisation(self.net.eval())
+        self.net.to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -69,6 +72,17 @@ class Predictor:
         # As `normalise` has it, on the device: a quarter of the bytes travel, and they come out as channels_last.
         pictures = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
         return (pictures.float() - self.middle) / self.middle
+
+
+def _fold_normalisation(net: nn.Module) -> None:
+    """Work each batch normalisation into the convolution before it, of the same name, as evaluation allows."""
+    for part in net.modules():
+        for name, norm in list(part.named_children()):
+            if isinstance(norm, nn.BatchNorm2d):
+                before = name.replace("bn", "conv")
+                convolution: nn.Conv2d = getattr(part, before)
+                setattr(part, before, fuse_conv_bn_eval(convolution, norm))
+                setattr(part, name, nn.Identity())
 
 
 class _Writer:

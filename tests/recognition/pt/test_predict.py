@@ -1,14 +1,20 @@
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from components.recognition.checkpoint import Checkpoint
+from components.recognition.decoding import codec_of
+from components.recognition.image import normalise
 from components.recognition.pt.model import build
 from components.recognition.pt.predict import Predictor, open_device
 from components.recognition.pt.weights import dump
+from components.recognition.recipe import load_recipe
 from tests.recognition.tiny import DATA, MODEL, TRAIN
+
+RECIPES = Path(__file__).resolve().parents[3] / "pipelines" / "recipes"
 
 
 def test_predictions_are_the_models_logits_for_any_number_of_pictures() -> None:
@@ -23,6 +29,26 @@ def test_predictions_are_the_models_logits_for_any_number_of_pictures() -> None:
     assert (logits.shape, logits.dtype) == ((5, 25, 37), np.float32)
     assert np.allclose(logits, expected, atol=1e-5)
     assert np.allclose(predictor(images[:1]), expected[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_normalisation_is_folded_into_convolutions_everywhere(path: Path) -> None:
+    recipe = load_recipe(path)
+    data, rng = recipe.data, torch.Generator().manual_seed(5)
+    net = build(recipe.model, data, codec_of(recipe.model, data).classes).eval()
+    norms = [part for part in net.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.running_mean.normal_(0, 0.1, generator=rng)
+        norm.running_var.uniform_(0.5, 2.0, generator=rng)
+    images = np.random.default_rng(0).integers(0, 256, (2, data.height, data.width, data.channels), dtype=np.uint8)
+    with torch.no_grad():
+        expected = net(torch.from_numpy(normalise(images, data.middle))).numpy()
+    predictor = Predictor(
+        Checkpoint(tensors=dump(net), data=data, model=recipe.model, train=recipe.train, step=1), "cpu"
+    )
+    assert np.abs(predictor(images) - expected).max() < 1e-5
+    assert norms
+    assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in predictor.net.modules())
 
 
 def test_half_precision_is_near_where_the_recipe_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
