@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,30 +14,19 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
-from components.export.stage import make_format
-from components.gate.stage import decide
 from components.recognition import frameworks, tracking
-from components.recognition.artifacts import SOURCE, Manifest, source_files
-from components.recognition.checkpoint import Checkpoint, load, save
-from components.recognition.decoding import codec_of
-from components.recognition.image import Picture, decode, fit_picture
-from components.recognition.package import INPUTS, READER, REQUIREMENTS, Lineage, describe, place_model
-from components.recognition.packaged.pyfunc import COLUMN, Recogniser, open_onnx
-from components.recognition.pt.model import build
+from components.recognition.artifacts import SOURCE, source_files
+from components.recognition.image import Picture, decode
+from components.recognition.package import INPUTS, READER, REQUIREMENTS, place_model
+from components.recognition.packaged.pyfunc import COLUMN, open_onnx
 from components.recognition.pt.predict import Predictor
-from components.recognition.pt.weights import dump
-from components.recognition.recipe import Data, Export, Gate, Model
-from components.recognition.stages import Made, find_or_make
+from components.recognition.recipe import Model
 from components.recognition.storage import Store, hash_file
 from pipelines.cli import main
-from tests.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
-from tests.trained import TRAIN
+from tests.recognition.maker import DATA, Maker
 
-DATA = Data(train=("words",), val=("others",), charset="lower36", height=32, width=100, channels=3, fit="pad_grey",
-            interpolation="bicubic", turn_tall=True, middle=128.0)  # fmt: skip
 CRNN = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
 RARE = Model(name="rare", backbone="compact", neck="bilstm", hidden=16, layers=1, max_length=12, decoder_hidden=16)
 SIZES = [(32, 100), (20, 90), (80, 30), (64, 64), (31, 200), (32, 100)]  # (H, W): the third is turned
@@ -67,79 +55,6 @@ with open(sys.argv[2], "w") as file:
                "licence": model.metadata.metadata["data_sets"]["words"]["licence"],
                "foreign": [name for name in sys.modules if name.startswith(("components.", "torch."))]}, file)
 """
-
-
-class Maker:
-    """What the stages before the gate leave in the store, for a recogniser of fresh weights that write some text."""
-
-    def __init__(self, store: Store, folder: Path, model: Model, data: Data = DATA) -> None:
-        self.store, self.data, self.model = store, data, model
-        self.recipe = f"r{uuid.uuid4().hex[:8]}"
-        self.seed = FinishedRun(store=store, folder=folder / "run", run_tag=f"{self.recipe}-1")
-        self.trained = self._trained()
-        self.measured = [self.seed.evaluation("street", "1110", self.trained)]
-
-    def _trained(self) -> Manifest:
-        def make(folder: Path) -> Made:
-            torch.manual_seed(11)
-            tensors = dump(build(self.model, self.data, codec_of(self.model, self.data).classes))
-            gains = {2: 10, 4: 2}  # of matrices and convolutions: fresh ones read nothing
-            tensors = {name: values * np.float32(gains.get(values.ndim, 1)) for name, values in tensors.items()}
-            state = Checkpoint(tensors=tensors, data=self.data, model=self.model, train=TRAIN, step=1)
-            save(folder / "model.safetensors", state)
-            images = np.zeros((2, self.data.height, self.data.width, self.data.channels), np.uint8)
-            np.savez(folder / "reference.npz", images=images, logits=Predictor(state, "cpu")(images))
-            return Made(files={path.name: path for path in sorted(folder.iterdir())}, facts={})
-
-        sets = {f"{use}_sets": [self._packed(name)] for use, name in (("train", "words"), ("val", "others"))}
-        inputs = {
-            "symbols": codec_of(self.model, self.data).charset.symbols,
-            "train": dataclasses.asdict(TRAIN),
-            "start": "f00d",
-            **sets,
-        }
-        return find_or_make(self.store, "train", self.model.name, inputs, make)[0]
-
-    def _packed(self, name: str) -> str:
-        facts = {"source": f"https://data.example/{name}.zip", "licence": f"{name} licence", "sha256": name * 3}
-        fetched = self.seed.manifest("fetch", name, {}, facts)
-        return self.seed.manifest("shard", name, {}, {"samples": 9}, inputs={"source": fetched.reference}).reference
-
-    @property
-    def checkpoint(self) -> Checkpoint:
-        return load(self.store.fetch(self.trained.object("model.safetensors")))
-
-    def exported(self) -> Manifest:
-        return make_format(self.store, "onnx", Export(formats=("onnx",)), self.trained)[0]
-
-    def lineage(self, *exported: Manifest) -> Lineage:
-        run = tracking.Run(tracking.connect(), "0" * 32, "0")
-        return Lineage(recipe=self.recipe, trained=self.trained, measured=self.measured, exported=list(exported),
-                       run_tag=self.seed.run_tag, run=run)  # fmt: skip
-
-    def open(self, folder: Path, *exported: Manifest) -> Recogniser:
-        """Return the reader of this recogniser, opened from a folder of its own."""
-        folder.mkdir()
-        lineage = self.lineage(*exported)
-        sections = place_model(self.store, lineage, folder / "model.onnx")
-        card = describe(self.store, lineage, folder / "model.onnx", *sections)
-        (folder / "card.json").write_text(json.dumps(card))
-        return open_onnx(folder / "card.json")
-
-    def decide(self, *exported: Manifest) -> dict[str, Any]:
-        proven = [
-            self.seed.manifest("smoke", made.name, {}, {"made": True, "ok": True}, inputs={"exported": made.reference})
-            for made in exported
-        ]
-        gate = Gate(floor=0.5, tolerance=0.1)
-        made = decide(self.store, gate, self.recipe, self.trained, self.measured, proven, self.seed.run_tag)
-        return made.facts
-
-    def expected(self, images: list[Picture]) -> tuple[list[str], list[float]]:
-        """Return what the framework that trained the recogniser reads of pictures (H, W, 3), and how surely."""
-        fitted = np.stack([fit_picture(image, self.data) for image in images])
-        texts, confidences = Predictor(self.checkpoint, "cpu").read(fitted)
-        return texts, confidences.tolist()
 
 
 @pytest.fixture
@@ -221,9 +136,12 @@ def test_the_verb_read_finds_registered_models(
     monkeypatch.setattr("pipelines.services.STATE", tmp_path / "state")
     texts = made.expected(images)[0]
     downloads = []
-    monkeypatch.setattr(
-        tracking, "download_artifacts", lambda **at: (downloads.append(at), mlflow.artifacts.download_artifacts(**at))
-    )
+
+    def download(**at: str) -> str:
+        downloads.append(at)
+        return str(mlflow.artifacts.download_artifacts(**at))
+
+    monkeypatch.setattr(tracking, "download_artifacts", download)
     name = f"wordmill-{made.recipe}"
     for model in ([], ["--model", "champion"], ["--model", f"{name}@candidate"], ["--model", f"{name}/1"]):
         (tmp_path / "out").unlink(missing_ok=True)
