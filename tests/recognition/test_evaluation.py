@@ -83,7 +83,8 @@ def test_the_size_of_a_batch_changes_nothing(
         (item.index, item.correct) for item in whole.predictions
     ]
     sure = [[item.confidence for item in outcome.predictions] for outcome in (found, whole)]
-    assert np.allclose(*sure, rtol=0, atol=2e-6)
+    # Kernels for other sizes add up in another order: readings and counts are the same, confidences but for rounding.
+    assert np.allclose(*sure, rtol=0, atol=1e-5)
     assert [item.index for item, _ in found.worst[:5]] == [item.index for item, _ in whole.worst[:5]]
 
 
