@@ -24,11 +24,10 @@ from typing import Any
 import cv2
 import numpy as np
 
-from components.evaluate.stage import facts_of
 from components.recognition.blocks import ShardWriter
 from components.recognition.checkpoint import Checkpoint
 from components.recognition.decoding import Codec, Reading, codec_of
-from components.recognition.evaluation import read_all
+from components.recognition.evaluation import facts_of, read_all
 from components.recognition.frameworks import twin
 from components.recognition.image import Picture, decode, fit_picture, normalise
 from components.recognition.recipe import Evaluation, Recipe, load_recipe
@@ -153,7 +152,7 @@ def pack(path: Path, files: Files, recipe: Recipe) -> None:
 def evaluate(recogniser: Any, path: Path) -> dict[str, Any]:
     """Do what the evaluate stage does."""
     with contextlib.redirect_stdout(io.StringIO()):
-        return facts_of(read_all(recogniser, ShardSet.open([path]), RULES, "evaluate"), RULES)
+        return facts_of(read_all(recogniser, ShardSet.open([path]), RULES, "evaluate"), RULES.protocol)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,17 +3,15 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from components.recognition import checkpoint, frameworks, metrics
+from components.recognition import frameworks
 from components.recognition.artifacts import Manifest, find_manifest, read_manifest, write_atomically
-from components.recognition.charset import charset_of
-from components.recognition.checkpoint import Checkpoint
-from components.recognition.evaluation import Outcome, picture_document, read_all
+from components.recognition.evaluation import facts_of, picture_document, read_all
 from components.recognition.recipe import Evaluation, from_json, nearest
 from components.recognition.shards import open_dataset
 from components.recognition.stages import Made, find_or_make, run_stage
 from components.recognition.storage import Store
+from components.recognition.trained import load_trained
 
 
 def run(*, benchmark: str, evaluation: str, model: str, shards: str, device: str, run_tag: str, output: str) -> str:
@@ -66,47 +64,18 @@ def measure(
     folder: Path,
 ) -> Made:
     """Read the benchmark with the recogniser in its own framework and write predictions and worst mistakes."""
-    saved = checkpoint.load(store.fetch(trained.object("model.safetensors")))
-    _check_charset(saved, trained)
+    saved = load_trained(store, trained)
     shards = open_dataset(store, combined, benchmark)
     predictor = frameworks.twin(saved.train.framework, "predict").Predictor(saved, device, rules.amp)
     outcome = read_all(predictor, shards, rules, f"evaluate {benchmark}")
 
     files = {"predictions.jsonl": folder / "predictions.jsonl", "mistakes.json": folder / "mistakes.json"}
-    lines = (json.dumps(asdict(item), ensure_ascii=False) for item in outcome.predictions)
-    write_atomically(files["predictions.jsonl"], "".join(f"{line}\n" for line in lines))
+    outcome.write(files["predictions.jsonl"])
     pictures = [picture_document(mistake) for mistake in outcome.worst]
     write_atomically(files["mistakes.json"], json.dumps(pictures, ensure_ascii=False))
 
-    facts = {**facts_of(outcome, rules), "precision": predictor.precision,
+    facts = {**facts_of(outcome, rules.protocol), "precision": predictor.precision,
              "dataset": combined.facts["datasets"][benchmark], "model": trained.reference}  # fmt: skip
     measured = {"accuracy": facts["accuracy"], "1-NED": facts["ned"], "ECE": facts["calibration"]["ece"],
                 "character_precision": facts["character_precision"]}  # fmt: skip
     return Made(files=files, facts=facts, metrics={f"{benchmark}/{name}": value for name, value in measured.items()})
-
-
-def _check_charset(saved: Checkpoint, trained: Manifest) -> None:
-    """Refuse to read with other characters than the recogniser has learnt: a charset file may change."""
-    learnt, found = trained.inputs["symbols"], charset_of(saved.data).symbols
-    if found != learnt:
-        raise ValueError(f"charset {saved.data.charset}: {trained.reference} learnt {len(learnt)} characters, "
-                         f"found {len(found)}, not the same in the same order: train again, or restore it")  # fmt: skip
-
-
-def facts_of(outcome: Outcome, rules: Evaluation) -> dict[str, Any]:
-    """Return the numbers of a measured benchmark."""
-    result = metrics.score(outcome.pairs)
-    low, high = metrics.wilson_interval(result.correct, result.total)
-    counted = [(item.confidence, item.correct) for item in outcome.predictions if item.correct is not None]
-    return {
-        **asdict(result),
-        "accuracy": result.accuracy,
-        "low": low,
-        "high": high,
-        "protocol": rules.protocol,
-        "left_out": dict(outcome.left_out),
-        "changed": dict(outcome.changed),
-        "by_length": [asdict(row) for row in metrics.by_length(outcome.pairs)],
-        "confusion": [asdict(row) for row in metrics.confusion(outcome.pairs)],
-        "calibration": asdict(metrics.calibration(counted)),
-    }

@@ -12,7 +12,7 @@ from components.recognition.checkpoint import Checkpoint
 from components.recognition.image import Picture
 from components.recognition.loader import Batch
 from components.recognition.recipe import Export
-from components.recognition.storage import hash_file
+from components.recognition.storage import file_facts
 
 ENCODER, STEP = "encoder.onnx", "decoder_step.onnx"
 
@@ -103,8 +103,3 @@ def write_int8(source: Source) -> Written:
     cost = quantise.measure(whole, path, source.validation(), source.saved)
     whole.unlink()
     return Written(models={ANY: path}, precision="int8", facts={"accuracy": cost}, decoded=True)
-
-
-def file_facts(path: Path) -> dict[str, Any]:
-    """Return a file's name, digest and size, as a card lists them."""
-    return {"name": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size}

@@ -17,24 +17,23 @@ from components.export.formats import (
     NotMadeError,
     Source,
     Written,
-    file_facts,
     write_int8,
     write_mindir,
     write_onnx,
 )
 from components.export.lite import optimisation, write_lite
 from components.export.om import soc_version, write_om
-from components.recognition import checkpoint, frameworks
+from components.recognition import frameworks
 from components.recognition.artifacts import Manifest, find_manifest, git_commit, read_manifest, write_atomically
 from components.recognition.card import CARD, REFERENCE, describe
-from components.recognition.checkpoint import Checkpoint
 from components.recognition.decoding import codec_of
 from components.recognition.image import Picture
 from components.recognition.loader import Batch, ordered_batches
 from components.recognition.recipe import Export, from_json, nearest, to_json
 from components.recognition.shards import ShardSet
 from components.recognition.stages import Made, find_or_make, run_stage
-from components.recognition.storage import Store
+from components.recognition.storage import Store, file_facts
+from components.recognition.trained import load_trained
 
 WRITERS: dict[str, Callable[[Source], Written]] = {
     "onnx": write_onnx,
@@ -92,8 +91,7 @@ def make_format(store: Store, export_format: str, settings: Export, trained: Man
         inputs["optimise"] = optimisation(settings.lite_device == "ascend")
 
     def make(folder: Path) -> Made:
-        saved = checkpoint.load(store.fetch(trained.object("model.safetensors")))
-        check_charset(saved, trained)
+        saved = load_trained(store, trained)
         with np.load(store.fetch(trained.object(REFERENCE)), allow_pickle=False) as arrays:
             reference = {"images": arrays["images"], "logits": arrays["logits"]}
         source = Source(settings=settings, saved=saved, pictures=reference["images"], folder=folder,
@@ -169,14 +167,6 @@ def keep_log(folder: Path, store: Store, export_format: str) -> str:
     kept.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(log, kept)
     return f"\nthe whole log is {kept}"
-
-
-def check_charset(saved: Checkpoint, trained: Manifest) -> None:
-    """Refuse to write cards with other characters than those that were learnt."""
-    found, learnt = codec_of(saved.model, saved.data).charset.symbols, trained.inputs["symbols"]
-    if found != learnt:
-        raise ValueError(f"data.charset {saved.data.charset}: found {len(found)} characters here, {trained.reference} "
-                         f"was trained with {len(learnt)}, not the same: the file has changed since")  # fmt: skip
 
 
 def validation(store: Store, trained: Manifest) -> Batch:

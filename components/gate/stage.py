@@ -11,10 +11,10 @@ from components.recognition import tracking
 from components.recognition.artifacts import (
     Manifest,
     digest,
-    find_manifest,
     git_commit,
     read_manifest,
     to_document,
+    whole_manifest,
 )
 from components.recognition.metrics import plain_mean
 from components.recognition.package import Lineage, log_package
@@ -32,8 +32,8 @@ def run(*, gate: str, recipe: str, model: str, evaluations: str, parities: str, 
 
     def work(store: Store) -> tuple[Manifest, bool]:
         section, trained = from_json(Gate, gate), read_manifest(model)
-        measured = [_manifest(store, reference) for reference in json.loads(evaluations)]
-        proven = [_manifest(store, reference) for reference in json.loads(parities)]
+        measured = [whole_manifest(store, reference) for reference in json.loads(evaluations)]
+        proven = [whole_manifest(store, reference) for reference in json.loads(parities)]
         return decide(store, section, recipe, trained, measured, proven, run_tag), False
 
     return run_stage("gate", recipe, run_tag, output, work)
@@ -149,7 +149,7 @@ def _register(
     if known:
         source = known.source
     else:
-        exported = [_manifest(store, manifest.inputs["exported"]) for manifest in proven]
+        exported = [whole_manifest(store, manifest.inputs["exported"]) for manifest in proven]
         lineage = Lineage(
             recipe=recipe, trained=trained, measured=measured, exported=exported, run_tag=run_tag, run=run
         )
@@ -179,10 +179,3 @@ def _store(
     )
     store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
     return manifest
-
-
-def _manifest(store: Store, reference: str) -> Manifest:
-    found = find_manifest(store, reference)
-    if found is None:
-        raise RuntimeError(f"manifests/{reference}.json or an object of it is missing in bucket '{store.bucket}'")
-    return found

@@ -82,6 +82,14 @@ def find_manifest(store: Store, reference: str) -> Manifest | None:
     return manifest if all(store.has(entry) for entry in manifest.objects) else None
 
 
+def whole_manifest(store: Store, reference: str) -> Manifest:
+    """Return the manifest `<stage>/<key>`; RuntimeError where it or an object of it is not stored."""
+    found = find_manifest(store, reference)
+    if found is None:
+        raise RuntimeError(f"manifests/{reference}.json or an object of it is missing in bucket '{store.bucket}'")
+    return found
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file under a temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,19 @@
 
 import base64
 import heapq
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from components.recognition import metrics
+from components.recognition.artifacts import write_atomically
+from components.recognition.charset import Charset
 from components.recognition.decoding import Codec, Reading
 from components.recognition.image import Picture
 from components.recognition.loader import Batch, ordered_batches
@@ -66,6 +71,29 @@ class Outcome:
     left_out: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
 
+    def add(self, truth: str, text: str, confidence: float, protocol: str, charset: Charset) -> Prediction:
+        """Compare the reading of the next sample with its label and keep both."""
+        found = compare(protocol, text, truth, charset)
+        if found.left_out:
+            self.left_out[found.left_out] += 1
+        else:
+            self.changed.update(found.changed)
+            self.pairs.append((found.prediction, found.label))
+        prediction = Prediction(
+            index=len(self.predictions),
+            truth=truth,
+            prediction=text,
+            confidence=round(confidence, 6),
+            correct=None if found.left_out else found.prediction == found.label,
+        )
+        self.predictions.append(prediction)
+        return prediction
+
+    def write(self, path: Path) -> None:
+        """Write every prediction as a line of JSON."""
+        lines = (json.dumps(asdict(prediction), ensure_ascii=False) for prediction in self.predictions)
+        write_atomically(path, "".join(f"{line}\n" for line in lines))
+
 
 def read_all(recogniser: Recogniser, shards: ShardSet, rules: Evaluation, what: str) -> Outcome:
     """Read every sample in the stored order; ValueError where the protocol leaves out all of them."""
@@ -87,23 +115,29 @@ def read_all(recogniser: Recogniser, shards: ShardSet, rules: Evaluation, what: 
 def _read_batch(recogniser: Recogniser, batch: Batch, rules: Evaluation, outcome: Outcome) -> list[Prediction]:
     """Read a batch, add it to the outcome and return its predictions."""
     texts, confidences = recogniser.read(batch.images, rules.beams)
-    first = len(outcome.predictions)
-    for row, (truth, text) in enumerate(zip(batch.labels, texts, strict=True)):
-        compared = compare(rules.protocol, text, truth, recogniser.codec.charset)
-        if compared.left_out:
-            outcome.left_out[compared.left_out] += 1
-        else:
-            outcome.changed.update(compared.changed)
-            outcome.pairs.append((compared.prediction, compared.label))
-        prediction = Prediction(
-            index=first + row,
-            truth=truth,
-            prediction=text,
-            confidence=round(float(confidences[row]), 6),
-            correct=None if compared.left_out else compared.prediction == compared.label,
-        )
-        outcome.predictions.append(prediction)
-    return outcome.predictions[first:]
+    return [
+        outcome.add(truth, text, float(confidence), rules.protocol, recogniser.codec.charset)
+        for truth, text, confidence in zip(batch.labels, texts, confidences, strict=True)
+    ]
+
+
+def facts_of(outcome: Outcome, protocol: str) -> dict[str, Any]:
+    """Return the numbers of a measured benchmark."""
+    result = metrics.score(outcome.pairs)
+    low, high = metrics.wilson_interval(result.correct, result.total)
+    counted = [(item.confidence, item.correct) for item in outcome.predictions if item.correct is not None]
+    return {
+        **asdict(result),
+        "accuracy": result.accuracy,
+        "low": low,
+        "high": high,
+        "protocol": protocol,
+        "left_out": dict(outcome.left_out),
+        "changed": dict(outcome.changed),
+        "by_length": [asdict(row) for row in metrics.by_length(outcome.pairs)],
+        "confusion": [asdict(row) for row in metrics.confusion(outcome.pairs)],
+        "calibration": asdict(metrics.calibration(counted)),
+    }
 
 
 def _badness(mistake: Mistake) -> tuple[float, int]:

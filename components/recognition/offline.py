@@ -9,22 +9,19 @@ import re
 import shlex
 import subprocess
 import sys
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from components.recognition import metrics
 from components.recognition.artifacts import find_manifest, write_atomically
 from components.recognition.card import CARD, codec_of_card, prepared
 from components.recognition.decoding import Logits
-from components.recognition.evaluation import BATCH, Prediction
+from components.recognition.evaluation import BATCH, Outcome, facts_of
 from components.recognition.loader import ordered_batches
 from components.recognition.progress import Progress
-from components.recognition.protocols import PROTOCOLS, compare
+from components.recognition.protocols import PROTOCOLS
 from components.recognition.shards import ShardSet
 from components.recognition.storage import Store
 
@@ -99,24 +96,14 @@ def score(folder: Path, results: Path, protocol: str) -> dict[str, Any]:
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
     listed = [json.loads(line) for line in (folder / LABELS).read_text(encoding="utf-8").splitlines()]
     codec = codec_of_card(card)
-    predictions: list[Prediction] = []
-    pairs, left_out = [], Counter[str]()
+    outcome = Outcome()
     for start in range(0, len(listed), BATCH):
         batch = listed[start : start + BATCH]
         logits = np.stack([read_result(results, entry["name"], card) for entry in batch])
         for entry, text, confidence in zip(batch, *codec.decode(logits), strict=True):
-            found = compare(protocol, text, entry["label"], codec.charset)
-            left_out.update([found.left_out] if found.left_out else [])
-            pairs += [] if found.left_out else [(found.prediction, found.label)]
-            correct = None if found.left_out else found.prediction == found.label
-            predictions.append(Prediction(index=len(predictions), truth=entry["label"], prediction=text,
-                                          confidence=round(float(confidence), 6), correct=correct))  # fmt: skip
-    lines = (json.dumps(asdict(prediction), ensure_ascii=False) for prediction in predictions)
-    write_atomically(folder / "predictions.jsonl", "".join(f"{line}\n" for line in lines))
-    result = metrics.score(pairs)
-    low, high = metrics.wilson_interval(result.correct, result.total)
-    return {**asdict(result), "accuracy": result.accuracy, "low": low, "high": high, "protocol": protocol,
-            "left_out": dict(left_out)}  # fmt: skip
+            outcome.add(entry["label"], text, float(confidence), protocol, codec.charset)
+    outcome.write(folder / "predictions.jsonl")
+    return facts_of(outcome, protocol)
 
 
 def read_result(results: Path, name: str, card: dict[str, Any]) -> Logits:

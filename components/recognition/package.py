@@ -22,7 +22,7 @@ from components.recognition.artifacts import SOURCE, Manifest, from_document, so
 from components.recognition.card import CARD, REFERENCE
 from components.recognition.charset import Charset
 from components.recognition.recipe import Data, Model, from_json
-from components.recognition.storage import Object, Store, hash_file, object_key
+from components.recognition.storage import Object, Store, file_facts, object_key
 from components.recognition.tracking import LOGGED, Run, asking
 
 READER = "components.recognition.packaged.pyfunc"
@@ -105,7 +105,7 @@ def describe(store: Store, lineage: Lineage, path: Path, data: Data, model: Mode
     interface = card.describe(data, model, charset, steps, decoded=True)
     return {
         "format": "onnx",
-        "file": {"name": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size},
+        "file": file_facts(path),
         **interface,
         "recipe": {"name": lineage.recipe, **interface["recipe"], "train": trained.inputs["train"]},
         "files": _files(store, lineage),

@@ -46,9 +46,8 @@ def _check_export(export: Export, model: Model, where: str) -> None:
 
 def _check_model(export: Export, model: Model, named: tuple[str, ...], where: str) -> None:
     """Refuse what the recogniser cannot be written as."""
-    if model.rectification == "tps" and export.opset < GRID_SAMPLE_OPSET and set(named) - {"mindir"}:
-        raise ValueError(f"{where}.opset: found {export.opset}, expected at least {GRID_SAMPLE_OPSET}: ONNX has "
-                         "GridSample, which model.rectification tps needs, from there on")  # fmt: skip
+    if set(named) - {"mindir"}:
+        check_grid_sample(export.opset, model, where)
     if "onnx_int8" in named and export.opset < PER_CHANNEL_OPSET:
         raise ValueError(f"{where}.opset: found {export.opset}, expected at least {PER_CHANNEL_OPSET}: 8-bit weights "
                          "have a scale per channel, which ONNX takes from there on")  # fmt: skip
@@ -60,6 +59,13 @@ def _check_model(export: Export, model: Model, named: tuple[str, ...], where: st
                          f"the weights or sizes of others hold the width")  # fmt: skip
     if export.any_width and not {"onnx", "mindir"} & set(named):
         raise ValueError(f"{where}.any_width: found {', '.join(named)}, expected onnx or mindir among them")
+
+
+def check_grid_sample(opset: int, model: Model, where: str) -> None:
+    """Refuse an opset without the operator that a rectifying model needs."""
+    if model.rectification == "tps" and opset < GRID_SAMPLE_OPSET:
+        raise ValueError(f"{where}.opset: found {opset}, expected at least {GRID_SAMPLE_OPSET}: ONNX has GridSample, "
+                         "which model.rectification tps needs, from there on")  # fmt: skip
 
 
 def _check_converters(export: Export, named: tuple[str, ...], where: str) -> None:

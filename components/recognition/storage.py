@@ -42,6 +42,11 @@ def hash_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def file_facts(path: Path) -> dict[str, Any]:
+    """Return a file's name, digest and size, as a card lists them."""
+    return {"name": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size}
+
+
 class Store:
     """One bucket of an S3 server, reached with the settings that every AWS tool reads (AWS_ENDPOINT_URL ...)."""
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from components.recognition.artifacts import find_manifest
+from components.recognition.artifacts import whole_manifest
 from components.recognition.storage import Store
 
 
@@ -24,9 +24,8 @@ def find_start(store: Store, start_from: str) -> Path | None:
     if champion is None:
         raise ValueError(f"train.start_from: recipe '{start_from}' has no champion in the registry at "
                          f"{tracking.tracking_uri()}: train it first, or name a .safetensors file")  # fmt: skip
-    reference = champion.tags["wordmill.model"]
-    manifest = find_manifest(store, reference)
-    if manifest is None:
-        raise RuntimeError(f"train.start_from: champion of recipe '{start_from}': manifests/{reference}.json or an "
-                           f"object of it is missing in bucket '{store.bucket}'")  # fmt: skip
+    try:
+        manifest = whole_manifest(store, champion.tags["wordmill.model"])
+    except RuntimeError as error:
+        raise RuntimeError(f"train.start_from: champion of recipe '{start_from}': {error}") from None
     return store.fetch(manifest.object("model.safetensors"))

@@ -45,9 +45,8 @@ def open_onnx(card_path: Path, threads: int = 0) -> "Recogniser":
 
     0 threads: one to each core.
     """
-    from components.recognition.onnx_runtime import (
-        onnxruntime,  # which who reads other files with this module need not have
-    )
+    # Who reads other files with this module need not have it.
+    from components.recognition.onnx_runtime import onnxruntime
 
     card, model = read_card(card_path)
     data, codec = sections_of(card, card_path)

@@ -13,7 +13,7 @@ from components.recognition.decoding import AttentionCodec, CtcCodec, codec_of
 from components.recognition.pt.decoders import Decoder
 from components.recognition.pt.model import EncoderDecoder, Recogniser, build
 from components.recognition.pt.weights import load
-from components.recognition.recipe_rules import GRID_SAMPLE_OPSET
+from components.recognition.recipe_rules import check_grid_sample
 
 OPSET = 17
 
@@ -130,9 +130,7 @@ def export_pair(checkpoint: Checkpoint, encoder: Path, step: Path, opset: int = 
 def _open(checkpoint: Checkpoint, opset: int, batch: int) -> tuple[Recogniser, torch.Tensor]:
     """Return the trained recogniser and empty images (batch, C, H, W); ValueError for an opset that lacks operators."""
     data, model = checkpoint.data, checkpoint.model
-    if model.rectification == "tps" and opset < GRID_SAMPLE_OPSET:
-        raise ValueError(f"export.opset: found {opset}, expected at least {GRID_SAMPLE_OPSET}: "
-                         "ONNX has GridSample, which model.rectification tps needs, from there on")  # fmt: skip
+    check_grid_sample(opset, model, "export")
     net = build(model, data, codec_of(model, data).classes).eval()
     load(net, checkpoint.tensors, "checkpoint")
     return net, torch.zeros(batch, data.channels, data.height, data.width)
