@@ -1,27 +1,19 @@
-"""`python -m pipelines <verb>`: compile a recipe's pipeline, run it here, and look after the embedded services."""
+"""`python -m pipelines <verb>`: compile a recipe's pipeline, run it here or on a cluster, look after the services."""
 
 import argparse
 import os
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from components.recognition.catalogue import Entry, load_catalogue, select
-from components.recognition.charset import charset_of
-from components.recognition.recipe import Recipe, load_recipe, nearest
-from components.recognition.schedule import batch_of_process
-
-if TYPE_CHECKING:
-    from kfp.dsl.graph_component import GraphComponent
-
-FOLDER = Path(__file__).resolve().parent
-SMOKE = ("data.limit=4096", "train.epochs=1", "train.validations_per_epoch=1")
+from pipelines import cluster_verbs, publish
+from pipelines.building import build, compiled
+from pipelines.profiles import PROFILES
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb; what the user or the environment got wrong ends in one line and code 1."""
-    options = _parser().parse_args(arguments)
+    options = command_line().parse_args(arguments)
     try:
         sys.exit(options.verb(options))
     except (ValueError, RuntimeError) as error:
@@ -30,58 +22,21 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit("stopped")
 
 
-def load(options: argparse.Namespace) -> tuple[Recipe, dict[str, Entry]]:
-    """Return the recipe with what the command line changes, and the catalogue entries of its data sets."""
-    overrides = [*(SMOKE if options.smoke else ()), *options.set]
-    if options.framework:
-        overrides.append(f"train.framework={options.framework}")
-    if options.benchmarks:
-        overrides.append(f"benchmarks=[{options.benchmarks}]")
-    recipe = load_recipe(recipe_path(options.recipe), tuple(overrides))
-    charset_of(recipe.data)  # refused here rather than by the first stage that needs it
-    extra = [Path(path) for path in options.catalogue.split(",") if path]
-    catalogue = load_catalogue([FOLDER / "datasets.yaml", *extra])
-    names = dict.fromkeys((*recipe.data.train, *recipe.data.val, *recipe.benchmarks))
-    return recipe, select(catalogue, list(names))
-
-
-def recipe_path(name: str) -> Path:
-    """Return the file of a recipe named here, or of one given by its path."""
-    if name.endswith(".yaml"):
-        return Path(name)
-    known = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml"))
-    if name not in known:
-        raise ValueError(f"recipe '{name}': {nearest(name, known)}")
-    return FOLDER / "recipes" / f"{name}.yaml"
-
-
-def _build(options: argparse.Namespace) -> tuple[Recipe, "GraphComponent"]:
-    from pipelines.cluster import Where
-    from pipelines.training import training_pipeline
-
-    recipe, catalogue = load(options)
-    where = Where(device=options.device, processes=options.processes)
-    batch_of_process(recipe.train, where.processes)  # refused before anything runs
-    return recipe, training_pipeline(recipe, catalogue, where)
-
-
 def _compile(options: argparse.Namespace) -> int:
-    from kfp import compiler
+    from components.recognition.artifacts import write_atomically
 
-    recipe, pipeline = _build(options)
+    recipe, pipeline = build(options, options.nightly)
     output = Path(options.output or f"{recipe.name}.yaml")
-    temporary = output.with_name(f".{output.stem}.part.yaml")
-    compiler.Compiler().compile(pipeline, str(temporary))
-    temporary.replace(output)
+    write_atomically(output, compiled(pipeline))
     print(output)
     return 0
 
 
 def _run(options: argparse.Namespace) -> int:
-    recipe, pipeline = _build(options)
+    recipe, pipeline = build(options, options.nightly)
     from pipelines import local
 
-    return local.run(pipeline, recipe.name)
+    return local.run(pipeline, recipe.name, options.runner == "docker")
 
 
 def _up(options: argparse.Namespace) -> int:
@@ -161,7 +116,8 @@ def _registered(options: argparse.Namespace) -> Path:
     return tracking.download(version, services.STATE / "models")
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_line() -> argparse.ArgumentParser:
+    """Return the command line of all verbs."""
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
     verbs = parser.add_subparsers(required=True, metavar="verb")
     recipe = argparse.ArgumentParser(add_help=False)
@@ -173,12 +129,20 @@ def _parser() -> argparse.ArgumentParser:
     recipe.add_argument("--benchmarks", default="", help="comma-separated benchmarks instead of the recipe's")
     recipe.add_argument("--catalogue", default="", help="comma-separated catalogue files beside the built-in one")
     recipe.add_argument("--smoke", action="store_true", help="the same graph on little data, in about a minute")
-    recipe.add_argument("--device", default="cpu", choices=("cpu", "cuda", "npu"), help="what to train on")
-    recipe.add_argument("--processes", type=int, default=2, help="training processes, one to a device")
-    compiles = verbs.add_parser("compile", parents=[recipe], help="write the pipeline for Kubeflow")
+    recipe.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on, cpu by default")
+    recipe.add_argument("--processes", type=int, default=0, help="training processes, one to a device, 2 by default")
+    recipe.add_argument("--profile", default="", choices=PROFILES, help="what to train on, instead of these two")
+    night = argparse.ArgumentParser(add_help=False)
+    night.add_argument(
+        "--nightly", action="store_true", help="end well at once where nothing is new since the last time"
+    )
+    compiles = verbs.add_parser("compile", parents=[recipe, night], help="write the pipeline for Kubeflow")
     compiles.add_argument("-o", "--output", default="", help="the file to write, <recipe>.yaml by default")
     compiles.set_defaults(verb=_compile)
-    verbs.add_parser("run", parents=[recipe], help="run the pipeline on this machine").set_defaults(verb=_run)
+    runs = verbs.add_parser("run", parents=[recipe, night], help="run the pipeline on this machine")
+    runners = ("subprocess", "docker")
+    runs.add_argument("--runner", default=runners[0], choices=runners, help="docker: each stage in its own image")
+    runs.set_defaults(verb=_run)
     compares = verbs.add_parser("compare", help="show runs side by side: benchmarks, cost and what differs")
     compares.add_argument("runs", nargs="*", help="run tags or MLflow run ids, or how one of them begins")
     compares.add_argument("--recipe", default="", help="compare the last runs of this recipe")
@@ -197,6 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     reads.add_argument("--recipe", default="quickstart", help="whose champion")
     reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
     reads.set_defaults(verb=_read)
+    cluster_verbs.add(verbs, recipe)
+    publish.add(verbs)
     verbs.add_parser("up", help="start the embedded services").set_defaults(verb=_up)
     verbs.add_parser("down", help="stop the embedded services").set_defaults(verb=_down)
     verbs.add_parser("ui", help="start MLflow where needed and open it").set_defaults(verb=_ui)

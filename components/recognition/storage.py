@@ -144,6 +144,10 @@ class Store:
         body = self.get_bytes(key)
         return None if body is None else json.loads(body)
 
+    def delete(self, key: str) -> None:
+        """Delete what is stored under a key, if anything is."""
+        self._ask("delete", key, self.client.delete_object, Bucket=self.bucket, Key=key)
+
     def keys(self, prefix: str) -> Iterator[str]:
         """List the keys below a prefix, in order."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
