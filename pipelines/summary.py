@@ -10,6 +10,8 @@ def render(summary: dict[str, Any], page: Path) -> str:
     lines += [f"  error  {error}" for error in summary["errors"]]
     lines += _benchmarks(summary)
     lines += [_format(entry) for entry in summary["formats"]]
+    if fresh := summary["fresh"]:
+        lines.append(f"  fresh  {'; '.join(fresh['reasons']) or 'nothing new since run ' + fresh['since']}")
     if gate := summary["gate"]:
         lines.append(f"  gate  {gate['outcome']}: {'; '.join(gate['reasons'])}")
     lines += [_stage(stage) for stage in summary["stages"]]

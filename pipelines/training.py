@@ -1,11 +1,14 @@
 """The graph: data sets -> shards -> recogniser -> one measurement per benchmark, one proven file per format -> gate."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
 from components.evaluate.component import evaluate
 from components.export.component import export
 from components.fetch.component import fetch
+from components.fresh.component import fresh
 from components.gate.component import gate
 from components.recognition.catalogue import Entry, to_text
 from components.recognition.recipe import Recipe, to_json
@@ -13,15 +16,22 @@ from components.report.component import report
 from components.shard.component import shard
 from components.smoke.component import smoke
 from components.train.component import train
-from pipelines.cluster import Where, accelerate, place
+from pipelines.cluster import CONFIG, accelerate, gang_job, notify, place, train_on
 from pipelines.images import EXPORTERS
+from pipelines.profiles import Profile
 
 
-def training_pipeline(recipe: Recipe, catalogue: dict[str, Entry], where: Where) -> GraphComponent:
-    """Build the pipeline of a recipe; benchmarks and formats are unrolled here so that each has a task of its name."""
+def training_pipeline(
+    recipe: Recipe, catalogue: dict[str, Entry], profile: Profile, nightly: bool = False
+) -> GraphComponent:
+    """Build the pipeline of a recipe; benchmarks and formats are unrolled here so that each has a task of its name.
+
+    A nightly one ends well, with nothing done, where neither data nor code nor recipe are new since the last night.
+    """
     framework = recipe.train.framework
+    name = f"wordmill-{recipe.name.replace('_', '-')}{'-nightly' if nightly else ''}"
 
-    @dsl.pipeline(name=f"wordmill-{recipe.name.replace('_', '-')}", description=f"Train and prove {recipe.name}")
+    @dsl.pipeline(name=name, description=f"Train and prove {recipe.name}", pipeline_config=CONFIG)
     def training(
         run_tag: str,
         sources: str = to_text(catalogue),
@@ -31,34 +41,30 @@ def training_pipeline(recipe: Recipe, catalogue: dict[str, Entry], where: Where)
         evaluation_section: str = to_json(recipe.evaluation),
         gate_section: str = to_json(recipe.gate),
         export_section: str = to_json(recipe.export),
-        device: str = where.device,
-        processes: int = where.processes,
+        device: str = profile.device,
+        processes: int = profile.processes,
+        gang: str = gang_job(profile, framework),
     ) -> None:
-        summary = place(report(recipe=recipe.name, run_tag=run_tag), "data", "report")
-        with dsl.ExitHandler(summary, name="recogniser"):
-            fetched = place(fetch(sources=sources, run_tag=run_tag), "data", "fetch")
+        sections = [data_section, model_section, train_section, evaluation_section, gate_section, export_section]
+        summary = notify(
+            place(report(recipe=recipe.name, run_tag=run_tag, nightly=nightly), "report", "data", "report")
+        )
+        with (
+            dsl.ExitHandler(summary, name="recogniser"),
+            _something_new(recipe.name, sources, sections, run_tag) if nightly else nullcontext(),
+        ):
+            fetched = place(fetch(sources=sources, run_tag=run_tag), "fetch", "data", "fetch")
             verified = fetched.outputs["verified"]
-            packed = place(shard(data=data_section, verified=verified, run_tag=run_tag), "data", "shard")
+            packed = place(shard(data=data_section, verified=verified, run_tag=run_tag), "shard", "data", "shard")
             shards = packed.outputs["shards"]
             learned = train(recipe=recipe.name, data=data_section, model=model_section, train=train_section,
-                            shards=shards, device=device, processes=processes, run_tag=run_tag)  # fmt: skip
-            accelerate(place(learned, framework, "train"), where.device, where.processes)
+                            shards=shards, device=device, processes=processes, gang=gang,
+                            run_tag=run_tag)  # fmt: skip
+            train_on(place(learned, "train", framework, "train"), profile)
             trained = learned.outputs["trained"]
 
-            measured = []
-            for benchmark in recipe.benchmarks:
-                task = evaluate(benchmark=benchmark, evaluation=evaluation_section, trained=trained, shards=shards,
-                                device=device, run_tag=run_tag)  # fmt: skip
-                measured.append(accelerate(place(task, framework, benchmark), where.device, 1))
-
-            proven = []
-            for kind in (*recipe.export.formats, *recipe.export.optional):
-                task = export(export_format=kind, export=export_section, trained=trained, run_tag=run_tag)
-                written = place(task, EXPORTERS[kind], kind)
-                exported = written.outputs["exported"]
-                tried = smoke(export=export_section, exported=exported, trained=trained, run_tag=run_tag)
-                proven.append(place(tried, EXPORTERS[kind], f"{kind} smoke test"))
-
+            measured = _measure(recipe, profile, evaluation_section, trained, shards, device, run_tag)
+            proven = _prove(recipe, profile, export_section, trained, run_tag)
             decided = gate(
                 gate=gate_section,
                 recipe=recipe.name,
@@ -69,6 +75,45 @@ def training_pipeline(recipe: Recipe, catalogue: dict[str, Entry], where: Where)
             )
             # It registers an ONNX file for any batch: what no task has exported, it exports itself.
             whole = "onnx" in recipe.export.formats and not recipe.export.batches
-            place(decided, "data" if whole else EXPORTERS["onnx"], "gate")
+            place(decided, "gate", "data" if whole else EXPORTERS["onnx"], "gate")
 
     return training
+
+
+def _something_new(recipe: str, sources: str, sections: list[str], run_tag: str) -> AbstractContextManager[dsl.If]:
+    """Return the branch for a night with new data, code or recipe; the look at them is a task before it."""
+    checked = place(fresh(recipe=recipe, sources=sources, sections=sections, run_tag=run_tag), "fresh", "data", "fresh")
+    return dsl.If(checked.outputs["Output"] == "changed", name="something new")
+
+
+def _measure(
+    recipe: Recipe,
+    profile: Profile,
+    section: str,
+    trained: dsl.Artifact,
+    shards: dsl.Artifact,
+    device: str,
+    run_tag: str,
+) -> list[dsl.PipelineTask]:
+    """Return the tasks that measure the recogniser, one per benchmark."""
+    tasks = []
+    for benchmark in recipe.benchmarks:
+        task = evaluate(benchmark=benchmark, evaluation=section, trained=trained, shards=shards, device=device,
+                        run_tag=run_tag)  # fmt: skip
+        tasks.append(accelerate(place(task, "evaluate", recipe.train.framework, benchmark), profile, 1))
+    return tasks
+
+
+def _prove(
+    recipe: Recipe, profile: Profile, section: str, trained: dsl.Artifact, run_tag: str
+) -> list[dsl.PipelineTask]:
+    """Return the tasks that try the exported files, one per format, each behind the task that writes its file."""
+    tasks = []
+    for kind in (*recipe.export.formats, *recipe.export.optional):
+        task = export(export_format=kind, export=section, trained=trained, run_tag=run_tag)
+        exported = place(task, "export", EXPORTERS[kind], kind).outputs["exported"]
+        tried = smoke(export=section, exported=exported, trained=trained, run_tag=run_tag)
+        tasks.append(place(tried, "smoke", EXPORTERS[kind], f"{kind} smoke test"))
+        if profile.device == "npu" and (kind == "om" or (kind == "lite" and recipe.export.lite_device == "ascend")):
+            accelerate(tried, profile, 1)
+    return tasks

@@ -2,16 +2,30 @@ from kfp import dsl
 
 
 @dsl.component(base_image="data", install_kfp_package=False)
-def report(recipe: str, run_tag: str, status: dsl.PipelineTaskFinalStatus, page: dsl.Output[dsl.HTML]) -> str:
+def report(
+    recipe: str,
+    run_tag: str,
+    nightly: bool,
+    status: dsl.PipelineTaskFinalStatus,
+    page: dsl.Output[dsl.HTML],
+    parity: dsl.Output[dsl.Markdown],
+    numbers: dsl.Output[dsl.Metrics],
+) -> str:
     """Gather what every stage recorded into one page, one summary and the MLflow run, whatever the outcome."""
-    import os
+    import json
+    import pathlib
     import shutil
 
+    from components.report import kubeflow
     from components.report.stage import run
 
     # The state's name differs: SUCCEEDED in a local run, COMPLETE or CACHED on a cluster.
     succeeded = str(status.state in ("SUCCEEDED", "COMPLETE", "CACHED")).lower()
-    manifest = f"{page.path}.manifest"
-    reference = run(recipe=recipe, run_tag=run_tag, succeeded=succeeded, output=manifest)
-    shutil.copy(os.path.join(os.path.dirname(manifest), "report.html"), page.path)
-    return reference
+    output = pathlib.Path(f"{page.path}.manifest")
+    told = run(recipe=recipe, run_tag=run_tag, succeeded=succeeded, nightly=str(nightly).lower(), output=str(output))
+    shutil.copy(output.with_name("report.html"), page.path)
+    summary = json.loads(output.with_name("summary.json").read_text(encoding="utf-8"))
+    pathlib.Path(parity.path).write_text(kubeflow.parity(summary), encoding="utf-8")
+    for name, value in kubeflow.numbers(summary).items():
+        numbers.log_metric(name, value)
+    return told

@@ -6,7 +6,7 @@ from typing import Any
 from components.recognition.artifacts import Manifest, from_document
 from components.recognition.storage import Store
 
-STAGES = ("fetch", "shard", "train", "evaluate", "export", "smoke", "gate")  # in the order of the pipeline
+STAGES = ("fresh", "fetch", "shard", "train", "evaluate", "export", "smoke", "gate")  # in the order of the pipeline
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,26 +11,30 @@ from components.recognition.artifacts import Manifest, digest, git_commit, to_do
 from components.recognition.stages import run_stage, work_folder
 from components.recognition.storage import Store
 from components.report.gather import Gathered, gather
+from components.report.notify import close_night
 from components.report.page import collect, report_html
 from components.report.summary import parameters, points, summarise, tags
 
 
-def run(*, recipe: str, run_tag: str, succeeded: str, output: str) -> str:
+def run(*, recipe: str, run_tag: str, succeeded: str, nightly: str, output: str) -> str:
     """Write report.html and summary.json of a pipeline run and end its MLflow run, whatever the outcome.
 
-    recipe: name of the recipe; succeeded: true or false, what the pipeline's engine says; output: file for the
-    manifest, report.html is put beside it.
+    recipe: name of the recipe; succeeded: true or false, what the pipeline's engine says; nightly: true where the
+    heartbeat is to be written and the webhook to be told; output: file for the manifest, beside which report.html and
+    summary.json are put.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
-        if succeeded not in ("true", "false"):
-            raise ValueError(f"succeeded: expected true or false, found {succeeded!r}")
-        return report(store, recipe, run_tag, succeeded == "true", Path(output)), False
+        told = {"succeeded": succeeded, "nightly": nightly}
+        for name, value in told.items():
+            if value not in ("true", "false"):
+                raise ValueError(f"{name}: expected true or false, found {value!r}")
+        return report(store, recipe, run_tag, succeeded == "true", nightly == "true", Path(output)), False
 
     return run_stage("report", recipe, run_tag, output, work)
 
 
-def report(store: Store, recipe: str, run_tag: str, succeeded: bool, output: Path) -> Manifest:
+def report(store: Store, recipe: str, run_tag: str, succeeded: bool, nightly: bool, output: Path) -> Manifest:
     """Write page and summary, then bring everything to MLflow; both are there even if MLflow does not answer."""
     started = time.monotonic()
     gathered = gather(store, run_tag)
@@ -46,6 +50,9 @@ def report(store: Store, recipe: str, run_tag: str, succeeded: bool, output: Pat
     page = report_html(summary, collect(store, gathered))
     _put(store, run_tag, summary, page)
     write_atomically(output.with_name("report.html"), page)
+    write_atomically(output.with_name("summary.json"), json.dumps(summary))
+    if nightly:
+        print(f"report {recipe}: webhook: {close_night(store, summary)}", flush=True)
     if lost:
         raise lost
     with work_folder(store, f"report-{run_tag}") as folder:

@@ -15,6 +15,7 @@ from components.report.reading import by_length, calibration, confusion
 
 SCHEMA = 1
 PACKAGES = {"kfp", "mlflow", "numpy", "torch", "mindspore", "onnx", "onnxruntime", "opencv-python-headless", "boto3"}
+OWN = ("fresh", "gate")  # their keys are a run's own, those of others are equal where the same work was done
 SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
 SILENT = "the pipeline did not succeed and no stage recorded why: a task was killed or did not start, see its log"
 
@@ -24,7 +25,8 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
     errors = [f"{r['stage']} {r['name']}: {r['error']}" for r in gathered.records if not r["ok"]]
     if not succeeded and not errors:
         errors = [SILENT]
-    train, gate, evaluations = gathered.one("train"), gathered.one("gate"), gathered.of("evaluate")
+    fresh, train, gate = gathered.one("fresh"), gathered.one("train"), gathered.one("gate")
+    evaluations = gathered.of("evaluate")
     known = published(recipe)
     benchmarks = [_benchmark(manifest, known) for manifest in evaluations]
     return {
@@ -33,6 +35,7 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
         "recipe": recipe,
         "ok": not errors,
         "errors": errors,
+        "fresh": fresh and fresh.facts,
         "framework": train and train.facts["framework"],
         "benchmarks": benchmarks,
         **_means(benchmarks),
@@ -45,8 +48,7 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
         "mlflow": {"run_id": None, "url": None},
         "report": f"runs/{run_tag}/report.html",
         "versions": _versions() | (train.facts["versions"] if train else {}),
-        # The gate's key is the run's own, the others are equal wherever the same work was done.
-        "digests": {name: manifest.key for name, manifest in gathered.manifests.items() if manifest.stage != "gate"},
+        "digests": {name: manifest.key for name, manifest in gathered.manifests.items() if manifest.stage not in OWN},
         "git_commit": git_commit(),
         "training": train.facts if train else {},
     }

@@ -9,11 +9,12 @@ def train(
     train: str,
     device: str,
     processes: int,
+    gang: str,
     run_tag: str,
     shards: dsl.Input[dsl.Dataset],
     trained: dsl.Output[dsl.Model],
 ) -> str:
-    """Train the recogniser with one process per device."""
+    """Train the recogniser with one process per device, on several nodes by a job that this stage has made."""
     from components.train.stage import run
 
     return run(
@@ -24,6 +25,7 @@ def train(
         shards=shards.path,
         device=device,
         processes=processes,
+        gang=gang,
         run_tag=run_tag,
         output=trained.path,
     )

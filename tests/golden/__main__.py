@@ -1,10 +1,13 @@
+"""Compiles what the golden files hold: every recipe, and one of them for every profile and every night."""
+
 from pathlib import Path
 
-from pipelines.cli import FOLDER, main
+from pipelines.cli import main
+from tests.golden import COMPILED
 
-for recipe in sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml")):
+for name, arguments in COMPILED.items():
     try:
-        main(["compile", recipe, "-o", str(Path(__file__).with_name(f"{recipe}.yaml"))])
+        main(["compile", *arguments, "-o", str(Path(__file__).with_name(f"{name}.yaml"))])
     except SystemExit as end:
         if end.code:
             raise

@@ -1,0 +1,74 @@
+"""The freshness check of nightly retraining: is there anything that the last finished night did not train with?"""
+
+import json
+import time
+from typing import Any
+
+from components.recognition import frameworks
+from components.recognition.artifacts import Manifest, code_digest, digest, git_commit, read_manifest, to_document
+from components.recognition.catalogue import Entry, from_text
+from components.recognition.nightly import finished_night
+from components.recognition.sources import check_source, locate
+from components.recognition.stages import run_stage
+from components.recognition.storage import Store
+
+SECTIONS = ("data", "model", "train", "evaluation", "gate", "export")
+STAGES = ("fetch", "shard", "train", "evaluate", "export", "smoke", "gate")
+
+
+def run(*, recipe: str, sources: str, sections: str, run_tag: str, output: str) -> str:
+    """Tell whether data, code or recipe differ from those of the last night that finished: changed or unchanged.
+
+    recipe: its name. sources: JSON of catalogue entries by data set name. sections: JSON list of the recipe's sections
+    data, model, train, evaluation, gate and export, each a JSON text. output: file for this stage's manifest. Nothing
+    is moved and nothing is found by digest: it looks every time.
+    """
+
+    def work(store: Store) -> tuple[Manifest, bool]:
+        texts = dict(zip(SECTIONS, json.loads(sections), strict=True))
+        return check(store, recipe, from_text(sources), texts, run_tag), False
+
+    run_stage("fresh", recipe, run_tag, output, work)
+    return "changed" if read_manifest(output).facts["changed"] else "unchanged"
+
+
+def check(store: Store, recipe: str, entries: dict[str, Entry], sections: dict[str, str], run_tag: str) -> Manifest:
+    """Compare what tonight would train with, part by part, with what the last finished night did."""
+    started = time.monotonic()
+    parts = parts_of(store, entries, sections)
+    last = finished_night(store, recipe)
+    reasons = differences(last["parts"], parts) if last else ["no night has finished yet"]
+    for reason in reasons or [f"nothing new since run {last['run_tag'] if last else ''}"]:
+        print(f"fresh {recipe}: {reason}", flush=True)
+    facts = {"changed": bool(reasons), "reasons": reasons, "parts": parts, "since": last and last["run_tag"]}
+    manifest = Manifest(
+        stage="fresh",
+        name=recipe,
+        key=digest({"stage": "fresh", "name": recipe, "run_tag": run_tag}),
+        inputs={"run_tag": run_tag},
+        git_commit=git_commit(),
+        facts=facts,
+        seconds=round(time.monotonic() - started, 3),
+    )
+    store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
+    return manifest
+
+
+def parts_of(store: Store, entries: dict[str, Entry], sections: dict[str, str]) -> dict[str, str]:
+    """Return digests of everything that a recogniser depends on: each data set's content, each section, the code."""
+    parts = {}
+    for name, entry in entries.items():
+        check_source(name, entry)
+        parts[f"data set {name}"] = digest(locate(store, name, entry).identity)
+    for name, section in sections.items():
+        parts[f"section {name} of the recipe"] = digest(json.loads(section))
+    package = frameworks.PACKAGES[json.loads(sections["train"])["framework"]]
+    parts["code"] = digest([code_digest(stage, (package,)) for stage in STAGES])
+    return parts
+
+
+def differences(before: dict[str, Any], now: dict[str, str]) -> list[str]:
+    """Say what is new, gone or changed."""
+    words = {(True, False): "is gone", (False, True): "is new", (True, True): "has changed"}
+    names = dict.fromkeys((*now, *before))
+    return [f"{name} {words[name in before, name in now]}" for name in names if before.get(name) != now.get(name)]
