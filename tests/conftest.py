@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,10 +33,16 @@ class S3:
 @pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
     """A real S3 server (rclone) on the loopback address, for the whole session."""
-    folder = tmp_path_factory.mktemp("s3")
+    with serve_s3(tmp_path_factory.mktemp("s3"), "127.0.0.1") as server:
+        yield server
+
+
+@contextmanager
+def serve_s3(folder: Path, host: str) -> Iterator[S3]:
+    """Serve a folder as S3 on one of this machine's addresses."""
     with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{listener.getsockname()[1]}"
+        listener.bind((host, 0))
+        address = f"{host}:{listener.getsockname()[1]}"
     server = S3(url=f"http://{address}", key=secrets.token_hex(10), secret=secrets.token_hex(20))
     command = [str(Path(sys.executable).with_name("rclone")), "serve", "s3", "--addr", address, str(folder)]
     environment = os.environ | {"RCLONE_AUTH_KEY": f'"{server.key},{server.secret}"', "RCLONE_CONFIG": os.devnull}

@@ -42,7 +42,7 @@ def combined_manifest(store: Store, folder: Path) -> Path:
     return path
 
 
-def run(manifest: Path, output: Path, processes: int = 2, train: Train = TRAIN) -> str:
+def run(manifest: Path, output: Path, processes: int = 2, train: Train = TRAIN, gang: str = "") -> str:
     sections = {"data": to_json(DATA), "model": to_json(MODEL), "train": to_json(train)}
     return stage.run(
         recipe="tiny",
@@ -50,6 +50,7 @@ def run(manifest: Path, output: Path, processes: int = 2, train: Train = TRAIN) 
         shards=str(manifest),
         device="cpu",
         processes=processes,
+        gang=gang,
         run_tag="tag",
         output=str(output),
     )

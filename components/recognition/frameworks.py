@@ -4,6 +4,7 @@ import importlib
 import os
 import socket
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, get_args
@@ -13,6 +14,17 @@ Device = Literal["cpu", "cuda", "npu"]
 
 PACKAGES: dict[str, str] = {"pytorch": "components.recognition.pt", "mindspore": "components.recognition.ms"}
 FOLDER = Path(__file__).resolve().parent
+MEET_TIMEOUT_S = 1200  # for the processes of all nodes to find each other: images are pulled at different speeds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """One of the machines that train together: its number from 0, how many they are, where the first one listens."""
+
+    rank: int
+    nodes: int
+    master: str
+    port: int
 
 
 def twin(framework: str, module: str) -> ModuleType:
@@ -52,21 +64,23 @@ def prepended(variable: str, folder: Path) -> str:
     return os.pathsep.join(filter(None, [str(folder), os.environ.get(variable)]))
 
 
-def launch(framework: str, device: str, processes: int, job: Path) -> list[str]:
-    """Return the command that trains by the job file with one process per device: torchrun or msrun."""
+def launch(framework: str, device: str, processes: int, job: Path, node: Node | None = None) -> list[str]:
+    """Return the command that trains by the job file with one process per device of this machine: torchrun or msrun.
+
+    `processes` are this machine's; `node` is its place among several.
+    """
     check_device(device)
+    node = node or Node(rank=0, nodes=1, master="127.0.0.1", port=free_port())
     if framework == "pytorch":
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", f"--nproc-per-node={processes}"]
-        return [*torchrun, "--master-addr=127.0.0.1", f"--master-port={free_port()}",
-                "-m", f"{PACKAGES['pytorch']}.train", str(job)]  # fmt: skip
-    # Without --join msrun returns 0 at once, whatever becomes of its workers.
-    msrun = [
-        str(Path(sys.executable).with_name("msrun")),
-        f"--worker_num={processes}",
-        f"--local_worker_num={processes}",
-    ]
-    return [*msrun, "--join=True", f"--master_port={free_port()}", f"--log_dir={job.parent / 'msrun'}",
-            str(FOLDER / "ms" / "train.py"), str(job)]  # fmt: skip
+        return [sys.executable, "-m", "torch.distributed.run", f"--nnodes={node.nodes}", f"--node-rank={node.rank}",
+                f"--nproc-per-node={processes}", f"--master-addr={node.master}", f"--master-port={node.port}",
+                f"--rdzv-conf=timeout={MEET_TIMEOUT_S}", "-m", f"{PACKAGES['pytorch']}.train", str(job)]  # fmt: skip
+    # Its scheduler runs where --master_addr is an address of the machine, whatever --node_rank says. Without --join
+    # msrun returns 0 at once, whatever becomes of its workers.
+    return [str(Path(sys.executable).with_name("msrun")), f"--worker_num={processes * node.nodes}",
+            f"--local_worker_num={processes}", f"--node_rank={node.rank}", f"--master_addr={node.master}",
+            f"--master_port={node.port}", f"--cluster_time_out={MEET_TIMEOUT_S}", "--join=True",
+            f"--log_dir={job.parent / 'msrun'}", str(FOLDER / "ms" / "train.py"), str(job)]  # fmt: skip
 
 
 def free_port() -> int:

@@ -14,15 +14,16 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from components.recognition import frameworks
-from components.recognition.artifacts import SOURCE, Manifest, read_manifest
+from components.recognition.artifacts import SOURCE, Manifest, code_digest, digest, read_manifest, to_document
 from components.recognition.charset import charset_of
 from components.recognition.progress import Progress
-from components.recognition.recipe import Data, Model, Train, from_json
+from components.recognition.recipe import Data, Model, Train, from_json, to_json
 from components.recognition.schedule import batch_of_process
 from components.recognition.shards import open_dataset
 from components.recognition.stages import Made, find_or_make, run_stage
 from components.recognition.storage import Store, hash_file
 from components.recognition.training import Job, die_with_parent, write_job
+from components.train.gang import GangSpec, Work
 from components.train.start import find_start
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
@@ -41,18 +42,21 @@ def run(
     shards: str,
     device: str,
     processes: int,
+    gang: str,
     run_tag: str,
     output: str,
 ) -> str:
     """Train a recogniser with one process per device and store the best and the last weights.
 
     `recipe` is the recipe's name, `data`, `model` and `train` are its sections as JSON, `shards` is the path of
-    the shard stage's manifest, `device` is cpu, cuda or npu.
+    the shard stage's manifest, `device` is cpu, cuda or npu. `gang` is empty, or says as JSON what the job of
+    several nodes, `processes` on each, is to be, which a cluster then runs.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
         sections = from_json(Data, data), from_json(Model, model), from_json(Train, train)
-        return train_or_find(store, *sections, read_manifest(shards), device, processes, Sender(store, run_tag, recipe))
+        sender, spec = Sender(store, run_tag, recipe), from_json(GangSpec, gang) if gang else None
+        return train_or_find(store, *sections, read_manifest(shards), device, processes, sender, spec)
 
     return run_stage("train", from_json(Model, model).name, run_tag, output, work)
 
@@ -66,10 +70,15 @@ def train_or_find(
     device: str,
     processes: int,
     sender: "Sender",
+    spec: GangSpec | None = None,
 ) -> tuple[Manifest, bool]:
     """Return the manifest of the trained model and whether it was finished already."""
     frameworks.check_device(device)
-    batch_of_process(train, processes)
+    total = processes * spec.nodes if spec else processes
+    if spec and (spec.device, spec.processes, spec.framework) != (device, processes, train.framework):
+        raise ValueError(f"gang: it is made for {spec.processes} processes on {spec.device} with {spec.framework}, "
+                         f"not {processes} on {device} with {train.framework}: compile the pipeline anew")  # fmt: skip
+    batch_of_process(train, total)
     start = find_start(store, train.start_from)
     references = shards.facts["datasets"]
     inputs = {
@@ -81,29 +90,60 @@ def train_or_find(
         "val_sets": [references[name] for name in data.val],
         "start": start and hash_file(start),  # a champion changes under its name, and so may a file
         "device": device,
-        "processes": processes,
+        "processes": total,
     }
+    uses = (frameworks.PACKAGES[train.framework],)
 
     def make(folder: Path) -> Made:
-        def paths(names: tuple[str, ...]) -> tuple[Path, ...]:
-            return tuple(shard.path for name in names for shard in open_dataset(store, shards, name).shards)
+        if spec:
+            from components.train.cluster_job import train_on_nodes  # Kubernetes's client takes a second to import
 
-        job = Job(
-            data=data, model=model, train=train, train_shards=paths(data.train), val_shards=paths(data.val),
-            start=start, device=device, processes=processes, folder=folder,
-        )  # fmt: skip
+            first = dataclasses.asdict(store.put_file(start, start.name)) if start else {}
+            work = Work(
+                key=digest({"code": code_digest("train", uses), **inputs}), nodes=spec.nodes, processes=processes,
+                device=device, data=to_json(data), model=to_json(model), train=to_json(train), start=first,
+                shards=to_document(shards), recipe=sender.recipe, run_tag=sender.run_tag,
+            )  # fmt: skip
+            return train_on_nodes(store, spec, work)
+        job = make_job(store, data, model, train, shards, start, device, total, folder)
         watch = Watch(job, sender)
         run_workers(job, watch, store.cache / "logs" / f"{folder.name}.txt")
         return collect(job, watch)
 
-    return find_or_make(store, "train", model.name, inputs, make, (frameworks.PACKAGES[train.framework],))
+    return find_or_make(store, "train", model.name, inputs, make, uses)
 
 
-def run_workers(job: Job, watch: "Watch", kept_log: Path) -> None:
-    """Start the workers and watch them to their end; RuntimeError where they fail, and nothing of them is left."""
+def make_job(
+    store: Store,
+    data: Data,
+    model: Model,
+    train: Train,
+    shards: Manifest,
+    start: Path | None,
+    device: str,
+    processes: int,
+    folder: Path,
+) -> Job:
+    """Return a training's job with its data at hand on this machine."""
+
+    def paths(names: tuple[str, ...]) -> tuple[Path, ...]:
+        return tuple(shard.path for name in names for shard in open_dataset(store, shards, name).shards)
+
+    return Job(
+        data=data, model=model, train=train, train_shards=paths(data.train), val_shards=paths(data.val),
+        start=start, device=device, processes=processes, folder=folder,
+    )  # fmt: skip
+
+
+def run_workers(job: Job, watch: "Watch", kept_log: Path, node: frameworks.Node | None = None) -> None:
+    """Start this machine's workers and watch them to their end; `node` is its place among several.
+
+    RuntimeError where they fail, and nothing of them is left.
+    """
     write_job(job.folder / "job.json", job)
-    command = frameworks.launch(job.train.framework, job.device, job.processes, job.folder / "job.json")
-    variables = frameworks.environment(job.train.framework, job.device, job.processes)
+    here = job.processes // node.nodes if node else job.processes
+    command = frameworks.launch(job.train.framework, job.device, here, job.folder / "job.json", node)
+    variables = frameworks.environment(job.train.framework, job.device, here)
     search = frameworks.prepended("PYTHONPATH", SOURCE.parent)
     with (job.folder / "launcher.log").open("wb") as log, sigterm_as_error():
         process = subprocess.Popen(
@@ -117,8 +157,13 @@ def run_workers(job: Job, watch: "Watch", kept_log: Path) -> None:
         finally:
             kill_group(process)
     watch.look()
-    if process.returncode or not (job.folder / "outcome.json").exists():
+    leads = node is None or node.rank == 0  # the one that has the outcome
+    if process.returncode or (leads and not (job.folder / "outcome.json").exists()):
         raise RuntimeError(describe_failure(job, process.returncode, kept_log))
+
+
+class StoppedError(RuntimeError):
+    """Somebody stopped training, which had done nothing wrong."""
 
 
 @contextmanager
@@ -126,7 +171,7 @@ def sigterm_as_error() -> Iterator[None]:
     """Turn SIGTERM into an exception, so that a stopped stage ends its workers and removes its files."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise RuntimeError("training was stopped by SIGTERM")
+        raise StoppedError("training was stopped by SIGTERM")
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
