@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.recognition.catalogue import Entry, load_catalogue, select
+from components.recognition.catalogue import Entry, load_catalogue, redirect, select
 from components.recognition.charset import charset_of
 from components.recognition.recipe import Recipe, load_recipe, nearest
 from components.recognition.schedule import batch_of_process
@@ -40,7 +40,7 @@ def load(options: argparse.Namespace) -> tuple[Recipe, dict[str, Entry]]:
     recipe = load_recipe(recipe_path(options.recipe), tuple(overrides))
     charset_of(recipe.data)  # refused here rather than by the first stage that needs it
     extra = [Path(path) for path in options.catalogue.split(",") if path]
-    catalogue = load_catalogue([FOLDER / "datasets.yaml", *extra])
+    catalogue = redirect(load_catalogue([FOLDER / "datasets.yaml", *extra]), options.places)
     names = dict.fromkeys((*recipe.data.train, *recipe.data.val, *recipe.benchmarks))
     return recipe, select(catalogue, list(names))
 
@@ -96,6 +96,18 @@ def _down(options: argparse.Namespace) -> int:
     from pipelines import services
 
     print(f"stopped: {', '.join(services.down()) or 'nothing was running'}")
+    return 0
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from components.fetch.lock import accept
+    from components.recognition.storage import Store
+    from pipelines import services
+
+    if "WORDMILL_BUCKET" not in os.environ:
+        services.settings()
+    lock = accept(Store.from_environment(), options.source)
+    print(f"forgotten: {options.source} had sha256 {lock['sha256']} on {lock['time']}; its next use counts as first")
     return 0
 
 
@@ -172,6 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     recipe.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")
     recipe.add_argument("--benchmarks", default="", help="comma-separated benchmarks instead of the recipe's")
     recipe.add_argument("--catalogue", default="", help="comma-separated catalogue files beside the built-in one")
+    recipe.add_argument("--from", action="append", default=[], metavar="NAME=PLACE", dest="places",
+                        help="take a data set, or an archive of several, from a path or URI")  # fmt: skip
     recipe.add_argument("--smoke", action="store_true", help="the same graph on little data, in about a minute")
     recipe.add_argument("--device", default="cpu", choices=("cpu", "cuda", "npu"), help="what to train on")
     recipe.add_argument("--processes", type=int, default=2, help="training processes, one to a device")
@@ -197,6 +211,9 @@ def _parser() -> argparse.ArgumentParser:
     reads.add_argument("--recipe", default="quickstart", help="whose champion")
     reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
     reads.set_defaults(verb=_read)
+    accepts = verbs.add_parser("accept", help="go on with what a changed source holds now")
+    accepts.add_argument("source", help="the source as the error names it")
+    accepts.set_defaults(verb=_accept)
     verbs.add_parser("up", help="start the embedded services").set_defaults(verb=_up)
     verbs.add_parser("down", help="stop the embedded services").set_defaults(verb=_down)
     verbs.add_parser("ui", help="start MLflow where needed and open it").set_defaults(verb=_ui)
