@@ -7,15 +7,15 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m pipelines
 # The lines of a recipe that a run may change from here.
 CHANGES = $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) \
-  $(if $(CATALOGUE),--catalogue $(CATALOGUE)) $(if $(filter-out 0,$(SMOKE)),--smoke) \
+  $(if $(CATALOGUE),--catalogue $(CATALOGUE)) $(foreach place,$(FROM),--from '$(place)') $(if $(filter-out 0,$(SMOKE)),--smoke) \
   $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
 
 .DEFAULT_GOAL := help
-.PHONY: help env run compile models compare read golden bench-models bench-inference ui up down test test-slow lint format clean
+.PHONY: help env run compile models compare read accept golden bench-models bench-inference bench-data ui up down test test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion"
+	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion"
 
 env: .venv/local.done  ## make the environment in .venv
 
@@ -49,6 +49,9 @@ read: .venv/local.done  ## read the pictures of IMAGES with MODEL: RECIPE's cham
 	@$(RUN) read $(if $(IMAGES),$(IMAGES),$(error name the pictures: make read IMAGES=folder)) --recipe $(RECIPE) \
 	  $(if $(MODEL),--model $(MODEL)) $(if $(OUTPUT),--output $(OUTPUT))
 
+accept: .venv/local.done  ## go on with what a SOURCE that has changed holds now
+	@$(RUN) accept '$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...))'
+
 ui: .venv/local.done  ## open MLflow on the runs so far
 	@$(RUN) ui
 
@@ -75,12 +78,16 @@ format: .venv/dev.done  ## bring the style in order
 
 golden: .venv/dev.done  ## accept the compiled form of every recipe as the expected one
 	$(BIN)/python -m tests.golden
+	$(BIN)/python -m tests.golden.jobs
 
 bench-models: .state/peers.done  ## time every recogniser against its peers, 25 minutes
 	@$(BIN)/python -m benchmarks.models
 
 bench-inference: .state/peers.done  ## time readings by exported files against docTR, RapidOCR and OpenVINO
 	@$(BIN)/python -m benchmarks.inference
+
+bench-data: .venv/dev.done  ## measure the data plane against the peers' loaders, 15 minutes
+	@$(BIN)/python -m benchmarks.data $(if $(PLOT),--plot $(PLOT))
 
 # The peers' environment sees .venv's packages behind its own, which saves 2 GB of frameworks.
 .state/peers.done: benchmarks/requirements.txt .venv/local.done

@@ -9,10 +9,13 @@ from typing import Any
 
 from benchmarks.contender import Contender, made_pictures, made_words
 from components.recognition.blocks import ShardWriter
+from components.recognition.charset import charset_of
 from components.recognition.checkpoint import Checkpoint
 from components.recognition.decoding import codec_of
 from components.recognition.frameworks import twin
+from components.recognition.index import Index, measure_labels
 from components.recognition.recipe import Recipe
+from components.recognition.storage import Object
 from components.recognition.training import Job, training_stream
 
 BACKWARD = 3  # a training step is about three times the forward pass
@@ -48,15 +51,18 @@ def step(trainer: Any, parts: Any, rate: float) -> None:
 def make_job(recipe: Recipe, batch: int, device: str, folder: Path) -> Job:
     """Return a job of one epoch on shards of made-up samples, two batches of them."""
     data = recipe.data
-    shard = folder / "made.shard"
-    with ShardWriter(shard, (data.height, data.width, data.channels), 2 * batch) as writer:
-        for picture, word in zip(made_pictures(recipe, 2 * batch), made_words(recipe, 2 * batch), strict=True):
+    shape, shard, words = (data.height, data.width, data.channels), folder / "made.shard", made_words(recipe, 2 * batch)
+    with ShardWriter(shard, shape, 2 * batch) as writer:
+        for picture, word in zip(made_pictures(recipe, 2 * batch), words, strict=True):
             writer.add(picture, word)
+    entry = Object(name=shard.name, sha256="", bytes=shard.stat().st_size)
+    index = folder / "made.npz"
+    Index.of_shard(entry, shape, None, writer.table, measure_labels(words, charset_of(data))).save(index)
     train = dataclasses.replace(
         recipe.train, epochs=1, global_batch=batch, warmup_epochs=0.0, validations_per_epoch=1, start_from=""
     )
     return Job(
-        data=data, model=recipe.model, train=train, train_shards=(shard,), val_shards=(shard,), start=None,
+        data=data, model=recipe.model, train=train, train_sets=(index,), val_sets=(index,), start=None,
         device=device, processes=1, folder=folder,
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.recognition.catalogue import Entry, load_catalogue, select
+from components.recognition.catalogue import Entry, load_catalogue, redirect, select
 from components.recognition.charset import charset_of
 from components.recognition.recipe import Recipe, load_recipe, nearest
 from components.recognition.schedule import batch_of_process
@@ -31,7 +31,7 @@ def load(options: argparse.Namespace) -> tuple[Recipe, dict[str, Entry]]:
     recipe = load_recipe(recipe_path(options.recipe), tuple(overrides))
     charset_of(recipe.data)  # refused here rather than by the first stage that needs it
     extra = [Path(path) for path in options.catalogue.split(",") if path]
-    catalogue = load_catalogue([FOLDER / "datasets.yaml", *extra])
+    catalogue = redirect(load_catalogue([FOLDER / "datasets.yaml", *extra]), options.places)
     names = dict.fromkeys((*recipe.data.train, *recipe.data.val, *recipe.benchmarks))
     return recipe, select(catalogue, list(names))
 
@@ -62,6 +62,7 @@ def build(options: argparse.Namespace, nightly: bool = False) -> tuple[Recipe, "
 def options_of(options: argparse.Namespace) -> str:
     """Return what of the command line makes the pipeline, as the words that make it again."""
     words = [options.recipe, *(f"--set={change}" for change in options.set)]
+    words += [f"--from={place}" for place in options.places]
     for name in ("framework", "benchmarks", "catalogue", "profile", "device", "processes"):
         if value := getattr(options, name):
             words.append(f"--{name}={value}")

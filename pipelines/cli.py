@@ -34,6 +34,8 @@ def _compile(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     recipe, pipeline = build(options, options.nightly)
+    if options.profile and PROFILES[options.profile].nodes > 1:
+        raise ValueError(f"--profile {options.profile} takes several nodes of a cluster: submit it")
     from pipelines import local
 
     return local.run(pipeline, recipe.name, options.runner == "docker")
@@ -51,6 +53,18 @@ def _down(options: argparse.Namespace) -> int:
     from pipelines import services
 
     print(f"stopped: {', '.join(services.down()) or 'nothing was running'}")
+    return 0
+
+
+def _accept(options: argparse.Namespace) -> int:
+    from components.fetch.lock import accept
+    from components.recognition.storage import Store
+    from pipelines import services
+
+    if "WORDMILL_BUCKET" not in os.environ:
+        services.settings()
+    lock = accept(Store.from_environment(), options.source)
+    print(f"forgotten: {options.source} had sha256 {lock['sha256']} on {lock['time']}; its next use counts as first")
     return 0
 
 
@@ -128,6 +142,8 @@ def command_line() -> argparse.ArgumentParser:
     recipe.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")
     recipe.add_argument("--benchmarks", default="", help="comma-separated benchmarks instead of the recipe's")
     recipe.add_argument("--catalogue", default="", help="comma-separated catalogue files beside the built-in one")
+    recipe.add_argument("--from", action="append", default=[], metavar="NAME=PLACE", dest="places",
+                        help="take a data set, or an archive of several, from a path or URI")  # fmt: skip
     recipe.add_argument("--smoke", action="store_true", help="the same graph on little data, in about a minute")
     recipe.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on, cpu by default")
     recipe.add_argument("--processes", type=int, default=0, help="training processes, one to a device, 2 by default")
@@ -163,6 +179,9 @@ def command_line() -> argparse.ArgumentParser:
     reads.set_defaults(verb=_read)
     cluster_verbs.add(verbs, recipe)
     publish.add(verbs)
+    accepts = verbs.add_parser("accept", help="go on with what a changed source holds now")
+    accepts.add_argument("source", help="the source as the error names it")
+    accepts.set_defaults(verb=_accept)
     verbs.add_parser("up", help="start the embedded services").set_defaults(verb=_up)
     verbs.add_parser("down", help="stop the embedded services").set_defaults(verb=_down)
     verbs.add_parser("ui", help="start MLflow where needed and open it").set_defaults(verb=_ui)

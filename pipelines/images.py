@@ -1,20 +1,41 @@
 """Stage image references: the one place that knows registry and tag or digest."""
 
 import os
+from pathlib import Path
 
-REGISTRY = "wordmill"
+from components.recognition.recipe import read_yaml
+from pipelines.site import load_site
+
 ENVIRONMENTS = ("data", "pytorch", "mindspore", "cann", "lite")
+LOCK = Path(__file__).resolve().parents[1] / "images.lock.yaml"  # environment: digest, as `make push` writes it
+REVISION = "org.opencontainers.image.revision"  # the label with the commit that an image was built of
 
 EXPORTERS = {"onnx": "pytorch", "onnx_int8": "pytorch", "mindir": "mindspore", "om": "cann", "lite": "lite"}
 
 
 def image(environment: str) -> str:
-    """Return the image reference of an environment, `<registry>/<environment>-python:<tag>`.
+    """Return the image reference of an environment, `<registry>/<environment>-python` with its digest.
 
-    WORDMILL_REGISTRY and WORDMILL_TAG choose the site's own at compile time. `python` is in every name because
-    the local subprocess runner warns of images that do not look like Python ones.
+    Before anything was pushed it has the tag `dev` instead, and WORDMILL_TAG's wherever that is set. The registry is
+    the site's, or WORDMILL_REGISTRY. `python` is in every name because the local subprocess runner warns of images
+    that do not look like Python ones.
     """
     if environment not in ENVIRONMENTS:
         raise ValueError(f"image environment '{environment}': expected one of {', '.join(ENVIRONMENTS)}")
-    registry = os.environ.get("WORDMILL_REGISTRY", REGISTRY)
-    return f"{registry}/{environment}-python:{os.environ.get('WORDMILL_TAG', 'dev')}"
+    if "WORDMILL_TAG" in os.environ or not LOCK.exists():
+        return tagged(environment)
+    digests = read_yaml(LOCK)
+    if environment not in digests:
+        raise ValueError(
+            f"{LOCK.name}: no image '{environment}', it has {', '.join(digests)}: build that one too, and push again"
+        )
+    return f"{_name(environment)}@{digests[environment]}"
+
+
+def tagged(environment: str) -> str:
+    """Return the reference of an environment's image as it is built here, with the tag of WORDMILL_TAG or `dev`."""
+    return f"{_name(environment)}:{os.environ.get('WORDMILL_TAG', 'dev')}"
+
+
+def _name(environment: str) -> str:
+    return f"{os.environ.get('WORDMILL_REGISTRY') or load_site().registry}/{environment}-python"

@@ -1,4 +1,4 @@
-"""One pipeline run on this machine: the compiled pipeline object in kfp.local's subprocess runner, and its summary."""
+"""One pipeline run on this machine, in subprocesses or in containers of kfp.local, and its summary."""
 
 import contextlib
 import fcntl
@@ -6,9 +6,7 @@ import io
 import json
 import logging
 import os
-import secrets
 import sys
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,24 +20,26 @@ from components.recognition.artifacts import write_atomically
 from components.recognition.frameworks import prepended
 from components.recognition.storage import Store
 from pipelines import services
+from pipelines.building import new_run_tag
 from pipelines.summary import render
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run(pipeline: GraphComponent, recipe: str) -> int:
+def run(pipeline: GraphComponent, recipe: str, in_containers: bool = False) -> int:
     """Run a pipeline to its end, print its summary and return the exit code: 0 if every stage did its work."""
     with one_at_a_time(services.STATE / "run.lock"):
         services.settings()
         store = Store.from_environment()
         _close_abandoned(store)
-        run_tag = f"{recipe}-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+        run_tag = new_run_tag(recipe)
         folder = services.STATE / "runs" / run_tag
-        folder.mkdir(parents=True)
+        runner = _runner(pipeline, folder / "tasks", in_containers)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "open").touch()
         tracking.run(store, run_tag, recipe)
         print(f"run {run_tag}", flush=True)
-        error = _execute(pipeline, run_tag, folder)
+        error = _execute(pipeline, runner, run_tag, folder)
         summary = store.get_json(f"runs/{run_tag}/summary.json")
         (folder / "open").unlink()
     if summary is None:
@@ -53,10 +53,20 @@ def run(pipeline: GraphComponent, recipe: str) -> int:
     return 0 if summary["ok"] and not error else 1
 
 
-def _execute(pipeline: GraphComponent, run_tag: str, folder: Path) -> str:
-    """Run the pipeline's tasks as subprocesses and return what the engine said went wrong, "" for nothing."""
+def _runner(pipeline: GraphComponent, tasks: Path, in_containers: bool) -> local.SubprocessRunner | local.DockerRunner:
+    if in_containers:
+        from pipelines import containers
+
+        return containers.runner(pipeline, services.STATE, tasks)
     os.environ["PYTHONPATH"] = prepended("PYTHONPATH", ROOT)
-    local.init(local.SubprocessRunner(use_venv=False), pipeline_root=str(folder / "tasks"), raise_on_error=True)
+    return local.SubprocessRunner(use_venv=False)
+
+
+def _execute(
+    pipeline: GraphComponent, runner: local.SubprocessRunner | local.DockerRunner, run_tag: str, folder: Path
+) -> str:
+    """Run the pipeline's tasks and return what the engine said went wrong, "" for nothing."""
+    local.init(runner, pipeline_root=str(folder / "tasks"), raise_on_error=True)
     with (
         warnings.catch_warnings(),
         (folder / "log.txt").open("w", encoding="utf-8") as log,

@@ -1,6 +1,6 @@
 """The graph: data sets -> shards -> recogniser -> one measurement per benchmark, one proven file per format -> gate."""
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
@@ -80,10 +80,11 @@ def training_pipeline(
     return training
 
 
-def _something_new(recipe: str, sources: str, sections: list[str], run_tag: str) -> AbstractContextManager[dsl.If]:
+def _something_new(recipe: str, sources: str, sections: list[str], run_tag: str) -> dsl.If:
     """Return the branch for a night with new data, code or recipe; the look at them is a task before it."""
     checked = place(fresh(recipe=recipe, sources=sources, sections=sections, run_tag=run_tag), "fresh", "data", "fresh")
-    return dsl.If(checked.outputs["Output"] == "changed", name="something new")
+    branch: dsl.If = dsl.If(checked.outputs["Output"] == "changed", name="something new")
+    return branch
 
 
 def _measure(

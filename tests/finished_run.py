@@ -89,11 +89,13 @@ class FinishedRun:
 
     def shards(self, *names: str) -> Manifest:
         facts = {"samples": 98, "read": 100, "shape": [32, 100, 1], "shards": [], "dropped": {"empty label": 1},
-                 "changed": {}, "quarantined": 1,
+                 "changed": {}, "quarantined": 1, "reasons": {"no picture": 1},
                  "quarantine": [{"where": "a<b>.png", "reason": "no picture"}]}  # fmt: skip
-        inputs = {"picture": {"fit": "stretch"}, "limit": 0, "drops_odd": False}
+        inputs = {"picture": {"fit": "stretch"}, "limit": 0, "labels": {"policy": "mindocr", "longest": 25}}
         self.sets = {
-            name: self.manifest("shard", name, {"contact_sheet.png": SHEET}, facts, inputs=inputs).reference
+            name: self.manifest(
+                "shard", name, {"contact_sheet.png": SHEET, "quarantine.png": SHEET}, facts, inputs=inputs
+            ).reference
             for name in names
         }
         return self.record(self.manifest("shard", "datasets", {}, {"datasets": self.sets}))

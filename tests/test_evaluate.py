@@ -15,9 +15,11 @@ from components.recognition.beam import ctc_beam_search
 from components.recognition.blocks import ShardWriter
 from components.recognition.checkpoint import Checkpoint
 from components.recognition.decoding import Reading, codec_of
+from components.recognition.index import INDEX
 from components.recognition.recipe import Data, Model, Train
 from components.recognition.storage import Store
 from tests.finished_run import FinishedRun, readings
+from tests.recognition.tiny import write_index
 
 DATA = Data(train=("t",), val=("v",), charset="lower36", height=8, width=16, channels=3)
 MODEL = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
@@ -69,9 +71,9 @@ def arguments(store: Store, folder: Path, expected: int = 5, symbols: str = SYMB
             writer.add(picture(text, logit), label)
     seed = FinishedRun(store=store, folder=files, run_tag="r")
     lost = [{"where": "a.zip, 7.png", "reason": "no picture"}] * (expected - 5)
-    facts = {"samples": 5, "shards": [{"object": "0.lmdb", "samples": 5, "blocks": 1}], "quarantined": len(lost),
-             "quarantine": lost}  # fmt: skip
-    shard = {"0.lmdb": (files / "0.lmdb").read_bytes()}
+    facts = {"samples": 5, "quarantined": len(lost), "quarantine": lost}
+    index = write_index(files / "0.lmdb")
+    shard = {"0.lmdb": (files / "0.lmdb").read_bytes(), INDEX: index.read_bytes()}
     one = seed.manifest("shard", "words", shard, facts, inputs={"reading": {"samples": expected}})
     combined = seed.manifest("shard", "datasets", {}, {"datasets": {"words": one.reference}})
     checkpoint.save(files / "w", Checkpoint(tensors={}, data=DATA, model=MODEL, train=TRAIN, step=1))

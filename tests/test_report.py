@@ -135,10 +135,13 @@ def test_the_page_is_one_file_with_everything_escaped(seed: FinishedRun, tmp_pat
     outline.feed(page)
     assert outline.open == []
     assert all(source.startswith("data:image/png;base64,") for source in outline.loaded)
-    assert len(outline.loaded) == 2 + 2  # two mistakes, two contact sheets
+    assert len(outline.loaded) == 2 + 2 + 2  # two mistakes; of two data sets, samples and what is quarantined
     assert "&lt;dog&gt;" in page
     assert "<dog>" not in page
     assert "a&lt;b&gt;.png: no picture" in page
+    assert re.search(
+        r"Quarantined in \w+: 1 no picture</summary>\s*<img class=\"sheet\" src=\"data:image/png;base64,i", page
+    )
     assert not re.search(r"url\(|@import|<script", page)
     assert page.count("<svg") == 2 + 2  # word length, calibration; loss and validation accuracy were recorded
     for text in ("62.50 %", "3 / 4", "promoted", "good enough", "1 empty label", "0.9000"):

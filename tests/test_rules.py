@@ -32,7 +32,8 @@ ALLOWED = {
     "torch_npu": ("components/recognition/pt/",),
     "mindspore": ("components/recognition/ms/",),
     "mlflow": ("components/recognition/tracking.py", "components/recognition/package.py"),
-    "boto3": ("components/recognition/storage.py", "components/recognition/sources.py"),
+    "boto3": ("components/recognition/storage.py",),
+    "urllib3": ("components/recognition/sources_remote.py",),
     "kfp": ("components/", "pipelines/"),
     "cv2": ("components/recognition/", "tools/"),
     "onnxruntime": (

@@ -14,6 +14,7 @@ import pytest
 
 from components.recognition import checkpoint, frameworks, tracking
 from components.recognition.artifacts import Manifest, read_manifest, to_document
+from components.recognition.index import INDEX
 from components.recognition.recipe import Train, to_json
 from components.recognition.storage import Store
 from components.recognition.training import Job
@@ -21,7 +22,7 @@ from components.train import stage
 from components.train.start import find_start
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from tests.recognition.test_training import is_alive
-from tests.recognition.tiny import DATA, MODEL, TRAIN, make_job, write_shard
+from tests.recognition.tiny import DATA, MODEL, TRAIN, make_job, write_set
 from tests.trained import put_trained
 
 
@@ -29,11 +30,9 @@ def combined_manifest(store: Store, folder: Path) -> Path:
     """Store two data sets as the shard stage does and write its combined manifest."""
     references = {}
     for name, samples in (("t", 64), ("v", 20)):
-        entry = store.put_file(write_shard(folder / name, samples), "0.shard")
-        facts = {"shards": [{"object": "0.shard", "samples": samples, "blocks": 1}]}
-        manifest = Manifest(
-            stage="shard", name=name, key=f"key-{name}", inputs={}, git_commit="", objects=(entry,), facts=facts
-        )
+        index = write_set(folder / name, samples)
+        objects = store.put_file(folder / name, name), store.put_file(index, INDEX)
+        manifest = Manifest(stage="shard", name=name, key=f"key-{name}", inputs={}, git_commit="", objects=objects)
         store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
         references[name] = manifest.reference
     both = Manifest(stage="shard", name="all", key="all", inputs={}, git_commit="", facts={"datasets": references})
@@ -222,6 +221,7 @@ def test_watch_takes_whole_lines_only(tmp_path: Path, capsys: pytest.CaptureFixt
 STAGE_PROGRAM = """
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from components.recognition import frameworks
 from components.train import stage
 from tests.recognition.tiny import make_job
@@ -236,7 +236,8 @@ launcher = (
 )
 frameworks.launch = lambda *_: [sys.executable, "-c", launcher, worker, str(folder)]
 job = make_job(folder)
-stage.run_workers(job, stage.Watch(job, None), folder / "log")
+sender = SimpleNamespace(send=lambda points: None)
+stage.run_workers(job, stage.Watch(job, sender), folder / "log")
 """
 
 

@@ -11,13 +11,14 @@ from components.recognition.artifacts import Manifest, to_document
 from components.recognition.charset import charset_of
 from components.recognition.checkpoint import Checkpoint, save
 from components.recognition.decoding import codec_of
+from components.recognition.index import INDEX
 from components.recognition.pt.model import build
 from components.recognition.pt.predict import Predictor
 from components.recognition.pt.weights import dump
 from components.recognition.recipe import Data, Model, Train
 from components.recognition.stages import Made, find_or_make
 from components.recognition.storage import Store
-from tests.recognition.tiny import write_shard
+from tests.recognition.tiny import write_set
 
 DATA = Data(train=("a",), val=("b",), charset="lower36", height=32, width=100, channels=1)
 MODEL = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
@@ -63,8 +64,8 @@ def put_validation(store: Store) -> str:
     """Store a packed validation set of 20 pictures and return its manifest's reference."""
 
     def make(folder: Path) -> Made:
-        path = write_shard(folder / "val.shard", 20)
-        return Made(files={path.name: path}, facts={"shards": [{"object": path.name}]})
+        index = write_set(folder / "val.shard", 20)
+        return Made(files={"val.shard": folder / "val.shard", INDEX: index}, facts={})
 
     return find_or_make(store, "shard", "b", {}, make)[0].reference
 

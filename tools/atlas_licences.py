@@ -6,10 +6,10 @@ from pathlib import Path
 COMMON = Path("/usr/share/common-licenses")
 COMMON_NEEDED = ("Apache-2.0", "CC0-1.0")
 INTRODUCTION = """\
-Licences of the glyph atlas (atlas.bin) and the word lists (words_*.txt.xz)
+Licences of a glyph atlas (atlas*.bin) and the word lists (words_*.txt.xz)
 
 The atlas holds small bitmaps of the glyphs of the faces below, rendered from the named Debian packages and
-modified (scaled to one capital height, alpha reduced to 16 levels). It is no font and bears no font's name;
+modified (scaled to one size, alpha reduced to 8 or 16 levels). It is no font and bears no font's name;
 names in its index and here only say where a bitmap comes from. Each part stays under the licence of its face;
 where a file offers a choice, the table names the licence that is used. The copyright file of each package
 follows in full, without the stanzas on Debian's packaging; a paragraph that stands word for word in an
@@ -62,13 +62,17 @@ def _copyright(folder: Path, package: str) -> str:
 def licence_text(
     folder: Path, sources: dict[str, str], names: dict[str, list[str]], versions: dict[str, str], words: str
 ) -> str:
-    """One text: a table of packages and faces, then every copyright file, then the texts they refer to."""
+    """One text: a table of packages and faces, then every copyright file, then the texts they refer to.
+
+    `words` is the package of the word lists; "": there are none.
+    """
     used = [package for package in sources if names[package]]
     parts = [INTRODUCTION, "Package, version: licence: faces' names\n"]
     parts += [f"fonts-{p} {versions['fonts-' + p]}: {sources[p]}: {', '.join(names[p])}" for p in used]
-    parts.append(f"{words} {versions[words]}: SCOWL, permissive: word lists\n")
+    if words:
+        parts.append(f"{words} {versions[words]}: SCOWL, permissive: word lists\n")
     seen: dict[str, int] = {}
-    for package in [f"fonts-{p}" for p in used] + [words]:
+    for package in [f"fonts-{p}" for p in used] + [words] * bool(words):
         parts.append(f"\n{'=' * 100}\n{package} {versions[package]}\n")
         for stanza in _stanzas(_copyright(folder, package)):
             parts += _fold(stanza, seen)

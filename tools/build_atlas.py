@@ -7,15 +7,9 @@ The same packages and the same FreeType give the same bytes.
 """
 
 import argparse
-import json
-import lzma
-import os
-import re
-import subprocess
 import sys
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -23,12 +17,12 @@ import freetype
 import numpy as np
 import numpy.typing as npt
 
+from tools.atlas_faces import Face, Pixels, draw, names_of, pack, scale_to_capitals, unpack, write
 from tools.atlas_licences import licence_text
 from tools.word_lists import pack_words
 
 ALNUM = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 SYMBOLS = "$%&.,'-!:/#?()"
-CAPITAL_PX = 28  # height of "H" in the atlas
 LEVELS = 15  # alpha is kept as 0..LEVELS
 BOX = 12  # side of the thumbnail that faces are compared by
 SAME_FACE = 0.965  # mean correlation of thumbnails above which two faces look alike
@@ -38,26 +32,8 @@ FACES_PER_FAMILY = {"aenigma": 2}
 FACES_PER_FAMILY_ELSE = 10
 NOT_TEXT = ("Keyboard", "Initials", "Outline O", "Math")
 WORD_PACKAGES = {"common": "wamerican-small", "large": "wamerican-large"}
-FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 
-Pixels = npt.NDArray[np.uint8]
 Thumbnails = npt.NDArray[np.float32]
-Glyph = tuple[Pixels, int, int, int]  # alpha (h, w) uint8, left px, top px, advance in quarter px
-
-
-@dataclass(frozen=True, kw_only=True)
-class Face:
-    """One face of a package with its rendered glyphs by character."""
-
-    package: str
-    name: str
-    style: str
-    glyphs: dict[str, Glyph]
-
-    @property
-    def family(self) -> str:
-        """The first word of the name: what faces of one design share."""
-        return re.sub(r"\d+$", "", re.split(r"[^a-z0-9]+", self.name.lower())[0])
 
 
 def read_sources(path: Path) -> dict[str, str]:
@@ -70,53 +46,19 @@ def read_sources(path: Path) -> dict[str, str]:
     return dict(sorted(sources.items()))
 
 
-def unpack(packages: list[str], folder: Path) -> dict[str, str]:
-    """Download Debian packages and unpack each into `folder/<package>`; returns package -> version."""
-    subprocess.run(
-        ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *packages],
-        cwd=folder,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
-    versions = {}
-    for deb in sorted(folder.glob("*.deb")):
-        package, version, _ = deb.name.split("_")
-        versions[package] = version.replace("%3a", ":")
-        (folder / package).mkdir()
-        subprocess.run(["dpkg-deb", "-x", str(deb), str(folder / package)], check=True)
-    missing = sorted(set(packages) - set(versions))
-    if missing:
-        raise RuntimeError(f"{folder}: apt-get left out {', '.join(missing)}; run `apt-get update` and try again")
-    return versions
-
-
-def draw(face: freetype.Face, character: str) -> Glyph | None:
-    """Render one unhinted glyph; None where it has no ink."""
-    face.load_char(character, freetype.FT_LOAD_RENDER | freetype.FT_LOAD_NO_HINTING)
-    slot = face.glyph
-    bitmap = slot.bitmap
-    if not bitmap.rows or not bitmap.width:
-        return None
-    alpha = np.array(bitmap.buffer, np.uint8).reshape(bitmap.rows, bitmap.pitch)[:, : bitmap.width]
-    return alpha, slot.bitmap_left, slot.bitmap_top, round(slot.advance.x / 16)
-
-
 def read_face(package: str, path: Path) -> Face | None:
     """Render a font file so that capitals are CAPITAL_PX high; None if it is bitmap-only or lacks a character."""
     face = freetype.Face(str(path))
     if not face.is_scalable or any(face.get_char_index(c) == 0 for c in ALNUM):
         return None
-    face.set_pixel_sizes(0, 100)
-    capital = draw(face, "H")
-    if capital is None:
+    if not scale_to_capitals(face):
         return None
-    face.set_pixel_sizes(0, max(16, min(64, round(100 * CAPITAL_PX / capital[0].shape[0]))))
     drawn = {c: draw(face, c) for c in ALNUM + SYMBOLS if face.get_char_index(c)}
     glyphs = {c: glyph for c, glyph in drawn.items() if glyph is not None}
     lower = {glyphs[c][0].tobytes() for c in ALNUM[36:] if c in glyphs}
     if any(c not in glyphs for c in ALNUM) or len(lower) < 25:
         return None
-    name, style = (text.decode("latin-1") if text else "" for text in (face.family_name, face.style_name))
+    name, style = names_of(face)
     return Face(package=package, name=name, style=style, glyphs=glyphs)
 
 
@@ -182,40 +124,6 @@ def select(faces: list[Face]) -> list[Face]:
     return [faces[i] for i in kept]
 
 
-def pack_face(face: Face) -> bytes:
-    """Metrics table (76, 5) int16 (width, height, left, top, advance), then the alpha of all glyphs, compressed."""
-    table = np.zeros((len(ALNUM + SYMBOLS), 5), "<i2")
-    pixels = []
-    for row, character in enumerate(ALNUM + SYMBOLS):
-        if character in face.glyphs:
-            alpha, left, top, advance = face.glyphs[character]
-            alpha = alpha[:96, :128]
-            table[row] = alpha.shape[1], alpha.shape[0], left, top, advance
-            pixels.append(((alpha.astype(np.uint16) * LEVELS + 127) // 255).astype(np.uint8).tobytes())
-    return lzma.compress(table.tobytes() + b"".join(pixels), lzma.FORMAT_RAW, filters=FILTERS)
-
-
-def pack(faces: list[Face]) -> bytes:
-    """The atlas: length of the index (4 bytes, little-endian), the index as JSON, one stream per face."""
-    streams = [pack_face(face) for face in faces]
-    index = {
-        "characters": ALNUM + SYMBOLS,
-        "levels": LEVELS,
-        "faces": [
-            {
-                "family": face.family,
-                "name": face.name,
-                "style": face.style,
-                "package": face.package,
-                "bytes": len(stream),
-            }
-            for face, stream in zip(faces, streams, strict=True)
-        ],
-    }
-    head = json.dumps(index, separators=(",", ":")).encode()
-    return len(head).to_bytes(4, "little") + head + b"".join(streams)
-
-
 def words(folder: Path, package: str) -> set[str]:
     """Lower-case English words of 2 to 16 letters from a SCOWL package."""
     found: set[str] = set()
@@ -224,14 +132,6 @@ def words(folder: Path, package: str) -> set[str]:
             lines = (line.strip() for line in path.read_text(encoding="utf-8").splitlines())
             found.update(w.lower() for w in lines if w.isascii() and w.isalpha() and 2 <= len(w) <= 16)
     return found
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then rename it."""
-    draft = path.with_suffix(".tmp")
-    draft.write_bytes(content)
-    os.replace(draft, path)
-    print(f"{path}: {len(content):,} bytes")
 
 
 def main() -> None:
@@ -249,7 +149,7 @@ def main() -> None:
         write(out / "LICENCES", licence_text(folder, sources, names, versions, WORD_PACKAGES["large"]).encode())
     for name, chosen in (("common", common), ("large", large - common)):
         write(out / f"words_{name}.txt.xz", pack_words(chosen))
-    write(out / "atlas.bin", pack(faces))
+    write(out / "atlas.bin", pack(faces, ALNUM + SYMBOLS, LEVELS))
     print(
         f"{len(faces)} faces, {len({f.name for f in faces})} names, {len({f.family for f in faces})} families, "
         f"FreeType {'.'.join(map(str, freetype.version()))}",

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from components.recognition import frameworks
-from components.recognition.artifacts import Manifest, find_manifest, read_manifest, write_atomically
+from components.recognition.artifacts import Manifest, read_manifest, whole_manifest, write_atomically
 from components.recognition.evaluation import facts_of, picture_document, read_all
 from components.recognition.recipe import Evaluation, from_json, nearest
 from components.recognition.shards import open_dataset
@@ -44,9 +44,7 @@ def run(*, benchmark: str, evaluation: str, model: str, shards: str, device: str
 
 def _check_whole(store: Store, benchmark: str, reference: str) -> None:
     """Refuse a benchmark that has other samples than the catalogue says: its accuracy would be another figure."""
-    packed = find_manifest(store, reference)
-    if packed is None:
-        raise RuntimeError(f"{reference} ({benchmark}) is not whole in the store any more: run the shard stage again")
+    packed = whole_manifest(store, reference, benchmark)
     found, expected = packed.facts["samples"], packed.inputs["reading"]["samples"]
     if found != expected:
         lost = "".join(f": {item['where']}: {item['reason']}" for item in packed.facts["quarantine"][:1])

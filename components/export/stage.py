@@ -24,13 +24,12 @@ from components.export.formats import (
 from components.export.lite import optimisation, write_lite
 from components.export.om import soc_version, write_om
 from components.recognition import frameworks
-from components.recognition.artifacts import Manifest, find_manifest, git_commit, read_manifest, write_atomically
+from components.recognition.artifacts import Manifest, git_commit, read_manifest, write_atomically
 from components.recognition.card import CARD, REFERENCE, describe
 from components.recognition.decoding import codec_of
-from components.recognition.image import Picture
 from components.recognition.loader import Batch, ordered_batches
 from components.recognition.recipe import Export, from_json, nearest, to_json
-from components.recognition.shards import ShardSet
+from components.recognition.shards import fetch_index, open_sets
 from components.recognition.stages import Made, find_or_make, run_stage
 from components.recognition.storage import Store, file_facts
 from components.recognition.trained import load_trained
@@ -171,16 +170,5 @@ def keep_log(folder: Path, store: Store, export_format: str) -> str:
 
 def validation(store: Store, trained: Manifest) -> Batch:
     """Return the first samples of the recogniser's validation sets."""
-    images: list[Picture] = []
-    labels: list[str] = []
-    for reference in trained.inputs["val_sets"]:
-        packed = find_manifest(store, reference)
-        if packed is None:
-            raise RuntimeError(f"{reference} is not whole in the store any more: run the shard stage again")
-        for shard in packed.facts["shards"]:
-            if len(labels) < MEASURED:
-                opened = ShardSet.open([store.fetch(packed.object(shard["object"]))])
-                batch = next(ordered_batches(opened, MEASURED - len(labels)))
-                images.append(batch.images)
-                labels += batch.labels
-    return Batch(images=np.concatenate(images), labels=labels)
+    sets = open_sets([fetch_index(store, reference) for reference in trained.inputs["val_sets"]])
+    return next(ordered_batches(sets, MEASURED))

@@ -1,19 +1,27 @@
 """The fetch stage: brings data sets into object storage, each verified and moved at most once."""
 
 import dataclasses
-from collections.abc import Callable
+import hashlib
+import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from threading import Event
 from typing import Any
 
-from components.recognition.artifacts import Manifest
+from components.fetch.lock import hold
+from components.recognition.artifacts import Manifest, digest
 from components.recognition.catalogue import Entry, from_text
-from components.recognition.sources import Located, check_source, locate
+from components.recognition.sources import Located, check_sources, locate, origin
+from components.recognition.sources_download import alone
 from components.recognition.stages import Made, find_or_make, run_stage
-from components.recognition.storage import Store, hash_file
+from components.recognition.storage import Object, Store, hash_file
 
-PARALLEL = 4  # data sets at a time
+PARALLEL = 4  # sources at a time
+
+Fetched = tuple[Manifest, bool]
+Content = tuple[str, tuple[Object, ...]]
 
 
 def run(*, sources: str, run_tag: str, output: str) -> str:
@@ -22,53 +30,108 @@ def run(*, sources: str, run_tag: str, output: str) -> str:
     sources: JSON of catalogue entries by data set name. output: where this stage's manifest goes.
     """
 
-    def work(store: Store) -> tuple[Manifest, bool]:
+    def work(store: Store) -> Fetched:
         entries = from_text(sources)
-        for name, entry in entries.items():
-            check_source(name, entry)
-        with ThreadPoolExecutor(PARALLEL) as pool:
-            fetched = list(pool.map(_outcome, [partial(_fetch, store, *item) for item in entries.items()]))
-        _raise_together([outcome for outcome in fetched if isinstance(outcome, Exception)])
-        manifests = [outcome[0] for outcome in fetched if not isinstance(outcome, Exception)]
+        check_sources(entries)
+        calls = [partial(_fetch, store, names, entries[names[0]], run_tag) for names in _by_origin(entries)]
+        fetched = _all(calls)
+        manifests = {manifest.name: manifest for manifest, _ in fetched}
         facts = {
-            "datasets": {manifest.name: manifest.reference for manifest in manifests},
+            "datasets": {name: manifests[name].reference for name in entries},
             "entries": {name: dataclasses.asdict(entry) for name, entry in entries.items()},
         }
         combined, _ = find_or_make(store, "fetch", "datasets", facts, lambda folder: Made(files={}, facts=facts))
-        return combined, all(outcome[1] for outcome in fetched if not isinstance(outcome, Exception))
+        return combined, all(found for _, found in fetched)
 
     return run_stage("fetch", "datasets", run_tag, output, work)
 
 
-def _fetch(store: Store, name: str, entry: Entry) -> tuple[Manifest, bool]:
-    located = locate(store, name, entry)
+def _by_origin(entries: dict[str, Entry]) -> list[list[str]]:
+    """Group the names of data sets that come from the same files."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, entry in entries.items():
+        groups.setdefault((origin(entry), entry.sha256), []).append(name)
+    return list(groups.values())
+
+
+def _fetch(store: Store, names: list[str], entry: Entry, run_tag: str, stop: Event) -> list[Fetched]:
+    """Fetch a source for the data sets that come from it."""
+    label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+    located = locate(store, label, entry, stop)
     inputs = {"content": located.identity, "sha256": entry.sha256}
-    return find_or_make(store, "fetch", name, inputs, partial(_make, name, entry, located))
+    with alone(located.downloads.with_suffix(".lock")):
+        bring = cache(partial(_content, store, label, entry, located, stop))
+        made = [find_or_make(store, "fetch", name, inputs, partial(_make, entry, bring)) for name in names]
+        shutil.rmtree(located.downloads, ignore_errors=True)
+    if not entry.sha256 and entry.reader != "synth":
+        hold(store, origin(entry), made[0][0].facts["sha256"], names, run_tag)
+    return made
 
 
-def _make(name: str, entry: Entry, located: Located, folder: Path) -> Made:
-    facts: dict[str, Any] = {"source": entry.source, "licence": entry.licence, "file": located.file}
-    if located.bring is None:
+def _make(entry: Entry, bring: Callable[[], Content], folder: Path) -> Made:
+    facts: dict[str, Any] = {"source": entry.source, "licence": entry.licence}
+    if entry.reader == "synth":
         return Made(files={}, facts=facts)
-    archive = folder / "archive"
-    located.bring(archive)
-    found = hash_file(archive)
+    sha256, objects = bring()
+    size = sum(entry.bytes for entry in objects)
+    return Made(files={}, stored=objects, facts=facts | {"sha256": sha256, "bytes": size})
+
+
+def _content(store: Store, label: str, entry: Entry, located: Located, stop: Event) -> Content:
+    """Return a source's sha256 and its objects in the store, which are brought there where it has not got them yet.
+
+    What came of a source is recorded by the source's identity alone: neither another data set of the same archive nor
+    another version of this code brings it again.
+    """
+    key = f"contents/{digest(located.identity)}.json"
+    record = store.get_json(key) or {"sha256": "", "objects": []}
+    objects = tuple(Object(**item) for item in record["objects"])
+    if objects and all(map(store.has, objects)):
+        _check_sha256(label, entry, record["sha256"])
+        return record["sha256"], objects
+    files = located.bring(stop)
+    found = _sha256(files)
+    _check_sha256(label, entry, found)
+    objects = tuple(store.put_file(path, name) for name, path in files.items())
+    store.put_json(key, {"sha256": found, "objects": [dataclasses.asdict(item) for item in objects]})
+    return found, objects
+
+
+def _check_sha256(label: str, entry: Entry, found: str) -> None:
     if entry.sha256 and found != entry.sha256:
-        raise ValueError(f"data set '{name}': {entry.source} has sha256 {found}, expected {entry.sha256}: it changed, "
+        raise ValueError(f"data set '{label}': {entry.source} has sha256 {found}, expected {entry.sha256}: it changed, "
                          "or was damaged on its way")  # fmt: skip
-    return Made(files={"archive": archive}, facts=facts | {"sha256": found, "bytes": archive.stat().st_size})
 
 
-def _outcome(work: Callable[[], tuple[Manifest, bool]]) -> tuple[Manifest, bool] | Exception:
-    """Return what the work returns or raises, so that one data set's failure does not stop the others."""
+def _sha256(files: dict[str, Path]) -> str:
+    """Return the sha256 of a file, or that of the lines that sha256sum prints for several."""
+    if len(files) == 1:
+        return hash_file(*files.values())
+    lines = "".join(f"{hash_file(path)}  {name}\n" for name, path in files.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _all(calls: Sequence[Callable[[Event], list[Fetched]]]) -> list[Fetched]:
+    """Make calls that run at once; the failure of one does not stop the others, that of this process does."""
+    stops = [Event() for _ in calls]
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        try:
+            outcomes = list(pool.map(_outcome, calls, stops))
+        except BaseException:
+            for stop in stops:
+                stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    if len(errors) > 1:
+        raise RuntimeError(f"{len(errors)} sources could not be fetched: " + "; ".join(map(str, errors)))
+    if errors:
+        raise errors[0]
+    return [made for outcome in outcomes if not isinstance(outcome, Exception) for made in outcome]
+
+
+def _outcome(call: Callable[[Event], list[Fetched]], stop: Event) -> list[Fetched] | Exception:
     try:
-        return work()
+        return call(stop)
     except (ValueError, RuntimeError, OSError) as error:
         return error
-
-
-def _raise_together(errors: list[Exception]) -> None:
-    if len(errors) == 1:
-        raise errors[0]
-    if errors:
-        raise RuntimeError(f"{len(errors)} data sets could not be fetched: " + "; ".join(map(str, errors)))

@@ -2,13 +2,14 @@
 
 import json
 import time
+from threading import Event
 from typing import Any
 
 from components.recognition import frameworks
 from components.recognition.artifacts import Manifest, code_digest, digest, git_commit, read_manifest, to_document
 from components.recognition.catalogue import Entry, from_text
 from components.recognition.nightly import finished_night
-from components.recognition.sources import check_source, locate
+from components.recognition.sources import check_sources, locate
 from components.recognition.stages import run_stage
 from components.recognition.storage import Store
 
@@ -57,9 +58,9 @@ def check(store: Store, recipe: str, entries: dict[str, Entry], sections: dict[s
 def parts_of(store: Store, entries: dict[str, Entry], sections: dict[str, str]) -> dict[str, str]:
     """Return digests of everything that a recogniser depends on: each data set's content, each section, the code."""
     parts = {}
+    check_sources(entries)
     for name, entry in entries.items():
-        check_source(name, entry)
-        parts[f"data set {name}"] = digest(locate(store, name, entry).identity)
+        parts[f"data set {name}"] = digest([locate(store, name, entry, Event()).identity, entry.inside])
     for name, section in sections.items():
         parts[f"section {name} of the recipe"] = digest(json.loads(section))
     package = frameworks.PACKAGES[json.loads(sections["train"])["framework"]]

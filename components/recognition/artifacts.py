@@ -6,14 +6,18 @@ import hashlib
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from components.recognition.storage import Object, Store
 
+PARSING = threading.Lock()  # Python 3.11 parses in one thread at a time only: python/cpython#106905
 SCHEMA = 1
+LOOKS = 16  # objects that are looked for at a time
 SOURCE = Path(__file__).resolve().parents[1]  # the folder components/
 
 
@@ -79,14 +83,16 @@ def find_manifest(store: Store, reference: str) -> Manifest | None:
     if document is None:
         return None
     manifest = from_document(document, reference)
-    return manifest if all(store.has(entry) for entry in manifest.objects) else None
+    with ThreadPoolExecutor(LOOKS) as pool:  # a large data set has hundreds of objects
+        return manifest if all(pool.map(store.has, manifest.objects)) else None
 
 
-def whole_manifest(store: Store, reference: str) -> Manifest:
-    """Return the manifest `<stage>/<key>`; RuntimeError where it or an object of it is not stored."""
+def whole_manifest(store: Store, reference: str, name: str = "") -> Manifest:
+    """Return the manifest `<stage>/<key>` of what is called `name`; RuntimeError where any of it is not stored."""
     found = find_manifest(store, reference)
     if found is None:
-        raise RuntimeError(f"manifests/{reference}.json or an object of it is missing in bucket '{store.bucket}'")
+        what, stage = f"{reference} ({name})" if name else reference, reference.split("/")[0]
+        raise RuntimeError(f"{what} is not whole in bucket '{store.bucket}' any more: run the {stage} stage again")
     return found
 
 
@@ -134,7 +140,9 @@ def _files(module: str) -> list[Path]:
 
 def _imports(path: Path) -> Iterator[str]:
     """Give the modules of this project that a file imports, inside functions too."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    with PARSING:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("components."):
             if node.module == "components.recognition":
                 yield from (f"{node.module}.{alias.name}" for alias in node.names)

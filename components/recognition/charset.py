@@ -1,13 +1,18 @@
 """Characters that a recogniser can write."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from components.recognition.recipe import Data, nearest
 
 FOLDER = Path(__file__).resolve().parent / "charsets"  # what is built in; SOURCES.md there says where it comes from
+SEPARATOR, OUTSIDE = -1, -2  # in place of a character's number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,10 @@ class Charset:
         return {symbol: number for number, symbol in enumerate(self.symbols)}
 
     @cached_property
+    def _members(self) -> frozenset[str]:
+        return frozenset(self.symbols)
+
+    @cached_property
     def _cases(self) -> tuple[bool, bool]:
         """Whether the set has upper-case letters, and whether it has lower-case ones."""
         return any(map(str.isupper, self.symbols)), any(map(str.islower, self.symbols))
@@ -33,9 +42,31 @@ class Charset:
             return text
         return text.upper() if upper else text.lower()
 
+    def holds(self, text: str) -> bool:
+        """Tell whether every character of a folded text is in the charset."""
+        return self._members.issuperset(text)
+
     def clean(self, text: str) -> str:
         """Return the folded text without the characters that are not in the charset."""
         return "".join(symbol for symbol in self.fold(text) if symbol in self._numbers)
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.int64]:
+        """The number of every code point up to the charset's last, SEPARATOR for NUL, OUTSIDE for others and beyond."""
+        table = np.full(max(map(ord, self.symbols), default=0) + 2, OUTSIDE)
+        table[0] = SEPARATOR
+        table[[ord(symbol) for symbol in self.symbols]] = np.arange(len(self.symbols))
+        return table
+
+    def spell(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return `numbers` of all texts, one behind the other, and how many each text has, (N,); no text has a NUL."""
+        joined = self.fold("\0".join(["", *texts])).encode("utf-32-le", "surrogatepass")
+        numbers = self._table[np.minimum(np.frombuffer(joined, dtype="<u4"), len(self._table) - 1)]
+        numbers = numbers[numbers != OUTSIDE]
+        starts = np.flatnonzero(numbers == SEPARATOR)
+        if len(starts) != len(texts):
+            raise ValueError(f"{len(texts)} texts have {len(starts) - len(texts)} NUL characters, expected none")
+        return numbers[numbers != SEPARATOR], np.diff(starts, append=len(numbers)) - 1
 
     def numbers(self, text: str) -> list[int]:
         """Return the places, from 0, of the text's characters in the charset; characters outside it are left out."""

@@ -21,6 +21,7 @@ class CtcCodec:
     charset: Charset
 
     BLANK: ClassVar[int] = 0
+    FIRST: ClassVar[int] = 1  # the class of the charset's first character
 
     @property
     def classes(self) -> int:
@@ -29,7 +30,7 @@ class CtcCodec:
 
     def encode(self, text: str) -> list[int]:
         """Return the class numbers, from 1, of the text's characters; characters outside the charset are left out."""
-        return [number + 1 for number in self.charset.numbers(text)]
+        return [number + self.FIRST for number in self.charset.numbers(text)]
 
     def steps_needed(self, text: str) -> int:
         """Return how many steps the text takes: its length and a blank between equal neighbours."""

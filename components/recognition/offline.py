@@ -15,14 +15,14 @@ from typing import Any
 
 import numpy as np
 
-from components.recognition.artifacts import find_manifest, write_atomically
+from components.recognition.artifacts import write_atomically
 from components.recognition.card import CARD, codec_of_card, prepared
 from components.recognition.decoding import Logits
 from components.recognition.evaluation import BATCH, Outcome, facts_of
 from components.recognition.loader import ordered_batches
 from components.recognition.progress import Progress
 from components.recognition.protocols import PROTOCOLS
-from components.recognition.shards import ShardSet
+from components.recognition.shards import ShardSet, fetch_index, open_sets
 from components.recognition.storage import Store
 
 INPUTS, RESULTS, LABELS = "inputs", "result", "labels.jsonl"  # in the folder
@@ -58,11 +58,7 @@ def open_samples(samples: list[str]) -> ShardSet:
     """Open shard files, or the shards of a data set that its manifest's reference names."""
     if not re.fullmatch(r"shard/[0-9a-f]{32}", samples[0]):
         return ShardSet.open(samples)
-    store = Store.from_environment()
-    manifest = find_manifest(store, samples[0])
-    if manifest is None:
-        raise ValueError(f"{samples[0]}: not whole in bucket '{store.bucket}'")
-    return ShardSet.open([store.fetch(manifest.object(shard["object"])) for shard in manifest.facts["shards"]])
+    return open_sets([fetch_index(Store.from_environment(), samples[0])])
 
 
 def command(folder: Path, model: Path, batch: int, device: int, gears: bool) -> list[str]:

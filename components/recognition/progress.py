@@ -23,6 +23,8 @@ class Progress:
     def line(self, elapsed_s: float, note: str = "") -> str:
         """Return the progress line after so many seconds."""
         rate = (self.done - self.already) / elapsed_s if elapsed_s > 0 else 0.0
+        if self.done > self.total:  # which is not known
+            return f"{self.what}  {self.done:,} {self.unit}  {rate:,.0f} {self.unit}/s  {note}".rstrip()
         left = f"{duration((self.total - self.done) / rate)} left" if rate > 0 else "time left unknown"
         share = 100.0 * self.done / self.total if self.total else 100.0
         count = f"{self.done:,}/{self.total:,} {self.unit}"

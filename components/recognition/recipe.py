@@ -24,14 +24,18 @@ class Data:
     height: int
     width: int
     channels: Literal[1, 3]
-    label_policy: Literal["delete", "drop"] = (
-        "delete"  # what a character outside the charset costs: itself or its sample
-    )
+    # By whose rules labels of training sets are shortened, emptied or dropped: labels.py has the table.
+    label_policy: Literal["mindocr", "dtrb", "dtrb_unfiltered", "parseq", "paddleocr"] = "mindocr"
+    max_label: int = 25  # characters of the longest label that the policy takes; 0: of any length
     limit: int = 0  # use only the first so many samples of each training set; 0: all
     space: bool = False  # the space is a character too, behind those of the charset
     fit: Literal["stretch", "pad_black", "pad_grey"] = "stretch"  # or keep the ratio of the sides, padded on the right
     interpolation: Literal["bilinear", "bicubic"] = "bilinear"
     turn_tall: bool = False  # pictures over twice as high as wide are first turned a quarter to the left
+    # Shards hold pictures as they go in, or the files that they come in: smaller, and decoded at every reading.
+    stored: Literal["decoded", "encoded"] = "decoded"
+    # The one training set, a rendered one, is drawn while training: no file holds it, and no picture comes twice.
+    streamed: bool = False
     middle: float = 127.5  # the level that a recogniser reads as 0: its input is (x - middle) / middle
 
 

@@ -26,6 +26,10 @@ def check_together(recipe: Recipe, where: str) -> None:
     if (model.decoder_hidden > 0) != (model.name != "crnn"):
         needed = "none: model crnn has no decoder" if model.name == "crnn" else f"at least 1 for model {model.name}"
         raise ValueError(f"{where}: model.decoder_hidden: found {model.decoder_hidden}, expected {needed}")
+    if recipe.data.max_label < 0:
+        raise ValueError(f"{where}: data.max_label: found {recipe.data.max_label}, expected 0, any length, or more")
+    if recipe.data.streamed and len(recipe.data.train) != 1:
+        raise ValueError(f"{where}: data.streamed: found {len(recipe.data.train)} sets in data.train, expected one")
     if recipe.evaluation.beams < 1:
         raise ValueError(f"{where}: evaluation.beams: found {recipe.evaluation.beams}, expected at least 1")
     _check_export(recipe.export, model, f"{where}: export")

@@ -2,19 +2,18 @@
 
 import argparse
 import dataclasses
+import fcntl
 import inspect
 import json
-import os
 import shutil
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from components.recognition.artifacts import (
     Manifest,
@@ -25,15 +24,19 @@ from components.recognition.artifacts import (
     to_document,
     write_atomically,
 )
-from components.recognition.storage import Store
+from components.recognition.storage import Object, Store
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Made:
-    """What the work of a stage gives back: files to store by object name, and what its manifest is to say."""
+    """What the work of a stage gives back: files to store by object name, and what its manifest is to say.
+
+    `stored` are objects of the manifest that the work itself has stored.
+    """
 
     files: dict[str, Path]
     facts: dict[str, Any]
+    stored: tuple[Object, ...] = ()
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, list[tuple[int, float, float]]] = dataclasses.field(default_factory=dict)
 
@@ -61,14 +64,14 @@ def find_or_make(
     started = time.monotonic()
     with work_folder(store, f"{stage}-{key}") as folder:
         made = make(folder)
-        objects = tuple(store.put_file(path, object_name) for object_name, path in made.files.items())
+        files = tuple(store.put_file(path, object_name) for object_name, path in made.files.items())
     manifest = Manifest(
         stage=stage,
         name=name,
         key=key,
         inputs=inputs,
         git_commit=git_commit(),
-        objects=objects,
+        objects=(*made.stored, *files),
         facts=made.facts,
         metrics=made.metrics,
         curves=made.curves,
@@ -80,18 +83,30 @@ def find_or_make(
 
 @contextmanager
 def work_folder(store: Store, name: str) -> Iterator[Path]:
-    """Give an empty folder beside the cache and remove it afterwards, and what killed processes left behind."""
+    """Give an empty folder beside the cache and remove it afterwards, and what killed processes left behind.
+
+    A lock file beside it says that its owner lives: pods may share the cache, where process numbers say nothing.
+    """
     parent = store.cache / "work"
-    for left in parent.glob("*.pid*"):
-        if not psutil.pid_exists(int(left.suffix.removeprefix(".pid"))):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = parent / f"{name}.pid{os.getpid()}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob("*.lock"):
+        with suppress(OSError), left.open("r+b") as lock:  # locked, or removed by another process meanwhile
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(left)
+    descriptor, path = tempfile.mkstemp(".lock", f"{name}.", parent)
+    with open(descriptor, "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = Path(path).with_suffix("")
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            _remove(Path(path))
+
+
+def _remove(lock: Path) -> None:
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)
 
 
 def run_stage(stage: str, name: str, run_tag: str, output: str, work: Callable[[Store], tuple[Manifest, bool]]) -> str:

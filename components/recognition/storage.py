@@ -99,11 +99,26 @@ class Store:
                     shutil.copyfile(path, temporary)
         return entry
 
+    def find(self, entry: Object) -> Path | None:
+        """Return the cache's copy of an object, if it has one of the full size."""
+        cached = self._cached(entry)
+        return cached if cached.exists() and cached.stat().st_size == entry.bytes else None
+
+    def read_range(self, entry: Object, start: int, size: int) -> bytes:
+        """Read `size` bytes of an object from byte `start` on."""
+
+        def read() -> bytes:
+            span = f"bytes={start}-{start + size - 1}"
+            return self.client.get_object(Bucket=self.bucket, Key=object_key(entry), Range=span)["Body"].read()
+
+        return bytes(self._ask("download", object_key(entry), read))
+
     def fetch(self, entry: Object) -> Path:
         """Return a local file with the object's bytes, verified by size and, when downloaded, by sha256."""
+        whole = self.find(entry)
+        if whole:
+            return whole
         cached = self._cached(entry)
-        if cached.exists() and cached.stat().st_size == entry.bytes:
-            return cached
         key = object_key(entry)
         with _part(cached) as temporary:
             self._ask(

@@ -1,6 +1,6 @@
 """Effects on the letters and damage to the picture, in integer arithmetic.
 
-Letters are masks (h, w) uint8, pictures are planes (32, 100) int32 of gray levels.
+Letters are masks (h, w) uint8, pictures are planes (C, h, w) int16 of levels 0 to 255 with one or three colours.
 """
 
 from dataclasses import dataclass
@@ -9,14 +9,12 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from components.recognition.synth_backdrop import Backdrops, Plane
+from components.recognition.synth_backdrop import Backdrops, Colour, Plane
 from components.recognition.synth_fonts import PAD, Pixels
-from components.recognition.synth_geometry import HEIGHT, WIDTH
 from components.recognition.synth_random import Dice
 
 _REACH = 5  # pixels that a shadow lies aside, at most; less than half of PAD
-_ACROSS = np.arange(WIDTH, dtype=np.int32) * 2 - WIDTH
-_DOWN = np.arange(HEIGHT, dtype=np.int32)[:, None] * 2 - HEIGHT
+OPAQUE = 128  # full opacity; with more steps a product with a difference of levels would not fit into int16
 
 
 class Layers(NamedTuple):
@@ -91,27 +89,33 @@ def _extrude(mask: Pixels, across: int, down: int) -> Pixels:
     return depth
 
 
-def blend(picture: Plane, mask: Pixels, ink: Plane | int, opacity: int) -> Plane:
-    """Lay ink over a picture where the mask is; opacity 0..256."""
-    alpha = mask.astype(np.int32) * opacity
-    alpha += alpha >> 8
-    return picture + (((ink - picture) * alpha + 32768) >> 16)
+def blend(picture: Plane, mask: Pixels, ink: Plane | Colour, opacity: int) -> Plane:
+    """Lay ink over a picture where the mask (h, w) is; opacity 0..OPAQUE."""
+    weight = np.multiply(mask, np.uint16(opacity), dtype=np.uint16)
+    weight += np.uint16(255)
+    weight >>= np.uint16(8)
+    change = ink - picture
+    change *= weight.view(np.int16)
+    change += np.int16(64)
+    change >>= np.int16(7)
+    change += picture
+    return change
 
 
 def damage(picture: Plane, harm: Damage, backdrops: Backdrops, dice: Dice) -> Pixels:
-    """Turn a plane into the final picture (32, 100) uint8 with random damage."""
+    """Turn a plane into the final picture, (h, w) or (h, w, 3) uint8, with random damage."""
     if dice.chance(harm.light):
         picture = _light(picture, dice)
-    image: Pixels = np.clip(picture, 0, 255).astype(np.uint8)
+    planes = picture.astype(np.uint8)
+    image: Pixels = planes[0] if len(planes) == 1 else cv2.merge(list(planes))
     if dice.chance(harm.low_resolution):
         image = _low_resolution(image, dice)
     image = _defocus(image, harm, dice)
     if dice.chance(harm.noise):
-        strength = int(16 * (0.5 + abs(dice.bell(harm.noise_level))))
-        image = np.clip(image + backdrops.noise(strength, dice), 0, 255).astype(np.uint8)
+        image = backdrops.noisy(image, int(16 * (0.5 + abs(dice.bell(harm.noise_level)))), dice)
     if dice.chance(harm.jpeg):
         quality = [cv2.IMWRITE_JPEG_QUALITY, dice.integer(harm.jpeg_quality, 85)]
-        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_GRAYSCALE)
+        image = cv2.imdecode(cv2.imencode(".jpg", image, quality)[1], cv2.IMREAD_UNCHANGED)
     return image
 
 
@@ -130,29 +134,34 @@ def _defocus(image: Pixels, harm: Damage, dice: Dice) -> Pixels:
 
 def _light(picture: Plane, dice: Dice) -> Plane:
     """A gain that changes evenly over the picture."""
-    across, down = int(dice.bell(56)), int(dice.bell(28))
-    gain = 256 + _ACROSS * across // WIDTH + _DOWN * down // HEIGHT
-    return (picture * gain) >> 8
+    height, width = picture.shape[1:]
+    across, down = int(dice.bell(28)), int(dice.bell(14))
+    columns = np.arange(1 - width, width, 2, dtype=np.int32) * across // width
+    rows = np.arange(1 - height, height, 2, dtype=np.int32)[:, None] * down // height
+    brighter = picture * (columns + rows + 128) >> 7
+    return np.clip(brighter, 0, 255).astype(np.int16)
 
 
 def _low_resolution(image: Pixels, dice: Dice) -> Pixels:
+    height, width = image.shape[:2]
     share = dice.between(0.34, 0.7)
-    size = max(12, int(WIDTH * share)), max(9, int(HEIGHT * share * dice.between(1.0, 1.3)))
+    size = max(12, int(width * share)), max(9, int(height * share * dice.between(1.0, 1.3)))
     soft = cv2.GaussianBlur(image, (0, 0), 0.35 / share)
     small = cv2.resize(soft, size, interpolation=cv2.INTER_LINEAR_EXACT)
-    way = cv2.INTER_LINEAR_EXACT if dice.chance(0.8) else cv2.INTER_NEAREST_EXACT
-    large: Pixels = cv2.resize(small, (WIDTH, HEIGHT), interpolation=way)
+    way = cv2.INTER_LINEAR_EXACT if dice.chance(0.93) else cv2.INTER_NEAREST_EXACT
+    large: Pixels = cv2.resize(small, (width, height), interpolation=way)
     return large
 
 
 def _motion(image: Pixels, dice: Dice) -> Pixels:
     """The mean of the picture moved along a short line."""
+    height, width = image.shape[:2]
     across, down = dice.pick(((1, 0), (1, 0), (0, 1), (1, 1), (1, -1), (2, 1), (2, -1)))
     steps = dice.integer(3, 5) if max(across, abs(down)) == 1 else 3
     edge = 8
     wide = cv2.copyMakeBorder(image, edge, edge, edge, edge, cv2.BORDER_REPLICATE)
-    total = np.zeros(image.shape, np.int32)
+    total = np.zeros(image.shape, np.uint16)
     for step in range(steps):
         top, left = edge + down * (step - steps // 2), edge + across * (step - steps // 2)
-        total += wide[top : top + HEIGHT, left : left + WIDTH]
-    return ((total + steps // 2) // steps).astype(np.uint8)
+        total += wide[top : top + height, left : left + width]
+    return ((total + np.uint16(steps // 2)) // np.uint16(steps)).astype(np.uint8)

@@ -7,6 +7,7 @@ from bisect import bisect
 from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import accumulate
+from operator import mul
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,8 +19,12 @@ from components.recognition.synth_random import Dice
 
 Pixels = npt.NDArray[np.uint8]
 
-ATLAS = Path(__file__).parent / "synth_data" / "atlas.bin"
+_FOLDER = Path(__file__).parent / "synth_data"
+ATLAS = _FOLDER / "atlas.bin"
+CHINESE_ATLAS = _FOLDER / "atlas_chinese.bin"
+SIGN_ATLAS = _FOLDER / "atlas_signs.bin"
 PAD = 12  # empty pixels around a line: room for outlines and shadows
+_SPACE = 10.0  # pixels
 _TEST_PERCENT = 15
 _WEIGHTS = {"aenigma": 0.3, "3270": 0.15, "sixtyfour": 0.15}  # by package: display and terminal faces are rare outside
 _FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9, "lc": 0, "lp": 0, "pb": 0}]
@@ -69,16 +74,18 @@ class Face:
         """Draw text on one base line: alpha (PAD + h + PAD, PAD + w + PAD) uint8, ink box h x w."""
         glyphs = self.glyphs()
         pen = 0.0
-        placed = []
+        placed: list[tuple[Pixels, int, int]] = []
         for character in text:
+            if character == " ":
+                pen += _SPACE
+                continue
             glyph = glyphs[character]
             lift = round(dice.between(-jitter_px, jitter_px)) if jitter_px else 0
             placed.append((glyph.alpha, round(pen) + glyph.left, glyph.top + lift))
             pen += glyph.advance / 4 + tracking_px
-        left = min(x for _, x, _ in placed)
-        top = max(y for _, _, y in placed)
-        width = max(x + alpha.shape[1] for alpha, x, _ in placed) - left
-        height = top - min(y - alpha.shape[0] for alpha, _, y in placed)
+        left, top = min([x for _, x, _ in placed]), max([y for _, _, y in placed])
+        width = max([x + alpha.shape[1] for alpha, x, _ in placed]) - left
+        height = top - min([y - alpha.shape[0] for alpha, _, y in placed])
         canvas = np.zeros((height + 2 * PAD, width + 2 * PAD), np.uint8)
         for alpha, x, y in placed:
             row, column = PAD + top - y, PAD + x - left
@@ -92,23 +99,26 @@ class Faces:
 
     def __init__(self, part: str) -> None:
         families: dict[str, list[Face]] = {}
-        for face in read_atlas():
+        for face in read_atlas(ATLAS):
             if is_test_family(face.family) == (part == "test"):
                 families.setdefault(face.family, []).append(face)
         self.families = list(families.values())
-        weights = (_WEIGHTS.get(f[0].package, 1.0) * min(4, len(f)) ** 0.5 for f in self.families)
-        self._limits = list(accumulate(weights))
+        sizes = [min(4, len(family)) ** 0.5 for family in self.families]
+        rare = [_WEIGHTS.get(family[0].package, 1.0) for family in self.families]
+        self._limits = list(accumulate(map(mul, sizes, rare)))
+        self._showy_limits = list(accumulate(sizes))
 
-    def draw(self, dice: Dice) -> Face:
-        """A random face."""
-        family = bisect(self._limits, dice.unit() * self._limits[-1])
+    def draw(self, dice: Dice, *, showy: bool) -> Face:
+        """A random face; display faces are as likely as others where it may be showy, rare elsewhere."""
+        limits = self._showy_limits if showy else self._limits
+        family = bisect(limits, dice.unit() * limits[-1])
         return dice.pick(self.families[min(family, len(self.families) - 1)])
 
 
-@lru_cache(maxsize=1)
-def read_atlas() -> tuple[Face, ...]:
-    """All faces of the atlas; unpacks none of them."""
-    content = ATLAS.read_bytes()
+@lru_cache(maxsize=3)
+def read_atlas(path: Path) -> tuple[Face, ...]:
+    """All faces of an atlas; unpacks none of them."""
+    content = path.read_bytes()
     start = 4 + int.from_bytes(content[:4], "little")
     index = json.loads(content[4:start])
     faces = []
@@ -126,5 +136,5 @@ def read_atlas() -> tuple[Face, ...]:
             )
         )
     if start != len(content):
-        raise RuntimeError(f"{ATLAS}: {len(content)} bytes, the index says {start}; restore the file from git")
+        raise RuntimeError(f"{path}: {len(content)} bytes, the index says {start}; restore the file from git")
     return tuple(faces)

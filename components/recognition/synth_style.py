@@ -1,13 +1,16 @@
-"""The three kinds of rendered word images: how much of everything each has, and the grays of their parts."""
+"""The kinds of rendered pictures: how much of everything each has, and the colours of their parts."""
 
 from dataclasses import dataclass
+from typing import Literal
 
-import cv2
+import numpy as np
 
-from components.recognition.synth_backdrop import Plane
+from components.recognition.synth_backdrop import Colour, Plane
 from components.recognition.synth_effects import Damage
-from components.recognition.synth_geometry import HEIGHT, WIDTH, Warp
+from components.recognition.synth_geometry import Warp
 from components.recognition.synth_random import Dice
+
+Difficulty = Literal["easy", "hard", "mixed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +24,21 @@ class Style:
     tracking: float  # largest extra space between letters, pixels of the atlas
     contrast: int  # least gray difference between ink and ground
     texture: float  # strength of backgrounds
-    clutter: float  # share with a plate, and share with ink of a neighbour line
+    clutter: float  # share with a plate, and share with ink of a neighbour
 
 
 EASY = Style(
     warp=Warp(
-        turn=0.01, wild_turn=0.02, shear=0.05, perspective=0.2, corner=0.06, curve=0.0, sag=0.0, loose=0.10, tight=0.05
+        turn=0.01,
+        wild_turn=0.02,
+        shear=0.05,
+        perspective=0.2,
+        corner=0.06,
+        curve=0.0,
+        bend=0.0,
+        loose=0.10,
+        smooth=0.5,
+        tight=0.05,
     ),
     harm=Damage(
         low_resolution=0.0,
@@ -40,7 +52,7 @@ EASY = Style(
         jpeg=0.1,
         jpeg_quality=60,
     ),
-    bolder=0.05,
+    bolder=0.1,
     effects=0.0,
     tracking=4.0,
     contrast=90,
@@ -55,8 +67,9 @@ SCENE = Style(
         perspective=0.55,
         corner=0.13,
         curve=0.2,
-        sag=0.6,
+        bend=0.4,
         loose=0.13,
+        smooth=0.5,
         tight=0.15,
     ),
     harm=Damage(
@@ -71,16 +84,25 @@ SCENE = Style(
         jpeg=0.25,
         jpeg_quality=20,
     ),
-    bolder=0.11,
+    bolder=0.15,
     effects=0.34,
     tracking=18.0,
     contrast=40,
     texture=0.35,
-    clutter=0.07,
+    clutter=0.08,
 )
 HARD = Style(
     warp=Warp(
-        turn=0.05, wild_turn=0.13, shear=0.16, perspective=0.8, corner=0.2, curve=0.35, sag=0.9, loose=0.16, tight=0.3
+        turn=0.05,
+        wild_turn=0.13,
+        shear=0.16,
+        perspective=0.8,
+        corner=0.2,
+        curve=0.35,
+        bend=0.5,
+        loose=0.16,
+        smooth=0.5,
+        tight=0.3,
     ),
     harm=Damage(
         low_resolution=0.2,
@@ -103,6 +125,14 @@ HARD = Style(
 )
 
 
+def style_of(difficulty: str, dice: Dice) -> Style:
+    """The style of a picture of a set that is "easy", "hard" or "mixed"."""
+    draw = dice.unit()
+    if difficulty == "mixed":  # some easy pictures shorten the plateau at the start of training
+        return SCENE if draw < 0.72 else EASY if draw < 0.9 else HARD
+    return EASY if difficulty == "easy" else HARD
+
+
 def grays(contrast: int, dice: Dice) -> tuple[int, int]:
     """Gray of the ground and of the ink, at least `contrast` apart, more for most pictures."""
     ground = dice.integer(10, 245)
@@ -113,6 +143,16 @@ def grays(contrast: int, dice: Dice) -> tuple[int, int]:
         if abs(ink - ground) > apart:
             return ground, ink
     return ground, 255 if ground < 128 else 0
+
+
+def tinted(gray: int, channels: int, dice: Dice) -> Colour:
+    """A colour (C, 1, 1) of about that luminance: gray itself, or red, green and blue of a random hue."""
+    if channels == 1:
+        return np.array([[[gray]]], np.int16)
+    strength = 0.0 if dice.chance(0.3) else dice.between(0.0, 100.0)
+    red, blue = dice.between(-strength, strength), dice.between(-strength, strength)
+    levels = gray + 1.4 * red, gray - 0.71 * red - 0.34 * blue, gray + 1.77 * blue  # from YCbCr
+    return np.array([min(max(int(level), 0), 255) for level in levels], np.int16)[:, None, None]
 
 
 def outline_gray(ink: int, dice: Dice) -> int:
@@ -130,9 +170,16 @@ def shadow_gray(ink: int, ground: int, dice: Dice) -> int:
 
 def plate(picture: Plane, ground: int, ink: int, dice: Dice) -> None:
     """Draw a plate or a frame behind the word."""
-    gray = ground + dice.integer(-60, 60)
+    gray = min(max(ground + dice.integer(-60, 60), 0), 255)
     if abs(gray - ink) < 35:
         return
-    corner = dice.integer(-5, 8), dice.integer(-5, 4)
-    opposite = WIDTH - dice.integer(-5, 8), HEIGHT - dice.integer(-5, 4)
-    cv2.rectangle(picture, corner, opposite, gray, -1 if dice.chance(0.5) else dice.integer(1, 2))
+    channels, height, width = picture.shape
+    colour = tinted(gray, channels, dice)
+    left, top = max(dice.integer(-5, 8), 0), max(dice.integer(-5, 4), 0)
+    right, bottom = width - max(dice.integer(-5, 8), 0), height - max(dice.integer(-5, 4), 0)
+    if dice.chance(0.5):
+        picture[:, top:bottom, left:right] = colour
+        return
+    thick = dice.integer(1, 2)
+    picture[:, top : top + thick, left:right] = picture[:, bottom - thick : bottom, left:right] = colour
+    picture[:, top:bottom, left : left + thick] = picture[:, top:bottom, right - thick : right] = colour

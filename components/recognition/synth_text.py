@@ -4,7 +4,7 @@ import lzma
 import zlib
 from bisect import bisect
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from itertools import accumulate
 from pathlib import Path
 
@@ -12,56 +12,33 @@ from components.recognition.synth_random import Dice
 
 FOLDER = Path(__file__).parent / "synth_data"
 WORD_LISTS = {"common": FOLDER / "words_common.txt.xz", "large": FOLDER / "words_large.txt.xz"}
+LISTS = {name: FOLDER / f"{name}.txt" for name in ("shapes", "chinese", "french")}
 MAX_LABEL = 20
 _DIGITS = "0123456789"
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 # Share of dictionary words by length, 2 to 16 letters: signs and labels are shorter than a dictionary.
-_LENGTHS = (8, 14, 17, 16, 14, 11, 8, 5.5, 4, 2.6, 1.6, 1, 0.6, 0.4, 0.3)
-_KINDS = (0.45, 0.70, 0.82, 0.88, 0.96)  # limits of common words, other words, digits, short, random; rest compounds
-_WITH_SYMBOLS = 0.10
-# Shapes of texts with symbols: * a word, 0 a digit, n a number of one to three digits; the rest is drawn as it stands.
-_SHAPES = (
-    "*.",
-    "*,",
-    "*!",
-    "*:",
-    "*?",
-    "(*)",
-    "*'0",
-    "*'s",
-    "*-*",
-    "*&*",
-    "*/*",
-    "#n",
-    "$n",
-    "$n.00",
-    "n.00",
-    "n.0",
-    "n%",
-    "n:00",
-    "n/n",
-    "n-n",
-    "n,000",
-    "*-n",
-    "*.*",
-    "www.*.com",
-    "*.com",
-    "'*'",
-    "n,n",
-    "$n,000",
-    "-n",
-    "n/00",
-    "&*",
-    "*&",
-    "(n)",
-    "*#n",
-    "n'*",
-)
+_LENGTHS = (11, 17, 18, 16, 12, 10, 6, 4.5, 2.6, 1.6, 1, 0.6, 0.4, 0.3, 0.2)
+_KINDS = (0.50, 0.72, 0.83, 0.89, 0.965)  # limits of common words, other words, digits, short, random; rest compounds
+_WITH_SYMBOLS = 0.16
 
 
 def is_test_text(label: str) -> bool:
     """Whether a label is kept for testing: by its lower-case text. Single characters are too few to keep any."""
     return len(label) > 1 and zlib.crc32(label.lower().encode()) % 20 < 3
+
+
+@cache
+def read_lists(name: str) -> dict[str, tuple[str, ...]]:
+    """The sections of one of LISTS: title -> its words, or its lines in the section "things"."""
+    sections: dict[str, tuple[str, ...]] = {}
+    title = ""
+    for line in LISTS[name].read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            title = line.strip("[]")
+            sections[title] = ()
+        elif not line.startswith("# "):
+            sections[title] += (line,) if title == "things" else tuple(line.split())
+    return sections
 
 
 @lru_cache(maxsize=2)
@@ -82,6 +59,7 @@ class Writer:
         self._common = _words_by_length("common", part)
         self._large = _words_by_length("large", part)
         self._limits = list(accumulate(_LENGTHS))
+        self._shapes = read_lists("shapes")["shapes"]
 
     def write(self, dice: Dice) -> tuple[str, str]:
         """A text to draw and its label: the same text without symbols, [0-9A-Za-z] only, never empty."""
@@ -95,7 +73,7 @@ class Writer:
     def _kind(self, dice: Dice) -> Callable[[Dice], str]:
         """What makes the text; chosen before texts of the other part are refused, so that both parts mix alike."""
         if dice.chance(_WITH_SYMBOLS):
-            return partial(self._shaped, dice.pick(_SHAPES))
+            return partial(self._shaped, dice.pick(self._shapes))
         draw = dice.unit()
         kinds = (self._common_word, self._large_word, _digits, self._short, _random, self._compound)
         return kinds[bisect(_KINDS, draw)]

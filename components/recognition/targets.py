@@ -1,13 +1,17 @@
 """Labels as losses take them, and which labels a recogniser can learn."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from components.recognition.decoding import AttentionCodec, Codec
+from components.recognition.index import MANY, count_repeats
 from components.recognition.recipe import Train
 from components.recognition.shards import ShardSet
+
+Counts = npt.NDArray[np.integer[Any]]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -26,21 +30,23 @@ class Targets:
     forced: npt.NDArray[np.float32]
 
 
-def fits(label: str, codec: Codec, steps: int) -> bool:
-    """Tell whether a label can be learnt in so many steps: it has characters, and they need no more steps."""
-    return bool(codec.encode(label)) and codec.steps_needed(label) <= steps
-
-
 def fitting(shards: ShardSet, codec: Codec, steps: int) -> ShardSet:
     """Return the training samples whose label fits; the others are left out before training starts.
 
     A deliberate correction of MindOCR, which keeps them as pictures of an empty word.
     """
-    kept = shards.keep(lambda label: fits(label, codec, steps))
+    if steps >= MANY:
+        raise ValueError(f"a recogniser of {steps} steps: an index of shards tells labels apart up to {MANY - 1}")
+    kept = shards.keep(_fit(shards.index.characters, shards.index.frames, codec, steps))
     if not kept.samples:
         raise ValueError(f"none of the {shards.samples} training labels fits: expected labels with characters of "
                          f"charset {codec.charset.name} that need at most {steps} steps")  # fmt: skip
     return kept
+
+
+def _fit(characters: Counts, frames: Counts, codec: Codec, steps: int) -> npt.NDArray[np.bool_]:
+    """Tell which labels (N,) can be learnt in so many steps, as `codec.steps_needed` has it; empty ones cannot."""
+    return (characters > 0) & (characters < steps if isinstance(codec, AttentionCodec) else frames <= steps)
 
 
 def pack(
@@ -50,15 +56,18 @@ def pack(
 
     L is `steps` whatever the labels, so that shapes stay. A label that does not fit has one class in its place.
     """
-    fit = np.array([fits(label, codec, steps) for label in labels])
+    numbers, counts = codec.charset.spell(labels)
+    fit = _fit(counts, counts + count_repeats(numbers, counts), codec, steps)
     classes = np.zeros((len(labels), steps), dtype=np.int32)
-    lengths = np.ones(len(labels), dtype=np.int32)
-    classes[:, 0] = 1
-    end = [AttentionCodec.STOP] if isinstance(codec, AttentionCodec) else []
-    for number in np.flatnonzero(fit):
-        row = codec.encode(labels[number]) + end
-        classes[number, : len(row)] = row
-        lengths[number] = len(row)
+    classes[~fit, 0] = 1
+    rows = np.repeat(np.arange(len(labels)), counts)
+    columns = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chosen = fit[rows]
+    classes[rows[chosen], columns[chosen]] = numbers[chosen] + codec.FIRST
+    lengths = np.where(fit, counts, 1).astype(np.int32)
+    if isinstance(codec, AttentionCodec):
+        classes[fit, lengths[fit]] = AttentionCodec.STOP
+        lengths[fit] += 1
     if loss == "cross_entropy_unmasked":
         lengths[:] = steps
     everyone = np.ones(len(labels), dtype=np.float32)

@@ -12,7 +12,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,9 +25,11 @@ from components.recognition.decoding import Codec
 from components.recognition.loader import Batch, ordered_batches, training_batches
 from components.recognition.protocols import is_correct
 from components.recognition.recipe import Data, Model, Train, from_json, to_json
+from components.recognition.rendered import Streamed, rendered_batches
 from components.recognition.schedule import Plan
-from components.recognition.shards import ShardSet
-from components.recognition.targets import Targets, coins, pack
+from components.recognition.shards import ShardSet, open_sets
+from components.recognition.synth import SynthSpec
+from components.recognition.targets import Targets, coins, fitting, pack
 
 Item = TypeVar("Item")
 Logits = npt.NDArray[np.float32]
@@ -44,26 +45,33 @@ PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Job:
-    """What a training process is told: the recipe's sections, files, where to run and where to write."""
+    """What a training process is told: the recipe's sections, data sets, where to run and where to write."""
 
     data: Data
     model: Model
     train: Train
-    train_shards: tuple[Path, ...]
-    val_shards: tuple[Path, ...]
+    train_sets: tuple[Path, ...]  # index files
+    val_sets: tuple[Path, ...]
     start: Path | None  # the checkpoint whose weights training starts from; None: fresh ones
     device: str
     processes: int
     folder: Path
+    rendered: str = ""  # the address of the training set where it is drawn while training
 
 
 def write_job(path: Path, job: Job) -> None:
     """Write a job as JSON; its sections are JSON texts."""
     sections = {name: to_json(getattr(job, name)) for name in ("data", "model", "train")}
-    shards = {name: [str(shard) for shard in getattr(job, name)] for name in ("train_shards", "val_shards")}
+    sets = {name: [str(index) for index in getattr(job, name)] for name in ("train_sets", "val_sets")}
     start = job.start and str(job.start)
-    rest = {"start": start, "device": job.device, "processes": job.processes, "folder": str(job.folder)}
-    write_atomically(path, json.dumps(sections | shards | rest, indent=1))
+    rest = {
+        "start": start,
+        "rendered": job.rendered,
+        "device": job.device,
+        "processes": job.processes,
+        "folder": str(job.folder),
+    }
+    write_atomically(path, json.dumps(sections | sets | rest, indent=1))
 
 
 def read_job(path: Path) -> Job:
@@ -73,8 +81,9 @@ def read_job(path: Path) -> Job:
         data=from_json(Data, document["data"]),
         model=from_json(Model, document["model"]),
         train=from_json(Train, document["train"]),
-        train_shards=tuple(Path(shard) for shard in document["train_shards"]),
-        val_shards=tuple(Path(shard) for shard in document["val_shards"]),
+        train_sets=tuple(Path(index) for index in document["train_sets"]),
+        rendered=document["rendered"],
+        val_sets=tuple(Path(index) for index in document["val_sets"]),
         start=document["start"] and Path(document["start"]),
         device=document["device"],
         processes=document["processes"],
@@ -101,15 +110,29 @@ def failure_told(folder: Path, rank: int) -> Iterator[None]:
         raise
 
 
+def training_set(job: Job, codec: Codec, steps: int) -> tuple[ShardSet | Streamed, int]:
+    """Return what is learnt from, and how many samples are left out of it because their label does not fit."""
+    if job.rendered:
+        return Streamed(spec=SynthSpec.parse(job.rendered), data=job.data), 0
+    given = open_sets(job.train_sets)
+    kept = fitting(given, codec, steps)
+    return kept, given.samples - kept.samples
+
+
 def training_stream(
-    job: Job, plan: Plan, shards: ShardSet, codec: Codec, steps: int, rank: int
+    job: Job, plan: Plan, given: ShardSet | Streamed, codec: Codec, steps: int, rank: int
 ) -> Iterator[list[Part]]:
     """Give one process its batch of every step in turn, in parts, read and packed ahead in a thread of their own."""
 
     def batches() -> Iterator[Batch]:
+        if isinstance(given, Streamed):
+            yield from rendered_batches(
+                given.spec, given.data, batch=plan.batch, rank=rank, ranks=job.processes, steps=plan.steps
+            )
+            return
         for epoch in range(plan.epochs):
             yield from training_batches(
-                shards, batch=plan.batch, rank=rank, ranks=job.processes, seed=job.train.seed, epoch=epoch
+                given, batch=plan.batch, rank=rank, ranks=job.processes, seed=job.train.seed, epoch=epoch
             )
 
     def source() -> Iterator[list[Part]]:
@@ -146,7 +169,7 @@ def prefetched(source: Iterator[Item], depth: int) -> Iterator[Item]:
 
 def validation_batches(shards: ShardSet, rank: int, ranks: int) -> Iterator[Batch]:
     """Give one process its share of the validation set: every `ranks`-th batch, together each sample once."""
-    return islice(ordered_batches(shards, EVALUATION_BATCH), rank, None, ranks)
+    return ordered_batches(shards, EVALUATION_BATCH, rank, ranks)
 
 
 def count_correct(logits: Logits, labels: list[str], codec: Codec) -> int:

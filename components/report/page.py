@@ -88,8 +88,10 @@ def _mistakes(store: Store, evaluation: Manifest) -> list[dict[str, Any]]:
 
 
 def _dataset(store: Store, name: str, manifest: Manifest, entry: dict[str, Any] | None) -> dict[str, Any]:
-    sheet = base64.b64encode(store.fetch(manifest.object("contact_sheet.png")).read_bytes()).decode("ascii")
-    return {"name": name, "sheet": sheet, "key": manifest.key, "entry": entry, **manifest.facts}
+    pictures = [item for item in manifest.objects if item.name.endswith(".png")]
+    drawn = {item.name: base64.b64encode(store.fetch(item).read_bytes()).decode("ascii") for item in pictures}
+    sheets = {"sheet": drawn["contact_sheet.png"], "quarantine_sheet": drawn.get("quarantine.png", "")}
+    return {"name": name, "key": manifest.key, "entry": entry, **sheets, **manifest.facts}
 
 
 def percent(share: float) -> str:

@@ -139,8 +139,8 @@ def _data(gathered: Gathered, train: Manifest) -> dict[str, Any]:
     names = {manifest.reference: name for name, manifest in gathered.datasets.items()}
     sets = {kind: [names[reference] for reference in train.inputs[f"{kind}_sets"]] for kind in ("train", "val")}
     packed = gathered.datasets[sets["train"][0]].inputs
-    policy = "drop" if packed["drops_odd"] else "delete"
-    return {**train.inputs["data"], **packed["picture"], **sets, "limit": packed["limit"], "label_policy": policy}
+    labels = {"label_policy": packed["labels"]["policy"], "max_label": packed["labels"]["longest"]}
+    return {**train.inputs["data"], **packed["picture"], **sets, "limit": packed["limit"], **labels}
 
 
 def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:

@@ -1,20 +1,30 @@
 """What a worker process of the shard stage does: a range of a data set's samples becomes one shard file."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from components.recognition.blocks import MAX_LABEL_BYTES, Shape, ShardWriter
+import numpy as np
+
+from components.recognition.blocks import MAX_FILE_BYTES, MAX_LABEL_BYTES, BlockTable, Shape, ShardWriter
 from components.recognition.catalogue import Entry
 from components.recognition.charset import Charset
-from components.recognition.image import Picture, decode, fit_picture
-from components.recognition.readers import Sample, open_reader
+from components.recognition.image import Picture, decode, encode, fit_pictures
+from components.recognition.index import Counts, measure_labels
+from components.recognition.labels import judge
+from components.recognition.readers import open_reader
 from components.recognition.recipe import Data
+from components.recognition.sample import Sample
+
+WINDOW = 2048  # samples that are decoded before they are fitted: enough for many of equal size,
+WINDOW_BYTES = 32 << 20  # unless they are large
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What becomes of samples: how pictures are fitted, and which labels a training set goes without."""
+    """What becomes of samples: how pictures are fitted and stored, and which labels a training set goes without."""
 
     data: Data
     charset: Charset
@@ -26,9 +36,9 @@ class Rules:
         return self.data.height, self.data.width, self.data.channels
 
     @property
-    def drops_odd(self) -> bool:
-        """Whether a character outside the charset costs a training sample, not only itself."""
-        return self.training and self.data.label_policy == "drop"
+    def encoded(self) -> Data | None:
+        """How pictures are fitted when they are read, where they are stored as the files that they come in."""
+        return self.data if self.data.stored == "encoded" else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,57 +55,114 @@ class Task:
 
 @dataclass(kw_only=True)
 class Packed:
-    """What came of a task: samples and blocks written, and what was dropped, changed and put aside, by reason."""
+    """What came of a task: what the shard's index says of it, and what was dropped, changed and put aside."""
 
-    samples: int = 0
-    blocks: int = 0
+    picture: dict[str, Any] | None
+    table: BlockTable
+    measured: tuple[Counts, Counts]
+    dropped: Counter[str]
+    changed: Counter[str]
+    quarantine: list[dict[str, str | int]]
+
+    @property
+    def samples(self) -> int:
+        """How many samples the shard has."""
+        return len(self.measured[0])
+
+
+@dataclass(frozen=True)
+class _Tally:
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
-    quarantine: list[dict[str, str]] = field(default_factory=list)
+    quarantine: list[dict[str, str | int]] = field(default_factory=list)
 
 
 def pack(task: Task) -> Packed:
     """Read a range of samples and write its shard."""
-    packed = Packed()
-    reader = open_reader(task.entry, task.root)
-    with ShardWriter(task.path, task.rules.shape, task.stop - task.start) as writer:
-        for sample in reader.read(task.start, task.stop):
-            try:
-                image = picture(sample, task.rules.data)
-            except ValueError as error:
-                packed.quarantine.append({"where": sample.where, "reason": str(error)})
-                continue
-            if reason := reason_to_drop(sample.label, task.rules):
-                packed.dropped[reason] += 1
-                continue
-            packed.changed.update(changes(sample.label, task.rules.charset))
-            writer.add(image, sample.label)
-    packed.samples, packed.blocks = writer.samples, writer.blocks
-    return packed
+    rules, tally, stored = task.rules, _Tally(), list[str]()
+    with ShardWriter(task.path, rules.shape, task.stop - task.start, rules.encoded) as writer:
+        for images, labels in _windows(_accepted(task, tally)):
+            pictures = images if rules.encoded else fit_pictures(images, rules.data)
+            for picture, label in zip(pictures, labels, strict=True):
+                writer.add(picture, label)
+            stored += labels
+    return Packed(
+        picture=writer.picture,
+        table=writer.table,
+        measured=measure_labels(stored, rules.charset),
+        dropped=tally.dropped,
+        changed=tally.changed,
+        quarantine=sorted(tally.quarantine, key=lambda item: item["index"]),
+    )
+
+
+def order(task: Task) -> list[int]:
+    """Return the numbers of the task's samples as they are packed: of a training set shuffled, so that blocks mix."""
+    numbers = list(range(task.start, task.stop))
+    if not task.rules.training:
+        return numbers
+    # RandomState, whose sequences are the same in every version of NumPy.
+    shuffled: list[int] = np.random.RandomState(task.start).permutation(numbers).tolist()
+    return shuffled
+
+
+def _accepted(task: Task, tally: _Tally) -> Iterator[tuple[Picture | bytes, str]]:
+    """Yield the picture, or its file where files are stored, and the label of every sample that is kept."""
+    rules, numbers = task.rules, order(task)
+    for number, sample in zip(numbers, open_reader(task.entry, task.root).read(numbers), strict=True):
+        try:
+            image = picture(sample, rules.data)
+        except ValueError as error:
+            tally.quarantine.append({"index": number, "where": sample.where, "reason": str(error)})
+            continue
+        label = _label(sample.label, rules, tally)
+        if label is None:
+            continue
+        if rules.encoded:
+            yield sample.image if isinstance(sample.image, bytes) else encode(sample.image), label
+        else:
+            yield image, label
+
+
+def _windows(samples: Iterator[tuple[Picture | bytes, str]]) -> Iterator[tuple[list[Any], list[str]]]:
+    """Yield pictures and labels of up to WINDOW samples at a time."""
+    images, labels, size = list[Picture | bytes](), list[str](), 0
+    for image, label in samples:
+        images.append(image)
+        labels.append(label)
+        size += len(image) if isinstance(image, bytes) else image.size
+        if len(labels) == WINDOW or size >= WINDOW_BYTES:
+            yield images, labels
+            images, labels, size = [], [], 0
+    if labels:
+        yield images, labels
 
 
 def picture(sample: Sample, data: Data) -> Picture:
-    """Return a sample's picture, uint8 (H, W, C) of the recipe; ValueError says why the sample is put aside."""
+    """Return a sample's picture, uint8 (h, w, 1 or 3) or (h, w); ValueError says why the sample is put aside."""
     if sample.problem:
         raise ValueError(sample.problem)
-    if (length := len(sample.label.encode())) > MAX_LABEL_BYTES:
-        raise ValueError(f"label of {length} bytes, expected at most {MAX_LABEL_BYTES}")
-    image = sample.image if not isinstance(sample.image, bytes) else decode(sample.image, data.channels)
-    return fit_picture(image, data)
+    if len(sample.label) * 4 > MAX_LABEL_BYTES and (length := len(sample.label.encode())) > MAX_LABEL_BYTES:
+        raise ValueError(f"label too long: {length} bytes, expected at most {MAX_LABEL_BYTES}")
+    if "\0" in sample.label:
+        raise ValueError("label with a NUL character")
+    if not isinstance(sample.image, bytes):
+        return sample.image
+    if data.stored == "encoded" and len(sample.image) > MAX_FILE_BYTES:
+        raise ValueError(f"file too large: {len(sample.image)} bytes, expected at most {MAX_FILE_BYTES}")
+    return decode(sample.image, data.channels)
 
 
-def reason_to_drop(label: str, rules: Rules) -> str:
-    """Return why a training set goes without a sample, or nothing; other sets keep every sample."""
-    if not rules.training:
-        return ""
-    cleaned = rules.charset.clean(label)
-    if not cleaned:
-        return "no character of the charset"
-    return "character outside the charset" if rules.drops_odd and cleaned != rules.charset.fold(label) else ""
+def _label(label: str, rules: Rules, tally: _Tally) -> str | None:
+    """Return the text that is stored, None for a sample that a training set goes without; counts what happens.
 
-
-def changes(label: str, charset: Charset) -> list[str]:
-    """Return what a recogniser of this charset will not see of a label; the label itself is stored as it is."""
-    folded = charset.fold(label)
-    found = {"case folded": folded != label, "characters deleted": charset.clean(label) != folded}
-    return [name for name, is_so in found.items() if is_so]
+    Other sets keep every sample and its label as it is; what a recogniser of this charset cannot see is counted.
+    """
+    policy, longest = (rules.data.label_policy, rules.data.max_label) if rules.training else ("dtrb_unfiltered", 0)
+    verdict = judge(policy, label, rules.charset, longest)
+    if verdict.reason:
+        tally.dropped[verdict.reason] += 1
+        return None
+    for change in verdict.changed:
+        tally.changed[change] += 1
+    return verdict.label if rules.training else label

@@ -1,36 +1,42 @@
-"""The shard stage: packs every fetched data set into LMDB shards of decoded, resized pictures."""
+"""The shard stage: packs every fetched data set into LMDB shards of pictures as recognisers read them."""
 
-import json
-import multiprocessing
-import os
-import shutil
-import threading
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.recognition.archives import kind_of, unpack
-from components.recognition.artifacts import Manifest, find_manifest, read_manifest, write_atomically
-from components.recognition.blocks import SHARD_SAMPLES
+from components.recognition.archives import lay_out
+from components.recognition.artifacts import Manifest, read_manifest, whole_manifest
+from components.recognition.blocks import shard_samples
 from components.recognition.catalogue import Entry
 from components.recognition.charset import charset_of
-from components.recognition.image import PICTURE_KEYS, to_channels
+from components.recognition.disk import room
+from components.recognition.image import PICTURE_KEYS
+from components.recognition.index import INDEX, Index
 from components.recognition.progress import Progress
 from components.recognition.readers import open_reader
 from components.recognition.recipe import Data, from_json, parse_section
-from components.recognition.shards import ShardSet
+from components.recognition.shards import open_sets
 from components.recognition.stages import Made, find_or_make, run_stage
 from components.recognition.storage import Store
-from components.recognition.synth import contact_sheet
-from components.shard.packing import Packed, Rules, Task, pack
+from components.shard.packing import Rules, Task
+from components.shard.pieces import pieces
+from components.shard.summary import Summary, quarantine_sheet, samples_sheet
 
-CONTACTS = 64  # pictures on the contact sheet
-LISTED = 50  # quarantined samples that the manifest lists; the object quarantine.json has them all
-TOLERATED = 0.5  # share of a data set that may be quarantined
+SAMPLES, QUARANTINE, QUARANTINE_SHEET = "contact_sheet.png", "quarantine.json", "quarantine.png"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A fetched data set, what becomes of it, and all that its shards depend on."""
+
+    name: str
+    entry: Entry
+    fetched: str
+    rules: Rules
+    limit: int
+    inputs: dict[str, Any]
 
 
 def run(*, data: str, sources: str, run_tag: str, output: str) -> str:
@@ -57,142 +63,102 @@ def _shard(store: Store, data: Data, fetched: Manifest, name: str) -> tuple[Mani
     rules = Rules(data=data, charset=charset_of(data), training=training)
     limit = data.limit if training else 0
     reference = fetched.facts["datasets"][name]
+    if training and data.streamed:
+        return _streamed(store, data, name, entry, reference)
     inputs = {
         "source": reference,
-        "reading": {key: getattr(entry, key) for key in ("reader", "samples", "labels", "label_format")},
-        "picture": {key: getattr(data, key) for key in PICTURE_KEYS},
+        "reading": {key: getattr(entry, key) for key in ("reader", "samples", "labels", "label_format", "inside")},
+        "picture": {key: getattr(data, key) for key in (*PICTURE_KEYS, "stored")},
         "symbols": rules.charset.symbols,
         "training": training,
-        "drops_odd": rules.drops_odd,
+        "labels": {"policy": data.label_policy, "longest": data.max_label} if training else {},
         "limit": limit,
     }
-    return find_or_make(store, "shard", name, inputs, partial(_make, store, name, entry, reference, rules, limit))
+    data_set = DataSet(name=name, entry=entry, fetched=reference, rules=rules, limit=limit, inputs=inputs)
+    return find_or_make(store, "shard", name, inputs, partial(_make, store, data_set))
 
 
-def _make(store: Store, name: str, entry: Entry, reference: str, rules: Rules, limit: int, folder: Path) -> Made:
+def _streamed(store: Store, data: Data, name: str, entry: Entry, reference: str) -> tuple[Manifest, bool]:
+    """Note that a training set is drawn while training: nothing is packed."""
+    if entry.reader != "synth":
+        raise ValueError(f"data.streamed: data set '{name}' ({entry.source}) is stored, expected one from synth://")
+    picture = {key: getattr(data, key) for key in PICTURE_KEYS}
+    inputs = {"source": reference, "picture": picture, "streamed": True, "limit": data.limit}
+    facts = {"address": entry.source, "samples": min(entry.samples, data.limit or entry.samples)}
+    return find_or_make(store, "shard", name, inputs, lambda folder: Made(files={}, facts=facts))
+
+
+def _make(store: Store, data_set: DataSet, folder: Path) -> Made:
     try:
-        return _packed_set(store, name, entry, reference, rules, limit, folder)
+        return _packed_set(store, data_set, _unpacked(store, data_set, folder), folder)
     except ValueError as error:
-        raise ValueError(f"data set '{name}' ({entry.source}): {error}") from error
+        raise ValueError(f"data set '{data_set.name}' ({data_set.entry.source}): {error}") from error
     except RuntimeError as error:
-        raise RuntimeError(f"data set '{name}' ({entry.source}): {error}") from error
+        raise RuntimeError(f"data set '{data_set.name}' ({data_set.entry.source}): {error}") from error
 
 
-def _packed_set(store: Store, name: str, entry: Entry, reference: str, rules: Rules, limit: int, folder: Path) -> Made:
-    root = _unpacked(store, reference, entry, folder)
-    samples = len(open_reader(entry, root))
-    if samples != entry.samples:
-        raise ValueError(f"expected {entry.samples} samples, found {samples}: is the source whole?")
-    count = min(samples, limit) if limit else samples
-    _check_room(folder, count, rules)
-    starts = range(0, count, SHARD_SAMPLES)
-    tasks = [
-        Task(
-            entry=entry,
-            root=root,
-            start=start,
-            stop=min(start + SHARD_SAMPLES, count),
-            path=folder / f"{number:05}.lmdb",
-            rules=rules,
-        )
-        for number, start in enumerate(starts)
-    ]
-    progress, results = Progress(f"shard {name}", count, "images"), []
-    for task, packed in zip(tasks, _packed(tasks), strict=True):
-        results.append(packed)
-        progress.update(task.stop, f"{len(packed.quarantine)} put aside" if packed.quarantine else "")
-    return _summary(rules, folder, count, list(zip(tasks, results, strict=True)))
-
-
-def _unpacked(store: Store, reference: str, entry: Entry, folder: Path) -> Path:
+def _unpacked(store: Store, data_set: DataSet, folder: Path) -> Path:
     """Return the folder with a data set's files; it is empty for one that is rendered."""
-    manifest = find_manifest(store, reference)
-    if manifest is None:
-        raise RuntimeError(f"{reference} is not whole in the store any more: run the fetch stage again")
-    root = folder / "source"
-    if not manifest.objects:
-        return root
-    archive = store.fetch(manifest.object("archive"))
-    if kind_of(archive) == "file":
-        root.mkdir()
-        (root / manifest.facts["file"]).symlink_to(archive)
-    else:
-        unpack(archive, root, source=PurePosixPath(entry.source).name)
+    manifest, root = whole_manifest(store, data_set.fetched, data_set.name), folder / "source"
+    if manifest.objects:
+        files = {item.name: store.fetch(item) for item in manifest.objects}
+        lay_out(files, root, data_set.entry.inside, source=PurePosixPath(data_set.entry.source).name)
     return root
 
 
-def _check_room(folder: Path, count: int, rules: Rules) -> None:
+def _packed_set(store: Store, data_set: DataSet, root: Path, folder: Path) -> Made:
+    samples = len(open_reader(data_set.entry, root))
+    if samples != data_set.entry.samples:
+        raise ValueError(f"expected {data_set.entry.samples} samples, found {samples}: is the source whole?")
+    count = min(samples, data_set.limit or samples)
+    needed = _bytes_needed(data_set.rules, root, count, samples)
+    print(f"shard {data_set.name}: {count:,} samples, {needed:,} bytes in shards", flush=True)
+    progress, parts = Progress(f"shard {data_set.name}", count, "images"), list[Index]()
+    making = closing(pieces(store, data_set.name, data_set.inputs, _tasks(data_set, root, count)))
+    whole = room(f"shards of {count:,} samples", folder, needed)
+    with whole, Summary(folder / QUARANTINE, count) as summary, making as made:
+        for piece in made:
+            summary.add(piece)
+            if piece.facts["samples"]:
+                parts.append(Index.load(store.fetch(piece.object(INDEX))))
+            aside = f"{summary.quarantined:,} put aside" if summary.quarantined else ""
+            progress.update(piece.inputs["samples"][1], aside)
+        facts = summary.facts()
+    return _made(data_set, Index.join(parts), facts, root, folder)
+
+
+def _bytes_needed(rules: Rules, root: Path, count: int, samples: int) -> int:
+    """Return how many bytes the pictures of `count` out of all samples take: about, where their files are stored."""
     height, width, channels = rules.shape
-    needed, free = count * height * width * channels, shutil.disk_usage(folder).free
-    if needed > free:
-        raise RuntimeError(f"shards of {needed:,} bytes do not fit on {folder}, {free:,} are free")
+    files = [path for path in root.rglob("*") if path.is_file()] if rules.encoded else []
+    if files:
+        return sum(path.stat().st_size for path in files) * count // samples
+    return count * height * width * channels
 
 
-def _packed(tasks: list[Task]) -> Iterator[Packed]:
-    """Yield the tasks' results in order, worked out by one process per core."""
-    workers = min(len(os.sched_getaffinity(0)), len(tasks))
-    if workers < 2:
-        yield from map(pack, tasks)
-        return
-    # Spawned, because a fork would carry over the locks of this process's threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
-        try:
-            yield from pool.map(pack, tasks)
-        except BrokenProcessPool:
-            raise RuntimeError("a worker process of the shard stage was killed: most likely memory ran out") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
+def _tasks(data_set: DataSet, root: Path, count: int) -> list[Task]:
+    size = shard_samples(data_set.rules.shape)
+    return [
+        Task(
+            entry=data_set.entry,
+            root=root,
+            start=start,
+            stop=min(start + size, count),
+            path=Path(f"{number:05}.lmdb"),
+            rules=data_set.rules,
+        )
+        for number, start in enumerate(range(0, count, size))
+    ]
 
 
-def _end_with_parent() -> None:
-    """End this worker when the stage ends, however it ends; a killed parent tells its workers nothing."""
-
-    def watch() -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None:
-            parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _summary(rules: Rules, folder: Path, read: int, results: list[tuple[Task, Packed]]) -> Made:
-    quarantine = [item for _, packed in results for item in packed.quarantine]
-    if len(quarantine) > TOLERATED * read:
-        first = quarantine[0]
-        raise ValueError(f"{len(quarantine)} of {read} samples are unusable: {first}: is it the right data?")
-    kept = [(task.path, packed) for task, packed in results if packed.samples]
-    dropped = sum((packed.dropped for _, packed in results), Counter[str]())
-    if not kept:
-        raise ValueError(f"none of {read} samples is left: dropped {dict(dropped)}: check data.charset")
-    shards = [{"object": path.name, "samples": packed.samples, "blocks": packed.blocks} for path, packed in kept]
-    files = {path.name: path for path, _ in kept} | {"contact_sheet.png": _contact_sheet([p for p, _ in kept], folder)}
-    if quarantine:
-        files["quarantine.json"] = folder / "quarantine.json"
-        write_atomically(files["quarantine.json"], json.dumps(quarantine, indent=1, ensure_ascii=False))
-    facts: dict[str, Any] = {
-        "samples": sum(packed.samples for _, packed in kept),
-        "read": read,
-        "shape": list(rules.shape),
-        "shards": shards,
-        "dropped": dict(dropped),
-        "changed": dict(sum((packed.changed for _, packed in results), Counter[str]())),
-        "quarantined": len(quarantine),
-        "quarantine": quarantine[:LISTED],
-    }
-    return Made(files=files, facts=facts)
-
-
-def _contact_sheet(paths: list[Path], folder: Path) -> Path:
-    """Draw samples that lie evenly over a data set, with their labels."""
-    shards = ShardSet.open(paths)
-    places = [(index, row) for index, rows in enumerate(shards.rows) for row in rows.tolist()]
-    images, labels = [], []
-    for index, row in places[:: max(1, len(places) // CONTACTS)][:CONTACTS]:
-        block = shards.block(index)
-        images.append(to_channels(block.images[row], 1)[:, :, 0])
-        labels.append(block.label(row))
-    sheet = folder / "contact_sheet.png"
-    sheet.write_bytes(contact_sheet(images, labels))
-    return sheet
+def _made(data_set: DataSet, index: Index, facts: dict[str, Any], root: Path, folder: Path) -> Made:
+    """Draw the sheets, and give back what is beside the shards, which are stored."""
+    index.save(folder / INDEX)
+    (folder / SAMPLES).write_bytes(samples_sheet(open_sets([folder / INDEX])))
+    files = [INDEX, SAMPLES]
+    if facts["quarantined"]:
+        reader, data = open_reader(data_set.entry, root), data_set.rules.data
+        (folder / QUARANTINE_SHEET).write_bytes(quarantine_sheet(facts["quarantine"], reader, data))
+        files += [QUARANTINE, QUARANTINE_SHEET]
+    facts["shape"] = list(data_set.rules.shape)
+    return Made(files={name: folder / name for name in files}, stored=index.objects, facts=facts)

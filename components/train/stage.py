@@ -14,12 +14,20 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from components.recognition import frameworks
-from components.recognition.artifacts import SOURCE, Manifest, code_digest, digest, read_manifest, to_document
+from components.recognition.artifacts import (
+    SOURCE,
+    Manifest,
+    code_digest,
+    digest,
+    read_manifest,
+    to_document,
+    whole_manifest,
+)
 from components.recognition.charset import charset_of
 from components.recognition.progress import Progress
 from components.recognition.recipe import Data, Model, Train, from_json, to_json
 from components.recognition.schedule import batch_of_process
-from components.recognition.shards import open_dataset
+from components.recognition.shards import fetch_index
 from components.recognition.stages import Made, find_or_make, run_stage
 from components.recognition.storage import Store, hash_file
 from components.recognition.training import Job, die_with_parent, write_job
@@ -124,14 +132,17 @@ def make_job(
     processes: int,
     folder: Path,
 ) -> Job:
-    """Return a training's job with its data at hand on this machine."""
+    """Return a training's job with the indices of its data on this machine."""
+    references = shards.facts["datasets"]
 
-    def paths(names: tuple[str, ...]) -> tuple[Path, ...]:
-        return tuple(shard.path for name in names for shard in open_dataset(store, shards, name).shards)
+    def indices(names: tuple[str, ...]) -> tuple[Path, ...]:
+        return tuple(fetch_index(store, references[name], name) for name in names)
 
+    streamed = data.train[0] if data.streamed else ""
     return Job(
-        data=data, model=model, train=train, train_shards=paths(data.train), val_shards=paths(data.val),
-        start=start, device=device, processes=processes, folder=folder,
+        data=data, model=model, train=train, train_sets=() if streamed else indices(data.train),
+        rendered=whole_manifest(store, references[streamed], streamed).facts["address"] if streamed else "",
+        val_sets=indices(data.val), start=start, device=device, processes=processes, folder=folder,
     )  # fmt: skip
 
 

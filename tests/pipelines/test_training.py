@@ -104,7 +104,7 @@ def test_compiling_needs_neither_framework() -> None:
         (["compile", "quickstart", "--catalogue", "none.yaml"], "none.yaml: no such file"),
         (
             ["compile", "quickstart", "--processes", "3"],
-            "global_batch is 128, which 3 processes cannot share equally: the nearest that they can is 129",
+            "global_batch is 64, which 3 processes cannot share equally: the nearest that they can is 63",
         ),
         (["compile", "missing.yaml"], "missing.yaml: no such file"),
         (["compile", "crnn_r34", "--profile", "cpu", "--device", "npu"], "--profile cpu names devices and processes"),

@@ -1,4 +1,8 @@
+import gc
 import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from components.recognition.artifacts import (
     find_manifest,
     from_document,
     read_manifest,
+    source_files,
     to_document,
     write_atomically,
 )
@@ -80,3 +85,22 @@ def test_the_code_digest_follows_imports_and_nothing_else(tmp_path: Path, monkey
     assert code_digest("shard", ("components.recognition.pt",)) != before[1]
     write("recognition/deep.py", "x = 2\n")
     assert code_digest("shard") != before[0]
+
+
+@pytest.fixture
+def busy_collector() -> Iterator[None]:
+    """Let other threads run in the midst of what allocates, as tools that watch the garbage collector do."""
+    threshold = gc.get_threshold()
+    callback: Callable[[str, dict[str, int]], None] = lambda phase, info: time.sleep(0)  # noqa: E731
+    gc.callbacks.append(callback)
+    gc.set_threshold(10)
+    yield
+    gc.set_threshold(*threshold)
+    gc.callbacks.remove(callback)
+
+
+@pytest.mark.usefixtures("busy_collector")
+def test_imports_are_followed_in_several_threads_at_once() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(source_files, [["components.fetch"]] * 6))
+    assert found == [source_files(["components.fetch"])] * 6

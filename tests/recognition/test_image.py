@@ -7,7 +7,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.recognition.image import PICTURE_KEYS, Picture, decode, fit_picture, normalise, resize, to_channels
+from components.recognition.image import (
+    PICTURE_KEYS,
+    Picture,
+    decode,
+    fit_picture,
+    fit_pictures,
+    normalise,
+    resize,
+    to_channels,
+)
 from components.recognition.recipe import Data
 
 
@@ -21,7 +30,7 @@ def png(width: int, height: int, depth: int, colour: int, rows: bytes, extra: by
     return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
-GRAY, RGB, PALETTE, RGBA = 0, 2, 3, 6
+GRAY, RGB, PALETTE, RGBA = 0, 2, 3, 6  # colour types of a PNG
 RED_BLUE = b"\0" + bytes([255, 0, 0, 0, 0, 255])  # one line of two pixels
 
 
@@ -42,20 +51,6 @@ def test_colour_becomes_gray_by_luma() -> None:
     assert decode(png(2, 1, 8, RGB, RED_BLUE), 1).tolist() == [[[76], [29]]]
     image = np.array([[[255, 0, 0], [0, 0, 255]]], dtype=np.uint8)
     assert to_channels(image, 1).tolist() == [[[76], [29]]]
-
-
-def test_sixteen_bits_alpha_and_palette_are_read() -> None:
-    assert decode(png(1, 1, 16, GRAY, b"\0\x80\xff"), 1).tolist() == [[[0x80]]]
-    assert decode(png(1, 1, 8, RGBA, b"\0" + bytes([1, 2, 3, 128])), 3).tolist() == [[[1, 2, 3]]]
-    body = bytes([9, 8, 7])
-    palette = pack(">I", 3) + b"PLTE" + body + pack(">I", zlib.crc32(b"PLTE" + body))
-    assert decode(png(1, 1, 8, PALETTE, b"\0\0", palette), 3).tolist() == [[[9, 8, 7]]]
-
-
-@pytest.mark.parametrize("data", [b"", b"no picture at all", png(2, 1, 8, RGB, RED_BLUE)[:-20]])
-def test_what_is_no_whole_picture_is_refused(data: bytes) -> None:
-    with pytest.raises(ValueError, match="empty file|not a whole picture|not decodable"):
-        decode(data, 3)
 
 
 def test_a_jpeg_cut_off_is_refused() -> None:
@@ -189,6 +184,20 @@ def test_pictures_up_to_twice_as_high_as_wide_are_not_turned() -> None:
 def test_fitting_brings_the_recipes_channels() -> None:
     assert fit_picture(np.full((4, 6), 9, dtype=np.uint8), recipe(2, 3, channels=3)).tolist() == [[[9] * 3] * 3] * 2
     assert fit_picture(noise(4, 6, 3), recipe(2, 3)).shape == (2, 3, 1)
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize(("fit", "turn_tall"), [("stretch", False), ("stretch", True), ("pad_grey", False)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_many_pictures_are_fitted_as_each_alone(channels, fit, turn_tall, interpolation) -> None:
+    rng = np.random.default_rng(3)
+    shapes = [(10, 14, 1)] * 9 + [(8, 16, 1), (8, 16), (10, 14), (30, 7, 1), (200, 3, 1), (5, 90, 3), (10, 14, 3)] * 5
+    images = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in rng.permutation(np.array(shapes, dtype=object))]
+    how = recipe(8, 16, channels=channels, fit=fit, turn_tall=turn_tall, interpolation=interpolation)
+    fitted = fit_pictures(images, how)
+    assert fitted.shape == (44, 8, 16, channels)
+    for image, made in zip(images, fitted, strict=True):
+        np.testing.assert_array_equal(made, fit_picture(image, how))
 
 
 def test_a_picture_depends_on_the_listed_keys_alone() -> None:

@@ -10,12 +10,13 @@ from components.recognition import card
 from components.recognition.artifacts import Manifest, to_document
 from components.recognition.blocks import ShardWriter
 from components.recognition.decoding import codec_of
+from components.recognition.index import INDEX
 from components.recognition.offline import main, read_result
 from components.recognition.pt.export import export_onnx
 from components.recognition.pt.predict import Predictor
 from components.recognition.storage import Store
 from tests import ascend_doubles
-from tests.recognition.tiny import picture
+from tests.recognition.tiny import picture, write_index
 from tests.trained import DATA, MODEL, lively
 
 SAMPLES, RIGHT, BATCH = 21, 13, 8  # two batches of 8, and one of 5 that is filled up
@@ -90,14 +91,14 @@ def test_packed_samples_are_what_the_card_asks_for(packed: Path, tmp_path: Path)
 
 
 def test_a_data_set_is_packed_by_its_manifest_in_the_store(store: Store, tmp_path: Path) -> None:
-    entry = store.put_file(write_samples(tmp_path / "a.shard"), "words-0.shard")
-    made = Manifest(stage="shard", name="words", key="0" * 32, inputs={}, git_commit="", objects=(entry,),
-                    facts={"shards": [{"object": entry.name}]})  # fmt: skip
+    index = write_index(write_samples(tmp_path / "a.shard"))
+    objects = store.put_file(tmp_path / "a.shard", "a.shard"), store.put_file(index, INDEX)
+    made = Manifest(stage="shard", name="words", key="0" * 32, inputs={}, git_commit="", objects=objects)
     store.put_json(f"manifests/{made.reference}.json", to_document(made))
     path = write_card(tmp_path / "c")
     main(["pack", str(tmp_path / "packed"), made.reference, "--card", str(path)])
     assert len(list((tmp_path / "packed" / "inputs").iterdir())) == SAMPLES
-    with pytest.raises(SystemExit, match=f"error: shard/{'1' * 32}: not whole in bucket"):
+    with pytest.raises(SystemExit, match=f"error: shard/{'1' * 32} is not whole in bucket"):
         main(["pack", str(tmp_path / "other"), f"shard/{'1' * 32}", "--card", str(path)])
 
 

@@ -32,3 +32,9 @@ def test_the_last_update_is_always_shown(capsys: pytest.CaptureFixture[str]) -> 
     assert capsys.readouterr().out == ""
     progress.update(2)
     assert "2/2 files  100.0 %" in capsys.readouterr().out
+
+
+def test_of_what_no_total_is_known_only_the_count_is_shown() -> None:
+    progress = Progress("fetch", 0, "MB", every_s=3600)
+    progress.update(50)
+    assert progress.line(10.0) == "fetch  50 MB  5 MB/s"

@@ -100,7 +100,8 @@ def test_recipes_that_differ_in_one_thing_differ_in_that_alone() -> None:
         load_recipe(RECIPES / f"{name}.yaml") for name in ("crnn_r34", "crnn_icdar15", "rare_r34", "rare_r34_tps")
     )
     assert fine.model == crnn.model  # or it could not start from it
-    assert dataclasses.replace(fine.data, train=crnn.data.train, val=crnn.data.val) == crnn.data
+    # MindOCR's example for fine-tuning takes labels of one character less, though its network is the same.
+    assert dataclasses.replace(fine.data, train=crnn.data.train, val=crnn.data.val, max_label=24) == crnn.data
     assert fine.train.start_from == "crnn_r34"
     assert dataclasses.replace(tps.model, rectification="none") == rare.model
     assert (tps.data, dataclasses.replace(tps.train, framework="mindspore")) == (rare.data, rare.train)
@@ -154,7 +155,7 @@ def test_an_override_changes_one_value() -> None:
         ("  epochs: 1\n", "", "mine.yaml: train: key 'epochs' is missing"),
         ("epochs: 1", "epochs: many", "mine.yaml: train.epochs: expected int, found str 'many'"),
         ("epochs: 1", "epochs: true", "mine.yaml: train.epochs: expected int, found bool True"),
-        ("lr: 2.0e-3", "lr: 2e-3", "train.lr: expected float, found str '2e-3': .* write 2.0e-3"),
+        ("lr: 1.5e-3", "lr: 2e-3", "train.lr: expected float, found str '2e-3': .* write 2.0e-3"),
         ("framework: pytorch", "framework: pytorhc", "train.framework: found 'pytorhc': did you mean 'pytorch'"),
         ("channels: 1", "channels: 2", "data.channels: found 2: .*known are 1, 3"),
         ("gate:", "gait:", "unknown section 'gait': did you mean 'gate'"),

@@ -57,3 +57,29 @@ def test_export_keys_that_go_together_are_taken() -> None:
         RECIPES / "rare_r34_tps.yaml", ("export.opset=11", "export.formats=[mindir]", "export.optional=[]")
     )
     assert only_mindir.export.opset == 11
+
+
+def test_a_longest_label_of_less_than_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.max_label: found -1, expected 0, any length, or more"):
+        load_recipe(RECIPES / "quickstart.yaml", ("data.max_label=-1",))
+
+
+# The peers' own limits; the port for Ascend's PyTorch has none, and FSNS is filtered as strictly as by DTRB.
+POLICIES = {
+    "crnn_vgg7": ("mindocr", 23),
+    "crnn_r34": ("mindocr", 24),
+    "crnn_icdar15": ("mindocr", 23),
+    "crnn_r34_ch": ("mindocr", 40),
+    "rare_r34": ("mindocr", 25),
+    "rare_r34_tps": ("mindocr", 25),
+    "rare_r34_ch": ("mindocr", 40),
+    "crnn_mv3": ("paddleocr", 25),
+    "crnn_npu": ("dtrb", 0),
+    "seq2seq_fsns": ("dtrb", 62),
+    "quickstart": ("mindocr", 25),
+}
+
+
+def test_every_recipe_filters_labels_as_its_original() -> None:
+    found = {path.stem: load_recipe(path).data for path in RECIPES.glob("*.yaml")}
+    assert {name: (data.label_policy, data.max_label) for name, data in found.items()} == POLICIES

@@ -1,16 +1,21 @@
 import json
 import os
-import resource
 from pathlib import Path
 
+import cv2
 import lmdb
 import numpy as np
 import pytest
 
 from components.recognition.artifacts import Manifest, to_document
 from components.recognition.blocks import KEY, ShardWriter
-from components.recognition.shards import Shard, ShardSet, open_dataset
+from components.recognition.image import decode, fit_picture
+from components.recognition.index import INDEX
+from components.recognition.loader import chosen_batch
+from components.recognition.recipe import Data
+from components.recognition.shards import ShardSet, open_dataset, open_sets
 from components.recognition.storage import Store
+from tests.recognition.tiny import write_index
 
 
 def write_shard(path: Path, first: int, count: int, shape: tuple[int, int, int] = (2, 3, 1)) -> Path:
@@ -21,51 +26,77 @@ def write_shard(path: Path, first: int, count: int, shape: tuple[int, int, int] 
     return path
 
 
+def labels(shards: ShardSet) -> list[str]:
+    return [label for number in range(shards.index.blocks) for label in shards.block(number).labels]
+
+
 def test_several_files_are_one_sequence(tmp_path: Path) -> None:
     paths = [write_shard(tmp_path / "a", 0, 300), write_shard(tmp_path / "b", 300, 10)]
     shards = ShardSet.open(paths)
-    assert (shards.samples, shards.shape, shards.blocks) == (310, (2, 3, 1), 3)
-    assert [label for index in range(3) for label in shards.block(index).labels] == [str(i) for i in range(310)]
+    assert (shards.samples, shards.shape, shards.counts.tolist()) == (310, (2, 3, 1), [256, 44, 10])
+    assert labels(shards) == [str(i) for i in range(310)]
     block = shards.block(1)
     assert block.images.shape == (44, 2, 3, 1)
     assert (block.images[:, 0, 0, 0] == np.arange(256, 300) % 251).all()
 
 
-def test_samples_are_kept_by_label(tmp_path: Path) -> None:
+def test_samples_are_kept_by_a_mask(tmp_path: Path) -> None:
     shards = ShardSet.open([write_shard(tmp_path / "a", 0, 300), write_shard(tmp_path / "b", 300, 10)])
-    even = shards.keep(lambda label: int(label) % 2 == 0 and int(label) < 300)
-    assert even.samples == 150
-    assert [len(rows) for rows in even.rows] == [128, 22, 0]
-    assert even.rows[1][:3].tolist() == [0, 2, 4]
+    even = shards.keep(np.arange(310) % 2 + (np.arange(310) >= 300) == 0)
+    assert (even.samples, even.counts.tolist()) == (150, [128, 22, 0])
+    window = even.window([1, 0])
+    assert window.labels == [str(i) for i in (*range(256, 300, 2), *range(0, 256, 2))]
+    assert window.take(np.array([0, 23, 22]))[:, 1, 2, 0].tolist() == [256 - 251, 2, 0]
     assert shards.samples == 310
-
-
-def test_a_file_may_be_open_in_two_sets(tmp_path: Path) -> None:
-    path = write_shard(tmp_path / "a", 0, 5)
-    one, two = ShardSet.open([path]), ShardSet.open([str(path)])
-    del one
-    assert two.block(0).label(4) == "4"
+    with pytest.raises(ValueError, match="a mask of 5 for 310 samples"):
+        shards.keep(np.ones(5, dtype=np.bool_))
 
 
 def test_what_was_read_outlives_its_set(tmp_path: Path) -> None:
     path = write_shard(tmp_path / "a", 0, 5)
-    block = ShardSet.open([path]).block(0)
-    images = ShardSet.open([path]).block(0).images
-    assert block.labels == ["0", "1", "2", "3", "4"]
-    del block
-    assert images[4].tolist() == [[[4]] * 3] * 2
+    block, window = ShardSet.open([path]).block(0), ShardSet.open([path]).window([0])
+    assert block.images[4].tolist() == [[[4]] * 3] * 2
+    assert window.take(np.array([3]))[0, 0, 0, 0] == 3
+
+
+def maps(path: Path) -> int:
+    return Path("/proc/self/maps").read_text().count(str(path))
+
+
+def test_a_set_keeps_no_file_open_and_lets_go_of_its_maps(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "mapped shard", 0, 5)
+    before = len(os.listdir("/proc/self/fd"))
+    shards = ShardSet.open([path])
+    images = shards.block(0).images
+    assert (len(os.listdir("/proc/self/fd")), maps(path)) == (before, 1)
+    del shards
+    assert maps(path) == 1
     del images
-    assert len(Shard.opened) == 0
+    assert maps(path) == 0
 
 
 def test_a_forked_child_reads_what_its_parent_opened(tmp_path: Path) -> None:
     path = write_shard(tmp_path / "a", 0, 5)
     shards = ShardSet.open([path])
+    shards.block(0)
     child = os.fork()
     if child == 0:
-        same = shards.block(0).label(3) == "3" == ShardSet.open([path]).block(0).label(3)
+        same = shards.block(0).labels[3] == "3" == ShardSet.open([path]).block(0).labels[3]
         os._exit(0 if same else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_encoded_pictures_are_decoded_and_fitted_when_they_are_taken(tmp_path: Path) -> None:
+    data = Data(train=(), val=(), charset="lower36", height=4, width=12, channels=3, fit="pad_grey")
+    rng = np.random.default_rng(0)
+    files = [cv2.imencode(".png", rng.integers(0, 256, (5, 7, 3), dtype=np.uint8))[1].tobytes() for _ in range(3)]
+    with ShardWriter(tmp_path / "a", (4, 12, 3), 3, data) as writer:
+        for number, file in enumerate(files):
+            writer.add(file, str(number))
+    batch = chosen_batch(ShardSet.open([tmp_path / "a"]), np.array([2, 0, 2]))
+    assert batch.labels == ["2", "0", "2"]
+    expected = [fit_picture(decode(files[number], 3), data) for number in (2, 0, 2)]
+    assert (batch.images == np.stack(expected)).all()
 
 
 def test_shards_of_two_shapes_do_not_go_together(tmp_path: Path) -> None:
@@ -79,18 +110,6 @@ def test_no_shards_at_all_are_refused() -> None:
         ShardSet.open([])
 
 
-def test_more_shards_than_a_process_may_open_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_shard(tmp_path / "a", 0, 5)
-    set_to: list[tuple[int, int]] = []
-    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: set_to.append(limits))
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (100, 1000))
-    ShardSet.open([path])
-    assert set_to == [(257, 1000)]
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (100, 256))
-    with pytest.raises(RuntimeError, match="257 open files are needed, the hard limit is 256"):
-        ShardSet.open([path])
-
-
 def edit(path: Path, key: bytes, value: bytes | None) -> Path:
     environment = lmdb.open(str(path), subdir=False, lock=False, map_size=1 << 20)
     with environment, environment.begin(write=True) as transaction:
@@ -102,8 +121,8 @@ def edit(path: Path, key: bytes, value: bytes | None) -> Path:
 
 
 def test_another_schema_is_refused(tmp_path: Path) -> None:
-    path = edit(write_shard(tmp_path / "a", 0, 5), b"meta", json.dumps({"schema": 2}).encode())
-    with pytest.raises(ValueError, match="a: shard schema is 2, this code reads 1"):
+    path = edit(write_shard(tmp_path / "a", 0, 5), b"meta", json.dumps({"schema": 1}).encode())
+    with pytest.raises(ValueError, match="a: shard schema is 1, this code reads 2"):
         ShardSet.open([path])
 
 
@@ -115,12 +134,38 @@ def test_a_shard_without_meta_is_refused(meta: bytes | None, tmp_path: Path) -> 
 
 
 def test_missing_and_damaged_blocks_are_refused(tmp_path: Path) -> None:
-    missing = ShardSet.open([edit(write_shard(tmp_path / "a", 0, 5), KEY.pack(0), None)])
     with pytest.raises(ValueError, match="a, block 0: missing"):
-        missing.block(0)
-    damaged = ShardSet.open([edit(write_shard(tmp_path / "b", 0, 5), KEY.pack(0), b"WMB1" + bytes(30))])
+        ShardSet.open([edit(write_shard(tmp_path / "a", 0, 5), KEY.pack(0), None)])
     with pytest.raises(ValueError, match="b, block 0: damaged block"):
+        ShardSet.open([edit(write_shard(tmp_path / "b", 0, 5), KEY.pack(0), b"WMB2" + bytes(30))])
+    damaged = ShardSet.open([edit(write_shard(tmp_path / "c", 0, 5), KEY.pack(0), b"WMB2" + bytes(20_000))])
+    with pytest.raises(ValueError, match="c, block 0: damaged block: its bytes have another digest than recorded"):
         damaged.block(0)
+
+
+def test_one_wrong_byte_of_a_picture_is_found(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "a", 0, 300)
+    index = write_index(path)
+    content = bytearray(path.read_bytes())
+    start = int(ShardSet.open([path]).index.table.offsets[1])
+    content[start + 100] ^= 1
+    path.write_bytes(content)
+    for shards in (ShardSet.open([path]), open_sets([index])):
+        assert shards.block(0).labels[0] == "0"
+        for _ in range(2):
+            with pytest.raises(ValueError, match="a, block 1: damaged block"):
+                shards.block(1)
+
+
+def test_a_file_that_was_cut_behind_its_index_is_refused(tmp_path: Path) -> None:
+    path = write_shard(tmp_path / "a", 0, 5000)
+    index = write_index(path)
+    os.truncate(path, path.stat().st_size // 2)
+    shards = open_sets([index])
+    assert shards.block(0).labels[3] == "3"
+    shards.prefetch([19])
+    with pytest.raises(ValueError, match="a, block 19: damaged block"):
+        shards.block(19)
 
 
 def test_garbled_pages_are_refused(tmp_path: Path) -> None:
@@ -132,18 +177,18 @@ def test_garbled_pages_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_data_set_comes_out_of_the_store(store: Store, tmp_path: Path) -> None:
-    names = ["00000.lmdb", "00001.lmdb"]
-    entries = tuple(store.put_file(write_shard(tmp_path / name, 7 * i, 7), name) for i, name in enumerate(names))
+    path = write_shard(tmp_path / "00000.lmdb", 7, 7)
+    shard = store.put_file(path, path.name)
+    index = store.put_file(write_index(path), INDEX)
     common = {"stage": "shard", "inputs": {}, "git_commit": "unknown"}
-    single = Manifest(
-        name="words", key="k1", objects=entries, facts={"shards": [{"object": n} for n in names]}, **common
-    )
+    single = Manifest(name="words", key="k1", objects=(shard, index), **common)
     store.put_json(f"manifests/{single.reference}.json", to_document(single))
     combined = Manifest(
         name="datasets", key="k2", facts={"datasets": {"words": "shard/k1", "gone": "shard/k3"}}, **common
     )
     shards = open_dataset(store, combined, "words")
-    assert [shards.block(i).label(0) for i in range(2)] == ["0", "7"]
+    assert labels(shards) == [str(i) for i in range(7, 14)]
+    assert shards.files.has(0)  # the cache has the shard whole
     with pytest.raises(ValueError, match="data set 'other': shard/k2 has only gone, words"):
         open_dataset(store, combined, "other")
     with pytest.raises(RuntimeError, match=r"shard/k3 \(gone\) is not whole"):

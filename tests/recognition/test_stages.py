@@ -1,10 +1,12 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from components.recognition.artifacts import Manifest, read_manifest
-from components.recognition.stages import Made, find_or_make, main, run_stage
+from components.recognition.stages import Made, find_or_make, main, run_stage, work_folder
 from components.recognition.storage import Store
 
 CALLS: list[int] = []
@@ -92,3 +94,23 @@ def test_a_stage_is_a_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     with pytest.raises(SystemExit):
         main(stage)
     assert "Do something." in capsys.readouterr().out
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(store: Store) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from components.recognition.stages import work_folder\n"
+        "from types import SimpleNamespace\n"
+        "with work_folder(SimpleNamespace(cache=Path(sys.argv[1])), 'shard-x') as folder:\n"
+        "    print(folder, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(store.cache)], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        left = Path(owner.stdout.readline().strip())
+        with work_folder(store, "shard-x") as folder:
+            assert left.is_dir()
+            assert folder != left
+        owner.kill()
+        owner.wait()
+    with work_folder(store, "shard-y") as folder:
+        assert [path.name for path in (store.cache / "work").iterdir() if path.is_dir()] == [folder.name]
+    assert not any((store.cache / "work").iterdir())

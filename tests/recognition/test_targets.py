@@ -5,14 +5,21 @@ import numpy as np
 import pytest
 
 from components.recognition.charset import Charset, load_charset
-from components.recognition.decoding import AttentionCodec, CtcCodec
-from components.recognition.shards import ShardSet
-from components.recognition.targets import coins, fits, fitting, pack
-from tests.recognition.tiny import TRAIN, write_shard
+from components.recognition.decoding import AttentionCodec, Codec, CtcCodec
+from components.recognition.loader import chosen_batch
+from components.recognition.shards import open_sets
+from components.recognition.targets import coins, fitting, pack
+from tests.recognition.tiny import TRAIN, write_set
 
 LETTERS = Charset(name="abc", symbols="abc")
 CTC, ATTENTION = CtcCodec(charset=LETTERS), AttentionCodec(charset=LETTERS)
 LOWER = CtcCodec(charset=load_charset("lower36"))
+
+
+def fitted(labels: list[str], codec: Codec, steps: int) -> list[str]:
+    """The labels that `pack` gives a weight."""
+    weights = pack(labels, codec, steps, "ctc").weights
+    return [label for label, weight in zip(labels, weights, strict=True) if weight]
 
 
 def test_ctc_targets_are_the_characters_padded_to_the_steps() -> None:
@@ -60,25 +67,60 @@ def test_coins_travel_with_the_targets() -> None:
 
 
 def test_a_label_fits_when_its_characters_and_the_blanks_between_equal_ones_fit() -> None:
-    assert fits("abc", CTC, 3)
-    assert fits("aab", CTC, 4)
-    assert not fits("aab", CTC, 3)  # a blank must part the two a
-    assert not fits("xyz", CTC, 3)  # no character of the charset
-    assert pack(["aab"], CTC, 3, "ctc").weights.tolist() == [0.0]
+    assert fitted(["abc", "aab", "xyz", "abcc"], CTC, 3) == ["abc"]  # a blank must part the two a
+    assert fitted(["abc", "aab", "xyz", "aaa", "abca"], CTC, 4) == ["abc", "aab", "abca"]
 
 
 def test_an_attention_decoder_needs_a_step_for_stop() -> None:
-    assert fits("aab", ATTENTION, 4)
-    assert not fits("aab", ATTENTION, 3)
-    assert not fits("?", ATTENTION, 3)
+    assert fitted(["aab", "ab", "?"], ATTENTION, 4) == ["aab", "ab"]
+    assert fitted(["aab", "ab", "?"], ATTENTION, 3) == ["ab"]
+
+
+@pytest.mark.parametrize("codec", [LOWER, AttentionCodec(charset=LOWER.charset)])
+def test_batches_are_packed_as_each_label_would_be_by_itself(codec: Codec) -> None:
+    rng = np.random.default_rng(2)
+    labels = ["".join(rng.choice([*"aabBc019-!é中"], rng.integers(0, 14))) for _ in range(500)]
+    targets = pack(labels, codec, 9, "ctc")
+    end = [AttentionCodec.STOP] if isinstance(codec, AttentionCodec) else []
+    for label, classes, length, weight in zip(labels, targets.classes, targets.lengths, targets.weights, strict=True):
+        fits = bool(codec.encode(label)) and codec.steps_needed(label) <= 9
+        row = codec.encode(label) + end if fits else [1]
+        assert (classes.tolist(), length, weight > 0) == (row + [0] * (9 - len(row)), len(row), fits)
+
+
+def test_labels_with_nul_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 texts have 1 NUL characters, expected none"):
+        pack(["a\0b", "c"], CTC, 3, "ctc")
 
 
 def test_training_leaves_out_labels_that_do_not_fit(tmp_path: Path) -> None:
-    shards = ShardSet.open([write_shard(tmp_path / "s", 30, ("cat", "!", "aaaa"))])
+    shards = open_sets([write_set(tmp_path / "s", 30, ("cat", "!", "aaaa"))])
     assert fitting(shards, LOWER, 5).samples == 10
     assert fitting(shards, LOWER, 7).samples == 20
     with pytest.raises(ValueError, match="none of the 30 training labels fits"):
         fitting(shards, LOWER, 2)
+
+
+@pytest.mark.parametrize("codec", [LOWER, AttentionCodec(charset=LOWER.charset)])
+@pytest.mark.parametrize("steps", [1, 3, 4, 5, 25])
+def test_labels_are_left_out_by_the_index_as_they_would_be_by_themselves(
+    codec: Codec, steps: int, tmp_path: Path
+) -> None:
+    labels = ("a", "", "Ab!", "aab", "abcd", "aaaa", "!?", "x" * 300)
+    shards = open_sets([write_set(tmp_path / "s", 24, labels)])
+    expected = [label for label in labels if codec.encode(label) and codec.steps_needed(label) <= steps] * 3
+    if expected:
+        kept = fitting(shards, codec, steps)
+        assert chosen_batch(kept, np.arange(kept.samples)).labels == expected
+    else:
+        with pytest.raises(ValueError, match="none of the 24"):
+            fitting(shards, codec, steps)
+
+
+def test_more_steps_than_an_index_can_count_are_refused(tmp_path: Path) -> None:
+    shards = open_sets([write_set(tmp_path / "s", 8)])
+    with pytest.raises(ValueError, match="255 steps: an index of shards tells labels apart up to 254"):
+        fitting(shards, LOWER, 255)
 
 
 def test_coins_fall_at_the_recipes_rate_and_differ_by_step_and_process() -> None:

@@ -17,7 +17,7 @@ from components.recognition.charset import Charset, load_charset
 from components.recognition.decoding import CtcCodec
 from components.recognition.loader import Batch
 from components.recognition.schedule import make_plan
-from components.recognition.shards import ShardSet
+from components.recognition.shards import ShardSet, open_sets
 from components.recognition.targets import coins
 from components.recognition.training import (
     NONFINITE_LIMIT,
@@ -55,7 +55,7 @@ def test_correct_are_those_whose_best_path_reads_as_the_label() -> None:
 
 def test_stream_gives_each_process_its_rows_of_every_epoch(tmp_path: Path) -> None:
     job = make_job(tmp_path, train=dataclasses.replace(TRAIN, epochs=2), processes=2)
-    shards = ShardSet.open(job.train_shards)
+    shards = open_sets(job.train_sets)
     whole = dataclasses.replace(job, processes=1)
     streams = []
     for at, rank in ((whole, 0), (job, 0), (job, 1)):
@@ -84,7 +84,7 @@ def test_parts_are_equal_and_each_is_packed_by_itself() -> None:
 def test_coins_of_the_stream_are_those_of_each_step(tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, epochs=2, accumulation=2, teacher_forcing=0.5)
     job = make_job(tmp_path, train=train, processes=2)
-    shards, plan = ShardSet.open(job.train_shards), make_plan(train, 64, 2)
+    shards, plan = open_sets(job.train_sets), make_plan(train, 64, 2)
     found = [[targets.forced for _, targets in parts] for parts in training_stream(job, plan, shards, LOWER, 25, 1)]
     assert len(found) == 8
     for step, (first, second) in enumerate(found, start=1):
@@ -99,7 +99,7 @@ def test_views_are_changed_anew_at_every_step_and_alike_in_every_run(
 
     monkeypatch.setattr(training, "augment_views", numbered)
     job = make_job(tmp_path, train=dataclasses.replace(TRAIN, augment="views"), processes=2)
-    shards, plan = ShardSet.open(job.train_shards), make_plan(job.train, 64, 2)
+    shards, plan = open_sets(job.train_sets), make_plan(job.train, 64, 2)
 
     def drawn(rank: int) -> list[int]:
         stream = training_stream(job, plan, shards, LOWER, 25, rank)

@@ -6,7 +6,11 @@ import numpy as np
 import numpy.typing as npt
 
 from components.recognition.blocks import ShardWriter
+from components.recognition.charset import load_charset
+from components.recognition.index import Index, measure_labels
 from components.recognition.recipe import Data, Model, Train
+from components.recognition.shards import ShardSet
+from components.recognition.storage import Object, hash_file
 from components.recognition.training import Job
 
 WORDS = ("a", "be", "cat", "door", "eagle", "f00d", "1234", "zz")
@@ -33,10 +37,25 @@ def write_shard(path: Path, samples: int, labels: tuple[str, ...] = WORDS) -> Pa
     return path
 
 
+def write_set(path: Path, samples: int, labels: tuple[str, ...] = WORDS) -> Path:
+    """Write a shard as `write_shard` does and its index beside it; return the index's path."""
+    return write_index(write_shard(path, samples, labels))
+
+
+def write_index(shard: Path) -> Path:
+    """Write the index of a shard beside it, and return its path."""
+    read, path = ShardSet.open([shard]), shard.with_suffix(".npz")
+    labels = [label for number in range(read.index.blocks) for label in read.block(number).labels]
+    entry = Object(name=shard.name, sha256=hash_file(shard), bytes=shard.stat().st_size)
+    measured = measure_labels(labels, load_charset("lower36"))
+    Index.of_shard(entry, read.shape, read.index.picture, read.index.table, measured).save(path)
+    return path
+
+
 def make_job(folder: Path, *, train: Train = TRAIN, samples: int = 64, processes: int = 1) -> Job:
-    """Return a job on fresh shards: `samples` for training, 20 for validation."""
+    """Return a job on fresh sets: `samples` for training, 20 for validation."""
     return Job(
         data=DATA, model=MODEL, train=train, device="cpu", processes=processes, folder=folder, start=None,
-        train_shards=(write_shard(folder / "train.shard", samples),),
-        val_shards=(write_shard(folder / "val.shard", 20),),
+        train_sets=(write_set(folder / "train.shard", samples),),
+        val_sets=(write_set(folder / "val.shard", 20),),
     )  # fmt: skip

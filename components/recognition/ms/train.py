@@ -26,8 +26,8 @@ from components.recognition.ms.predict import Predictor, open_device
 from components.recognition.ms.step import LOSS_SCALE, Gradients, Objective, Update
 from components.recognition.ms.weights import dump, load
 from components.recognition.schedule import make_plan
-from components.recognition.shards import ShardSet
-from components.recognition.targets import fitting, pack
+from components.recognition.shards import open_sets
+from components.recognition.targets import pack
 from components.recognition.training import (
     RECORD_EVERY_S,
     Job,
@@ -38,6 +38,7 @@ from components.recognition.training import (
     die_with_parent,
     failure_told,
     read_job,
+    training_set,
     training_stream,
     validation_batches,
     write_reference,
@@ -67,10 +68,8 @@ class Trainer:
         self.total = Total()
         self.steps = count_steps(self.net, job.data)
         self.start()
-        given = ShardSet.open(job.train_shards)
-        self.train_set = fitting(given, self.codec, self.steps)
-        self.unfit = given.samples - self.train_set.samples
-        self.val_set = ShardSet.open(job.val_shards)
+        self.train_set, self.unfit = training_set(job, self.codec, self.steps)
+        self.val_set = open_sets(job.val_sets)
         self.plan = make_plan(job.train, self.train_set.samples, job.processes)
         half, precision = choose_precision(job.train.amp, job.device)
         self.precision = f"{precision}, loss scale {LOSS_SCALE:.0f}" if half else precision

@@ -24,8 +24,8 @@ from components.recognition.pt.precision import choose_precision
 from components.recognition.pt.predict import Predictor, open_device
 from components.recognition.pt.weights import dump, load
 from components.recognition.schedule import make_plan
-from components.recognition.shards import ShardSet
-from components.recognition.targets import fitting, pack
+from components.recognition.shards import open_sets
+from components.recognition.targets import pack
 from components.recognition.training import (
     RECORD_EVERY_S,
     Job,
@@ -36,6 +36,7 @@ from components.recognition.training import (
     die_with_parent,
     failure_told,
     read_job,
+    training_set,
     training_stream,
     validation_batches,
     write_reference,
@@ -58,10 +59,8 @@ class Trainer:
             load(self.net, load_checkpoint(job.start).tensors, where)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
         self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
-        given = ShardSet.open(job.train_shards)
-        self.train_set = fitting(given, self.codec, self.steps)
-        self.unfit = given.samples - self.train_set.samples
-        self.val_set = ShardSet.open(job.val_shards)
+        self.train_set, self.unfit = training_set(job, self.codec, self.steps)
+        self.val_set = open_sets(job.val_sets)
         self.plan = make_plan(job.train, self.train_set.samples, job.processes)
         self.dtype, self.precision = choose_precision(job.train.amp, job.device)
         # BatchNorm's statistics are those of each process's own batch, as in the published runs.
@@ -117,14 +116,9 @@ class Trainer:
 
     def losses(self, net: nn.Module, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the weighted losses (N,) and the logits (N, T, classes), both float32."""
-        batch, targets = part
-        pictures = torch.from_numpy(batch.images).to(self.device, non_blocking=True)
+        pictures, classes, lengths, weights, forced = tensors_of(part, self.device)
         middle = self.job.data.middle
         images = (pictures.permute(0, 3, 1, 2).float() - middle) / middle
-        classes, lengths, weights, forced = (
-            torch.from_numpy(array).to(self.device, non_blocking=True)
-            for array in (targets.classes, targets.lengths, targets.weights, targets.forced)
-        )
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             logits = net(images, classes, forced) if self.writes and net.training else net(images)
         losses = sequence_losses if self.writes else ctc_losses
@@ -174,6 +168,19 @@ class Trainer:
         self.recorder.finish(self.guard, self.unfit, facts)
         best = load_checkpoint(self.job.folder / "best.safetensors")
         write_reference(self.job, self.val_set, Predictor(best, self.job.device))
+
+
+def tensors_of(part: Part, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Return images uint8 (N, H, W, C), classes, lengths, weights and forced on the device.
+
+    A copy from pinned memory goes on while the processor prepares what follows; any other one waits for the device.
+    """
+    batch, targets = part
+    arrays = (batch.images, targets.classes, targets.lengths, targets.weights, targets.forced)
+    tensors = (torch.from_numpy(array) for array in arrays)
+    if device.type == "cpu":
+        return tuple(tensors)
+    return tuple(tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors)
 
 
 def main(path: Path) -> None:

@@ -17,11 +17,11 @@ from components.recognition.charset import load_charset
 from components.recognition.decoding import AttentionCodec, CtcCodec
 from components.recognition.loader import Batch
 from components.recognition.pt.predict import Predictor
-from components.recognition.pt.train import Trainer
+from components.recognition.pt.train import Trainer, tensors_of
 from components.recognition.pt.weights import dump
 from components.recognition.targets import pack
 from components.recognition.training import Job, Part, parts_of, training_stream, write_job
-from tests.recognition.tiny import MODEL, TRAIN, WORDS, make_job, write_shard
+from tests.recognition.tiny import MODEL, TRAIN, WORDS, make_job, write_set
 
 CPU = torch.device("cpu")
 CODEC = CtcCodec(charset=load_charset("lower36"))
@@ -67,6 +67,40 @@ def test_loss_is_pytorchs_mean_by_label_length_over_what_fits(tmp_path: Path) ->
     losses, _ = trainer.losses(trainer.net, part_of(unfit))
     assert losses[0] == 0
     assert losses.isfinite().all()
+
+
+def test_batches_travel_to_a_device_out_of_pinned_memory_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    pinned: list[torch.Tensor] = []
+    sent: list[tuple[torch.Tensor, torch.device, bool]] = []
+
+    def pin(tensor: torch.Tensor) -> torch.Tensor:
+        pinned.append(tensor.clone())
+        return pinned[-1]
+
+    def to(tensor: torch.Tensor, device: torch.device, *, non_blocking: bool) -> torch.Tensor:
+        sent.append((tensor, device, non_blocking))
+        return tensor
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin)
+    monkeypatch.setattr(torch.Tensor, "to", to)
+    part, device = part_of(a_batch()), torch.device("cuda", 3)
+    found = tensors_of(part, device)
+    batch, targets = part
+    expected = (batch.images, targets.classes, targets.lengths, targets.weights, targets.forced)
+    assert [tensor.numpy().tolist() for tensor in found] == [array.tolist() for array in expected]
+    assert [tensor is source for (tensor, _, _), source in zip(sent, pinned, strict=True)] == [True] * 5
+    assert {(place, soon) for _, place, soon in sent} == {(device, True)}
+    pinned.clear()
+    assert tensors_of(part, CPU)[0].data_ptr() == batch.images.ctypes.data  # no copy
+    assert not pinned
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_batches_arrive_on_a_gpu_as_they_were() -> None:
+    part = part_of(a_batch())
+    for tensor, array in zip(tensors_of(part, torch.device("cuda")), (part[0].images, part[1].classes), strict=False):
+        assert tensor.is_cuda
+        assert (tensor.cpu().numpy() == array).all()
 
 
 @pytest.mark.usefixtures("alone")
@@ -190,8 +224,8 @@ def test_the_loss_falls_and_the_records_agree(tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, lr=5e-3, warmup_epochs=0.1, amp="O2", validations_per_epoch=4)
     job = dataclasses.replace(
         make_job(tmp_path, train=train),
-        train_shards=(write_shard(tmp_path / "words", 960, words),),
-        val_shards=(write_shard(tmp_path / "val words", 20, words),),
+        train_sets=(write_set(tmp_path / "words", 960, words),),
+        val_sets=(write_set(tmp_path / "val words", 20, words),),
     )
     Trainer(job, CPU, 0).run()
     outcome = json.loads((tmp_path / "outcome.json").read_text())
@@ -250,8 +284,8 @@ def test_two_processes_add_up_the_gradients_of_all_their_parts(tmp_path: Path) -
 
 
 def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
-    job = dataclasses.replace(make_job(tmp_path, processes=2), val_shards=(tmp_path / "absent.shard",))
+    job = dataclasses.replace(make_job(tmp_path, processes=2), val_sets=(tmp_path / "absent.npz",))
     assert launch(job).returncode != 0
     told = [path.read_text() for path in tmp_path.glob("failure.*.txt")]
     assert told
-    assert "absent.shard: not a readable" in told[0]
+    assert "absent.npz: not a readable" in told[0]

@@ -1,0 +1,111 @@
+"""What the shard stage tells of a data set: how many samples came to what end, and pictures of some of them."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from components.recognition.artifacts import Manifest
+from components.recognition.image import Picture, fit_picture, to_channels
+from components.recognition.recipe import Data
+from components.recognition.sample import Reader
+from components.recognition.shards import ShardSet
+from components.recognition.synth import contact_sheet
+from components.shard.packing import picture
+
+CONTACTS = 64  # pictures on the contact sheet
+LISTED = 50  # quarantined samples that the manifest lists and a sheet shows; the object quarantine.json has them all
+TOLERATED = 0.5  # share of a data set that may be quarantined
+BLANK = 224  # gray level of a sample that has no picture
+LETTER = 8  # pixels that a letter takes below a picture
+
+Item = dict[str, Any]
+
+
+class Summary:
+    """Adds up the shards of a data set of `read` samples; quarantined ones go to a file at once."""
+
+    def __init__(self, quarantine: Path, read: int) -> None:
+        self.read, self.samples = read, 0
+        self.shards: list[dict[str, Any]] = []
+        self.dropped, self.changed, self.reasons = Counter[str](), Counter[str](), Counter[str]()
+        self.first: list[Item] = []
+        self.file = quarantine.open("w", encoding="utf-8")
+
+    def __enter__(self) -> "Summary":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.write("\n]\n" if self.first else "[]\n")
+        self.file.close()
+
+    @property
+    def quarantined(self) -> int:
+        """How many samples were put aside."""
+        return self.reasons.total()
+
+    def add(self, piece: Manifest) -> None:
+        """Add a shard by its manifest; ValueError once too many samples are unusable."""
+        facts = piece.facts
+        for item in facts["quarantine"]:
+            self.file.write(f"{',' if self.first else '['}\n{json.dumps(item, ensure_ascii=False)}")
+            self.reasons[item["reason"].partition(":")[0]] += 1
+            self.first += [item] if len(self.first) < LISTED else []
+        if self.quarantined > TOLERATED * self.read:
+            first = f"{self.first[0]['where']}: {self.first[0]['reason']}"
+            raise ValueError(f"{self.quarantined} of {self.read} samples are unusable, the first is {first}: "
+                             "is it the right data?")  # fmt: skip
+        self.dropped.update(facts["dropped"])
+        self.changed.update(facts["changed"])
+        self.samples += facts["samples"]
+        if facts["samples"]:
+            name = piece.objects[0].name
+            self.shards.append({"object": name, "samples": facts["samples"], "blocks": facts["blocks"]})
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the data set's manifest says; ValueError where nothing is left of the set."""
+        if not self.samples:
+            raise ValueError(f"none of {self.read} samples is left: dropped {dict(self.dropped)}: check data.charset")
+        return {
+            "samples": self.samples,
+            "read": self.read,
+            "shards": self.shards,
+            "dropped": dict(self.dropped),
+            "changed": dict(self.changed),
+            "quarantined": self.quarantined,
+            "reasons": dict(self.reasons),
+            "quarantine": self.first,
+        }
+
+
+def samples_sheet(shards: ShardSet) -> bytes:
+    """Draw samples that lie evenly over a data set, with their labels, as PNG."""
+    count = min(CONTACTS, shards.samples)
+    images, labels = [], []
+    for place in np.arange(count) * shards.samples // count:
+        block = int(np.searchsorted(shards.starts, place, side="right")) - 1
+        window, row = shards.window([block]), place - shards.starts[block]
+        images.append(_gray(window.take(np.array([row]))[0]))
+        labels.append(window.labels[row])
+    return contact_sheet(images, labels)
+
+
+def quarantine_sheet(items: Sequence[Item], reader: Reader, data: Data) -> bytes:
+    """Draw what can be decoded of quarantined samples, empty tiles for the others, with the reasons, as PNG."""
+    images = []
+    for sample in reader.read([item["index"] for item in items]):
+        try:
+            images.append(_gray(fit_picture(picture(sample._replace(label=""), data), data)))
+        except ValueError:
+            images.append(np.full((data.height, data.width), BLANK, dtype=np.uint8))
+    return contact_sheet(images, [item["reason"][: 2 * data.width // LETTER] for item in items])
+
+
+def _gray(image: Picture) -> Picture:
+    return to_channels(image, 1)[:, :, 0]

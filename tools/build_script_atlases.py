@@ -1,0 +1,98 @@
+"""Make the atlases of Chinese characters and of street signs' faces, and their licence text, from Debian packages.
+
+Needs what tools/build_atlas.py needs:
+    /tmp/atlas/bin/python -m tools.build_script_atlases components/recognition/synth_data
+The same packages and the same FreeType give the same bytes.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import freetype
+
+from tools.atlas_faces import Face, draw, names_of, pack, scale_to_capitals, unpack, write
+from tools.atlas_licences import licence_text
+
+CHARSET = Path("components/recognition/charsets/chinese6623.txt")
+CHINESE_EM_PX = 26
+CHINESE_LEVELS = 7  # alpha is kept as 0..LEVELS
+CHINESE_FACES = ("NotoSansCJK-Bold.ttc", "NotoSerifCJK-Regular.ttc")
+CHINESE_PLACE = 2  # of simplified Chinese in those collections
+SIGN_LEVELS = 15
+SIGN_CHARACTERS = (
+    "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyzÀÂÆÇÈÉÊËÎÏÔÙÛÜŒŸàâæçèéêëîïôùûüœÿ'-.,()/&°"
+)
+SIGN_FACES = (
+    "Cabin-Bold.otf",
+    "Cabin-SemiBold.otf",
+    "ClearSans-Bold.ttf",
+    "DejaVuSansCondensed-Bold.ttf",
+    "DejaVuSansCondensed.ttf",
+    "Lato-Bold.ttf",
+    "LiberationSans-Bold.ttf",
+    "LiberationSans-Regular.ttf",
+    "OpenSans-CondBold.ttf",
+    "OpenSans-Semibold.ttf",
+    "PTN77F.ttf",
+    "RobotoCondensed-Bold.ttf",
+    "RobotoCondensed-Regular.ttf",
+)
+SOURCES = {
+    "cabin": "OFL",
+    "clear-sans": "Apache-2.0",
+    "dejavu-extra": "Bitstream-Vera",
+    "lato": "OFL",
+    "liberation2": "OFL",
+    "noto-cjk": "OFL",
+    "open-sans": "Apache-2.0",
+    "paratype": "ParaType",
+    "roboto-unhinted": "Apache-2.0",
+}
+
+
+def find(folder: Path, name: str) -> tuple[str, Path]:
+    """The package, without `fonts-`, that has a font file, and the file."""
+    found = sorted(path for path in folder.glob(f"fonts-*/**/{name}") if not path.is_symlink())
+    if not found:
+        raise RuntimeError(f"{name} is in none of the packages any more: choose another face")
+    return found[0].relative_to(folder).parts[0].removeprefix("fonts-"), found[0]
+
+
+def read_face(folder: Path, name: str, characters: str, place: int = 0, em_px: int = 0) -> Face:
+    """Render a font file's characters, in pixels of the em or, where that is 0, to the capitals' height."""
+    package, path = find(folder, name)
+    face = freetype.Face(str(path), place)
+    if em_px:
+        face.set_pixel_sizes(0, em_px)
+    elif not scale_to_capitals(face):
+        raise RuntimeError(f"{name} has no capital H: choose another face")
+    missing = [c for c in characters if face.get_char_index(c) == 0]
+    if missing:
+        print(f"{name} lacks {''.join(missing)}", file=sys.stderr)
+    drawn = {c: draw(face, c) for c in characters if c not in missing}
+    family, style = names_of(face)
+    return Face(package=package, name=family, style=style, glyphs={c: g for c, g in drawn.items() if g is not None})
+
+
+def main() -> None:
+    """Build everything into the folder given on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    out: Path = parser.parse_args().out
+    characters = "".join(CHARSET.read_text(encoding="utf-8").split())
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        versions = unpack([f"fonts-{package}" for package in SOURCES], folder)
+        chinese = [read_face(folder, name, characters, CHINESE_PLACE, CHINESE_EM_PX) for name in CHINESE_FACES]
+        signs = [read_face(folder, name, SIGN_CHARACTERS) for name in SIGN_FACES]
+        names = {p: sorted({f.name for f in [*chinese, *signs] if f.package == p}) for p in SOURCES}
+        text = licence_text(folder, SOURCES, names, versions, "")
+    write(out / "LICENCES_scripts", text.encode())
+    write(out / "atlas_chinese.bin", pack(chinese, characters, CHINESE_LEVELS))
+    write(out / "atlas_signs.bin", pack(signs, SIGN_CHARACTERS, SIGN_LEVELS))
+
+
+if __name__ == "__main__":
+    main()
