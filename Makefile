@@ -3,19 +3,26 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 RECIPE ?= quickstart
 PIPELINE ?= crnn_vgg7
 FORMAT ?= table
+OVERLAY ?= local
 BIN := .venv/bin
 RUN := $(BIN)/python -m pipelines
 # The lines of a recipe that a run may change from here.
 CHANGES = $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) \
   $(if $(CATALOGUE),--catalogue $(CATALOGUE)) $(foreach place,$(FROM),--from '$(place)') $(if $(filter-out 0,$(SMOKE)),--smoke) \
-  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
+  $(if $(PROFILE),--profile $(PROFILE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
+
+NIGHT = $(if $(filter-out 0,$(NIGHTLY)),--nightly)
+ZONE = $(if $(TIMEZONE),--timezone $(TIMEZONE))
+
+# Golden files know nothing of a site's registry.
+OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run compile models compare read accept golden bench-models bench-inference bench-data ui up down test test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read accept rehearse test-docker scan golden bench-models bench-inference bench-data ui up down test test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion"
+	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 PROFILE=ascend-8p NIGHTLY=1 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion"
 
 env: .venv/local.done  ## make the environment in .venv
 
@@ -33,11 +40,36 @@ env: .venv/local.done  ## make the environment in .venv
 	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -r requirements/dev.txt
 	@touch $@
 
-run: .venv/local.done  ## run RECIPE from data to proven files on this machine
-	@$(RUN) run $(RECIPE) $(CHANGES)
+run: .venv/local.done  ## run RECIPE from data to proven files on this machine; RUNNER=docker: in containers
+	@$(RUN) run $(RECIPE) $(CHANGES) $(NIGHT) $(if $(RUNNER),--runner $(RUNNER))
+
+submit: .venv/local.done  ## start PIPELINE on Kubeflow; PROFILE=ascend-8p, WAIT=1 follows it, RUN_TAG= continues a run
+	@$(RUN) submit $(PIPELINE) $(CHANGES) $(if $(filter-out 0,$(WAIT)),--wait) $(if $(RUN_TAG),--run-tag $(RUN_TAG))
+
+schedule: .venv/local.done  ## retrain PIPELINE every night, or by CRON="0 30 2 * * *", seconds first
+	@$(RUN) schedule $(PIPELINE) $(CHANGES) $(if $(CRON),--cron "$(CRON)") $(ZONE)
+
+schedules: .venv/local.done  ## list what the cluster runs by itself
+	@$(RUN) schedules $(ZONE)
+
+unschedule: .venv/local.done  ## retrain PIPELINE no more
+	@$(RUN) unschedule $(PIPELINE) $(ZONE)
+
+doctor: .venv/local.done  ## check a site: servers, rights, devices, images
+	@$(RUN) doctor
+
+images: .venv/local.done  ## build the stages' images; BASE=, ENVIRONMENTS=, DOCKER_OPTIONS=
+	@$(RUN) images $(ENVIRONMENTS) $(if $(BASE),--base $(BASE)) $(if $(DOCKER_OPTIONS),--options='$(DOCKER_OPTIONS)')
+
+push: .venv/local.done  ## push them to REGISTRY and pin their digests
+	@$(RUN) push $(if $(REGISTRY),--registry $(REGISTRY))
+
+manifests: .venv/local.done  ## print what OVERLAY puts on a cluster: local, gpu, ascend
+	@$(BIN)/python -m pipelines.site
+	@kubectl kustomize manifests/overlays/$(OVERLAY)
 
 compile: .venv/local.done  ## write PIPELINE for Kubeflow Pipelines as PIPELINE.yaml
-	@$(RUN) compile $(PIPELINE) $(CHANGES)
+	@$(RUN) compile $(PIPELINE) $(CHANGES) $(NIGHT)
 
 models: .venv/local.done  ## list every recipe's recogniser in both frameworks; FORMAT=json for programs
 	@$(BIN)/python -m components.recognition.models pipelines/recipes/*.yaml --format $(FORMAT)
@@ -64,6 +96,15 @@ down:  ## stop the embedded servers
 test: lint  ## what CI runs
 	$(BIN)/python -m pytest
 
+rehearse: .venv/dev.done  ## train on two nodes played by network namespaces, as root, 10 minutes
+	$(BIN)/python -m pytest tests/test_gang_rehearsal.py -m slow
+
+test-docker: .venv/dev.done  ## the small run in containers against that in subprocesses, 6 minutes; after make images
+	$(BIN)/python -m pytest -m slow tests/pipelines/test_container_runs.py tests/serve/test_container.py
+
+scan: .venv/dev.done  ## look for known vulnerabilities and for secrets in what is installed and shipped
+	@$(BIN)/python -m tools.scan
+
 test-slow: .venv/dev.done  ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
@@ -77,8 +118,8 @@ format: .venv/dev.done  ## bring the style in order
 	$(BIN)/ruff format .
 
 golden: .venv/dev.done  ## accept the compiled form of every recipe as the expected one
-	$(BIN)/python -m tests.golden
-	$(BIN)/python -m tests.golden.jobs
+	$(OUR_IMAGES) $(BIN)/python -m tests.golden
+	$(OUR_IMAGES) $(BIN)/python -m tests.golden.jobs
 
 bench-models: .state/peers.done  ## time every recogniser against its peers, 25 minutes
 	@$(BIN)/python -m benchmarks.models

@@ -85,8 +85,8 @@ def gang_job(profile: Profile, framework: Framework) -> str:
     accelerator = plain if profile.device == "cpu" else _accelerator(profile.device)
     spec = GangSpec(
         nodes=profile.nodes, processes=profile.processes, framework=framework, device=profile.device,
-        image=image(framework), resource=accelerator.resource, labels=TRAINING_LABELS | accelerator.labels,
-        node_labels=accelerator.nodes, cpu=profile.cpu, memory=profile.memory, shm=profile.shm,
+        image=image(profile.environment(framework)), resource=accelerator.resource, node_labels=accelerator.nodes,
+        labels=TRAINING_LABELS | accelerator.labels, cpu=profile.cpu, memory=profile.memory, shm=profile.shm,
         deadline_s=profile.hours * HOUR_S, namespace=site.namespace, queue=QUEUE, account=TRAINING_ACCOUNT,
         claim=CACHE, user=USER, secret=SECRET, secret_variables=SECRET_VARIABLES, settings=SETTINGS,
         settings_variables=SETTINGS_VARIABLES,

@@ -13,8 +13,7 @@ from kfp import local
 from kfp.dsl.graph_component import GraphComponent
 from kfp.local import docker_task_handler
 
-from components.recognition.artifacts import git_commit
-from pipelines.images import REVISION
+from pipelines.images import CONTENTS, contents
 
 LABEL = "wordmill.state"  # whose containers they are: the folder of state of the run that started them
 USER = 10001  # of every image
@@ -97,18 +96,13 @@ def _prepare(pipeline: GraphComponent, state: Path) -> None:
         for container in client.containers.list(all=True, filters={"label": f"{LABEL}={state}"}):
             container.remove(force=True)
         for image in sorted({executor["container"]["image"] for executor in executors}):
-            _check(image, client.images.get(image).labels.get(REVISION))
+            if client.images.get(image).labels.get(CONTENTS) != contents():
+                raise RuntimeError(f"{image} was built of other code than this: make images, and WORDMILL_TAG=dev to "
+                                   "run what is built here instead of what was pushed")  # fmt: skip
     except ImageNotFound as error:
         raise RuntimeError(f"{error.explanation}: make images, or pull it") from None
     except DockerException as error:
         raise RuntimeError(f"Docker does not answer: {error}") from None
-
-
-def _check(image: str, commit: str | None) -> None:
-    """Refuse an image of other code than this."""
-    if commit != git_commit():
-        raise RuntimeError(f"{image} was built of commit {commit}, this is {git_commit()}: make images, and "
-                           "WORDMILL_TAG=dev to run what is built here instead of what was pushed")  # fmt: skip
 
 
 def _give(folder: Path) -> None:

@@ -90,8 +90,13 @@ def mlflow(site: Site) -> Iterator[Finding]:
 
 def images(site: Site) -> Iterator[Finding]:
     """Ask each image's registry for its manifest, as a node does first; nothing is pulled and no pod is started."""
-    references = [*map(image, ENVIRONMENTS), f"{site.registry}/{site.images.services}"]
-    for reference in dict.fromkeys(references):
+    references = []
+    for environment in ENVIRONMENTS:
+        try:
+            references.append(image(environment))
+        except ValueError as error:  # never pushed, which matters to the recipes that need it
+            yield Finding(what="image", state="warn", text=str(error))
+    for reference in dict.fromkeys([*references, f"{site.registry}/{site.images.services}"]):
         state, text = _manifest(reference)
         yield Finding(what="image", state=state, text=f"{reference}: {text}")
 

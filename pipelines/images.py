@@ -1,5 +1,6 @@
 """Stage image references: the one place that knows registry and tag or digest."""
 
+import hashlib
 import os
 from pathlib import Path
 
@@ -7,8 +8,9 @@ from components.recognition.recipe import read_yaml
 from pipelines.site import load_site
 
 ENVIRONMENTS = ("data", "pytorch", "mindspore", "cann", "lite")
-LOCK = Path(__file__).resolve().parents[1] / "images.lock.yaml"  # environment: digest, as `make push` writes it
-REVISION = "org.opencontainers.image.revision"  # the label with the commit that an image was built of
+ROOT = Path(__file__).resolve().parents[1]
+LOCK = ROOT / "images.lock.yaml"  # environment: digest, as `make push` writes it
+CONTENTS = "wordmill.contents"  # the label with the digest of what an image was built of
 
 EXPORTERS = {"onnx": "pytorch", "onnx_int8": "pytorch", "mindir": "mindspore", "om": "cann", "lite": "lite"}
 
@@ -35,6 +37,16 @@ def image(environment: str) -> str:
 def tagged(environment: str) -> str:
     """Return the reference of an environment's image as it is built here, with the tag of WORDMILL_TAG or `dev`."""
     return f"{_name(environment)}:{os.environ.get('WORDMILL_TAG', 'dev')}"
+
+
+def contents() -> str:
+    """Return the sha256 of all that images are built of, by which a stale one is known where a commit says nothing."""
+    digest = hashlib.sha256()
+    parts = ("components", "requirements", "images")
+    for path in [path for part in parts for path in sorted((ROOT / part).rglob("*"))]:
+        if path.is_file() and path.suffix != ".pyc":
+            digest.update(f"{path.relative_to(ROOT)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
+    return digest.hexdigest()
 
 
 def _name(environment: str) -> str:

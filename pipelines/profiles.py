@@ -19,6 +19,10 @@ class Profile:
     shm: str = "8Gi"
     hours: int = 72
 
+    def environment(self, framework: str) -> str:
+        """Return the image environment that a framework has these devices in: CANN's for NPUs, else its own."""
+        return "cann" if self.device == "npu" else framework
+
     @property
     def devices(self) -> int:
         """The training processes on all nodes."""

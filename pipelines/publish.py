@@ -7,19 +7,17 @@ import re
 import shlex
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from components.recognition.artifacts import git_commit, write_atomically
-from pipelines.images import ENVIRONMENTS, LOCK, REVISION, tagged
+from pipelines.images import CONTENTS, ENVIRONMENTS, LOCK, ROOT, contents, tagged
 from pipelines.site import VALUES, load_site
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
-ROOT = Path(__file__).resolve().parents[1]
 ANYWHERE = ("data", "pytorch", "mindspore")  # the others need CANN's image as base, or MindSpore Lite's address
 
 
@@ -54,7 +52,8 @@ def build(environment: str, base: str, options: list[str]) -> str:
     reference, commit = tagged(environment), git_commit()
     arguments = {"ENVIRONMENT": environment, "COMMIT": commit, **({"BASE": base} if base else {})}
     words = [word for name, value in arguments.items() for word in ("--build-arg", f"{name}={value}")]
-    docker("build", "--file", "images/Dockerfile", "--tag", reference, *words, *options, ".")
+    label = f"{CONTENTS}={contents()}"
+    docker("build", "--file", "images/Dockerfile", "--tag", reference, "--label", label, *words, *options, ".")
     return reference
 
 
@@ -64,13 +63,12 @@ def _push(options: argparse.Namespace) -> int:
     if not set(".:") & set(host) and host != "localhost":
         raise ValueError(f"registry '{registry}' names no host: give one, as in REGISTRY=registry.example.com/team")
     built = {environment: facts for environment in ENVIRONMENTS if (facts := _inspect(tagged(environment)))}
-    commit = git_commit()
     for environment, facts in built.items():
-        if (found := facts["Config"]["Labels"].get(REVISION)) != commit:
-            raise ValueError(f"{tagged(environment)} was built of commit {found}, this is {commit}: make images")
+        if facts["Config"]["Labels"].get(CONTENTS) != contents():
+            raise ValueError(f"{tagged(environment)} was built of other code than this: make images")
     if "data" not in built:
         raise ValueError(f"{tagged('data')} is not here: make images")
-    digests = {environment: push(environment, registry, commit) for environment in built}
+    digests = {environment: push(environment, registry, git_commit()) for environment in built}
     write_lock(digests)
     write_values(registry, digests["data"])
     left = [environment for environment in ENVIRONMENTS if environment not in digests]

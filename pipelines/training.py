@@ -60,7 +60,7 @@ def training_pipeline(
             learned = train(recipe=recipe.name, data=data_section, model=model_section, train=train_section,
                             shards=shards, device=device, processes=processes, gang=gang,
                             run_tag=run_tag)  # fmt: skip
-            train_on(place(learned, "train", framework, "train"), profile)
+            train_on(place(learned, "train", profile.environment(framework), "train"), profile)
             trained = learned.outputs["trained"]
 
             measured = _measure(recipe, profile, evaluation_section, trained, shards, device, run_tag)
@@ -101,7 +101,8 @@ def _measure(
     for benchmark in recipe.benchmarks:
         task = evaluate(benchmark=benchmark, evaluation=section, trained=trained, shards=shards, device=device,
                         run_tag=run_tag)  # fmt: skip
-        tasks.append(accelerate(place(task, "evaluate", recipe.train.framework, benchmark), profile, 1))
+        environment = profile.environment(recipe.train.framework)
+        tasks.append(accelerate(place(task, "evaluate", environment, benchmark), profile, 1))
     return tasks
 
 

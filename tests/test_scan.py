@@ -1,12 +1,13 @@
 """The scan finds what was put there: one that finds nothing anywhere would look the same as a clean tree."""
 
 import io
+import json
 import tarfile
 from pathlib import Path
 
 import pytest
 
-from tools.scan import layer, secrets
+from tools.scan import audited, layer, secrets
 
 # In pieces, so that the scan of this tree does not find them here.
 KEY = "AKIA" + "IOSFODNN7EXAMPLQ"
@@ -41,3 +42,15 @@ def test_of_a_layer_all_but_packages_is_looked_through_and_files_for_secrets_are
     assert named == ["layer 0123: home/wordmill/.netrc", "layer 0123: etc/pip.conf"]
     unpacked = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
     assert unpacked == ["app/settings.py", "home/wordmill/.netrc"]
+
+
+def test_a_package_that_could_not_be_asked_of_counts_as_found() -> None:
+    report = {"dependencies": [
+        {"name": "a", "version": "1.0", "vulns": []},
+        {"name": "b", "version": "2.0", "vulns": [{"id": "X-1", "fix_versions": ["2.1", "3.0"]},
+                                                  {"id": "X-2", "fix_versions": []}]},
+        {"name": "c", "skip_reason": "not known"},
+    ]}  # fmt: skip
+    assert audited(json.dumps(report)) == [
+        "b 2.0: X-1, mended in 2.1, 3.0", "b 2.0: X-2, mended in no version yet", "c: not known",
+    ]  # fmt: skip

@@ -52,13 +52,23 @@ def main() -> None:
 
 
 def vulnerabilities() -> list[str]:
-    """Return what pip-audit says of the pinned packages, one line each, where that is not "none known"."""
+    """Return the known vulnerabilities of the pinned packages, and the packages that could not be asked of."""
     command = [str(Path(sys.executable).with_name("pip-audit")), "--no-deps", "--disable-pip", "--strict",
-               "--vulnerability-service=osv", "--progress-spinner=off",
+               "--format=json", "--vulnerability-service=osv", "--progress-spinner=off",
                "--requirement=requirements/constraints.txt"]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return said[-40:] or [f"pip-audit ended with code {done.returncode}"] if done.returncode else []
+    return audited(done.stdout) if done.stdout else [f"none could be asked of: {done.stderr.splitlines()[-1]}"]
+
+
+def audited(report: str) -> list[str]:
+    """Return what pip-audit's report, as JSON, has found, one line each."""
+    lines = []
+    for package in json.loads(report)["dependencies"]:
+        name = f"{package['name']} {package.get('version', '')}".rstrip()
+        lines += [f"{name}: {package['skip_reason']}"] if "skip_reason" in package else []
+        lines += [f"{name}: {known['id']}, mended in {', '.join(known['fix_versions']) or 'no version yet'}"
+                  for known in package.get("vulns", [])]  # fmt: skip
+    return lines
 
 
 def tree() -> list[str]:

@@ -70,6 +70,16 @@ def test_training_gets_a_profiles_devices(
     assert "accelerator" not in containers["exec-fetch"]["resources"]
 
 
+def test_npus_are_used_from_an_image_with_cann() -> None:
+    for name, environment in (("crnn_r34.ascend-8p", "cann"), ("crnn_r34.gpu-1", "mindspore")):
+        _, containers, _ = read(name)
+        images = {stage_of(key): container["image"] for key, container in containers.items()}
+        assert f"/{environment}-python:" in images["train"]
+        assert f"/{environment}-python:" in images["evaluate"]
+    gang = json.loads(read("crnn_r34.ascend-4x8")[0]["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"])
+    assert "/cann-python:" in gang["image"]
+
+
 def test_measuring_and_trying_an_om_file_take_one_device_each() -> None:
     _, containers, _ = read("crnn_r34.ascend-8p")
     counts = {key: value["resources"].get("accelerator", {}).get("resourceCount") for key, value in containers.items()}

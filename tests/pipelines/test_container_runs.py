@@ -16,7 +16,7 @@ import pytest
 
 from components.recognition.artifacts import git_commit
 from pipelines.containers import run_container
-from pipelines.images import REVISION, tagged
+from pipelines.images import CONTENTS, contents, tagged
 from pipelines.publish import ANYWHERE
 
 pytestmark = pytest.mark.slow
@@ -50,14 +50,14 @@ def said(*words: str) -> str:
 
 @pytest.fixture(scope="module", autouse=True)
 def client() -> docker_package.DockerClient:
-    """Docker with the images of this commit; without them there is nothing to test."""
+    """Docker with the images of this code; without them there is nothing to test."""
     if not shutil.which("docker") or subprocess.run(["docker", "version"], capture_output=True, check=False).returncode:
         pytest.skip("no Docker daemon answers `docker version`")
     client = docker_package.from_env()
     for environment in ANYWHERE:
         found = client.images.list(tagged(environment))
-        if not found or found[0].labels.get(REVISION) != git_commit():
-            pytest.skip(f"{tagged(environment)} of this commit is not here: make images")
+        if not found or found[0].labels.get(CONTENTS) != contents():
+            pytest.skip(f"{tagged(environment)} of this code is not here: make images")
     return client
 
 

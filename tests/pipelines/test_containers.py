@@ -9,9 +9,8 @@ import pytest
 from docker.errors import APIError, ImageNotFound
 from kfp import dsl
 
-from components.recognition.artifacts import git_commit
 from pipelines import containers
-from pipelines.images import REVISION
+from pipelines.images import CONTENTS, contents
 
 
 class Container:
@@ -51,16 +50,16 @@ class Container:
 
 
 class Docker:
-    """A daemon with some images by their commit, and with containers that are left of a killed run."""
+    """A daemon with some images, by the digest of their contents, and with what a killed run has left."""
 
     def __init__(self, images: dict[str, str], left: list[Container]) -> None:
-        self.commits, self.left = images, left
+        self.built, self.left = images, left
         self.images = self.containers = self
 
     def get(self, name: str) -> Any:
-        if name not in self.commits:
+        if name not in self.built:
             raise ImageNotFound("404", explanation=f"No such image: {name}")
-        return SimpleNamespace(labels={REVISION: self.commits[name]})
+        return SimpleNamespace(labels={CONTENTS: self.built[name]})
 
     def list(self, *, all: bool, filters: dict[str, str]) -> list[Container]:
         assert all
@@ -130,7 +129,7 @@ def test_stages_get_the_way_to_the_services_and_no_more_rights_than_they_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = Container([])
-    arguments = made_ready(Docker({"wordmill/data-python:dev": git_commit()}, [left]), tmp_path, monkeypatch)
+    arguments = made_ready(Docker({"wordmill/data-python:dev": contents()}, [left]), tmp_path, monkeypatch)
     assert left.did == ["remove"]
     assert "AWS_SECRET_ACCESS_KEY" in arguments["environment"]
     assert "SHELL_HISTORY" not in arguments["environment"]
@@ -144,7 +143,10 @@ def test_stages_get_the_way_to_the_services_and_no_more_rights_than_they_need(
     ("images", "words"),
     [
         ({}, "No such image: wordmill/data-python:dev: make images"),
-        ({"wordmill/data-python:dev": "0" * 40}, "was built of commit 0{40}, this is .*: make images"),
+        (
+            {"wordmill/data-python:dev": "0" * 40},
+            "wordmill/data-python:dev was built of other code than this: make images",
+        ),
     ],
 )
 def test_no_run_begins_without_its_images_or_with_older_ones(

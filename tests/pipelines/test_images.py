@@ -14,7 +14,7 @@ from pipelines.cli import main
 from pipelines.images import ENVIRONMENTS, image
 
 DIGEST = f"sha256:{'a' * 64}"
-# Keeps what it is told in a file beside it; images.json there says which images there are, and of what commit.
+# Keeps what it is told in a file beside it; images.json there says which images there are, and of what.
 DOCKER = f"""#!{sys.executable}
 import json, pathlib, sys
 here, words = pathlib.Path(__file__).parent, sys.argv[1:]
@@ -22,11 +22,11 @@ with (here / "told").open("a") as told:
     print(json.dumps(words), file=told)
 if words[:2] == ["image", "inspect"]:
     name = words[2].split("/")[-1].split("-")[0]
-    commit = json.loads((here / "images.json").read_text()).get(name)
-    if commit is None:
+    built = json.loads((here / "images.json").read_text()).get(name)
+    if built is None:
         sys.exit(1)
     registry = words[2].rpartition(":")[0]
-    print(json.dumps([{{"Size": 2500000000, "Config": {{"Labels": {{"org.opencontainers.image.revision": commit}}}},
+    print(json.dumps([{{"Size": 2500000000, "Config": {{"Labels": {{"wordmill.contents": built}}}},
                         "RepoDigests": ["elsewhere/x@sha256:0", f"{{registry}}@{DIGEST}"]}}]))
 sys.exit(1 if words[-1] == "--wrong" else 0)
 """
@@ -89,6 +89,7 @@ def test_images_are_built_of_this_commit_with_the_options_that_the_site_needs(
     assert ended(["images", "data", "cann", "--base", "own/base:1", "--options", "--secret 'id=ca.pem,src=a b'"]) == 0
     for name, words in zip(("data", "cann"), told(docker), strict=True):
         assert words == ["build", "--file", "images/Dockerfile", "--tag", f"wordmill/{name}-python:dev",
+                         "--label", f"wordmill.contents={images.contents()}",
                          "--build-arg", f"ENVIRONMENT={name}", "--build-arg", f"COMMIT={git_commit()}",
                          "--build-arg", "BASE=own/base:1", "--secret", "id=ca.pem,src=a b", "."]  # fmt: skip
     lines = capsys.readouterr().out.splitlines()
@@ -114,13 +115,13 @@ def test_what_cannot_be_built_or_pushed_ends_in_one_line(docker: Path, arguments
 def test_a_push_pins_what_pipelines_and_manifests_use_and_keeps_the_rest_of_the_values(
     docker: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    commit = git_commit()
-    (docker / "images.json").write_text(json.dumps({"data": commit, "pytorch": commit}), encoding="utf-8")
+    built = images.contents()
+    (docker / "images.json").write_text(json.dumps({"data": built, "pytorch": built}), encoding="utf-8")
     before = (docker / "values.yaml").read_text(encoding="utf-8").splitlines()
     assert ended(["push", "--registry", "registry.example.com:5000/team"]) == 0
     assert told(docker)[:2] == [
-        ["tag", "wordmill/data-python:dev", f"registry.example.com:5000/team/data-python:{commit}"],
-        ["push", f"registry.example.com:5000/team/data-python:{commit}"],
+        ["tag", "wordmill/data-python:dev", f"registry.example.com:5000/team/data-python:{git_commit()}"],
+        ["push", f"registry.example.com:5000/team/data-python:{git_commit()}"],
     ]
     assert yaml.safe_load((docker / "images.lock.yaml").read_text(encoding="utf-8")) == {
         "data": DIGEST,
@@ -134,9 +135,9 @@ def test_a_push_pins_what_pipelines_and_manifests_use_and_keeps_the_rest_of_the_
     assert capsys.readouterr().out.splitlines()[-1].endswith("written; not built: mindspore, cann, lite")
 
 
-def test_an_image_of_another_commit_is_not_pushed(docker: Path) -> None:
-    (docker / "images.json").write_text(json.dumps({"data": git_commit(), "pytorch": "0" * 40}), encoding="utf-8")
+def test_an_image_of_other_code_is_not_pushed(docker: Path) -> None:
+    (docker / "images.json").write_text(json.dumps({"data": images.contents(), "pytorch": "0" * 64}), encoding="utf-8")
     code = ended(["push", "--registry", "registry.example.com"])
-    assert str(code).startswith(f"error: wordmill/pytorch-python:dev was built of commit {'0' * 40}, this")
+    assert str(code).startswith("error: wordmill/pytorch-python:dev was built of other code than this: make images")
     assert told(docker) == []
     assert not (docker / "images.lock.yaml").exists()

@@ -11,6 +11,12 @@ from tests.golden import COMPILED
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
 
+@pytest.fixture(autouse=True)
+def _images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORDMILL_REGISTRY", "wordmill")
+    monkeypatch.setenv("WORDMILL_TAG", "dev")
+
+
 def compile_recipe(recipe: str, folder: Path, *options: str) -> str:
     path = folder / f"{recipe}.yaml"
     with pytest.raises(SystemExit) as end:
