@@ -45,10 +45,11 @@ def training_pipeline(
         processes: int = profile.processes,
         gang: str = gang_job(profile, framework),
     ) -> None:
-        sections = [data_section, model_section, train_section, evaluation_section, gate_section, export_section]
         summary = notify(
             place(report(recipe=recipe.name, run_tag=run_tag, nightly=nightly), "report", "data", "report")
         )
+        sections = {"data": data_section, "model": model_section, "train": train_section,
+                    "evaluation": evaluation_section, "gate": gate_section, "export": export_section}  # fmt: skip
         with (
             dsl.ExitHandler(summary, name="recogniser"),
             _something_new(recipe.name, sources, sections, run_tag) if nightly else nullcontext(),
@@ -65,25 +66,15 @@ def training_pipeline(
 
             measured = _measure(recipe, profile, evaluation_section, trained, shards, device, run_tag)
             proven = _prove(recipe, profile, export_section, trained, run_tag)
-            decided = gate(
-                gate=gate_section,
-                recipe=recipe.name,
-                trained=trained,
-                evaluations=[task.outputs["Output"] for task in measured],
-                parities=[task.outputs["Output"] for task in proven],
-                run_tag=run_tag,
-            )
-            # It registers an ONNX file for any batch: what no task has exported, it exports itself.
-            whole = "onnx" in recipe.export.formats and not recipe.export.batches
-            place(decided, "gate", "data" if whole else EXPORTERS["onnx"], "gate")
+            _decide(recipe, gate_section, trained, measured, proven, run_tag)
 
     return training
 
 
-def _something_new(recipe: str, sources: str, sections: list[str], run_tag: str) -> dsl.If:
+def _something_new(recipe: str, sources: str, sections: dict[str, str], run_tag: str) -> dsl.If:
     """Return the branch for a night with new data, code or recipe; the look at them is a task before it."""
-    checked = place(fresh(recipe=recipe, sources=sources, sections=sections, run_tag=run_tag), "fresh", "data", "fresh")
-    branch: dsl.If = dsl.If(checked.outputs["Output"] == "changed", name="something new")
+    look = place(fresh(recipe=recipe, sources=sources, run_tag=run_tag, **sections), "fresh", "data", "fresh")
+    branch: dsl.If = dsl.If(look.outputs["Output"] == "changed", name="something new")
     return branch
 
 
@@ -119,3 +110,25 @@ def _prove(
         if profile.device == "npu" and (kind == "om" or (kind == "lite" and recipe.export.lite_device == "ascend")):
             accelerate(tried, profile, 1)
     return tasks
+
+
+def _decide(
+    recipe: Recipe,
+    section: str,
+    trained: dsl.Artifact,
+    measured: list[dsl.PipelineTask],
+    proven: list[dsl.PipelineTask],
+    run_tag: str,
+) -> None:
+    """Add the task that compares the recogniser with the champion and registers it."""
+    decided = gate(
+        gate=section,
+        recipe=recipe.name,
+        trained=trained,
+        evaluations=[task.outputs["Output"] for task in measured],
+        parities=[task.outputs["Output"] for task in proven],
+        run_tag=run_tag,
+    )
+    # It registers an ONNX file for any batch: what no task has exported, it exports itself.
+    whole = "onnx" in recipe.export.formats and not recipe.export.batches
+    place(decided, "gate", "data" if whole else EXPORTERS["onnx"], "gate")

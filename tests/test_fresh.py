@@ -3,13 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from components.fresh.stage import SECTIONS, differences, run
+from components.fresh.stage import differences, run
 from components.recognition.artifacts import Manifest, read_manifest
 from components.recognition.catalogue import Entry, to_text
 from components.recognition.nightly import keep_night
 from components.recognition.storage import Store
 
-TEXTS = {name: json.dumps({"of": name}) for name in SECTIONS} | {"train": json.dumps({"framework": "pytorch"})}
+TEXTS = {name: json.dumps({"of": name}) for name in ("data", "model", "evaluation", "gate", "export")}
+TEXTS |= {"train": json.dumps({"framework": "pytorch"})}
 
 
 @pytest.fixture
@@ -23,9 +24,8 @@ def words(tmp_path: Path) -> Path:
 def look(folder: Path, words: Path, **sections: str) -> tuple[str, Manifest]:
     """Run the stage and return its verdict and its manifest."""
     entry = Entry(source=f"file://{words}", reader="label_file", samples=1, licence="CC0", labels="labels.txt")
-    texts = json.dumps(list((TEXTS | sections).values()))
     output = str(folder / "checked")
-    verdict = run(recipe="tiny", sources=to_text({"words": entry}), sections=texts, run_tag="r1", output=output)
+    verdict = run(recipe="tiny", sources=to_text({"words": entry}), run_tag="r1", output=output, **TEXTS | sections)
     return verdict, read_manifest(output)
 
 

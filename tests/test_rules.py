@@ -33,7 +33,7 @@ ALLOWED = {
     "mindspore": ("components/recognition/ms/",),
     "mlflow": ("components/recognition/tracking.py", "components/recognition/package.py"),
     "boto3": ("components/recognition/storage.py",),
-    "urllib3": ("components/recognition/sources_remote.py",),
+    "urllib3": ("components/recognition/sources_remote.py", "components/train/gang_api.py", "pipelines/"),
     "kfp": ("components/", "pipelines/"),
     "cv2": ("components/recognition/", "tools/"),
     "onnxruntime": (

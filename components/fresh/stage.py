@@ -13,21 +13,32 @@ from components.recognition.sources import check_sources, locate
 from components.recognition.stages import run_stage
 from components.recognition.storage import Store
 
-SECTIONS = ("data", "model", "train", "evaluation", "gate", "export")
 STAGES = ("fetch", "shard", "train", "evaluate", "export", "smoke", "gate")
 
 
-def run(*, recipe: str, sources: str, sections: str, run_tag: str, output: str) -> str:
+def run(
+    *,
+    recipe: str,
+    sources: str,
+    data: str,
+    model: str,
+    train: str,
+    evaluation: str,
+    gate: str,
+    export: str,
+    run_tag: str,
+    output: str,
+) -> str:
     """Tell whether data, code or recipe differ from those of the last night that finished: changed or unchanged.
 
-    recipe: its name. sources: JSON of catalogue entries by data set name. sections: JSON list of the recipe's sections
-    data, model, train, evaluation, gate and export, each a JSON text. output: file for this stage's manifest. Nothing
-    is moved and nothing is found by digest: it looks every time.
+    recipe: its name. sources: JSON of catalogue entries by data set name. data, model, train, evaluation, gate, export:
+    the recipe's sections as JSON. output: file for this stage's manifest. Nothing is moved and nothing is found by
+    digest: it looks every time.
     """
+    sections = {"data": data, "model": model, "train": train, "evaluation": evaluation, "gate": gate, "export": export}
 
     def work(store: Store) -> tuple[Manifest, bool]:
-        texts = dict(zip(SECTIONS, json.loads(sections), strict=True))
-        return check(store, recipe, from_text(sources), texts, run_tag), False
+        return check(store, recipe, from_text(sources), sections, run_tag), False
 
     run_stage("fresh", recipe, run_tag, output, work)
     return "changed" if read_manifest(output).facts["changed"] else "unchanged"
