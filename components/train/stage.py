@@ -177,16 +177,22 @@ class StoppedError(RuntimeError):
     """Somebody stopped training, which had done nothing wrong."""
 
 
+class _Stop(BaseException):
+    """SIGTERM has come; whatever is being done, no handler of errors takes it for one of its own."""
+
+
 @contextmanager
 def sigterm_as_error() -> Iterator[None]:
     """Turn SIGTERM into an exception, so that a stopped stage ends its workers and removes its files."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise StoppedError("training was stopped by SIGTERM")
+        raise _Stop
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
+    except _Stop:
+        raise StoppedError("training was stopped by SIGTERM") from None
     finally:
         signal.signal(signal.SIGTERM, before)
 

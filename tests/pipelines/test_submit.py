@@ -43,7 +43,7 @@ def test_submit_uploads_a_version_and_starts_a_run_of_it(kfp: KfpServer, capsys:
     )
     assert experiment["display_name"] == "wordmill/quickstart"
     assert (run["experiment_id"], run["service_account"]) == (experiment["experiment_id"], "wordmill-stage")
-    options = "quickstart --set=train.epochs=1 --device=cpu --processes=2"
+    options = "quickstart --set=train.epochs=1"
     assert run["description"] == f"{options}, version {version['name']}"
     reference = run["pipeline_version_reference"]
     assert reference == {key: version[key] for key in ("pipeline_id", "pipeline_version_id")}
