@@ -10,9 +10,7 @@ from pathlib import Path
 
 from components.recognition.synth import Renderer, SynthSpec
 
-TRAINER_PER_S = 650.0  # pictures that quickstart learns from per second on two cores
 GOAL_GRAY_PER_S = 2000.0
-GOAL_SHARE = 15.0  # per cent of one core
 GOAL_START_S = 1.0
 GOAL_MEMORY_MB = 500.0
 
@@ -64,8 +62,6 @@ def rows() -> list[Row]:
     found.append(row("words, colour", colour, unit, round(gray["mixed"] / 2, 2), colour >= gray["mixed"] / 2))
     found.append(row("Chinese lines", per_s(spec("chinese", "mixed"), 2000), unit, None, None))
     found.append(row("street signs", per_s(spec("signs", "mixed"), 200), unit, None, None))
-    share = 100 * TRAINER_PER_S / gray["mixed"]
-    found.append(row("while training", share, "% of a core", GOAL_SHARE, share <= GOAL_SHARE))
     memory_mb = peak_memory_mb()
     found.append(row("memory, peak", memory_mb, "MiB", GOAL_MEMORY_MB, memory_mb <= GOAL_MEMORY_MB))
     return found
