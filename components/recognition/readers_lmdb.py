@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import lmdb
 
+from components.recognition.blocks import open_lmdb
 from components.recognition.sample import Sample
 
 MOST_OPEN = 256  # environments at a time, of several thousand in one data set
@@ -67,7 +68,7 @@ class _Environments:
         if found is None:
             if len(self.open) == MOST_OPEN:
                 self.close(next(iter(self.open)))
-            file = _open(self.files[number])
+            file = open_lmdb(self.files[number])
             found = _Environment(file, file.begin())
         self.open[number] = found
         return found.transaction
@@ -75,20 +76,6 @@ class _Environments:
     def close(self, number: int) -> None:
         """Close an open environment; it is opened again when it is asked for."""
         self.open.pop(number).file.close()
-
-
-def _open(path: Path) -> lmdb.Environment:
-    """Open an environment for reading, without a lock file; ValueError for one that is damaged or cut off."""
-    try:
-        environment = lmdb.open(str(path), subdir=False, readonly=True, lock=False, create=False)
-    except lmdb.Error as error:
-        raise ValueError(f"{path}: not a readable LMDB file: {error}") from None
-    used = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-    size = path.stat().st_size
-    if size < used:  # reading past the end of a mapped file would kill the process
-        environment.close()
-        raise ValueError(f"{path}: cut off: found {size} bytes, expected {used}")
-    return environment
 
 
 def _count(opened: _Environments, number: int, name: str) -> int:

@@ -12,7 +12,7 @@ from components.train.gang import RENEW_EVERY_S, GangSpec, Work, place, renew_le
 from components.train.gang_api import AwayError, JobApi
 from components.train.gang_manifests import leader_pod
 from components.train.gang_state import State, job_state, pod_text
-from components.train.stage import sigterm_as_error
+from components.train.stopping import sigterm_as_error
 
 LOOK_EVERY_S = 5.0
 WARNINGS_EVERY_S = 30.0

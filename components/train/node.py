@@ -22,14 +22,13 @@ from components.recognition.training import Job
 from components.train.gang import LEASE_S, PORT, TASK, Work, place, read_work
 from components.train.stage import (
     Sender,
-    StoppedError,
     Watch,
     collect,
     join_logs,
     make_job,
     run_workers,
-    sigterm_as_error,
 )
+from components.train.stopping import StoppedError, sigterm_as_error
 
 LOOK_EVERY_S = 30.0
 # What MindCluster's operator sets: (this node's number, the first node's address, the devices of all nodes). To torch

@@ -7,10 +7,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from components.recognition import frameworks
@@ -33,6 +31,7 @@ from components.recognition.storage import Store, hash_file
 from components.recognition.training import Job, die_with_parent, write_job
 from components.train.gang import GangSpec, Work
 from components.train.start import find_start
+from components.train.stopping import sigterm_as_error
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
     from components.recognition import tracking
@@ -171,30 +170,6 @@ def run_workers(job: Job, watch: "Watch", kept_log: Path, node: frameworks.Node 
     leads = node is None or node.rank == 0  # the one that has the outcome
     if process.returncode or (leads and not (job.folder / "outcome.json").exists()):
         raise RuntimeError(describe_failure(job, process.returncode, kept_log))
-
-
-class StoppedError(RuntimeError):
-    """Somebody stopped training, which had done nothing wrong."""
-
-
-class _Stop(BaseException):
-    """SIGTERM has come; whatever is being done, no handler of errors takes it for one of its own."""
-
-
-@contextmanager
-def sigterm_as_error() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that a stopped stage ends its workers and removes its files."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stop
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except _Stop:
-        raise StoppedError("training was stopped by SIGTERM") from None
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
