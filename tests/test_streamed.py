@@ -48,7 +48,7 @@ def test_training_draws_its_pictures_itself(
     shard(tmp_path, SETS, STREAMED)
     train_stage.run(
         recipe="tiny", data=STREAMED, model=to_json(MODEL), train=to_json(TRAIN), device="cpu", processes=2,
-        shards=str(tmp_path / "out" / "manifest"), run_tag="tag", output=str(tmp_path / "trained.json"),
+        shards=str(tmp_path / "out" / "manifest"), gang="", run_tag="tag", output=str(tmp_path / "trained.json"),
     )  # fmt: skip
     trained = read_manifest(tmp_path / "trained.json")
     assert (trained.facts["steps"], trained.facts["images"]) == (3, 48)

@@ -67,7 +67,13 @@ def _make(store: Store, run: Callable[[Task], Packed], task: Task, folder: Path)
 def _workers(count: int) -> Iterator[Callable[[Task], Packed]]:
     """Give what packs a task in one of so many processes; with one alone, in this process."""
     if count < 2:
-        yield pack
+        turn = threading.Lock()  # a process cannot open an LMDB file twice
+
+        def packed(task: Task) -> Packed:
+            with turn:
+                return pack(task)
+
+        yield packed
         return
     # Spawned, because a fork would carry over the locks of this process's threads.
     context = multiprocessing.get_context("spawn")
