@@ -127,7 +127,7 @@ bench-models: .state/peers.done  ## time every recogniser against its peers, 25 
 bench-inference: .state/peers.done  ## time readings by exported files against docTR, RapidOCR and OpenVINO
 	@$(BIN)/python -m benchmarks.inference
 
-bench-data: .venv/dev.done  ## measure the data plane against the peers' loaders, 15 minutes
+bench-data: .venv/dev.done  ## measure the data plane against the peers' loaders, 5 to 15 minutes
 	@$(BIN)/python -m benchmarks.data $(if $(PLOT),--plot $(PLOT))
 
 # The peers' environment sees .venv's packages behind its own, which saves 2 GB of frameworks.

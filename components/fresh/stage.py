@@ -6,7 +6,7 @@ from threading import Event
 from typing import Any
 
 from components.recognition import frameworks
-from components.recognition.artifacts import Manifest, code_digest, digest, git_commit, read_manifest, to_document
+from components.recognition.artifacts import Manifest, code_digest, digest, read_manifest, record_manifest
 from components.recognition.catalogue import Entry, from_text
 from components.recognition.nightly import finished_night
 from components.recognition.sources import check_sources, locate
@@ -53,17 +53,15 @@ def check(store: Store, recipe: str, entries: dict[str, Entry], sections: dict[s
     for reason in reasons or [f"nothing new since run {last['run_tag'] if last else ''}"]:
         print(f"fresh {recipe}: {reason}", flush=True)
     facts = {"changed": bool(reasons), "reasons": reasons, "parts": parts, "since": last and last["run_tag"]}
-    manifest = Manifest(
+    return record_manifest(
+        store,
         stage="fresh",
         name=recipe,
         key=digest({"stage": "fresh", "name": recipe, "run_tag": run_tag}),
         inputs={"run_tag": run_tag},
-        git_commit=git_commit(),
         facts=facts,
-        seconds=round(time.monotonic() - started, 3),
+        seconds=time.monotonic() - started,
     )
-    store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
-    return manifest
 
 
 def parts_of(store: Store, entries: dict[str, Entry], sections: dict[str, str]) -> dict[str, str]:

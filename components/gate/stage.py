@@ -11,9 +11,8 @@ from components.recognition import tracking
 from components.recognition.artifacts import (
     Manifest,
     digest,
-    git_commit,
     read_manifest,
-    to_document,
+    record_manifest,
     whole_manifest,
 )
 from components.recognition.metrics import plain_mean
@@ -168,14 +167,12 @@ def _register(
 def _store(
     store: Store, recipe: str, run_tag: str, inputs: dict[str, Any], facts: dict[str, Any], seconds: float
 ) -> Manifest:
-    manifest = Manifest(
+    return record_manifest(
+        store,
         stage="gate",
         name=recipe,
         key=digest({"stage": "gate", "name": recipe, "run_tag": run_tag, **inputs}),
         inputs=inputs,
-        git_commit=git_commit(),
         facts=facts,
-        seconds=round(seconds, 3),
+        seconds=seconds,
     )
-    store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
-    return manifest

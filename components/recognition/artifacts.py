@@ -96,6 +96,23 @@ def whole_manifest(store: Store, reference: str, name: str = "") -> Manifest:
     return found
 
 
+def record_manifest(
+    store: Store, *, stage: str, name: str, key: str, inputs: dict[str, Any], facts: dict[str, Any], seconds: float
+) -> Manifest:
+    """Store and return the manifest of work that is a run's own: it has no objects and is never found by digest."""
+    manifest = Manifest(
+        stage=stage,
+        name=name,
+        key=key,
+        inputs=inputs,
+        git_commit=git_commit(),
+        facts=facts,
+        seconds=round(seconds, 3),
+    )
+    store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
+    return manifest
+
+
 def write_atomically(path: Path, text: str) -> None:
     """Write a text file under a temporary name, then rename it."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 import json
 import os
 import time
-import urllib.error
 import urllib.request
 from typing import Any
 from urllib.parse import urlsplit

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from components.recognition import tracking
-from components.recognition.artifacts import Manifest, digest, git_commit, to_document, write_atomically
+from components.recognition.artifacts import Manifest, digest, record_manifest, to_document, write_atomically
 from components.recognition.stages import run_stage, work_folder
 from components.recognition.storage import Store
 from components.report.gather import Gathered, gather
@@ -91,14 +91,12 @@ def _manifest(store: Store, recipe: str, run_tag: str, summary: dict[str, Any], 
         "report": summary["report"],
         "mlflow_url": summary["mlflow"]["url"],
     }
-    manifest = Manifest(
+    return record_manifest(
+        store,
         stage="report",
         name=recipe,
         key=digest({"stage": "report", "run_tag": run_tag}),
         inputs={"run_tag": run_tag, "ok": summary["ok"]},
-        git_commit=git_commit(),
         facts=facts,
-        seconds=round(seconds, 3),
+        seconds=seconds,
     )
-    store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
-    return manifest
