@@ -7,6 +7,7 @@ of 150 x 150, so that pictures are a little softer here.
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from components.recognition.image import Picture
 
@@ -19,11 +20,15 @@ HUE = 0.2  # share of the circle, either way
 LUMA = np.array([[0.299, 0.587, 0.114]], dtype=np.float32)  # ITU-R BT.601
 
 
-def augment_views(images: Picture, rng: np.random.Generator) -> Picture:
-    """Return changed copies of uint8 (N, H, W, 3), each H x H view of the W // H ones changed by itself."""
+def augment_views(images: Picture, seeds: npt.NDArray[np.int32]) -> Picture:
+    """Return changed copies of uint8 (N, H, W, 3), each H x H view of the W // H ones changed by itself.
+
+    What is drawn for a picture depends on its seed of (N,) alone.
+    """
     side, views = images.shape[1], images.shape[2] // images.shape[1]
     changed = images.copy()
-    for image in changed:
+    for image, seed in zip(changed, seeds.view(np.uint32).tolist(), strict=True):
+        rng = np.random.default_rng(seed)
         for left in range(0, views * side, side):
             view = image[:, left : left + side]
             view[:] = recolour(crop(view, rng), rng)

@@ -76,11 +76,13 @@ def launch(framework: str, device: str, processes: int, job: Path, node: Node | 
                 f"--nproc-per-node={processes}", f"--master-addr={node.master}", f"--master-port={node.port}",
                 f"--rdzv-conf=timeout={MEET_TIMEOUT_S}", "-m", f"{PACKAGES['pytorch']}.train", str(job)]  # fmt: skip
     # Its scheduler runs where --master_addr is an address of the machine, whatever --node_rank says. Without --join
-    # msrun returns 0 at once, whatever becomes of its workers.
+    # msrun returns 0 at once, whatever becomes of its workers. With the number of a worker that there is not it starts
+    # no processes to show logs, which outlive it where it is killed.
     return [str(Path(sys.executable).with_name("msrun")), f"--worker_num={processes * node.nodes}",
             f"--local_worker_num={processes}", f"--node_rank={node.rank}", f"--master_addr={node.master}",
             f"--master_port={node.port}", f"--cluster_time_out={MEET_TIMEOUT_S}", "--join=True",
-            f"--log_dir={job.parent / 'msrun'}", str(FOLDER / "ms" / "train.py"), str(job)]  # fmt: skip
+            f"--tail_worker_log={processes * node.nodes}", f"--log_dir={job.parent / 'msrun'}",
+            str(FOLDER / "ms" / "train.py"), str(job)]  # fmt: skip
 
 
 def free_port() -> int:

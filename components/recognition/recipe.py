@@ -67,7 +67,7 @@ class Train:
     lr: float
     warmup_epochs: float
     weight_decay: float
-    amp: Literal["O0", "O2", "O3"]
+    amp: Literal["O0", "O1", "O2", "O3"]
     seed: int
     schedule: Literal["warmup_cosine", "constant"] = "warmup_cosine"
     min_lr: float = 0.0  # where the cosine ends
@@ -81,6 +81,15 @@ class Train:
     teacher_forcing: float = 1.0  # share of the samples whose decoder is told the truth before each step
     augment: Literal["none", "views"] = "none"
     validations_per_epoch: int = 1
+    sync_batch_norm: bool = False  # statistics of the global batch, not of each process's own as in the published runs
+    loss_scale: float = 1024.0  # where gradients are float16; dynamic: halved where they overflow, doubled in time
+    loss_scaling: Literal["static", "dynamic"] = "static"
+    profile: int = 0  # so many steps are traced for the framework's viewer
+    checkpoint_minutes: float = 10.0
+    step_timeout_minutes: float = 15.0  # a process that takes longer over a step hangs
+
+
+OPERATION = ("checkpoint_minutes", "step_timeout_minutes")  # keys of train that no result depends on
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -89,7 +98,7 @@ class Evaluation:
 
     protocol: Literal["mindocr", "dtrb", "parseq", "paddleocr", "fudan", "fsns"]
     beams: int = 1  # hypotheses of a beam search; 1: the likeliest class at each step
-    amp: Literal["O0", "O2", "O3"] = "O0"  # as in train; O0, float32, is what exported files are compared with
+    amp: Literal["O0", "O1", "O2", "O3"] = "O0"  # as in train; O0, float32, is what exported files are compared with
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

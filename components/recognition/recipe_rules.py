@@ -2,16 +2,35 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # recipe.py imports this module
-    from components.recognition.recipe import Export, Model, Recipe
+    from components.recognition.recipe import Data, Export, Model, Recipe, Train
 
 OPSETS = range(11, 18)  # CANN's atc reads no later ones, and the converters are tried with no earlier ones
 GRID_SAMPLE_OPSET = 16  # the first with the operator that rectification needs
 PER_CHANNEL_OPSET = 13  # the first whose quantisation has a scale for each channel
 MOST_GEARS, LARGEST_GEAR = 100, 2048  # of one om file
 ATC_DEFAULTS = {"precision_mode": "force_fp16", "output_type": "FP32", "aipp": False, "gears": False}
+
+# Of keys of train: what a value must be, and in words.
+BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "epochs": (lambda value: value >= 1, "at least 1"),
+    "lr": (lambda value: 0 < value < math.inf, "more than 0"),
+    "min_lr": (lambda value: 0 <= value < math.inf, "at least 0"),
+    "beta1": (lambda value: 0 <= value < 1, "0 or more and less than 1"),
+    "beta2": (lambda value: 0 <= value < 1, "0 or more and less than 1"),
+    "weight_decay": (lambda value: 0 <= value < math.inf, "at least 0"),
+    "clip_norm": (lambda value: 0 <= value < math.inf, "0, no limit, or more"),
+    "ema_decay": (lambda value: 0 <= value < 1, "0, none, or more and less than 1"),
+    "teacher_forcing": (lambda value: 0 <= value <= 1, "a share of 0 to 1"),
+    "loss_scale": (lambda value: value >= 1 and math.frexp(value)[0] == 0.5, "a power of two from 1 on"),
+    "profile": (lambda value: value >= 0, "0, none, or a number of steps"),
+    "checkpoint_minutes": (lambda value: 0 < value < math.inf, "more than 0"),
+    "step_timeout_minutes": (lambda value: 0 < value < math.inf, "more than 0"),
+}
 
 
 def check_together(recipe: Recipe, where: str) -> None:
@@ -32,7 +51,23 @@ def check_together(recipe: Recipe, where: str) -> None:
         raise ValueError(f"{where}: data.streamed: found {len(recipe.data.train)} sets in data.train, expected one")
     if recipe.evaluation.beams < 1:
         raise ValueError(f"{where}: evaluation.beams: found {recipe.evaluation.beams}, expected at least 1")
+    _check_train(train, recipe.data, model, f"{where}: train")
     _check_export(recipe.export, model, f"{where}: export")
+
+
+def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
+    """Refuse values that nothing can be trained with, and those that would change nothing."""
+    for key, (fits, expected) in BOUNDS.items():
+        if not fits(value := getattr(train, key)):
+            raise ValueError(f"{where}.{key}: found {value}, expected {expected}")
+    if train.min_lr > train.lr or (train.min_lr and train.schedule == "constant"):
+        raise ValueError(f"{where}.min_lr: found {train.min_lr} with schedule {train.schedule} and lr {train.lr}, "
+                         "expected where a cosine from lr ends, at most lr")  # fmt: skip
+    if train.teacher_forcing < 1 and model.name == "crnn":
+        raise ValueError(f"{where}.teacher_forcing: found {train.teacher_forcing}: model crnn has no decoder")
+    if train.augment == "views" and data.width % data.height:
+        raise ValueError(f"{where}.augment: found views of pictures of {data.height} x {data.width}, expected a width "
+                         "of several heights, the views side by side")  # fmt: skip
 
 
 def _check_export(export: Export, model: Model, where: str) -> None:

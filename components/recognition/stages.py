@@ -26,6 +26,12 @@ from components.recognition.artifacts import (
 )
 from components.recognition.storage import Object, Store
 
+RESUME = 75  # EX_TEMPFAIL of <sysexits.h>, the exit code of work that goes on where it was when it is started again
+
+
+class StoppedError(RuntimeError):
+    """Somebody stopped work that had done nothing wrong; it goes on when the stage runs again."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Made:
@@ -113,7 +119,8 @@ def run_stage(stage: str, name: str, run_tag: str, output: str, work: Callable[[
     """Do a stage's work for one pipeline run and return the manifest's reference.
 
     The manifest goes to the file `output` and the outcome to `runs/<run_tag>/` in the store, where the report
-    finds it. What the user or the environment got wrong ends the process with one line, code 1 and `error.json`.
+    finds it. What the user or the environment got wrong ends the process with one line, code 1 and `error.json`;
+    work that was stopped ends it with code RESUME.
     """
     started = time.monotonic()
     try:
@@ -124,7 +131,7 @@ def run_stage(stage: str, name: str, run_tag: str, output: str, work: Callable[[
         _record(store, run_tag, record, started)
     except Exception as error:
         _fail(stage, name, run_tag, output, error, started)
-        raise SystemExit(1) from None
+        raise SystemExit(RESUME if isinstance(error, StoppedError) else 1) from None
     print(f"{stage} {name}: {'found' if found else 'done'} in {time.monotonic() - started:.1f} s", flush=True)
     return manifest.reference
 

@@ -79,17 +79,7 @@ class Store:
         """Store a file under its content's digest, unless it is there already, and keep a copy in the cache."""
         entry = Object(name=name, sha256=hash_file(path), bytes=path.stat().st_size)
         if not self.has(entry):
-            self._ask(
-                "write",
-                object_key(entry),
-                self.client.upload_file,
-                str(path),
-                self.bucket,
-                object_key(entry),
-                None,
-                None,
-                self.transfer,
-            )
+            self.upload(path, object_key(entry))
         cached = self._cached(entry)
         if not cached.exists():
             with _part(cached) as temporary:
@@ -121,9 +111,7 @@ class Store:
         cached = self._cached(entry)
         key = object_key(entry)
         with _part(cached) as temporary:
-            self._ask(
-                "download", key, self.client.download_file, self.bucket, key, str(temporary), None, None, self.transfer
-            )
+            self._download(key, temporary)
             found = hash_file(temporary)
             if found != entry.sha256:
                 raise RuntimeError(
@@ -138,6 +126,15 @@ class Store:
             "look for", object_key(entry), self.client.head_object, Bucket=self.bucket, Key=object_key(entry)
         )
         return head is not None and head["ContentLength"] == entry.bytes
+
+    def upload(self, path: Path, key: str) -> None:
+        """Write a file under a key, in parts where it is large; S3 replaces the whole object or nothing."""
+        self._ask("write", key, self.client.upload_file, str(path), self.bucket, key, None, None, self.transfer)
+
+    def download(self, key: str, path: Path) -> None:
+        """Read what is stored under a key into a file, which is whole or not there; whoever knows its digest checks."""
+        with _part(path) as temporary:
+            self._download(key, temporary)
 
     def put_bytes(self, key: str, body: bytes, content_type: str) -> None:
         """Write a small document; S3 replaces the whole object or nothing."""
@@ -173,6 +170,9 @@ class Store:
         """Create the bucket where it does not exist yet."""
         if self._ask("look for", "", self.client.head_bucket, Bucket=self.bucket) is None:
             self._ask("create", "", self.client.create_bucket, Bucket=self.bucket)
+
+    def _download(self, key: str, path: Path) -> None:
+        self._ask("download", key, self.client.download_file, self.bucket, key, str(path), None, None, self.transfer)
 
     def _cached(self, entry: Object) -> Path:
         return self.cache / "objects" / entry.sha256[:2] / entry.sha256

@@ -13,6 +13,8 @@ from components.recognition.shards import ShardSet
 
 Counts = npt.NDArray[np.integer[Any]]
 
+DRAWS = 1  # parts these words from those that the loader shuffles an epoch by: a seed sequence ends with any zeros
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Targets:
@@ -22,12 +24,27 @@ class Targets:
     lengths (N,) int32:   how many of them count, from 1 on
     weights (N,) float32: make the batch's mean; 0 for a label that is empty or too long, which nothing is learnt from
     forced (N,) float32:  1 where the decoder is told the truth before each step, 0 where it goes by its own reading
+    seeds (N,) int32:     what the sample's dropout masks are drawn from
+    counted:              of how many things, samples or characters, the batch's loss is the mean
     """
 
     classes: npt.NDArray[np.int32]
     lengths: npt.NDArray[np.int32]
     weights: npt.NDArray[np.float32]
     forced: npt.NDArray[np.float32]
+    seeds: npt.NDArray[np.int32]
+    counted: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draws:
+    """What is drawn for each sample of a batch, Targets.forced and Targets.seeds."""
+
+    forced: npt.NDArray[np.float32]
+    seeds: npt.NDArray[np.int32]
+
+    def __getitem__(self, rows: slice) -> "Draws":
+        return Draws(forced=self.forced[rows], seeds=self.seeds[rows])
 
 
 def fitting(shards: ShardSet, codec: Codec, steps: int) -> ShardSet:
@@ -49,12 +66,11 @@ def _fit(characters: Counts, frames: Counts, codec: Codec, steps: int) -> npt.ND
     return (characters > 0) & (characters < steps if isinstance(codec, AttentionCodec) else frames <= steps)
 
 
-def pack(
-    labels: list[str], codec: Codec, steps: int, loss: str, forced: npt.NDArray[np.float32] | None = None
-) -> Targets:
-    """Encode labels for a recogniser of so many steps; `loss` is the recipe's train.loss, `forced` all 1 if not given.
+def pack(labels: list[str], codec: Codec, steps: int, loss: str, drawn: Draws | None = None) -> Targets:
+    """Encode labels for a recogniser of so many steps; `loss` is the recipe's train.loss.
 
-    L is `steps` whatever the labels, so that shapes stay. A label that does not fit has one class in its place.
+    Without `drawn` decoders are told the truth. L is `steps` whatever the labels, so that shapes stay. A label that
+    does not fit has one class in its place.
     """
     numbers, counts = codec.charset.spell(labels)
     fit = _fit(counts, counts + count_repeats(numbers, counts), codec, steps)
@@ -70,27 +86,26 @@ def pack(
         lengths[fit] += 1
     if loss == "cross_entropy_unmasked":
         lengths[:] = steps
-    everyone = np.ones(len(labels), dtype=np.float32)
+    counted = max(1, int(lengths[fit].sum())) if loss == "cross_entropy" else len(labels)
+    shares = fit / (lengths if loss == "ctc_by_length" else 1)  # by length: what PyTorch calls reduction "mean"
+    drawn = drawn or Draws(forced=np.ones(len(labels), np.float32), seeds=np.zeros(len(labels), np.int32))
     return Targets(
         classes=classes,
         lengths=lengths,
-        weights=_weights(fit, lengths, loss),
-        forced=everyone if forced is None else forced,
+        weights=np.asarray(shares / counted, dtype=np.float32),
+        forced=drawn.forced,
+        seeds=drawn.seeds,
+        counted=counted,
     )
 
 
-def _weights(fit: npt.NDArray[np.bool_], lengths: npt.NDArray[np.int32], loss: str) -> npt.NDArray[np.float32]:
-    """Return each sample's share in the batch's loss, (N,)."""
-    if loss == "ctc_by_length":  # what PyTorch calls reduction "mean"
-        shares = fit / (lengths * len(fit))
-    elif loss == "cross_entropy":
-        shares = fit / max(1, int(lengths[fit].sum()))
-    else:
-        shares = fit / len(fit)
-    return np.asarray(shares, dtype=np.float32)
+def draw(train: Train, step: int, rows: slice) -> Draws:
+    """Draw for some rows of global batch `step`, 1..: the same for any number of processes, in every framework.
 
-
-def coins(train: Train, count: int, step: int, rank: int) -> npt.NDArray[np.float32]:
-    """Toss one coin per sample of a process's batch: 1 for teacher forcing; the same in every framework."""
-    words = np.random.Philox(np.random.SeedSequence((train.seed, step, rank))).random_raw(count)
-    return np.asarray((words >> np.uint64(11)) * 2.0**-53 < train.teacher_forcing, dtype=np.float32)
+    A sample's decoder is told the truth with probability train.teacher_forcing.
+    """
+    key = np.random.SeedSequence((train.seed, step, 0, DRAWS))
+    words = np.random.Philox(key).random_raw(2 * train.global_batch)
+    coins, seeds = words.reshape(2, -1)[:, rows]
+    forced = (coins >> np.uint64(11)) * 2.0**-53 < train.teacher_forcing
+    return Draws(forced=forced.astype(np.float32), seeds=seeds.astype(np.uint32).view(np.int32))

@@ -1,26 +1,23 @@
-"""What training is in every framework: the job, packed targets and their stream, scores, and the records of a run."""
+"""What training is in every framework: the job, packed targets and their stream, and what is left at its end."""
 
 import ctypes
 import dataclasses
 import json
-import math
 import os
 import signal
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from components.recognition.artifacts import write_atomically
 from components.recognition.augment import augment_views
-from components.recognition.checkpoint import Checkpoint, Tensors, save
 from components.recognition.decoding import Codec
 from components.recognition.loader import Batch, ordered_batches, training_batches
 from components.recognition.protocols import is_correct
@@ -29,7 +26,7 @@ from components.recognition.rendered import Streamed, rendered_batches
 from components.recognition.schedule import Plan
 from components.recognition.shards import ShardSet, open_sets
 from components.recognition.synth import SynthSpec
-from components.recognition.targets import Targets, coins, fitting, pack
+from components.recognition.targets import Draws, Targets, draw, fitting, pack
 
 Item = TypeVar("Item")
 Logits = npt.NDArray[np.float32]
@@ -38,8 +35,6 @@ Part = tuple[Batch, Targets]  # of a process's batch: what goes through the netw
 REFERENCE_IMAGES = 64  # how many validation pictures an exported file is compared on
 EVALUATION_BATCH = 256
 PREFETCHED_BATCHES = 4
-NONFINITE_LIMIT = 20  # so many skipped steps in a row end training
-RECORD_EVERY_S = 2.0
 PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 
 
@@ -55,7 +50,8 @@ class Job:
     start: Path | None  # the checkpoint whose weights training starts from; None: fresh ones
     device: str
     processes: int
-    folder: Path
+    folder: Path  # its own: what another attempt at the same training left there is gone on with
+    resume: Path | None = None  # the record of the checkpoint that training goes on from
     rendered: str = ""  # the address of the training set where it is drawn while training
 
 
@@ -63,9 +59,9 @@ def write_job(path: Path, job: Job) -> None:
     """Write a job as JSON; its sections are JSON texts."""
     sections = {name: to_json(getattr(job, name)) for name in ("data", "model", "train")}
     sets = {name: [str(index) for index in getattr(job, name)] for name in ("train_sets", "val_sets")}
-    start = job.start and str(job.start)
     rest = {
-        "start": start,
+        "start": job.start and str(job.start),
+        "resume": job.resume and str(job.resume),
         "rendered": job.rendered,
         "device": job.device,
         "processes": job.processes,
@@ -85,6 +81,7 @@ def read_job(path: Path) -> Job:
         rendered=document["rendered"],
         val_sets=tuple(Path(index) for index in document["val_sets"]),
         start=document["start"] and Path(document["start"]),
+        resume=document["resume"] and Path(document["resume"]),
         device=document["device"],
         processes=document["processes"],
         folder=Path(document["folder"]),
@@ -101,13 +98,20 @@ def die_with_parent() -> None:
 
 
 @contextmanager
-def failure_told(folder: Path, rank: int) -> Iterator[None]:
-    """Leave a worker's exception in failure.<rank>.txt, where the stage finds it among all that launchers print."""
+def at_work(folder: Path, rank: int) -> Iterator[None]:
+    """Note a worker's process in worker.<rank> while it works, so that the stage sees when it is killed.
+
+    Its exception is left in failure.<rank>.txt, where the stage finds it among all that launchers print.
+    """
+    note = folder / f"worker.{rank}"
+    write_atomically(note, str(os.getpid()))
     try:
         yield
     except Exception as error:
         write_atomically(folder / f"failure.{rank}.txt", f"{type(error).__name__} in process {rank}: {error}")
         raise
+    finally:
+        note.unlink()
 
 
 def training_set(job: Job, codec: Codec, steps: int) -> tuple[ShardSet | Streamed, int]:
@@ -120,39 +124,43 @@ def training_set(job: Job, codec: Codec, steps: int) -> tuple[ShardSet | Streame
 
 
 def training_stream(
-    job: Job, plan: Plan, given: ShardSet | Streamed, codec: Codec, steps: int, rank: int
+    job: Job, plan: Plan, given: ShardSet | Streamed, codec: Codec, steps: int, rank: int, done: int = 0
 ) -> Iterator[list[Part]]:
-    """Give one process its batch of every step in turn, in parts, read and packed ahead in a thread of their own."""
+    """Give one process its batch of every step after `done` ones, in parts, read and packed ahead in a thread."""
 
     def batches() -> Iterator[Batch]:
         if isinstance(given, Streamed):
             yield from rendered_batches(
-                given.spec, given.data, batch=plan.batch, rank=rank, ranks=job.processes, steps=plan.steps
-            )
+                given.spec, given.data, batch=plan.batch, rank=rank, ranks=job.processes, steps=plan.steps,
+                start_step=done,
+            )  # fmt: skip
             return
-        for epoch in range(plan.epochs):
+        first, within = divmod(done, plan.steps_per_epoch)
+        for epoch in range(first, plan.epochs):
             yield from training_batches(
-                given, batch=plan.batch, rank=rank, ranks=job.processes, seed=job.train.seed, epoch=epoch
-            )
+                given, batch=plan.batch, rank=rank, ranks=job.processes, seed=job.train.seed, epoch=epoch,
+                start_step=within if epoch == first else 0,
+            )  # fmt: skip
 
     def source() -> Iterator[list[Part]]:
-        for step, batch in enumerate(batches(), start=1):
+        rows = slice(rank * plan.batch, (rank + 1) * plan.batch)
+        for step, batch in enumerate(batches(), start=done + 1):
+            drawn = draw(job.train, step, rows)
             if job.train.augment == "views":
-                rng = np.random.default_rng((job.train.seed, step, rank))
-                batch = dataclasses.replace(batch, images=augment_views(batch.images, rng))
-            yield parts_of(batch, job.train, codec, steps, coins(job.train, plan.batch, step, rank))
+                batch = dataclasses.replace(batch, images=augment_views(batch.images, drawn.seeds))
+            yield parts_of(batch, job.train, codec, steps, drawn)
 
     return prefetched(source(), PREFETCHED_BATCHES)
 
 
-def parts_of(batch: Batch, train: Train, codec: Codec, steps: int, forced: npt.NDArray[np.float32]) -> list[Part]:
+def parts_of(batch: Batch, train: Train, codec: Codec, steps: int, drawn: Draws) -> list[Part]:
     """Split a process's batch into train.accumulation equal parts, whose targets are packed each by themselves."""
     size = len(batch.labels) // train.accumulation
     parts = [slice(first, first + size) for first in range(0, len(batch.labels), size)]
     return [
         (
             Batch(images=batch.images[part], labels=batch.labels[part]),
-            pack(batch.labels[part], codec, steps, train.loss, forced[part]),
+            pack(batch.labels[part], codec, steps, train.loss, drawn[part]),
         )
         for part in parts
     ]
@@ -178,78 +186,9 @@ def count_correct(logits: Logits, labels: list[str], codec: Codec) -> int:
     return sum(is_correct(text, label, codec.charset) for text, label in zip(texts, labels, strict=True))
 
 
-class NonfiniteGuard:
-    """Counts the steps that were skipped because a gradient was not finite; too many in a row end training."""
-
-    def __init__(self) -> None:
-        self.total = self.in_a_row = 0
-
-    def add(self, step: int, finite: bool) -> None:
-        """Note one step, 1..; RuntimeError at the limit."""
-        self.total += not finite
-        self.in_a_row = 0 if finite else self.in_a_row + 1
-        if self.in_a_row >= NONFINITE_LIMIT:
-            raise RuntimeError(
-                f"training diverged: the gradients of {self.in_a_row} steps in a row up to step {step} were not "
-                f"finite ({self.total} skipped in all): lower train.lr, set train.clip_norm or use train.amp O0"
-            )
-
-
-class Recorder:
-    """The records of a run, written by rank 0 alone: metrics.jsonl, the best and the last weights, outcome.json."""
-
-    def __init__(self, job: Job, plan: Plan) -> None:
-        self.job, self.plan = job, plan
-        self.started = self.recorded = time.monotonic()
-        self.recorded_step = 0
-        self.best: tuple[float, float] = (-math.inf, -math.inf)  # accuracy, and -loss among equals
-
-    def due(self) -> bool:
-        """Tell whether it is time for another line of training metrics."""
-        return time.monotonic() - self.recorded >= RECORD_EVERY_S
-
-    def training(self, step: int, loss: float) -> None:
-        """Record the mean loss since the last line, after `step` steps."""
-        elapsed_s = time.monotonic() - self.recorded
-        images = (step - self.recorded_step) * self.job.train.global_batch
-        metrics = {"train/loss": loss, "train/lr": float(self.plan.rates[step - 1])}
-        self._write(step, metrics | {"train/images_per_s": images / max(elapsed_s, 1e-9)})
-
-    def validation(self, step: int, correct: int, total: int, loss_sum: float, tensors: Tensors) -> None:
-        """Record counts over the whole validation set (`loss_sum`: losses by label length) and keep the weights."""
-        accuracy, loss = correct / max(total, 1), loss_sum / max(total, 1)
-        self._write(step, {"val/accuracy": accuracy, "val/loss": loss})
-        job = self.job
-        state = Checkpoint(tensors=tensors, data=job.data, model=job.model, train=job.train, step=step)
-        save(job.folder / "last.safetensors", state)
-        if (accuracy, -loss) > self.best:
-            self.best = (accuracy, -loss)
-            save(job.folder / "best.safetensors", state)
-
-    def finish(self, guard: NonfiniteGuard, unfit_labels: int, facts: dict[str, Any]) -> None:
-        """Write outcome.json: the facts that every framework has, and the framework's own."""
-        seconds = time.monotonic() - self.started
-        images = self.plan.steps * self.job.train.global_batch
-        common = {
-            "framework": self.job.train.framework, "device": self.job.device, "processes": self.job.processes,
-            "steps": self.plan.steps, "images": images, "images_per_s": images / seconds,
-            "val_accuracy": self.best[0], "unfit_labels": unfit_labels, "nonfinite_steps": guard.total,
-        }  # fmt: skip
-        write_atomically(self.job.folder / "outcome.json", json.dumps(common | facts, indent=1))
-
-    def _write(self, step: int, metrics: dict[str, float]) -> None:
-        # A loss that is not finite is no JSON; the guard reports it, the curve leaves it out.
-        finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
-        images = step * self.job.train.global_batch
-        line = {"step": step, "steps": self.plan.steps, "images": images, "time": time.time(), "metrics": finite}
-        with (self.job.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-        self.recorded, self.recorded_step = time.monotonic(), step
-
-
-def write_reference(job: Job, shards: ShardSet, predict: Callable[[npt.NDArray[np.uint8]], Logits]) -> None:
+def write_reference(job: Job, predict: Callable[[npt.NDArray[np.uint8]], Logits]) -> None:
     """Write reference.npz: the first validation images (N, H, W, C) uint8 and the trained model's logits (N, T, C)."""
-    images = next(ordered_batches(shards, REFERENCE_IMAGES)).images
+    images = next(ordered_batches(open_sets(job.val_sets), REFERENCE_IMAGES)).images
     path = job.folder / "reference.npz"
     temporary = path.with_name(f"part.{os.getpid()}.npz")  # numpy appends .npz to any other name
     np.savez(temporary, images=images, logits=predict(images).astype(np.float32))

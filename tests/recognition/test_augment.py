@@ -21,6 +21,11 @@ def pixels(*colours: list[int]) -> np.ndarray:
     return np.array([colours], dtype=np.uint8)
 
 
+def seeds(first: int, count: int) -> np.ndarray:
+    """Return a seed for each of some pictures."""
+    return np.arange(first, first + count, dtype=np.int32)
+
+
 def signs(count: int) -> np.ndarray:
     """Return pictures (N, 128, 512, 3) of four smooth views each."""
     small = np.random.default_rng(2).integers(0, 256, (count, 8, 32, 3), dtype=np.uint8)
@@ -129,13 +134,13 @@ def test_colours_change_in_each_of_the_four_ways_and_in_any_order() -> None:
 
 def test_each_view_is_changed_by_itself() -> None:
     same = np.tile(signs(1)[:, :, :128], (1, 1, 4, 1))
-    changed = augment_views(same, np.random.default_rng(4))
+    changed = augment_views(same, seeds(4, len(same)))
     views = [changed[0, :, left : left + 128] for left in range(0, 512, 128)]
     assert len({view.tobytes() for view in views}) == 4
     # A view's place in the picture is kept: no change reaches over its border.
     borders = signs(1)
     borders[:, :, 128:] = 0
-    changed = augment_views(borders, np.random.default_rng(4))
+    changed = augment_views(borders, seeds(4, len(borders)))
     assert changed[:, :, :128].any()
     assert not changed[:, :, 128:].any()
 
@@ -143,18 +148,29 @@ def test_each_view_is_changed_by_itself() -> None:
 def test_the_pictures_given_are_left_alone_and_a_seed_gives_the_same_again() -> None:
     images = signs(3)
     before = images.copy()
-    first = augment_views(images, np.random.default_rng(9))
+    first = augment_views(images, seeds(9, len(images)))
     assert first.dtype == np.uint8
     assert first.shape == images.shape
     np.testing.assert_array_equal(images, before)
-    np.testing.assert_array_equal(augment_views(images, np.random.default_rng(9)), first)
-    assert (augment_views(images, np.random.default_rng(10)) != first).any()
+    np.testing.assert_array_equal(augment_views(images, seeds(9, len(images))), first)
+    assert (augment_views(images, seeds(12, len(images))) != first).any()
+
+
+def test_a_picture_is_changed_by_its_own_seed_wherever_it_stands() -> None:
+    images = signs(4)
+    drawn = np.array([5, -1, -(2**31), 5], dtype=np.int32)
+    together = augment_views(images, drawn)
+    for n in range(4):
+        np.testing.assert_array_equal(augment_views(images[n : n + 1], drawn[n : n + 1])[0], together[n])
+    alike = augment_views(np.repeat(images[:1], 4, axis=0), drawn)
+    assert len({picture.tobytes() for picture in alike}) == 3
+    np.testing.assert_array_equal(alike[0], alike[3])
 
 
 @pytest.mark.parametrize("views", [1, 4])
 def test_the_number_of_views_follows_from_the_shape(views: int) -> None:
     images = signs(1)[:, :, : views * 128]
-    changed = augment_views(images, np.random.default_rng(1))
+    changed = augment_views(images, seeds(1, len(images)))
     assert changed.shape == images.shape
     assert all(
         (changed[0, :, v * 128 : v * 128 + 128] != images[0, :, v * 128 : v * 128 + 128]).any() for v in range(views)

@@ -35,6 +35,7 @@ def test_msrun_joins_its_workers_so_that_their_failure_is_its_own() -> None:
     command = launch("mindspore", "cpu", 2, Path("/work/job.json"))
     assert Path(command[0]).name == "msrun"
     assert {"--worker_num=2", "--local_worker_num=2", "--join=True"} <= set(command)
+    assert "--tail_worker_log=2" in command  # there are workers 0 and 1
     assert command[-2].endswith("components/recognition/ms/train.py")
 
 

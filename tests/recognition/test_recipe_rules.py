@@ -59,6 +59,50 @@ def test_export_keys_that_go_together_are_taken() -> None:
     assert only_mindir.export.opset == 11
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("epochs=0", "epochs: found 0, expected at least 1"),
+        ("lr=0.0", "lr: found 0.0, expected more than 0"),
+        ("lr=.inf", "lr: found inf, expected more than 0"),
+        ("beta1=1.0", "beta1: found 1.0, expected 0 or more and less than 1"),
+        ("beta2=.nan", "beta2: found nan, expected 0 or more and less than 1"),
+        ("weight_decay=-0.1", "weight_decay: found -0.1, expected at least 0"),
+        ("clip_norm=-1", "clip_norm: found -1.0, expected 0, no limit, or more"),
+        ("ema_decay=1.0", "ema_decay: found 1.0, expected 0, none, or more and less than 1"),
+        ("teacher_forcing=50", "teacher_forcing: found 50.0, expected a share of 0 to 1"),
+        ("loss_scale=1000", "loss_scale: found 1000.0, expected a power of two from 1 on"),
+        ("loss_scale=0.5", "loss_scale: found 0.5, expected a power of two from 1 on"),
+        ("loss_scale=.inf", "loss_scale: found inf, expected a power of two from 1 on"),
+        ("loss_scale=.nan", "loss_scale: found nan, expected a power of two from 1 on"),
+        ("profile=-1", "profile: found -1, expected 0, none, or a number of steps"),
+        ("checkpoint_minutes=0", "checkpoint_minutes: found 0.0, expected more than 0"),
+        ("checkpoint_minutes=.inf", "checkpoint_minutes: found inf, expected more than 0"),
+        ("step_timeout_minutes=-2", "step_timeout_minutes: found -2.0, expected more than 0"),
+        ("loss_scaling=none", "loss_scaling: found 'none': .*dynamic, static"),
+        ("min_lr=0.1", "min_lr: found 0.1 with schedule warmup_cosine and lr 0.0015, expected where a cosine"),
+        ("min_lr=-0.1", "min_lr: found -0.1, expected at least 0"),
+        ("teacher_forcing=0.5", "teacher_forcing: found 0.5: model crnn has no decoder"),
+        ("augment=views", "augment: found views of pictures of 32 x 100, expected a width of several heights"),
+    ],
+)
+def test_what_nothing_can_be_trained_with_is_refused_by_name(change: str, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"^quickstart\.yaml: train\.{told}"):
+        load_recipe(RECIPES / "quickstart.yaml", (f"train.{change}",))
+
+
+def test_a_lowest_rate_is_refused_where_the_rate_is_constant() -> None:
+    with pytest.raises(ValueError, match=r"train\.min_lr: found 1e-06 with schedule constant and lr 0.0008"):
+        load_recipe(RECIPES / "seq2seq_fsns.yaml", ("train.min_lr=1.0e-6",))
+
+
+def test_the_bounds_themselves_are_taken() -> None:
+    edge = ("loss_scale=1", "beta1=0", "ema_decay=0", "clip_norm=0", "weight_decay=0", "min_lr=1.5e-3", "profile=0",
+            "checkpoint_minutes=0.001", "teacher_forcing=1")  # fmt: skip
+    train = load_recipe(RECIPES / "quickstart.yaml", tuple(f"train.{change}" for change in edge)).train
+    assert (train.loss_scale, train.min_lr, train.checkpoint_minutes) == (1.0, 1.5e-3, 0.001)
+
+
 def test_a_longest_label_of_less_than_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match=r"data\.max_label: found -1, expected 0, any length, or more"):
         load_recipe(RECIPES / "quickstart.yaml", ("data.max_label=-1",))

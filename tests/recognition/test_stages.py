@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from components.recognition.artifacts import Manifest, read_manifest
-from components.recognition.stages import Made, find_or_make, main, run_stage, work_folder
+from components.recognition.stages import Made, StoppedError, find_or_make, main, run_stage, work_folder
 from components.recognition.storage import Store
 
 CALLS: list[int] = []
@@ -70,6 +70,16 @@ def test_a_failure_is_one_line_a_file_and_a_record(
     assert json.loads((tmp_path / "error.json").read_text())["ok"] is False
     assert store.get_json("runs/tag-2/stages/shard.words.json")["ok"] is False
     assert not (tmp_path / "out").exists()
+
+
+def test_work_that_was_stopped_asks_to_be_run_again(store: Store, tmp_path: Path) -> None:
+    def work(inner: Store) -> tuple[Manifest, bool]:
+        raise StoppedError("stopped after step 3")
+
+    with pytest.raises(SystemExit) as end:
+        run_stage("train", "crnn", "tag-2", str(tmp_path / "out"), work)
+    assert end.value.code == 75
+    assert json.loads((tmp_path / "error.json").read_text())["error"] == "stopped after step 3"
 
 
 def test_a_failure_without_storage_is_still_told(

@@ -61,6 +61,16 @@ def test_documents(store: Store) -> None:
     assert list(store.keys("documents/")) == ["documents/a.json"]
 
 
+def test_a_file_goes_under_a_plain_key_and_comes_back_whole_or_not_at_all(store: Store, tmp_path: Path) -> None:
+    content = os.urandom(100)
+    store.upload(write(tmp_path / "a", content), "runs/a")
+    store.download("runs/a", tmp_path / "there" / "b")
+    assert (tmp_path / "there" / "b").read_bytes() == content
+    with pytest.raises(RuntimeError, match="cannot download s3://.*/runs/none at .*: it is not there"):
+        store.download("runs/none", tmp_path / "there" / "c")
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["b"]
+
+
 def test_an_unreachable_server_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

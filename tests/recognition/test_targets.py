@@ -8,7 +8,7 @@ from components.recognition.charset import Charset, load_charset
 from components.recognition.decoding import AttentionCodec, Codec, CtcCodec
 from components.recognition.loader import chosen_batch
 from components.recognition.shards import open_sets
-from components.recognition.targets import coins, fitting, pack
+from components.recognition.targets import Draws, draw, fitting, pack
 from tests.recognition.tiny import TRAIN, write_set
 
 LETTERS = Charset(name="abc", symbols="abc")
@@ -61,9 +61,31 @@ def test_a_batch_in_which_nothing_fits_has_no_weight() -> None:
     assert pack(["", "!"], ATTENTION, 5, "cross_entropy").weights.tolist() == [0.0, 0.0]
 
 
-def test_coins_travel_with_the_targets() -> None:
-    forced = np.array([0.0, 1.0], dtype=np.float32)
-    assert pack(["a", "b"], ATTENTION, 3, "cross_entropy", forced).forced.tolist() == [0.0, 1.0]
+def test_draws_travel_with_the_targets() -> None:
+    drawn = Draws(forced=np.array([0, 1, 1], np.float32), seeds=np.array([-5, 7, 9], np.int32))
+    targets = pack(["a", "b"], ATTENTION, 3, "cross_entropy", drawn[1:])
+    assert (targets.forced.tolist(), targets.seeds.tolist()) == ([1.0, 1.0], [7, 9])
+    assert (targets.forced.dtype, targets.seeds.dtype) == (np.float32, np.int32)
+    assert pack(["a", "b"], ATTENTION, 3, "cross_entropy").seeds.tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("loss", "codec", "counted"),
+    [
+        ("ctc", CTC, 3),
+        ("ctc_by_length", CTC, 3),
+        ("cross_entropy", ATTENTION, 9),
+        ("cross_entropy_unmasked", ATTENTION, 3),
+    ],
+)
+def test_what_a_part_counts_makes_the_mean_of_all_parts(loss: str, codec: Codec, counted: int) -> None:
+    labels = ["ab", "C", "abc"]
+    whole = pack(labels, codec, 4, loss)
+    assert whole.counted == counted
+    for cut in (1, 2):
+        parts = [pack(labels[:cut], codec, 4, loss), pack(labels[cut:], codec, 4, loss)]
+        weights = np.concatenate([part.counted * part.weights for part in parts]) / whole.counted
+        assert weights == pytest.approx(whole.weights)
 
 
 def test_a_label_fits_when_its_characters_and_the_blanks_between_equal_ones_fit() -> None:
@@ -123,13 +145,43 @@ def test_more_steps_than_an_index_can_count_are_refused(tmp_path: Path) -> None:
         fitting(shards, LOWER, 255)
 
 
-def test_coins_fall_at_the_recipes_rate_and_differ_by_step_and_process() -> None:
-    half = dataclasses.replace(TRAIN, teacher_forcing=0.5)
-    tossed = coins(half, 10_000, 3, 0)
+def test_coins_fall_at_the_recipes_rate_and_differ_by_step() -> None:
+    half = dataclasses.replace(TRAIN, teacher_forcing=0.5, global_batch=10_000)
+    tossed = draw(half, 3, slice(None)).forced
     assert set(tossed.tolist()) == {0.0, 1.0}
     assert abs(tossed.mean() - 0.5) < 0.02  # 4 standard deviations
-    assert np.array_equal(tossed, coins(half, 10_000, 3, 0))
-    for step, rank in ((4, 0), (3, 1)):
-        assert 0.45 < (tossed == coins(half, 10_000, step, rank)).mean() < 0.55
-    assert coins(TRAIN, 100, 1, 0).tolist() == [1.0] * 100
-    assert coins(dataclasses.replace(TRAIN, teacher_forcing=0.0), 100, 1, 0).tolist() == [0.0] * 100
+    assert 0.45 < (tossed == draw(half, 4, slice(None)).forced).mean() < 0.55
+    assert 0.45 < (tossed == draw(dataclasses.replace(half, seed=8), 3, slice(None)).forced).mean() < 0.55
+    assert draw(TRAIN, 1, slice(0, 9)).forced.tolist() == [1.0] * 9
+    assert draw(dataclasses.replace(TRAIN, teacher_forcing=0.0), 1, slice(0, 9)).forced.tolist() == [0.0] * 9
+
+
+def test_seeds_are_all_over_their_range_and_no_two_alike() -> None:
+    many = dataclasses.replace(TRAIN, global_batch=10_000)
+    seeds = np.concatenate([draw(many, step, slice(None)).seeds for step in (1, 2)])
+    assert seeds.dtype == np.int32
+    assert len(np.unique(seeds)) > 19_990  # of 2^32, 20,000 have 0.05 pairs that are alike
+    assert np.abs(np.histogram(seeds, 16, (-(2.0**31), 2.0**31))[0] - 1250).max() < 180  # 5 standard deviations
+    assert abs(np.corrcoef(seeds[:-1], seeds[1:])[0, 1]) < 0.04
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 8])
+def test_what_is_drawn_for_a_row_of_the_global_batch_is_the_same_for_any_number_of_processes(processes: int) -> None:
+    train, size = dataclasses.replace(TRAIN, teacher_forcing=0.5), TRAIN.global_batch // processes
+    whole = draw(train, 5, slice(0, TRAIN.global_batch))
+    shares = [draw(train, 5, slice(rank * size, (rank + 1) * size)) for rank in range(processes)]
+    assert np.concatenate([share.forced for share in shares]).tolist() == whole.forced.tolist()
+    assert np.concatenate([share.seeds for share in shares]).tolist() == whole.seeds.tolist()
+
+
+def test_draws_are_those_of_the_runs_before() -> None:
+    """A run that goes on must draw what it would have drawn, in whatever version of NumPy."""
+    train = dataclasses.replace(TRAIN, teacher_forcing=0.5, global_batch=4)
+    drawn = draw(train, 3, slice(None))
+    assert drawn.forced.tolist() == [1.0, 1.0, 1.0, 0.0]
+    assert drawn.seeds.tolist() == [-604963723, 54545086, 92215954, -1132833365]
+
+
+def test_draws_have_nothing_to_do_with_the_order_of_the_data() -> None:
+    words = np.random.Philox(np.random.SeedSequence((TRAIN.seed, 1, 0))).random_raw(32)  # the loader's for epoch 1
+    assert not set(words.astype(np.uint32).view(np.int32).tolist()) & set(draw(TRAIN, 1, slice(None)).seeds.tolist())

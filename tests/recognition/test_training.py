@@ -1,5 +1,4 @@
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -12,28 +11,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.recognition import checkpoint, training
+from components.recognition import training
 from components.recognition.charset import Charset, load_charset
 from components.recognition.decoding import CtcCodec
 from components.recognition.loader import Batch
 from components.recognition.schedule import make_plan
 from components.recognition.shards import ShardSet, open_sets
-from components.recognition.targets import coins
+from components.recognition.targets import Draws, draw
 from components.recognition.training import (
-    NONFINITE_LIMIT,
-    NonfiniteGuard,
-    Recorder,
+    at_work,
     count_correct,
-    failure_told,
     parts_of,
     prefetched,
     read_job,
+    training_set,
     training_stream,
     validation_batches,
     write_job,
     write_reference,
 )
-from tests.recognition.tiny import TRAIN, make_job, picture, write_shard
+from tests.recognition.tiny import TRAIN, make_job, picture, write_set, write_shard
 
 LETTERS = CtcCodec(charset=Charset(name="abc", symbols="abc"))
 LOWER = CtcCodec(charset=load_charset("lower36"))
@@ -41,10 +38,10 @@ LOWER = CtcCodec(charset=load_charset("lower36"))
 
 def test_a_job_reads_back_as_it_was_written(tmp_path: Path) -> None:
     job = make_job(tmp_path, processes=2)
-    for start in (None, tmp_path / "start.safetensors"):
-        started = dataclasses.replace(job, start=start)
-        write_job(tmp_path / "job.json", started)
-        assert read_job(tmp_path / "job.json") == started
+    for path in (None, tmp_path / "some.file"):
+        given = dataclasses.replace(job, start=path, resume=path, rendered="synth://words" if path else "")
+        write_job(tmp_path / "job.json", given)
+        assert read_job(tmp_path / "job.json") == given
 
 
 def test_correct_are_those_whose_best_path_reads_as_the_label() -> None:
@@ -69,45 +66,72 @@ def test_stream_gives_each_process_its_rows_of_every_epoch(tmp_path: Path) -> No
 
 def test_parts_are_equal_and_each_is_packed_by_itself() -> None:
     batch = Batch(images=np.arange(4 * 6, dtype=np.uint8).reshape(4, 1, 2, 3), labels=["a", "?", "abc", "ab"])
-    forced = np.array([1.0, 0.0, 0.0, 1.0], dtype=np.float32)
+    drawn = Draws(forced=np.array([1, 0, 0, 1], np.float32), seeds=np.array([5, -6, 7, 8], np.int32))
     train = dataclasses.replace(TRAIN, accumulation=2)
-    parts = parts_of(batch, train, LETTERS, 3, forced)
+    parts = parts_of(batch, train, LETTERS, 3, drawn)
     assert [part.labels for part, _ in parts] == [["a", "?"], ["abc", "ab"]]
     assert np.array_equal(np.concatenate([part.images for part, _ in parts]), batch.images)
     assert [targets.classes.tolist() for _, targets in parts] == [[[1, 0, 0], [1, 0, 0]], [[1, 2, 3], [1, 2, 0]]]
     assert [targets.forced.tolist() for _, targets in parts] == [[1.0, 0.0], [0.0, 1.0]]
+    assert [targets.seeds.tolist() for _, targets in parts] == [[5, -6], [7, 8]]
+    assert [targets.counted for _, targets in parts] == [2, 2]
     # ctc_by_length: the mean over the part's two samples, not over the batch's four
     assert parts[0][1].weights == pytest.approx([1 / 2, 0.0])
     assert parts[1][1].weights == pytest.approx([1 / 6, 1 / 4])
 
 
-def test_coins_of_the_stream_are_those_of_each_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("done", [0, 3, 4, 5])
+def test_draws_of_the_stream_are_those_of_each_step_and_row(done: int, tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, epochs=2, accumulation=2, teacher_forcing=0.5)
     job = make_job(tmp_path, train=train, processes=2)
     shards, plan = open_sets(job.train_sets), make_plan(train, 64, 2)
-    found = [[targets.forced for _, targets in parts] for parts in training_stream(job, plan, shards, LOWER, 25, 1)]
-    assert len(found) == 8
-    for step, (first, second) in enumerate(found, start=1):
-        assert np.array_equal(np.concatenate([first, second]), coins(train, 8, step, 1))
+    found = list(training_stream(job, plan, shards, LOWER, 25, 1, done))
+    assert len(found) == 8 - done
+    for step, parts in enumerate(found, start=done + 1):
+        for number, (_, targets) in enumerate(parts):
+            expected = draw(train, step, slice(8 + 4 * number, 12 + 4 * number))  # the second half, in two parts
+            assert targets.forced.tolist() == expected.forced.tolist()
+            assert targets.seeds.tolist() == expected.seeds.tolist()
 
 
-def test_views_are_changed_anew_at_every_step_and_alike_in_every_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def numbered(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return np.full_like(images, rng.integers(256))
+@pytest.mark.parametrize("done", range(9))
+def test_a_stream_goes_on_after_any_step(done: int, tmp_path: Path) -> None:
+    job = make_job(tmp_path, train=dataclasses.replace(TRAIN, epochs=2), processes=2)
+    shards, plan = open_sets(job.train_sets), make_plan(job.train, 64, 2)
+    whole, rest = (
+        [batch.labels for ((batch, _),) in training_stream(job, plan, shards, LOWER, 25, 1, start)]
+        for start in (0, done)
+    )
+    assert rest == whole[done:]
+
+
+def test_a_rendered_stream_goes_on_after_any_step_with_the_next_pictures(tmp_path: Path) -> None:
+    spec = "synth://words?seed=5&count=40&fonts=train&words=train&difficulty=easy"
+    job = make_job(tmp_path, train=dataclasses.replace(TRAIN, epochs=2, global_batch=8), processes=2)
+    streamed, unfit = training_set(dataclasses.replace(job, rendered=spec), LOWER, 25)
+    plan = make_plan(job.train, streamed.samples, 2)
+    assert (unfit, plan.steps) == (0, 10)
+    whole, rest = (
+        [(batch.images.tobytes(), batch.labels, targets.seeds.tolist()) for ((batch, targets),) in
+         training_stream(dataclasses.replace(job, rendered=spec), plan, streamed, LOWER, 25, 1, start)]
+        for start in (0, 7)
+    )  # fmt: skip
+    assert rest == whole[7:]
+    assert len({images for images, _, _ in whole}) == 10
+
+
+def test_views_are_changed_by_the_seeds_of_step_and_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def numbered(images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+        return images * 0 + (seeds & 255).astype(np.uint8)[:, None, None, None]
 
     monkeypatch.setattr(training, "augment_views", numbered)
     job = make_job(tmp_path, train=dataclasses.replace(TRAIN, augment="views"), processes=2)
     shards, plan = open_sets(job.train_sets), make_plan(job.train, 64, 2)
-
-    def drawn(rank: int) -> list[int]:
-        stream = training_stream(job, plan, shards, LOWER, 25, rank)
-        return [int(batch.images[0, 0, 0, 0]) for ((batch, _),) in stream]
-
-    seeds = [np.random.default_rng((job.train.seed, step, 1)) for step in range(1, 5)]
-    assert drawn(1) == [rng.integers(256) for rng in seeds]
-    assert drawn(0) != drawn(1)
+    for rank in (0, 1):
+        stream = training_stream(job, plan, shards, LOWER, 25, rank, 1)
+        for step, ((batch, _),) in enumerate(stream, start=2):
+            expected = draw(job.train, step, slice(8 * rank, 8 * rank + 8)).seeds & 255
+            assert batch.images[:, 3, 4, 0].tolist() == expected.tolist()
 
 
 def test_validation_gives_every_sample_to_one_process(tmp_path: Path) -> None:
@@ -146,56 +170,10 @@ def test_prefetching_hands_on_errors() -> None:
         next(items)
 
 
-def test_guard_counts_and_ends_training_after_too_many_in_a_row() -> None:
-    guard = NonfiniteGuard()
-    guard.add(1, finite=False)
-    guard.add(2, finite=True)
-    for step in range(3, 2 + NONFINITE_LIMIT):
-        guard.add(step, finite=False)
-    assert (guard.total, guard.in_a_row) == (NONFINITE_LIMIT, NONFINITE_LIMIT - 1)
-    with pytest.raises(RuntimeError, match=rf"{NONFINITE_LIMIT} steps in a row up to step 22 .*train.lr"):
-        guard.add(22, finite=False)
-
-
-def test_recorder_writes_lines_and_keeps_the_best_and_the_last(tmp_path: Path) -> None:
-    job = make_job(tmp_path, samples=64)
-    recorder = Recorder(job, make_plan(job.train, 64, 1))
-    weights = {"w": np.array([1.0], np.float32)}
-    recorder.training(1, 3.5)
-    recorder.training(2, float("nan"))
-    for step, correct, loss_sum, value in ((1, 5, 9.0, 1.0), (2, 5, 8.0, 2.0), (3, 5, 8.5, 3.0), (4, 4, 1.0, 4.0)):
-        weights["w"] = np.array([value], np.float32)
-        recorder.validation(step, correct, 20, loss_sum, weights)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["step"], line["steps"], line["images"]) for line in lines[:2]] == [(1, 4, 16), (2, 4, 32)]
-    assert lines[0]["metrics"]["train/loss"] == 3.5
-    assert lines[0]["metrics"]["train/lr"] == pytest.approx(2e-3)
-    assert "train/loss" not in lines[1]["metrics"]
-    assert lines[2]["metrics"] == {"val/accuracy": 0.25, "val/loss": 0.45}
-    best, last = (checkpoint.load(tmp_path / f"{name}.safetensors") for name in ("best", "last"))
-    assert (best.step, best.tensors["w"].tolist()) == (2, [2.0])  # the same accuracy with the lower loss
-    assert (last.step, last.tensors["w"].tolist()) == (4, [4.0])
-    assert best.train == TRAIN
-
-
-def test_outcome_has_the_common_facts(tmp_path: Path) -> None:
-    job = make_job(tmp_path)
-    recorder, guard = Recorder(job, make_plan(job.train, 64, 1)), NonfiniteGuard()
-    recorder.validation(4, 5, 20, 1.0, {"w": np.zeros(1, np.float32)})
-    guard.add(1, finite=False)
-    recorder.finish(guard, 3, {"precision": "float32"})
-    outcome = json.loads((tmp_path / "outcome.json").read_text())
-    assert outcome.pop("images_per_s") > 0
-    assert outcome == {
-        "framework": "pytorch", "device": "cpu", "processes": 1, "steps": 4, "images": 64, "val_accuracy": 0.25,
-        "unfit_labels": 3, "nonfinite_steps": 1, "precision": "float32",
-    }  # fmt: skip
-
-
 def test_reference_holds_the_first_pictures_and_what_the_model_makes_of_them(tmp_path: Path) -> None:
     job = make_job(tmp_path)
-    shards = ShardSet.open([write_shard(tmp_path / "s", 70)])
-    write_reference(job, shards, lambda images: images.reshape(len(images), 25, -1)[:, :, :37].astype(np.float32))
+    job = dataclasses.replace(job, val_sets=(write_set(tmp_path / "s", 70),))
+    write_reference(job, lambda images: images.reshape(len(images), 25, -1)[:, :, :37].astype(np.float32))
     with np.load(tmp_path / "reference.npz", allow_pickle=False) as reference:
         images, logits = reference["images"], reference["logits"]
     assert images.shape == (64, 32, 100, 1)
@@ -205,9 +183,15 @@ def test_reference_holds_the_first_pictures_and_what_the_model_makes_of_them(tmp
 
 
 def test_a_worker_leaves_its_error_where_the_stage_looks(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="too wide"), failure_told(tmp_path, 3):
+    with pytest.raises(ValueError, match="too wide"), at_work(tmp_path, 3):
         raise ValueError("picture 7 is too wide")
     assert (tmp_path / "failure.3.txt").read_text() == "ValueError in process 3: picture 7 is too wide"
+
+
+def test_a_worker_notes_its_process_while_it_works(tmp_path: Path) -> None:
+    with at_work(tmp_path, 3):
+        assert (tmp_path / "worker.3").read_text() == str(os.getpid())
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has PR_SET_PDEATHSIG")
