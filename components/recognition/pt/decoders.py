@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.functional import embedding, linear
 
 from components.recognition.decoding import AttentionCodec
+from components.recognition.pt.layers import Dropout
 
 Memory = tuple[torch.Tensor, ...]  # what stays from step to step
 
@@ -19,32 +20,46 @@ class Decoder(nn.Module, ABC):
         self.steps = steps
 
     def forward(
-        self, features: torch.Tensor, classes: torch.Tensor | None = None, forced: torch.Tensor | None = None
+        self,
+        features: torch.Tensor,
+        classes: torch.Tensor | None = None,
+        forced: torch.Tensor | None = None,
+        seeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Return logits (N, steps, classes) float32.
 
         With the labels' classes (N, steps), samples with forced (N,) 1 are told the truth before each step; all
-        others go by the likeliest class of the step before.
+        others go by the likeliest class of the step before. While training, dropout goes by seeds (N,) int32.
         """
         with torch.autocast(features.device.type, enabled=False):
             memory, hidden = self.start(features)
+            masks = self.masks(seeds) if self.training and seeds is not None else None
             tokens = torch.full_like(hidden[:, 0], AttentionCodec.GO, dtype=torch.int64)
             rows = []
             for step in range(self.steps):
-                logits, hidden = self.step(memory, hidden, tokens)
+                logits, hidden = self.step(memory, hidden, tokens, None if masks is None else masks[:, step])
                 rows.append(logits)
                 tokens = logits.argmax(1)
                 if classes is not None and forced is not None:
                     tokens = torch.where(forced > 0, classes[:, step], tokens)
             return torch.stack(rows, 1)
 
+    def masks(self, seeds: torch.Tensor) -> torch.Tensor | None:
+        """Return dropout's factors (N, steps, width) float32 for what each step begins with; None: it has no dropout.
+
+        All at once: worked out step by step they would be many small kernels.
+        """
+        return None
+
     @abstractmethod
     def start(self, features: torch.Tensor) -> tuple[Memory, torch.Tensor]:
         """Return the memory of features (N, T, C) and the hidden state (N, hidden) before the first step."""
 
     @abstractmethod
-    def step(self, memory: Memory, hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits (N, classes) and the next hidden state, given the class (N,) written last."""
+    def step(
+        self, memory: Memory, hidden: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (N, classes) and the next hidden state, given the class (N,) written last and its mask."""
 
 
 class GruAttention(Decoder):
@@ -67,8 +82,10 @@ class GruAttention(Decoder):
         symbols = self.gru.weight_ih[:, self.channels :].T.contiguous()
         return (features, projected, symbols), torch.zeros_like(projected[:, 0])
 
-    def step(self, memory: Memory, hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits (N, classes) and the next hidden state, given the class (N,) written last."""
+    def step(
+        self, memory: Memory, hidden: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (N, classes) and the next hidden state, given the class (N,) written last and its mask."""
         features, projected, symbols = memory
         scores = self.score(torch.tanh(projected + self.h2h(hidden).unsqueeze(1)))
         context = torch.bmm(scores.softmax(1).transpose(1, 2), features).squeeze(1)
@@ -85,22 +102,32 @@ class PositionAttention(Decoder):
 
     def __init__(self, channels: int, hidden: int, classes: int, steps: int) -> None:
         super().__init__(steps)
+        self.hidden = hidden
         self.bridge = nn.Linear(channels, hidden)
         self.embedding = nn.Embedding(classes, hidden)
-        self.dropout = nn.Dropout(0.1)
+        self.dropout = Dropout(0.1)
         self.attention = nn.Linear(2 * hidden, steps)
         self.combine = nn.Linear(2 * hidden, hidden)
         self.gru = nn.GRUCell(hidden, hidden)
         self.generator = nn.Linear(hidden, classes)
+
+    def masks(self, seeds: torch.Tensor) -> torch.Tensor | None:
+        """Return the factors (N, steps, hidden) of the embedded classes, those of step t, 0.., by salt 1 + t."""
+        salts = torch.arange(1, self.steps + 1, dtype=torch.int32, device=seeds.device)
+        return self.dropout.masks(seeds, salts, self.hidden)
 
     def start(self, features: torch.Tensor) -> tuple[Memory, torch.Tensor]:
         """Return the features in the decoder's width, and a hidden state of zeros."""
         bridged = self.bridge(features.float())
         return (bridged,), torch.zeros_like(bridged[:, 0])
 
-    def step(self, memory: Memory, hidden: torch.Tensor, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits (N, classes) and the next hidden state, given the class (N,) written last."""
-        embedded = self.dropout(self.embedding(tokens))
+    def step(
+        self, memory: Memory, hidden: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return logits (N, classes) and the next hidden state, given the class (N,) written last and its mask."""
+        embedded = self.embedding(tokens)
+        if mask is not None:
+            embedded = embedded * mask
         weights = self.attention(torch.cat([embedded, hidden], 1)).softmax(1)
         context = torch.bmm(weights.unsqueeze(1), memory[0]).squeeze(1)
         inputs = torch.relu(self.combine(torch.cat([embedded, context], 1)))

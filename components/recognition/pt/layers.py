@@ -3,6 +3,10 @@
 import torch
 from torch import nn
 
+# Odd multipliers of 32 bits: that of lowbias32 (Chris Wellons 2018, "Prospecting for Hash Functions"), and two that
+# spread places and salts over the numbers that it mixes.
+PLACE, SALT, MIX1, MIX2 = 0x9E3779B1, 0x85EBCA77, 0x7FEB352D, 0x846CA68B
+
 
 class ConvNorm(nn.Module):
     """A convolution without bias that keeps the size but for its stride, and batch normalisation.
@@ -21,3 +25,42 @@ class ConvNorm(nn.Module):
         """Return features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         features: torch.Tensor = self.bn(self.conv(x))
         return features
+
+
+class Dropout(nn.Module):
+    """Zeroes each value with probability p while training, and divides the others by 1 - p (Srivastava et al. 2014).
+
+    What is zeroed depends on the sample's seed, the value's place in the sample and the salt alone, so it is the same
+    in both frameworks, for any number of processes and after any restart.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.threshold, self.kept = round(p * 2**31), 1 - p
+
+    def forward(self, x: torch.Tensor, seeds: torch.Tensor, salt: int) -> torch.Tensor:
+        """Return x (N, ...) with values zeroed by seeds (N,) int32; in evaluation mode x as it is."""
+        if not self.training:
+            return x
+        salts = torch.full((1,), salt, dtype=torch.int32, device=x.device)
+        return x * self.masks(seeds, salts, x[0].numel()).reshape(x.shape).to(x.dtype)
+
+    def masks(self, seeds: torch.Tensor, salts: torch.Tensor, size: int) -> torch.Tensor:
+        """Return the factors (N, S, size) float32 of so many values for seeds (N,) and salts (S,) int32."""
+        places = torch.arange(1, size + 1, dtype=torch.int32, device=seeds.device) * _signed(PLACE)
+        words = seeds.reshape(-1, 1, 1) + (salts * _signed(SALT)).reshape(1, -1, 1) + places
+        words = (words ^ _shifted(words, 16)) * _signed(MIX1)
+        words = (words ^ _shifted(words, 15)) * _signed(MIX2)
+        words = words ^ _shifted(words, 16)
+        return (_shifted(words, 1) >= self.threshold).float() / self.kept
+
+
+def _signed(word: int) -> int:
+    """Return the int32 of the same 32 bits; int32 is multiplied and added as uint32 is."""
+    return (word + 2**31) % 2**32 - 2**31
+
+
+def _shifted(words: torch.Tensor, bits: int) -> torch.Tensor:
+    """Return the words shifted to the right, zeros coming in from the left."""
+    shifted: torch.Tensor = (words >> bits) & (2 ** (32 - bits) - 1)
+    return shifted

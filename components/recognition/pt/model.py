@@ -5,8 +5,10 @@ from torch import nn
 
 from components.recognition.pt.backbones import BACKBONES, Backbone
 from components.recognition.pt.decoders import Decoder, GruAttention, PositionAttention
+from components.recognition.pt.layers import Dropout
 from components.recognition.pt.necks import NECKS, Neck
 from components.recognition.pt.rectification import Tps
+from components.recognition.pt.views import ViewsCnn
 from components.recognition.recipe import Data, Model
 
 
@@ -32,17 +34,28 @@ class EncoderDecoder(nn.Module):
     def __init__(self, rectifier: nn.Module, backbone: Backbone, neck: Neck, decoder: Decoder) -> None:
         super().__init__()
         self.rectifier, self.backbone, self.neck, self.decoder = rectifier, backbone, neck, decoder
+        self.dropout = Dropout(0.5) if isinstance(backbone, ViewsCnn) else None
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        """Return features (N, T, channels) float32 of normalised images (N, C, H, W) float32."""
-        features: torch.Tensor = self.neck(self.backbone(self.rectifier(images)))
-        return features
+    def encode(self, images: torch.Tensor, seeds: torch.Tensor | None = None) -> torch.Tensor:
+        """Return features (N, T, channels) float32 of normalised images (N, C, H, W) float32.
+
+        While training, dropout goes by seeds (N,) int32.
+        """
+        features: torch.Tensor = self.backbone(self.rectifier(images))
+        if self.dropout is not None and seeds is not None:
+            features = self.dropout(features, seeds, 0)
+        encoded: torch.Tensor = self.neck(features)
+        return encoded
 
     def forward(
-        self, images: torch.Tensor, classes: torch.Tensor | None = None, forced: torch.Tensor | None = None
+        self,
+        images: torch.Tensor,
+        classes: torch.Tensor | None = None,
+        forced: torch.Tensor | None = None,
+        seeds: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Return logits (N, steps, classes) float32; Decoder says what the labels' classes and `forced` do."""
-        logits: torch.Tensor = self.decoder(self.encode(images), classes, forced)
+        """Return logits (N, steps, classes) float32; Decoder says what classes, `forced` and seeds do."""
+        logits: torch.Tensor = self.decoder(self.encode(images, seeds), classes, forced, seeds)
         return logits
 
 

@@ -1,6 +1,24 @@
-"""The precision that a recogniser computes in."""
+"""The precision that a recogniser computes in.
 
+amp O0 computes in float32 everywhere. O1, O2 and O3 are one in PyTorch: weights, their gradients and the optimiser are
+float32, and autocast picks the type of each operation:
+
+- half: convolutions, linear layers and LSTMs of backbone and neck; what lies between them keeps the type that it has
+- float32: batch normalisation's statistics and sums, the grid of rectification, decoders, the head, the losses
+
+half is bfloat16 on cpu (float32 where the processor has no unit for it), on cuda from compute capability 8.0 on and on
+the npus that have it (910B); float16 on older ones, whose small gradients the loss scale keeps.
+"""
+
+from typing import Any
+
+import numpy as np
 import torch
+
+from components.recognition.checkpoint import Tensors
+from components.recognition.recipe import Train
+
+GROWTH_INTERVAL = 1000  # finite steps in a row after which a dynamic loss scale is doubled, as MindOCR's
 
 
 def choose_precision(amp: str, device: str) -> tuple[torch.dtype, str]:
@@ -15,3 +33,35 @@ def choose_precision(amp: str, device: str) -> tuple[torch.dtype, str]:
         return torch.float32, "float32: this processor has no bfloat16 unit"
     half = torch.bfloat16 if torch.get_device_module(device).is_bf16_supported() else torch.float16
     return half, f"{str(half).removeprefix('torch.')} autocast, channels_last"
+
+
+class Scaler(torch.amp.GradScaler):
+    """The recipe's loss scale where there are float16 gradients, else 1.
+
+    With any type it is what leaves out a step whose gradients are not finite, on the device, without waiting for it.
+    """
+
+    def __init__(self, train: Train, dtype: torch.dtype, device: torch.device) -> None:
+        self.start = train.loss_scale if dtype == torch.float16 else 1.0
+        self.dynamic = dtype == torch.float16 and train.loss_scaling == "dynamic"
+        self.least = torch.ones((), device=device)
+        super().__init__(device.type, init_scale=self.start, growth_interval=GROWTH_INTERVAL)
+
+    def renew(self) -> None:
+        """Set the next step's scale: a dynamic one is halved after an overflow, but is at least 1."""
+        if not self.dynamic:
+            self.update(self.start)
+            return
+        self.update()
+        self.update(self.scale(self.least).clamp(min=1.0))
+
+    def tensors(self) -> Tensors:
+        """Return the scale and for how many steps in a row gradients have been finite, scalars."""
+        state: dict[str, Any] = self.state_dict()
+        return {"scale": np.array(state["scale"], np.float32),
+                "finite_steps": np.array(state["_growth_tracker"], np.float32)}  # fmt: skip
+
+    def take(self, tensors: Tensors) -> None:
+        """Go on from what `tensors` has returned."""
+        scale, steps = float(tensors["scale"]), int(tensors["finite_steps"])
+        self.load_state_dict(self.state_dict() | {"scale": scale, "_growth_tracker": steps})

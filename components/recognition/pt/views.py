@@ -32,7 +32,6 @@ class ViewsCnn(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.pool_height = nn.MaxPool2d((2, 1))
         self.relu = nn.ReLU(inplace=True)
-        self.dropout = nn.Dropout(0.5)
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
@@ -44,7 +43,7 @@ class ViewsCnn(nn.Module):
             raise ValueError(f"data.width is {width}, expected {VIEWS * height}: backbone views_cnn reads "
                              f"{VIEWS} square views side by side")  # fmt: skip
         views = x.reshape(-1, channels, height, VIEWS, height).permute(0, 3, 1, 2, 4)
-        features: torch.Tensor = self.dropout(self.read(views.reshape(-1, channels, height, height)))
+        features = self.read(views.reshape(-1, channels, height, height))
         return features.reshape(-1, self.channels, 1, features.shape[3])
 
     def read(self, x: torch.Tensor) -> torch.Tensor:

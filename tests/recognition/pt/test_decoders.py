@@ -3,6 +3,7 @@ import torch
 from torch.nn.functional import one_hot
 
 from components.recognition.pt.decoders import Decoder, GruAttention, PositionAttention
+from components.recognition.pt.layers import Dropout
 
 
 def parameters(net: torch.nn.Module) -> int:
@@ -111,7 +112,23 @@ def test_under_autocast_decoders_compute_in_float32(kind: type[Decoder]) -> None
     assert torch.equal(found, expected)
 
 
-def test_dropout_is_on_in_training_only() -> None:
-    net, features = decoder_of(PositionAttention), torch.randn(2, 5, 6)
-    assert torch.equal(net(features), net(features))
-    assert not torch.equal(net.train()(features), net(features))
+def test_dropout_falls_on_the_embedded_characters_of_each_step_in_training_only() -> None:
+    net, features, seeds = decoder_of(PositionAttention), torch.randn(2, 5, 6), torch.tensor([3, 4], dtype=torch.int32)
+    whole = net(features)
+    assert torch.equal(net(features, seeds=seeds), whole)
+    found = net.train()(features, seeds=seeds)
+    assert torch.equal(net(features, seeds=seeds), found)
+    assert not torch.allclose(net(features, seeds=seeds + 1), found)
+    memory, hidden = net.start(features)
+    tokens = torch.zeros(2, dtype=torch.int64)
+    for step in range(5):
+        ones = torch.ones(2, 8)
+        mask = Dropout(0.1)(ones, seeds, 1 + step)
+        row, hidden = net.step(memory, hidden, tokens, mask)
+        assert torch.allclose(row, found[:, step], atol=1e-6)
+        tokens = row.argmax(1)
+
+
+def test_rares_decoder_has_no_dropout() -> None:
+    net, features = decoder_of(GruAttention).train(), torch.randn(2, 5, 6)
+    assert torch.equal(net(features, seeds=torch.tensor([3, 4], dtype=torch.int32)), net(features))

@@ -60,9 +60,29 @@ def test_the_average_follows_the_parameters_faster_at_first() -> None:
     average = Average(nn.ParameterDict({"w": weight}), 0.9)
     with torch.no_grad():
         weight += 1.0
-    average(2000)  # decay 0.9 * (1 - exp(-1)) = 0.568908503
-    assert average.tensors()["w"] == pytest.approx([0.431091497, 4.431091497])
+    average(2000, torch.tensor(True))  # decay 0.9 * (1 - exp(-1)) = 0.568908503
+    assert average.tensors["w"].tolist() == pytest.approx([0.431091497, 4.431091497])
     with torch.no_grad():
         weight += 2.0
-    average(4000)  # decay 0.9 * (1 - exp(-2)) = 0.778198245
-    assert average.tensors()["w"] == pytest.approx([1.000879913, 5.000879913], rel=1e-6)
+    average(4000, torch.tensor(True))  # decay 0.9 * (1 - exp(-2)) = 0.778198245
+    assert average.tensors["w"].tolist() == pytest.approx([1.000879913, 5.000879913], rel=1e-6)
+    before = average.tensors["w"].clone()
+    average(6000, torch.tensor(False))  # a step that is left out
+    assert torch.equal(average.tensors["w"], before)
+
+
+def test_states_are_zeros_before_the_first_step() -> None:
+    """As many as the updates need, so that a checkpoint of before the first step has them too."""
+    kinds = {"adamw": {"exp_avg", "exp_avg_sq", "step"}, "adam": {"exp_avg", "exp_avg_sq", "step"},
+             "adadelta": {"squares", "moves"}, "lion": {"first"}}  # fmt: skip
+    for name, expected in kinds.items():
+        net = small_net()
+        optimizer = build(net, dataclasses.replace(TRAIN, optimizer=name))
+        for weight in net.parameters():
+            assert set(optimizer.state[weight]) == expected
+            assert not any(tensor.any() for tensor in optimizer.state[weight].values())
+            weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        for weight in net.parameters():
+            assert set(optimizer.state[weight]) == expected
+            assert all(tensor.any() for tensor in optimizer.state[weight].values())
