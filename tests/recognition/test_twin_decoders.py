@@ -12,6 +12,7 @@ from components.recognition.decoding import AttentionCodec, codec_of
 from components.recognition.image import normalise
 from components.recognition.ms import losses as ms_losses
 from components.recognition.ms import model as ms_model
+from components.recognition.ms import parameters as ms_parameters
 from components.recognition.ms import predict as ms_predict
 from components.recognition.ms import weights as ms_weights
 from components.recognition.pt import losses as pt_losses
@@ -19,7 +20,7 @@ from components.recognition.pt import model as pt_model
 from components.recognition.pt import predict as pt_predict
 from components.recognition.pt import weights as pt_weights
 from components.recognition.recipe import Model
-from components.recognition.targets import pack
+from components.recognition.targets import Draws, pack
 from tests.recognition.tiny import picture
 
 GRAY = DATA[1]
@@ -125,7 +126,8 @@ def test_reading_by_themselves_they_have_the_same_logits(model: Model) -> None:
 def test_told_or_not_the_logits_and_the_gradients_are_the_same(model: Model, forced: list[int]) -> None:
     torch_net, mindspore_net = nets(model)
     codec, images = codec_of(model, GRAY), pictures()
-    targets = pack(LABELS, codec, pt_model.count_steps(torch_net, GRAY), "cross_entropy", np.array(forced, np.float32))
+    drawn = Draws(forced=np.array(forced, np.float32), seeds=np.zeros(5, np.int32))
+    targets = pack(LABELS, codec, pt_model.count_steps(torch_net, GRAY), "cross_entropy", drawn)
 
     torch_net.zero_grad()
     logits = sequence(torch_net, images, targets.classes, targets.forced)
@@ -140,7 +142,7 @@ def test_told_or_not_the_logits_and_the_gradients_are_the_same(model: Model, for
     assert np.abs(logits.detach().numpy() - other_logits.asnumpy()).max() <= 1e-4
     assert float(other_loss.asnumpy()) == pytest.approx(loss.item(), abs=1e-4)
     expected = {name: weight.grad.numpy() for name, weight in torch_net.named_parameters() if weight.grad is not None}
-    named = {id(parameter): name for name, parameter in ms_weights._named(mindspore_net).items()}
+    named = {id(parameter): name for name, parameter in ms_parameters.named(mindspore_net).items()}
     assert len(expected) == len(gradients)
     for parameter, found in zip(parameters, gradients, strict=True):
         name = named[id(parameter)]

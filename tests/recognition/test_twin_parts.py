@@ -20,7 +20,7 @@ NECKS = [("bilstm", 2), ("bilstm_linked", 1), ("bilstm_linked", 3)]
 
 
 def backbones(name: str) -> tuple[torch.nn.Module, "ms.nn.Cell", np.ndarray]:
-    """Return both twins of a backbone, without dropout, and pictures for them."""
+    """Return both twins of a backbone, and pictures for them."""
     torch.manual_seed(6)
     twins = pt_backbones.BACKBONES[name](CHANNELS[name]), ms_backbones.BACKBONES[name](CHANNELS[name])
     shape = (2, 3, 128, 512) if name == "views_cnn" else (4, CHANNELS[name], 32, 100)
@@ -65,9 +65,6 @@ def test_backbones_of_the_same_weights_give_the_same_features(name: str) -> None
 def test_in_training_mode_too_with_the_same_running_statistics_after_it(name: str) -> None:
     one, other, images = backbones(name)
     tensors = give_both(one.train(), other.set_train())
-    if name == "views_cnn":
-        one.dropout.eval()
-        other.dropout.set_train(False)
     with torch.no_grad():
         assert_alike(one(torch.from_numpy(images)), other(ms.Tensor(images)))
     left, right = pt_weights.dump(one), ms_weights.dump(other)

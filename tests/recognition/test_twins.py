@@ -1,7 +1,6 @@
 """Every recipe's recogniser in PyTorch and in MindSpore: the same weights, the same results, the same training step."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,22 +12,24 @@ from tests.recognition.ms import ms  # isort: skip  # before anything imports Mi
 from components.recognition.checkpoint import Checkpoint
 from components.recognition.decoding import Codec, codec_of
 from components.recognition.image import normalise
+from components.recognition.loader import Batch
 from components.recognition.ms import model as ms_model
 from components.recognition.ms import optimisers as ms_optimisers
 from components.recognition.ms import predict as ms_predict
 from components.recognition.ms import weights as ms_weights
-from components.recognition.ms.step import Gradients, Objective, Update
+from components.recognition.ms.step import Gradients, LossScale, Objective, Update
+from components.recognition.ms.train import tensors_of
 from components.recognition.pt import losses as pt_losses
 from components.recognition.pt import model as pt_model
 from components.recognition.pt import optimisers as pt_optimisers
 from components.recognition.pt import predict as pt_predict
 from components.recognition.pt import weights as pt_weights
 from components.recognition.recipe import Recipe, load_recipe
-from components.recognition.targets import Targets, pack
+from components.recognition.targets import Draws, Targets, pack
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "pipelines" / "recipes").glob("*.yaml"))
 SAMPLES = 4
-FORCED = np.array([1, 0, 1, 0], dtype=np.float32)
+DRAWN = Draws(forced=np.array([1, 0, 1, 0], np.float32), seeds=np.array([7, -8, 2**31 - 1, 0], np.int32))
 
 
 @pytest.fixture(scope="module", params=RECIPES, ids=lambda path: path.stem)
@@ -75,28 +76,18 @@ def targets(recipe: Recipe, codec: Codec) -> Targets:
     net = pt_model.build(recipe.model, recipe.data, codec.classes)
     steps = pt_model.count_steps(net, recipe.data)
     labels = ["a", "hello", "00112", "zz"]
-    return replace(pack(labels, codec, steps, recipe.train.loss), forced=FORCED)
-
-
-def without_dropout(net: torch.nn.Module | ms.nn.Cell) -> None:
-    """Let nothing be left to chance: the twins cannot draw the same random numbers."""
-    parts = net.modules() if isinstance(net, torch.nn.Module) else (cell for _, cell in net.cells_and_names())
-    for part in parts:
-        if isinstance(part, torch.nn.Dropout | ms.nn.Dropout):
-            part.p = part.keep_prob = 0.0
+    return pack(labels, codec, steps, recipe.train.loss, DRAWN)
 
 
 def torch_twin(recipe: Recipe, codec: Codec, tensors: dict[str, np.ndarray]) -> pt_model.Recogniser:
     net = pt_model.build(recipe.model, recipe.data, codec.classes).train()
     pt_weights.load(net, tensors, "torch")
-    without_dropout(net)
     return net
 
 
 def mindspore_twin(recipe: Recipe, codec: Codec, tensors: dict[str, np.ndarray]) -> ms_model.Recogniser:
     net = ms_model.build(recipe.model, recipe.data, codec.classes)
     ms_weights.load(net, tensors, "mindspore")
-    without_dropout(net)
     return net
 
 
@@ -125,11 +116,10 @@ def torch_step(
     """Make one step by the recipe's loss, clipping and optimiser; return loss, logits and gradients."""
     optimiser = pt_optimisers.build(net, recipe.train)
     inputs = torch.from_numpy(normalise(images, recipe.data.middle))
-    classes, lengths, weights, forced = (
-        torch.from_numpy(array) for array in (targets.classes, targets.lengths, targets.weights, targets.forced)
-    )
+    arrays = targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds
+    classes, lengths, weights, forced, seeds = map(torch.from_numpy, arrays)
     writes = isinstance(net, pt_model.EncoderDecoder)
-    logits = net(inputs, classes, forced) if writes else net(inputs)
+    logits = net(inputs, classes, forced, seeds) if writes else net(inputs)
     losses = pt_losses.sequence_losses if writes else pt_losses.ctc_losses
     loss = (losses(logits, classes, lengths) * weights).sum()
     loss.backward()
@@ -159,14 +149,15 @@ def test_a_training_step_has_the_same_logits_loss_statistics_and_weights(
 
     twin = mindspore_twin(recipe, codec, tensors)
     objective = Objective(twin, recipe.data.middle)
-    arrays = [ms.Tensor(array) for array in (images, targets.classes, targets.lengths, targets.weights, targets.forced)]
+    arrays = tensors_of((Batch(images=images, labels=[]), targets))
     found_logits = objective.set_train()(*arrays)[1].asnumpy()
     assert np.abs(found_logits - logits).max() <= 1e-4
     ms_weights.load(twin, tensors, "mindspore")  # that pass has moved the running statistics
-    vector = Gradients(objective, scale=1.0).set_train()(*arrays)
+    scale, ones = LossScale(1.0, dynamic=False), ms.Tensor([1.0], ms.float32)
+    vector = Gradients(objective, scale).set_train()(*arrays, ones, ones, ms.Tensor([0, 0], ms.float32))
     found_gradients = split(vector.asnumpy(), twin)
     optimiser = ms_optimisers.build(twin, recipe.train)
-    update = Update(optimiser, recipe.train.clip_norm, scale=1.0, processes=1)
+    update = Update(twin, optimiser, scale, recipe.train.clip_norm, parts=1, processes=1)
     found_loss = update(vector, ms.Tensor(recipe.train.lr, ms.float32)).asnumpy()[0]
 
     assert found_loss == pytest.approx(loss, abs=1e-4, rel=1e-6)  # a float32 in the hundreds has no fourth decimal

@@ -7,6 +7,7 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
 from components.recognition.decoding import AttentionCodec
+from components.recognition.ms.layers import Dropout
 
 Memory = tuple[Tensor, ...]  # what stays from step to step
 
@@ -18,30 +19,40 @@ class Decoder(nn.Cell, ABC):
         super().__init__()
         self.steps = steps
 
-    def construct(self, features: Tensor, classes: Tensor | None = None, forced: Tensor | None = None) -> Tensor:
+    def construct(
+        self, features: Tensor, classes: Tensor | None = None, forced: Tensor | None = None, seeds: Tensor | None = None
+    ) -> Tensor:
         """Return logits (N, steps, classes) float32.
 
         With the labels' classes (N, steps), samples with forced (N,) 1 are told the truth before each step; all
-        others go by the likeliest class of the step before.
+        others go by the likeliest class of the step before. While training, dropout goes by seeds (N,) int32.
         """
         memory, hidden = self.start(features)
+        masks = self.masks(seeds) if self.training and seeds is not None else None
         tokens = ops.full_like(hidden[:, 0], AttentionCodec.GO, dtype=ms.int32)
         rows = []
         for step in range(self.steps):
-            logits, hidden = self.step(memory, hidden, tokens)
+            logits, hidden = self.step(memory, hidden, tokens, None if masks is None else masks[:, step])
             rows.append(logits)
             tokens = ops.argmax(logits, dim=1).astype(ms.int32)
             if classes is not None and forced is not None:
                 tokens = ops.where(forced > 0, classes[:, step], tokens)
         return ops.stack(rows, axis=1)
 
+    def masks(self, seeds: Tensor) -> Tensor | None:
+        """Return dropout's factors (N, steps, width) float32 for what each step begins with; None: it has no dropout.
+
+        All at once: worked out step by step they would make the graph several times as large.
+        """
+        return None
+
     @abstractmethod
     def start(self, features: Tensor) -> tuple[Memory, Tensor]:
         """Return the memory of features (N, T, C) and the hidden state (N, hidden) before the first step."""
 
     @abstractmethod
-    def step(self, memory: Memory, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, classes) and the next hidden state, given the class (N,) written last."""
+    def step(self, memory: Memory, hidden: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return logits (N, classes) and the next hidden state, given the class (N,) written last and a mask."""
 
 
 class GruAttention(Decoder):
@@ -64,8 +75,8 @@ class GruAttention(Decoder):
         symbols = self.gru.weight_ih[:, self.channels :].T
         return (features, projected, symbols), ops.zeros_like(projected[:, 0])
 
-    def step(self, memory: Memory, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, classes) and the next hidden state, given the class (N,) written last."""
+    def step(self, memory: Memory, hidden: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return logits (N, classes) and the next hidden state, given the class (N,) written last and a mask."""
         features, projected, symbols = memory
         scores = self.score(ops.tanh(projected + self.h2h(hidden).expand_dims(1)))
         context = ops.bmm(ops.softmax(scores, axis=1).transpose(0, 2, 1), features).squeeze(1)
@@ -82,22 +93,29 @@ class PositionAttention(Decoder):
 
     def __init__(self, channels: int, hidden: int, classes: int, steps: int) -> None:
         super().__init__(steps)
+        self.hidden = hidden
         self.bridge = nn.Dense(channels, hidden)
         self.embedding = nn.Embedding(classes, hidden, embedding_table=Normal(1.0))
-        self.dropout = nn.Dropout(p=0.1)
+        self.dropout = Dropout(0.1)
         self.attention = nn.Dense(2 * hidden, steps)
         self.combine = nn.Dense(2 * hidden, hidden)
         self.gru = nn.GRUCell(hidden, hidden)
         self.generator = nn.Dense(hidden, classes)
+
+    def masks(self, seeds: Tensor) -> Tensor | None:
+        """Return the factors (N, steps, hidden) of the embedded classes, those of step t, 0.., by salt 1 + t."""
+        return self.dropout.masks(seeds, ops.arange(1, self.steps + 1, dtype=ms.int32), self.hidden)
 
     def start(self, features: Tensor) -> tuple[Memory, Tensor]:
         """Return the features in the decoder's width, and a hidden state of zeros."""
         bridged = self.bridge(features.astype(ms.float32))
         return (bridged,), ops.zeros_like(bridged[:, 0])
 
-    def step(self, memory: Memory, hidden: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits (N, classes) and the next hidden state, given the class (N,) written last."""
-        embedded = self.dropout(self.embedding(tokens))
+    def step(self, memory: Memory, hidden: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return logits (N, classes) and the next hidden state, given the class (N,) written last and a mask."""
+        embedded = self.embedding(tokens)
+        if mask is not None:
+            embedded = embedded * mask
         weights = ops.softmax(self.attention(ops.concat([embedded, hidden], axis=1)), axis=1)
         context = ops.bmm(weights.expand_dims(1), memory[0]).squeeze(1)
         inputs = ops.relu(self.combine(ops.concat([embedded, context], axis=1)))

@@ -6,7 +6,7 @@ import mindspore as ms
 import numpy as np
 
 from components.recognition.checkpoint import Tensors
-from components.recognition.ms.weights import TO_CANONICAL
+from components.recognition.ms.parameters import TO_CANONICAL
 
 
 def read(path: Path) -> Tensors:

@@ -2,8 +2,13 @@
 
 import math
 
-from mindspore import Tensor, nn
+import mindspore as ms
+from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Uniform
+
+# Odd multipliers of 32 bits: that of lowbias32 (Chris Wellons 2018, "Prospecting for Hash Functions"), and two that
+# spread places and salts over the numbers that it mixes.
+PLACE, SALT, MIX1, MIX2 = 0x9E3779B1, 0x85EBCA77, 0x7FEB352D, 0x846CA68B
 
 
 # MindSpore's own defaults differ from PyTorch's, so padding, bias, start, momentum and epsilon are all spelt out.
@@ -46,3 +51,42 @@ class ConvNorm(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         return self.bn(self.conv(x))
+
+
+class Dropout(nn.Cell):
+    """Zeroes each value with probability p while training, and divides the others by 1 - p (Srivastava et al. 2014).
+
+    What is zeroed depends on the sample's seed, the value's place in the sample and the salt alone, so it is the same
+    in both frameworks, for any number of processes and after any restart.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.threshold, self.kept = round(p * 2**31), 1 - p
+
+    def construct(self, x: Tensor, seeds: Tensor, salt: int) -> Tensor:
+        """Return x (N, ...) with values zeroed by seeds (N,) int32; in evaluation mode x as it is."""
+        if not self.training:
+            return x
+        salts = ops.full((1,), salt, dtype=ms.int32)
+        return x * self.masks(seeds, salts, x.size // x.shape[0]).reshape(x.shape).astype(x.dtype)
+
+    def masks(self, seeds: Tensor, salts: Tensor, size: int) -> Tensor:
+        """Return the factors (N, S, size) float32 of so many values for seeds (N,) and salts (S,) int32."""
+        places = ops.arange(1, size + 1, dtype=ms.int32) * _signed(PLACE)
+        words = seeds.reshape(-1, 1, 1) + (salts * _signed(SALT)).reshape(1, -1, 1) + places
+        words = _shifted(words, 16, words) * _signed(MIX1)
+        words = _shifted(words, 15, words) * _signed(MIX2)
+        words = _shifted(words, 16, words)
+        return (_shifted(words, 1, ops.zeros_like(words)) >= self.threshold).astype(ms.float32) / self.kept
+
+
+def _signed(word: int) -> int:
+    """Return the int32 of the same 32 bits; int32 is multiplied and added as uint32 is."""
+    return (word + 2**31) % 2**32 - 2**31
+
+
+def _shifted(words: Tensor, bits: int, other: Tensor) -> Tensor:
+    """Return `other` xor the words shifted to the right, zeros coming in from the left."""
+    shifted = ops.bitwise_and(ops.bitwise_right_shift(words, bits), 2 ** (32 - bits) - 1)
+    return ops.bitwise_xor(other, shifted)

@@ -4,8 +4,10 @@ from mindspore import Tensor, nn, ops
 
 from components.recognition.ms.backbones import BACKBONES, Backbone
 from components.recognition.ms.decoders import Decoder, GruAttention, PositionAttention
+from components.recognition.ms.layers import Dropout
 from components.recognition.ms.necks import NECKS, Neck
 from components.recognition.ms.rectification import Tps
+from components.recognition.ms.views import ViewsCnn
 from components.recognition.recipe import Data, Model
 
 
@@ -28,14 +30,23 @@ class EncoderDecoder(nn.Cell):
     def __init__(self, rectifier: nn.Cell, backbone: Backbone, neck: Neck, decoder: Decoder) -> None:
         super().__init__()
         self.rectifier, self.backbone, self.neck, self.decoder = rectifier, backbone, neck, decoder
+        self.dropout = Dropout(0.5) if isinstance(backbone, ViewsCnn) else None
 
-    def encode(self, images: Tensor) -> Tensor:
-        """Return features (N, T, channels) float32 of normalised images (N, C, H, W) float32."""
-        return self.neck(self.backbone(self.rectifier(images)))
+    def encode(self, images: Tensor, seeds: Tensor | None = None) -> Tensor:
+        """Return features (N, T, channels) float32 of normalised images (N, C, H, W) float32.
 
-    def construct(self, images: Tensor, classes: Tensor | None = None, forced: Tensor | None = None) -> Tensor:
-        """Return logits (N, steps, classes) float32; Decoder says what the labels' classes and `forced` do."""
-        return self.decoder(self.encode(images), classes, forced)
+        While training, dropout goes by seeds (N,) int32.
+        """
+        features = self.backbone(self.rectifier(images))
+        if self.dropout is not None and seeds is not None:
+            features = self.dropout(features, seeds, 0)
+        return self.neck(features)
+
+    def construct(
+        self, images: Tensor, classes: Tensor | None = None, forced: Tensor | None = None, seeds: Tensor | None = None
+    ) -> Tensor:
+        """Return logits (N, steps, classes) float32; Decoder says what classes, `forced` and seeds do."""
+        return self.decoder(self.encode(images, seeds), classes, forced, seeds)
 
 
 Recogniser = CRNN | EncoderDecoder

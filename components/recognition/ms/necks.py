@@ -37,7 +37,7 @@ class BiLstmLinked(nn.Cell):
         """Return features (N, T, 2 * hidden)."""
         columns, _ = self.rnns[0](x.astype(ms.float32).squeeze(2).transpose(2, 0, 1))
         for i in range(len(self.linears)):
-            columns, _ = self.rnns[i + 1](self.linears[i](columns))
+            columns, _ = self.rnns[i + 1](self.linears[i](columns).astype(ms.float32))
         return columns.transpose(1, 0, 2)
 
 

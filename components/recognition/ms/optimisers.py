@@ -7,12 +7,14 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from components.recognition.checkpoint import Tensors
 from components.recognition.ms.model import Recogniser
-from components.recognition.ms.weights import dump
+from components.recognition.ms.parameters import trained_names
 from components.recognition.recipe import Train
 
 EPSILON = 1e-8  # of Adam
 RHO, ADADELTA_EPSILON = 0.9, 1e-6
 AVERAGE_WARMUP = 2000.0  # steps; MindOCR's moving average starts short and grows longer
+
+Slots = dict[str, ParameterTuple | Parameter]  # for each of the net's parameters, or for all of them
 
 
 def penalised(gradients: Sequence[Tensor], parameters: ParameterTuple, decays: tuple[float, ...]) -> Sequence[Tensor]:
@@ -34,6 +36,10 @@ class Adam(nn.Cell):
         self.power1 = Parameter(Tensor(1.0, ms.float32), name="power1")
         self.power2 = Parameter(Tensor(1.0, ms.float32), name="power2")
         self.update = ops.Adam()
+
+    def slots(self) -> Slots:
+        """Return what stays from step to step."""
+        return {"first": self.first, "second": self.second, "power1": self.power1, "power2": self.power2}
 
     def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
         """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
@@ -63,6 +69,10 @@ class Adadelta(nn.Cell):
         self.moves = parameters.clone(prefix="moves", init="zeros")
         self.update = ops.ApplyAdadelta()
 
+    def slots(self) -> Slots:
+        """Return what stays from step to step."""
+        return {"squares": self.squares, "moves": self.moves}
+
     def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
         """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
         gradients = penalised(gradients, self.parameters, self.decays)
@@ -79,6 +89,10 @@ class Lion(nn.Cell):
         self.parameters, self.decays = parameters, decays
         self.beta1, self.beta2 = betas
         self.first = parameters.clone(prefix="first", init="zeros")
+
+    def slots(self) -> Slots:
+        """Return what stays from step to step."""
+        return {"first": self.first}
 
     def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
         """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
@@ -118,13 +132,13 @@ class Average(nn.Cell):
     def __init__(self, net: Recogniser, decay: float) -> None:
         super().__init__()
         self.decay = decay
-        self.names = [name for name in dump(net) if ".running_" not in name]
+        self.names = trained_names(net)
         self.parameters = ParameterTuple(net.trainable_params())
         self.averages = self.parameters.clone(prefix="average", init="same")
 
-    def construct(self, step: Tensor) -> Tensor:
-        """Take the parameters in after step 1.., a scalar float32, in order; one left out counts too."""
-        decay = self.decay * (1.0 - ops.exp(-step / AVERAGE_WARMUP))
+    def construct(self, step: Tensor, norm: Tensor) -> Tensor:
+        """Take the parameters in after step 1.., unless the norm of its gradients is not finite; both are scalars."""
+        decay = ops.where(ops.isfinite(norm), self.decay * (1.0 - ops.exp(-step / AVERAGE_WARMUP)), 1.0)
         for i in range(len(self.parameters)):
             ops.assign(self.averages[i], decay * self.averages[i] + (1.0 - decay) * self.parameters[i])
         return decay

@@ -1,88 +1,87 @@
 """The worker that trains by a job file, one process per device: `msrun ... components/recognition/ms/train.py FILE`."""
 
-import math
 import os
 import platform
+import resource
 import sys
-import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 if not __package__:  # msrun starts a file, not a module
     sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import mindspore as ms
 import numpy as np
-from mindspore import nn, ops
 from mindspore.communication import get_rank, init
 
-from components.recognition.checkpoint import Tensors
+from components.recognition.checkpoint import Checkpoint, Tensors
 from components.recognition.checkpoint import load as load_checkpoint
 from components.recognition.decoding import codec_of
+from components.recognition.image import Picture
+from components.recognition.loop import Look, Loop, Score
 from components.recognition.ms.model import build, count_steps
 from components.recognition.ms.optimisers import Average
 from components.recognition.ms.optimisers import build as build_optimiser
+from components.recognition.ms.parameters import statistics
 from components.recognition.ms.precision import choose_precision, halve
 from components.recognition.ms.predict import Predictor, open_device
-from components.recognition.ms.step import LOSS_SCALE, Gradients, Objective, Update
+from components.recognition.ms.processes import Processes
+from components.recognition.ms.state import TrainingState
+from components.recognition.ms.step import Gradients, LossScale, Objective, Update
+from components.recognition.ms.sync import synchronise
+from components.recognition.ms.tracing import trace
 from components.recognition.ms.weights import dump, load
 from components.recognition.schedule import make_plan
 from components.recognition.shards import open_sets
 from components.recognition.targets import pack
 from components.recognition.training import (
-    RECORD_EVERY_S,
     Job,
-    NonfiniteGuard,
+    Logits,
     Part,
-    Recorder,
+    at_work,
     count_correct,
     die_with_parent,
-    failure_told,
     read_job,
     training_set,
-    training_stream,
     validation_batches,
-    write_reference,
 )
 
 
-class Total(nn.Cell):
-    """The sum over all processes of a float32 vector; MindSpore's sums on processors know no other type."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reduce = ops.AllReduce()
-
-    def construct(self, vector: ms.Tensor) -> ms.Tensor:
-        """Return the sum, of the vector's shape."""
-        return self.reduce(vector)
-
-
 class Trainer:
-    """One process's share of a training run."""
+    """One process's share of the work in MindSpore: loop.Trainer, whose methods say what they do."""
 
     def __init__(self, job: Job, rank: int) -> None:
-        self.job, self.rank = job, rank
+        self.job, self.rank, self.processes = job, rank, Processes(job.processes)
         self.codec = codec_of(job.model, job.data)
         ms.set_seed(job.train.seed)
         self.net = build(job.model, job.data, self.codec.classes)
-        self.total = Total()
         self.steps = count_steps(self.net, job.data)
-        self.start()
+        if job.start:
+            where = f"train.start_from {job.train.start_from}, file {job.start}"
+            load(self.net, load_checkpoint(job.start).tensors, where)
+        if job.train.sync_batch_norm and job.processes > 1:
+            synchronise(self.net, job.device, job.processes)
         self.train_set, self.unfit = training_set(job, self.codec, self.steps)
         self.val_set = open_sets(job.val_sets)
         self.plan = make_plan(job.train, self.train_set.samples, job.processes)
-        half, precision = choose_precision(job.train.amp, job.device)
-        self.precision = f"{precision}, loss scale {LOSS_SCALE:.0f}" if half else precision
-        if half:
-            halve(self.net, job.train.amp)
-        scale = LOSS_SCALE if half else 1.0
-        self.gradients = Gradients(Objective(self.net, job.data.middle), scale).set_train()
-        optimiser = build_optimiser(self.net, job.train)
-        self.update = Update(optimiser, job.train.clip_norm, scale, job.processes)
-        self.average = Average(self.net, job.train.ema_decay) if job.train.ema_decay else None
+        self.compile()
         self.scored = self.build_scored()
-        self.guard, self.recorder = NonfiniteGuard(), Recorder(job, self.plan)
-        self.pending: list[ms.Tensor] = []  # (loss, gradient norm) of each step not looked at yet
+
+    def compile(self) -> None:
+        """Build the graphs of a step."""
+        train, processes = self.job.train, self.job.processes
+        half, self.precision = choose_precision(train.amp, self.job.device)
+        if half:
+            halve(self.net, train.amp)
+            self.precision += f", {train.loss_scaling} loss scale {train.loss_scale:g}"
+        scale = LossScale(train.loss_scale if half else 1.0, half and train.loss_scaling == "dynamic")
+        self.gradients = Gradients(Objective(self.net, self.job.data.middle), scale).set_train()
+        optimiser = build_optimiser(self.net, train)
+        self.update = Update(self.net, optimiser, scale, train.clip_norm, train.accumulation, processes)
+        self.average = Average(self.net, train.ema_decay) if train.ema_decay else None
+        self.parameters = TrainingState(self.net, self.update, self.average, self.processes)
 
     def build_scored(self) -> Objective:
         """Build the recogniser that is scored: fp32, evaluation mode, compiled once for batches of any size."""
@@ -96,91 +95,95 @@ class Trainer:
             ms.Tensor(shape=[None], dtype=ms.int32),
             ms.Tensor(shape=[None], dtype=ms.float32),
             ms.Tensor(shape=[None], dtype=ms.float32),
+            ms.Tensor(shape=[None], dtype=ms.int32),
         )
         return scored
 
-    def start(self) -> None:
-        """Start from the weights of job.start, or every process from the fresh ones of rank 0."""
-        if self.job.start:
-            where = f"train.start_from {self.job.train.start_from}, file {self.job.start}"
-            load(self.net, load_checkpoint(self.job.start).tensors, where)
-        else:  # in graph mode nothing else sees to that
-            load(self.net, self.summed(dump(self.net), float(self.rank == 0)), "weights of rank 0")
+    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> ms.Tensor:
+        """Begin a step."""
+        first, *others = self.inputs(parts, asked)
+        vector = self.gradients(*first)
+        for part in others:
+            vector = vector + self.gradients(*part)
+        result: ms.Tensor = self.update(vector, ms.Tensor(rate, ms.float32))
+        if self.average:
+            self.average(ms.Tensor(number, ms.float32), result[1])
+        return result
 
-    def run(self) -> None:
-        """Train all steps, with validation where the plan has it, and leave the records of rank 0."""
-        flushed = time.monotonic()
-        stream = training_stream(self.job, self.plan, self.train_set, self.codec, self.steps, self.rank)
-        for step, parts in enumerate(stream, start=1):
-            self.step(parts, float(self.plan.rates[step - 1]))
-            if self.average:
-                self.average(ms.Tensor(step, ms.float32))
-            validates = step in self.plan.validate_after
-            # Looking at a result waits for the device, so it is done every few seconds and not at every step.
-            if validates or time.monotonic() - flushed >= RECORD_EVERY_S:
-                self.flush(step)
-                flushed = time.monotonic()
-            if validates:
-                self.validate(step)
-        if self.rank == 0:
-            self.finish()
+    def inputs(self, parts: list[Part], asked: tuple[bool, bool]) -> list[tuple[ms.Tensor, ...]]:
+        """Return what Gradients takes for each of the parts; the first one bears what is asked."""
+        mean = ms.Tensor([sum(targets.counted for _, targets in parts) / len(parts)], ms.float32)
+        if self.job.train.loss == "cross_entropy":  # with any other all parts count the same
+            mean = self.processes.mean(mean)
+        wishes = [asked, *[(False, False)] * (len(parts) - 1)]
+        return [
+            (*tensors_of(part), ms.Tensor([part[1].counted], ms.float32), mean, ms.Tensor(wish, ms.float32))
+            for part, wish in zip(parts, wishes, strict=True)
+        ]
 
-    def step(self, parts: list[Part], rate: float) -> None:
-        """Make one step of the optimiser by the mean gradient and loss of the parts; each loss is the recipe's mean."""
-        vector = self.gradients(*tensors_of(parts[0]))
-        for part in parts[1:]:
-            vector = vector + self.gradients(*tensors_of(part))
-        self.pending.append(self.update(vector / len(parts), ms.Tensor(rate, ms.float32)))
+    def look(self, handle: ms.Tensor) -> Look:
+        """Wait for a step's result."""
+        loss, norm, save, stop = handle.asnumpy().tolist()
+        return Look(loss=loss, norm=norm, save=save > 0, stop=stop > 0)
 
-    def flush(self, step: int) -> None:
-        """Look at the steps since the last time: stop where training diverged, record the mean loss."""
-        results = [result.asnumpy().tolist() for result in self.pending]
-        self.pending.clear()
-        for number, (_, norm) in enumerate(results, start=step - len(results) + 1):
-            self.guard.add(number, math.isfinite(norm))
-        if self.rank == 0:
-            self.recorder.training(step, float(np.mean([loss for loss, _ in results])))
+    def weights(self) -> Tensors:
+        """Return what is scored and stored."""
+        own = {name: parameter.asnumpy() for name, parameter in statistics(self.net).items()}
+        rows = self.processes.gather(own)
+        means = {name: row.mean(0, dtype=np.float64).astype(np.float32) for name, row in rows.items()}
+        return dump(self.net) | means | (self.average.tensors() if self.average else {})
 
-    def validate(self, step: int) -> None:
-        """Score the validation set, split over the processes, and keep the weights."""
-        tensors = self.average_statistics(dump(self.net)) | (self.average.tensors() if self.average else {})
-        load(self.scored.net, tensors, "trained weights")
-        tally = np.zeros(3)  # correct, total, sum of losses
+    def score(self, weights: Tensors, beat: Callable[[], None]) -> Score:
+        """Score weights on the validation set, split over the processes."""
+        load(self.scored.net, weights, "trained weights")
+        tally = np.zeros(3, np.float32)  # correct, total, sum of losses: counts are exact up to 2^24 in each process
         for batch in validation_batches(self.val_set, self.rank, self.job.processes):
             targets = pack(batch.labels, self.codec, self.steps, self.job.train.loss)
             loss, logits = self.scored(*tensors_of((batch, targets)))
             correct = count_correct(logits.asnumpy(), batch.labels, self.codec)
-            tally += (correct, len(batch.labels), float(loss.asnumpy()) * len(batch.labels))
-        correct, total, loss_sum = self.total(ms.Tensor(tally, ms.float32)).asnumpy().tolist()
-        if self.rank == 0:
-            self.recorder.validation(step, int(correct), int(total), loss_sum, tensors)
+            tally += np.array([correct, len(batch.labels), float(loss.asnumpy()) * len(batch.labels)], np.float32)
+            beat()
+        rows = self.processes.gather({"tally": tally})["tally"]
+        correct, total, loss_sum = rows.sum(0, dtype=np.float64).tolist()
+        return Score(correct=int(correct), total=int(total), loss_sum=loss_sum)
 
-    def average_statistics(self, tensors: Tensors) -> Tensors:
-        """Average BatchNorm's running statistics over the processes: each has seen other pictures, one set is saved."""
-        own = {name: tensor for name, tensor in tensors.items() if ".running_" in name}
-        return tensors | self.summed(own, 1.0 / self.job.processes)
+    def predictor(self, checkpoint: Checkpoint) -> Callable[[Picture], Logits]:
+        """Return what turns images into logits."""
+        return Predictor(checkpoint, self.job.device)
 
-    def summed(self, tensors: Tensors, share: float) -> Tensors:
-        """Return the sum over all processes of each one's tensors times its share."""
-        vector = np.concatenate([tensor.ravel() for tensor in tensors.values()]) * np.float32(share)
-        ends = np.cumsum([tensor.size for tensor in tensors.values()])
-        parts = np.split(self.total(ms.Tensor(vector)).asnumpy(), ends[:-1])
-        return {name: part.reshape(tensors[name].shape) for name, part in zip(tensors, parts, strict=True)}
+    def state(self) -> Tensors:
+        """Return copies of all that training goes on from."""
+        return self.parameters.read()
 
-    def finish(self) -> None:
-        """Write the outcome and the best weights' logits of the reference images."""
+    def share(self, tensors: Tensors) -> Tensors:
+        """Return the tensors of process 0."""
+        return self.processes.first(tensors)
+
+    def restore(self, tensors: Tensors) -> None:
+        """Go on from what `state` has returned."""
+        self.parameters.write(tensors, self.rank)
+
+    def memory_bytes(self) -> int:
+        """Return the most memory used: Linux counts a process's own in KiB."""
+        if self.job.device == "cpu":
+            return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return int(ms.runtime.max_memory_allocated())
+
+    def trace(self, folder: Path) -> AbstractContextManager[None]:
+        """Trace what is done within."""
+        return trace(folder, self.job.device)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the outcome tells of the framework."""
         versions = {"mindspore": ms.__version__, "numpy": np.__version__, "python": platform.python_version()}
         parameters = sum(weight.size for weight in self.net.trainable_params())
-        facts = {"precision": self.precision, "parameters": parameters, "versions": versions}
-        self.recorder.finish(self.guard, self.unfit, facts)
-        best = load_checkpoint(self.job.folder / "best.safetensors")
-        write_reference(self.job, self.val_set, Predictor(best, self.job.device))
+        return {"precision": self.precision, "parameters": parameters, "versions": versions}
 
 
 def tensors_of(part: Part) -> tuple[ms.Tensor, ...]:
-    """Return images uint8 (N, H, W, C), classes, lengths, weights and forced on the device."""
+    """Return images uint8 (N, H, W, C), classes, lengths, weights, forced and seeds on the device."""
     batch, targets = part
-    arrays = (batch.images, targets.classes, targets.lengths, targets.weights, targets.forced)
+    arrays = (batch.images, targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds)
     return tuple(ms.Tensor.from_numpy(array) for array in arrays)
 
 
@@ -189,10 +192,12 @@ def main(path: Path) -> None:
     die_with_parent()
     job = read_job(path)
     # msrun starts this file once more as its scheduler, without a number of its own; that process ends inside init.
-    with failure_told(job.folder, int(os.environ.get("DEVICE_ID", job.processes))):
+    with at_work(job.folder, int(os.environ.get("DEVICE_ID", job.processes))):
         open_device(job.device)
         init()
-        Trainer(job, get_rank()).run()
+        rank = get_rank()
+        trainer = Trainer(job, rank)
+        Loop(job, trainer, rank, trainer.plan, trainer.train_set, trainer.unfit, trainer.codec, trainer.steps).run()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ class ViewsCnn(nn.Cell):
         self.conv11, self.bn11 = conv(384, 32, 2, padding=(0, 0, 0, 1)), norm(32)
         self.pool = nn.MaxPool2d(2, 2)
         self.pool_height = nn.MaxPool2d((2, 1), (2, 1))
-        self.dropout = nn.Dropout(p=0.5)
         for layer in self.cells():
             if isinstance(layer, nn.Conv2d):
                 layer.weight.set_data(initializer(HeNormal(nonlinearity="relu"), layer.weight.shape))
@@ -44,7 +43,7 @@ class ViewsCnn(nn.Cell):
             raise ValueError(f"data.width is {width}, expected {VIEWS * height}: backbone views_cnn reads "
                              f"{VIEWS} square views side by side")  # fmt: skip
         views = x.reshape(-1, channels, height, VIEWS, height).transpose(0, 3, 1, 2, 4)
-        features = self.dropout(self.read(views.reshape(-1, channels, height, height)))
+        features = self.read(views.reshape(-1, channels, height, height))
         return features.reshape(-1, self.channels, 1, features.shape[3])
 
     def read(self, x: Tensor) -> Tensor:

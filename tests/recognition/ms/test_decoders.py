@@ -41,12 +41,22 @@ def test_a_sample_is_told_the_truth_or_goes_by_its_own_reading(kind: type[GruAtt
     assert np.allclose(mixed[[0, 2]], free[[0, 2]], atol=1e-5)
 
 
-def test_dropout_is_on_in_training_only() -> None:
+def test_dropout_is_on_in_training_only_and_goes_by_the_seeds() -> None:
     net, features = PositionAttention(6, 8, 7, 2), ms.Tensor(np.ones((2, 2, 6), dtype=np.float32))
+    classes, forced = ms.Tensor(np.full((2, 2), 3, np.int32)), ms.Tensor([1.0, 1.0], ms.float32)
+
+    def read(*seeds: int) -> np.ndarray:
+        return net(features, classes, forced, ms.Tensor(seeds, ms.int32)).asnumpy()
+
     net.set_train(False)
-    assert np.array_equal(net(features).asnumpy(), net(features).asnumpy())
+    whole = net(features, classes, forced).asnumpy()
+    assert np.array_equal(read(1, 2), whole)
     net.set_train()
-    assert not np.array_equal(net(features).asnumpy(), net(features).asnumpy())
+    one, same, other = read(1, 2), read(1, 2), read(1, 5)
+    assert np.array_equal(one, same)
+    assert not np.allclose(one, whole, atol=1e-4)
+    assert np.array_equal(one[0], other[0])
+    assert not np.allclose(one[1], other[1], atol=1e-4)
 
 
 def test_embeddings_start_from_the_standard_normal_as_in_pytorch() -> None:

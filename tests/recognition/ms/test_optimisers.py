@@ -43,11 +43,14 @@ def test_the_average_follows_the_parameters_faster_at_first() -> None:
     net = build_net(COMPACT, DATA[1], 37)
     average, bias, start = Average(net, 0.9), net.head.bias, dump(net)
     ms.ops.assign(bias, bias + 1.0)
-    average(ms.Tensor(2000, ms.float32))  # decay 0.9 * (1 - exp(-1)) = 0.568908503
+    norm = ms.Tensor(1.0, ms.float32)
+    average(ms.Tensor(2000, ms.float32), norm)  # decay 0.9 * (1 - exp(-1)) = 0.568908503
     assert average.tensors()["head.bias"] - start["head.bias"] == pytest.approx(0.431091497, abs=1e-6)
     ms.ops.assign(bias, bias + 2.0)
-    average(ms.Tensor(4000, ms.float32))  # decay 0.9 * (1 - exp(-2)) = 0.778198245
+    average(ms.Tensor(4000, ms.float32), norm)  # decay 0.9 * (1 - exp(-2)) = 0.778198245
     found = average.tensors()
     assert found["head.bias"] - start["head.bias"] == pytest.approx(1.000879913, abs=1e-6)
+    average(ms.Tensor(4001, ms.float32), ms.Tensor(np.nan, ms.float32))  # of a step that was left out
+    assert all(np.array_equal(tensor, found[name]) for name, tensor in average.tensors().items())
     assert set(found) == {name for name in start if ".running_" not in name}
     assert all(np.allclose(found[name], start[name], atol=1e-6) for name in found if name != "head.bias")
