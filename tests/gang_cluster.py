@@ -17,7 +17,7 @@ NAME = "wordmill-train-0123456789abcdef"
 LEADER = f"{NAME}-node-0"
 VOLCANO = f"/apis/batch.volcano.sh/v1alpha1/namespaces/wordmill/jobs/{NAME}"
 WORK = Work(
-    key=KEY, nodes=2, processes=2, device="cpu", data="{}", model="{}", train="{}", shards={}, start={},
+    key=KEY, resume="k", nodes=2, processes=2, device="cpu", data="{}", model="{}", train="{}", shards={}, start={},
     recipe="tiny", run_tag="tag",
 )  # fmt: skip
 

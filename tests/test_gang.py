@@ -65,7 +65,9 @@ def test_an_ascend_job_has_one_leader_with_devices_and_three_workers_that_start_
     # By any other policy worker 0 ends the job, and the leader with it, before the leader has stored the result.
     assert job["spec"]["successPolicy"] == "AllWorkers"
     assert job["spec"]["runPolicy"]["cleanPodPolicy"] == "Running"
-    assert job["metadata"]["labels"]["framework"] == framework
+    told = {"framework": framework, "fault-scheduling": "grace", "fault-retry-times": "20"}
+    assert told.items() <= job["metadata"]["labels"].items()
+    assert job["spec"]["runPolicy"]["backoffLimit"] == 20
     for template in pods(job):
         assert container(template)["resources"]["limits"]["huawei.com/Ascend910"] == "8"
         # The operator tells places only to a container of this name, and makes its service for a port of that one.
@@ -75,13 +77,18 @@ def test_an_ascend_job_has_one_leader_with_devices_and_three_workers_that_start_
     assert leader_pod(spec(NPUS, framework), KEY, True) == f"wordmill-train-0123456789abcdef-{leader.lower()}-0"
 
 
-def test_a_volcano_job_starts_all_nodes_or_none_and_again_when_one_is_evicted() -> None:
+def test_a_volcano_job_starts_all_nodes_or_none_and_again_when_one_is_lost() -> None:
     job = volcano_job(spec(NPUS, "pytorch"), KEY, None)["spec"]
     assert (job["minAvailable"], job["queue"], job["schedulerName"]) == (4, "wordmill", "volcano")
     assert [(task["name"], task["replicas"]) for task in job["tasks"]] == [("node", 4)]
-    assert {entry["event"]: entry["action"] for entry in job["policies"]} == {
-        "PodEvicted": "RestartJob", "PodFailed": "AbortJob", "TaskCompleted": "CompleteJob",
-    }  # fmt: skip
+    # The first that fits decides: a pod that ends with code 1 has failed too.
+    assert [(entry.get("exitCode", entry.get("event")), entry["action"]) for entry in job["policies"]] == [
+        (75, "RestartJob"), (1, "AbortJob"), ("PodEvicted", "RestartJob"), ("PodFailed", "RestartJob"),
+        ("TaskCompleted", "CompleteJob"),
+    ]  # fmt: skip
+    # Volcano refuses a policy of both, and one for code 0.
+    assert not [entry for entry in job["policies"] if {"event", "exitCode"} <= set(entry) or entry.get("exitCode") == 0]
+    assert job["maxRetry"] == 20
     assert set(job["plugins"]) == {"env", "svc"}
     assert job["ttlSecondsAfterFinished"] == 3600
     assert leader_pod(spec(NPUS, "pytorch"), KEY, False) == "wordmill-train-0123456789abcdef-node-0"
@@ -163,7 +170,7 @@ def test_a_profile_of_one_node_has_no_job_and_one_of_several_names_it_whole() ->
 
 
 def test_the_stage_of_such_a_profile_is_small_and_outlives_the_job(tmp_path: Path) -> None:
-    compiled = compile_recipe("crnn_r34", tmp_path, "--profile", "ascend-4x8")
+    compiled = compile_recipe("crnn_r34", tmp_path, "--hardware", "ascend-4x8")
     pipeline, platform = yaml.safe_load_all(compiled)
     told = pipeline["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"]
     assert from_json(GangSpec, told) == spec(NPUS, "mindspore")

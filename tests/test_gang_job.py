@@ -12,6 +12,7 @@ from components.recognition.recipe import to_json
 from components.recognition.storage import Store
 from components.train import stage
 from components.train.gang import place
+from components.train.watch import Sender
 from pipelines.cluster import gang_job
 from pipelines.profiles import PROFILES
 from tests.gang_cluster import LEADER, NAME, WORK, finish, put_result, run, terminated
@@ -51,7 +52,8 @@ def test_a_job_is_made_followed_and_gone_and_its_result_taken(
     cluster.steps = [wait, wait, work, work, end]
     made = run(store)
     assert (made.facts, made.metrics, made.curves) == ({"val_accuracy": 0.5}, {"m": 1.0}, {"c": [[1, 2.0, 3.0]]})
-    assert made.files["model.safetensors"].read_bytes() == b"weights"
+    (weights,) = made.stored
+    assert (weights.name, store.fetch(weights).read_bytes(), made.files) == ("model.safetensors", b"weights", {})
     assert cluster.jobs == {}
     (job,) = cluster.made
     assert (job["kind"], job["metadata"]["ownerReferences"][0]["name"]) == ("Job", "run-x")
@@ -104,12 +106,13 @@ def test_a_job_that_another_attempt_left_dead_is_made_again(
 ) -> None:
     cluster.jobs[NAME] = {"kind": "Job", "metadata": {"name": NAME}, "status": {"state": {"phase": "Aborted"}}}
     store.put_json(place(KEY, "failure.1.json"), {"error": "of the attempt before", "time": 1.0, "stopped": False})
+    store.put_json(place(KEY, "starts.json"), {"step": 0, "starts": 4})
     cluster.lingers = 3
     cluster.steps = [lambda _: None, finish(store, tmp_path)]
     run(store)
     assert len(cluster.made) == 1
     assert f"train: job {NAME} is left from before: it is made again" in capsys.readouterr().out
-    assert list(store.keys(place(KEY, "failure."))) == []
+    assert [*store.keys(place(KEY, "failure.")), *store.keys(place(KEY, "starts."))] == []
 
 
 def test_a_result_that_is_there_needs_no_job(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,5 +161,5 @@ def test_a_gang_that_does_not_fit_the_other_parameters_is_refused(store: Store, 
     shards = read_manifest(combined_manifest(store, tmp_path))
     message = "gang: it is made for 2 processes on cpu with mindspore, not 2 on cpu with pytorch: compile"
     with pytest.raises(ValueError, match=message):
-        stage.train_or_find(store, DATA, MODEL, TRAIN, shards, "cpu", 2, stage.Sender(store, "tag", "tiny"),
+        stage.train_or_find(store, DATA, MODEL, TRAIN, shards, "cpu", 2, Sender(store, "tag", "tiny"),
                             spec(CPUS, "mindspore"))  # fmt: skip

@@ -15,15 +15,15 @@ from components.recognition.artifacts import read_manifest, to_document
 from components.recognition.frameworks import Node, launch
 from components.recognition.recipe import to_json
 from components.recognition.storage import Store
-from components.train import node, stage
+from components.train import attempts, node, workers
 from components.train.gang import Work, place, read_work, renew_lease, write_work
 from tests.recognition.test_training import is_alive
 from tests.recognition.tiny import DATA, MODEL, TRAIN
 from tests.test_train import combined_manifest
 
 WORK = Work(
-    key="k", nodes=4, processes=8, device="npu", data=to_json(DATA), model=to_json(MODEL), train=to_json(TRAIN),
-    shards={}, start={}, recipe="tiny", run_tag="tag",
+    key="k", resume="r", nodes=4, processes=8, device="npu", data=to_json(DATA), model=to_json(MODEL),
+    train=to_json(TRAIN), shards={}, start={}, recipe="tiny", run_tag="tag",
 )  # fmt: skip
 ON_MINDSPORE = dataclasses.replace(WORK, train=to_json(dataclasses.replace(TRAIN, framework="mindspore")))
 OWN = {"POD_IP": "10.1.0.9"}
@@ -150,7 +150,7 @@ def told(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
     renew_lease(store, "k")
     for name, value in {"VC_TASK_INDEX": "1", "VC_NODE_HOSTS": "localhost,b", "POD_IP": "10.0.0.1"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(stage, "LOOK_EVERY_S", 0.05)
+    monkeypatch.setattr(workers, "LOOK_EVERY_S", 0.05)
     return work
 
 
@@ -213,7 +213,41 @@ def test_a_node_that_is_stopped_while_it_waits_says_that_it_was_stopped(
     told: Work, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node, "wait_for_name", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as end:
         node.main(told.key)
     failure = store.get_json(place("k", "failure.1.json"))
     assert (failure["error"], failure["stopped"]) == ("training was stopped by SIGTERM", True)
+    assert end.value.code == 75
+
+
+@pytest.mark.parametrize(("told_by", "code"), [("", 75), ("RuntimeError", 75), ("ValueError", 1)])
+def test_a_node_whose_processes_were_lost_asks_for_a_new_start_of_all(
+    told_by: str, code: int, told: Work, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell = f"open(sys.argv[1] + '/failure.1.txt', 'w').write('{told_by} in process 1: x')" if told_by else "0"
+    fake(f"import sys; {tell}; sys.exit(9)", monkeypatch)
+    with pytest.raises(SystemExit) as end:
+        node.main(told.key)
+    assert (end.value.code, store.get_json(place("k", "failure.1.json"))["stopped"]) == (code, code == 75)
+
+
+def test_the_first_node_stops_what_no_longer_gets_on(store: Store) -> None:
+    for _ in range(1 + attempts.RESTARTS):
+        node.count_starts(store, "k", 120)
+    with pytest.raises(RuntimeError, match="training was started 4 times after step 120 and reached no other checkpoi"):
+        node.count_starts(store, "k", 120)
+    node.count_starts(store, "k", 240)
+    assert store.get_json(place("k", "starts.json")) == {"step": 240, "starts": 1}
+
+
+def test_the_first_node_whose_processes_stop_without_an_outcome_was_stopped_by_another(
+    told: Work, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VC_TASK_INDEX", "0")
+    fake("pass", monkeypatch)
+    with pytest.raises(SystemExit) as end:
+        node.main(told.key)
+    failure = store.get_json(place("k", "failure.0.json"))
+    assert failure["error"] == "training was stopped on another node: it begins from the start when it is run again"
+    assert (end.value.code, failure["stopped"]) == (75, True)
+    assert store.get_json(place("k", "starts.json")) == {"step": 0, "starts": 1}

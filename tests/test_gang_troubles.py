@@ -187,3 +187,18 @@ def test_without_a_cluster_several_nodes_are_refused(
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
     with pytest.raises(RuntimeError, match="several nodes need a cluster, or a profile of one node"):
         run(store)
+
+
+def test_a_job_that_is_started_again_after_a_node_has_failed_by_itself_is_ended(cluster: Cluster, store: Store) -> None:
+    def restart(at: Cluster) -> None:
+        at.job()["status"] = {"conditions": [{"type": "Restarting", "status": "True"}]}
+
+    def fail(at: Cluster) -> None:
+        restart(at)
+        store.put_json(place(KEY, "failure.0.json"), {"error": "lost", "time": 1.0, "stopped": True})
+        store.put_json(place(KEY, "failure.1.json"), {"error": "no label fits", "time": 2.0, "stopped": False})
+
+    cluster.installed, cluster.steps = ("mindxdl.gitee.com",), [restart, fail]
+    with pytest.raises(RuntimeError, match=r"^training on 2 nodes failed: no label fits\n"):
+        run(store, PROFILES["ascend-4x8"])
+    assert cluster.jobs == {}

@@ -1,28 +1,22 @@
 import dataclasses
 import json
-import os
-import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from components.recognition import checkpoint, frameworks, tracking
+from components.recognition import checkpoint, tracking
 from components.recognition.artifacts import Manifest, read_manifest, to_document
 from components.recognition.index import INDEX
-from components.recognition.recipe import Train, to_json
+from components.recognition.recipe import OPERATION, Train, to_json
 from components.recognition.storage import Store
-from components.recognition.training import Job
 from components.train import stage
 from components.train.start import find_start
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
-from tests.recognition.test_training import is_alive
-from tests.recognition.tiny import DATA, MODEL, TRAIN, make_job, write_set
+from tests.recognition.tiny import DATA, MODEL, TRAIN, write_set
 from tests.trained import put_trained
 
 
@@ -76,17 +70,25 @@ def test_training_is_stored_once_and_found_afterwards(
     with np.load(store.fetch(manifest.object("reference.npz")), allow_pickle=False) as reference_arrays:
         assert reference_arrays["images"].shape == (20, 32, 100, 1)
     assert (manifest.facts["framework"], manifest.facts["processes"], manifest.facts["images"]) == ("pytorch", 2, 64)
-    assert set(manifest.curves) == {"train/loss", "train/lr", "train/images_per_s", "val/accuracy", "val/loss"}
+    assert set(manifest.curves) == {
+        "train/loss", "train/lr", "train/images_per_s", "train/step_ms", "train/data_wait", "train/memory_gib",
+        "train/unfit_labels", "val/accuracy", "val/loss",
+    }  # fmt: skip
+    assert not set(OPERATION) & set(manifest.inputs["train"])
     assert manifest.curves["val/loss"][-1][0] == 4
     assert manifest.metrics["val/accuracy"] == manifest.facts["val_accuracy"]
     printed = capsys.readouterr().out
     assert "train  64/64 images  100.0 %" in printed
     assert printed.count("warning: training goes on without live metrics: MLFLOW_TRACKING_URI is not set") == 1
-    assert not list((store.cache / "work").iterdir())
+    for folder in ("work", "training"):
+        assert not list((store.cache / folder).iterdir())
+    assert list(store.keys("checkpoints/")) == []
 
     monkeypatch.setattr(subprocess, "Popen", None)  # nothing may be started again
     assert run(shard_manifest, tmp_path / "second.json") == reference
     assert json.loads((tmp_path / "second.json").read_text()) == json.loads((tmp_path / "first.json").read_text())
+    other = dataclasses.replace(TRAIN, checkpoint_minutes=1.0, step_timeout_minutes=1.0)  # no result depends on these
+    assert run(shard_manifest, tmp_path / "second.json", train=other) == reference
 
 
 def test_the_stage_itself_imports_no_framework() -> None:
@@ -152,111 +154,3 @@ def test_training_starts_from_a_file_or_says_that_there_is_none(store: Store, tm
         find_start(store, str(path))
     path.write_bytes(b"weights")
     assert find_start(store, str(path)) == path
-
-
-def fake_job(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> Job:
-    """A job whose launcher is a Python program."""
-    monkeypatch.setattr(frameworks, "launch", lambda *_: [sys.executable, "-c", code])
-    monkeypatch.setattr(stage, "LOOK_EVERY_S", 0.05)
-    return make_job(folder)
-
-
-class Silent(stage.Sender):
-    """Keeps the points instead of sending them."""
-
-    def __init__(self) -> None:
-        self.points: list[tuple[str, float, int, float]] = []
-
-    def send(self, points: list[tuple[str, float, int, float]]) -> None:
-        self.points += points
-
-
-def test_a_failure_shows_the_end_of_the_log_and_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = fake_job(tmp_path, "print('\\n'.join(f'line {n}' for n in range(50))); raise SystemExit(3)", monkeypatch)
-    kept = tmp_path / "logs" / "kept.txt"
-    with pytest.raises(RuntimeError) as caught:
-        stage.run_workers(job, stage.Watch(job, Silent()), kept)
-    text = str(caught.value)
-    assert text.startswith("training failed with code 3: its last lines are:\nline 30\n")
-    assert text.endswith(f"line 49\nthe whole log is {kept}")
-    assert "line 0\n" in kept.read_text()
-
-
-def test_a_failure_that_a_worker_told_is_the_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "failure.1.txt").write_text("ValueError in process 1: no label fits")
-    os.utime(tmp_path / "failure.1.txt", (1, 1))
-    (tmp_path / "failure.0.txt").write_text("RuntimeError in process 0: connection closed by peer")
-    job = fake_job(tmp_path, "raise SystemExit(1)", monkeypatch)
-    with pytest.raises(RuntimeError, match=r"^training failed with code 1: ValueError in process 1: no label fits\n"):
-        stage.run_workers(job, stage.Watch(job, Silent()), tmp_path / "kept.txt")
-
-
-def test_workers_that_end_without_an_outcome_have_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    job = fake_job(tmp_path, "pass", monkeypatch)
-    with pytest.raises(RuntimeError, match="training failed with code 0"):
-        stage.run_workers(job, stage.Watch(job, Silent()), tmp_path / "kept.txt")
-
-
-def test_watch_takes_whole_lines_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    sender = Silent()
-    watch = stage.Watch(make_job(tmp_path), sender)
-    watch.look()
-    first = '{"step": 2, "steps": 4, "images": 32, "time": 7.0, "metrics": {"train/loss": 3.25, "train/lr": 0.5}}\n'
-    last = '{"step": 4, "steps": 4, "images": 64, "time": 9.0, "metrics": {"val/accuracy": 0.125}}\n'
-    file = tmp_path / "metrics.jsonl"
-    file.write_text(first + last[:20])
-    watch.look()
-    assert sender.points == [("train/loss", 3.25, 2, 7.0), ("train/lr", 0.5, 2, 7.0)]
-    file.write_text(first + last)
-    watch.look()
-    watch.look()
-    assert sender.points[2:] == [("val/accuracy", 0.125, 4, 9.0)]
-    assert watch.curves == {
-        "train/loss": [(2, 3.25, 7.0)], "train/lr": [(2, 0.5, 7.0)], "val/accuracy": [(4, 0.125, 9.0)],
-    }  # fmt: skip
-    assert "64/64 images  100.0 %" in capsys.readouterr().out
-    assert watch.note() == "loss 3.250  validation accuracy 12.5 %"
-
-
-STAGE_PROGRAM = """
-import sys
-from pathlib import Path
-from types import SimpleNamespace
-from components.recognition import frameworks
-from components.train import stage
-from tests.recognition.tiny import make_job
-folder = Path(sys.argv[1])
-worker = (
-    "import os, sys, time; from components.recognition.training import die_with_parent; die_with_parent(); "
-    "open(sys.argv[1] + '/worker', 'w').write(str(os.getpid())); time.sleep(60)"
-)
-launcher = (
-    "import subprocess, sys; "
-    "subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]], start_new_session=True)"
-)
-frameworks.launch = lambda *_: [sys.executable, "-c", launcher, worker, str(folder)]
-job = make_job(folder)
-sender = SimpleNamespace(send=lambda points: None)
-stage.run_workers(job, stage.Watch(job, sender), folder / "log")
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has PR_SET_PDEATHSIG")
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_when_the_stage_is_stopped(how: signal.Signals, tmp_path: Path) -> None:
-    process = subprocess.Popen([sys.executable, "-c", STAGE_PROGRAM, str(tmp_path)], stderr=subprocess.PIPE, text=True)
-    noted = tmp_path / "worker"
-    wait_until(lambda: noted.exists() and bool(noted.read_text()))
-    worker = int(noted.read_text())
-    assert is_alive(worker)
-    process.send_signal(how)
-    _, complaint = process.communicate(timeout=20)
-    assert ("stopped by SIGTERM" in complaint) == (how == signal.SIGTERM)
-    wait_until(lambda: not is_alive(worker))
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

@@ -5,6 +5,7 @@ lease in the store; nodes whose lease runs out end by themselves, because a kill
 """
 
 import time
+from typing import Any
 
 from components.recognition.stages import Made
 from components.recognition.storage import Object, Store
@@ -44,8 +45,14 @@ def take_result(store: Store, key: str) -> Made | None:
     objects = [Object(**entry) for entry in result["objects"]]
     if not all(store.has(entry) for entry in objects):
         return None
-    files = {entry.name: store.fetch(entry) for entry in objects}
-    return Made(files=files, facts=result["facts"], metrics=result["metrics"], curves=result["curves"])
+    return Made(files={}, stored=tuple(objects), facts=result["facts"], metrics=result["metrics"],
+                curves=result["curves"])  # fmt: skip
+
+
+def own_failures(store: Store, key: str) -> list[dict[str, Any]]:
+    """Return what nodes have stored that failed by themselves, not because they or others were stopped or lost."""
+    failures = [store.get_json(name) for name in store.keys(place(key, "failure."))]
+    return [failure for failure in failures if not failure["stopped"]]
 
 
 def describe_failure(store: Store, work: Work, follower: "Follower", state: State) -> str:
@@ -53,9 +60,7 @@ def describe_failure(store: Store, work: Work, follower: "Follower", state: Stat
 
     A node that was killed has stored nothing, and one that was stopped ended because of another.
     """
-    failures = [store.get_json(key) for key in store.keys(place(work.key, "failure."))]
-    own = [failure for failure in failures if not failure["stopped"]]
-    first = min(own, key=lambda failure: float(failure["time"]), default=None)
+    first = min(own_failures(store, work.key), key=lambda failure: float(failure["time"]), default=None)
     why = first["error"] if first else f"job {follower.api.name} ended, {state.text}, without a result"
     pods = [f"pod {pod}: {text}" for pod, text in follower.pods.items()]
     logs = f"the nodes' logs are in bucket '{store.bucket}' at {place(work.key, 'log.<node>.txt')}"
@@ -126,14 +131,17 @@ class Follower:
             self.report()
         except RuntimeError as error:  # such as a machine that is lost, and with it a log: the job itself decides
             self.tell("report", str(error))
-        return state if state.ended else None
+        # MindCluster starts pods again whatever they ended with.
+        final = state.text.startswith("Restarting") and own_failures(self.store, self.api.key)
+        return state if state.ended or final else None
 
     def make(self) -> None:
         """Make the job, a few times where somebody deletes it."""
         if self.makes == MAKES:
             raise RuntimeError(f"job {self.api.name} has been made {MAKES} times and is gone again: who deletes it?")
-        for key in list(self.store.keys(place(self.api.key, "failure."))):
-            self.store.delete(key)
+        for name in ("failure.", "starts."):
+            for key in list(self.store.keys(place(self.api.key, name))):
+                self.store.delete(key)
         if self.api.create():
             self.makes += 1
             self.alive = True

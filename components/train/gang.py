@@ -51,11 +51,13 @@ class GangSpec:
 class Work:
     """What the nodes of a job are told: recipe sections as JSON, data sets by reference, and how many they are.
 
-    `key` is the digest of all that decides on the result. `shards` is the shard stage's manifest and `start` the
-    stored object with the first weights, both as documents; an empty `start` means fresh ones.
+    `key` is the digest of all that decides on the result, `resume` names the checkpoints to go on from. `shards` is
+    the shard stage's manifest and `start` the stored object with the first weights, both as documents; an empty
+    `start` means fresh ones.
     """
 
     key: str
+    resume: str
     nodes: int
     processes: int  # on each node
     device: str

@@ -7,6 +7,7 @@ Runtime, which MindCluster makes the nodes' default, because a restricted namesp
 
 from typing import Any
 
+from components.recognition.stages import RESUME
 from components.train.gang import PORT, TASK, GangSpec, job_name
 
 Document = dict[str, Any]
@@ -17,13 +18,15 @@ INSTANCE = "app.kubernetes.io/instance"  # the label by which a job's pods are f
 CONTAINER = "ascend"  # MindCluster's operator tells only a container of this name its place
 DEVICE_GROUP = 1000  # of the driver's files and devices on nodes with NPUs (HwHiAiUser)
 GRACE_S = 300  # between SIGTERM and SIGKILL
-RESTARTS = 3  # after a node was lost; what training itself ends with would only come again
+RESTARTS = 20  # of nodes that were stopped or lost; node.py ends what no longer reaches another checkpoint
+# MindCluster starts all pods again where a device or a node fails, and with retry times also where a pod ends badly.
+AGAIN = {"fault-scheduling": "grace", "fault-retry-times": str(RESTARTS)}
 KEPT_S = 3600  # a finished job, if the stage that should delete it is gone
 LEADERS = {"pytorch": "Master", "mindspore": "Scheduler"}
 
 
 def volcano_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
-    """Return Volcano's Job: `nodes` pods of one task, started together, started again together when one is evicted."""
+    """Return Volcano's Job: `nodes` pods of one task, started together, started again together when one is lost."""
     # Volcano's plugin for NPUs writes the devices of a pod into an annotation named like the resource.
     devices = {"ASCEND_VISIBLE_DEVICES": _field(f"metadata.annotations['{spec.resource}']")}
     template = _pod(spec, key, devices if spec.device == "npu" else {})
@@ -39,8 +42,12 @@ def volcano_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
             "ttlSecondsAfterFinished": KEPT_S,
             "plugins": {"env": [], "svc": []},  # a pod's number; a name for each pod
             "policies": [
+                # The first one that fits decides. What training itself ends with would only come again; other codes
+                # are those of pods that were killed.
+                {"exitCode": RESUME, "action": "RestartJob"},
+                {"exitCode": 1, "action": "AbortJob"},
                 {"event": "PodEvicted", "action": "RestartJob"},
-                {"event": "PodFailed", "action": "AbortJob"},
+                {"event": "PodFailed", "action": "RestartJob"},
                 {"event": "TaskCompleted", "action": "CompleteJob"},
             ],
             "tasks": [{"name": TASK, "replicas": spec.nodes, "template": template}],
@@ -61,7 +68,7 @@ def ascend_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
     return {
         "apiVersion": "/".join(ASCEND[:2]),
         "kind": "AscendJob",
-        "metadata": _metadata(spec, key, owner, {"framework": spec.framework, "fault-scheduling": "grace"}),
+        "metadata": _metadata(spec, key, owner, {"framework": spec.framework, **AGAIN}),
         "spec": {
             "schedulerName": "volcano",
             "runPolicy": {

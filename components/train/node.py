@@ -1,34 +1,35 @@
 """What the container of each node runs: `python -m components.train.node --job KEY`.
 
 It learns its place from what Volcano's plugins or MindCluster's operator tell it, starts this node's processes and, on
-the first node, stores the result, last of all jobs/KEY/result.json. It ends by itself when nobody waits any more.
+the first node, stores checkpoints and the result, last of all jobs/KEY/result.json. It ends by itself when nobody waits
+any more. Code RESUME asks for a new start of all nodes, which go on where the last checkpoint is, code 1 for none.
 """
 
 import argparse
 import os
+import shutil
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from components.recognition.artifacts import from_document
 from components.recognition.frameworks import MEET_TIMEOUT_S, Node
+from components.recognition.loop import TRACE
 from components.recognition.recipe import Data, Model, Train, from_json
+from components.recognition.stages import RESUME, StoppedError
 from components.recognition.storage import Object, Store
-from components.recognition.training import Job
+from components.train.attempts import RESTARTS, train_on_node
+from components.train.folder import join_logs, run_folder
 from components.train.gang import LEASE_S, PORT, TASK, Work, place, read_work
-from components.train.stage import (
-    Sender,
-    Watch,
-    collect,
-    join_logs,
-    make_job,
-    run_workers,
-)
-from components.train.stopping import StoppedError, sigterm_as_error
+from components.train.outcome import collect, store_results
+from components.train.stage import make_job
+from components.train.stopping import sigterm_as_error
+from components.train.watch import Sender
+from components.train.workers import LostError
 
 LOOK_EVERY_S = 30.0
 # What MindCluster's operator sets: (this node's number, the first node's address, the devices of all nodes). To torch
@@ -41,7 +42,7 @@ OTHERS = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MS_SCHED_PORT", "MS_
 
 
 def main(key: str) -> None:
-    """Do one node's share; what goes wrong is left in jobs/KEY/failure.<node>.json and ends with code 1."""
+    """Do one node's share; what goes wrong is left in jobs/KEY/failure.<node>.json."""
     store = Store.from_environment()
     rank: int | str = "unplaced"
     try:
@@ -53,15 +54,18 @@ def main(key: str) -> None:
                 os.environ.pop(name, None)
             print(f"node {rank} of {node.nodes}: the first one is {node.master}", flush=True)
             wait_for_name(node.master, MEET_TIMEOUT_S)
-            with tempfile.TemporaryDirectory() as folder:
-                train(store, work, node, Path(folder))
+            name = f"{work.resume}.{node.rank}" if node.rank else work.resume
+            with run_folder(store.cache, name) as folder:
+                train(store, work, node, folder)
+                shutil.rmtree(folder)
     except Exception as error:
         what = str(error) if isinstance(error, (ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
+        stopped = isinstance(error, (StoppedError, LostError))
         print(f"error: node {rank}: {what}", flush=True)
         with suppress(RuntimeError):  # the pod's log has it too
-            failure = {"error": what, "time": time.time(), "stopped": isinstance(error, StoppedError)}
+            failure = {"error": what, "time": time.time(), "stopped": stopped}
             store.put_json(place(key, f"failure.{rank}.json"), failure)
-        sys.exit(1)
+        sys.exit(RESUME if stopped else 1)
 
 
 def find_node(variables: Mapping[str, str], work: Work) -> Node:
@@ -111,18 +115,28 @@ def train(store: Store, work: Work, node: Node, folder: Path) -> None:
         store, from_json(Data, work.data), from_json(Model, work.model), from_json(Train, work.train),
         from_document(work.shards, work.key), start, work.device, work.processes * node.nodes, folder,
     )  # fmt: skip
-    watch = LeasedWatch(job, Sender(store, work.run_tag, work.recipe), Lease(store, work.key))
+    sender, lease = Sender(store, work.run_tag, work.recipe), Lease(store, work.key)
     try:
-        run_workers(job, watch, store.cache / "logs" / f"{work.key}.{node.rank}.txt", node)
+        train_on_node(store, job, work.resume, sender, node, lease.check, partial(count_starts, store, work.key))
     finally:
-        with suppress(RuntimeError):  # where the store is away, the log above is what there is
+        with suppress(RuntimeError):  # where the store is away, the log in the folder is what there is
             log = join_logs(folder).read_bytes()
             store.put_bytes(place(work.key, f"log.{node.rank}.txt"), log, "text/plain; charset=utf-8")
     if node.rank == 0:
-        made = collect(job, watch)
-        objects = [vars(store.put_file(path, name)) for name, path in made.files.items()]
+        sender.send_folder(folder / TRACE)
+        made = store_results(store, collect(job))
+        objects = [vars(entry) for entry in made.stored]
         result = {"objects": objects, "facts": made.facts, "metrics": made.metrics, "curves": made.curves}
         store.put_json(place(work.key, "result.json"), result)
+
+
+def count_starts(store: Store, key: str, step: int) -> None:
+    """Count how often all nodes have started from a checkpoint; RuntimeError where they no longer get on."""
+    known = store.get_json(place(key, "starts.json")) or {}
+    starts = 1 + (known["starts"] if known.get("step") == step else 0)
+    if starts > 1 + RESTARTS:
+        raise RuntimeError(f"training was started {starts - 1} times after step {step} and reached no other checkpoint")
+    store.put_json(place(key, "starts.json"), {"step": step, "starts": starts})
 
 
 class Lease:
@@ -145,19 +159,6 @@ class Lease:
                 self.seen, self.changed = found, now
         if now - self.changed > LEASE_S:
             raise RuntimeError(f"{self.place} has not been renewed for {LEASE_S:.0f} s: nobody waits for this training")
-
-
-class LeasedWatch(Watch):
-    """Follows training as long as somebody waits for it."""
-
-    def __init__(self, job: Job, sender: Sender, lease: Lease) -> None:
-        super().__init__(job, sender)
-        self.lease = lease
-
-    def look(self) -> None:
-        """Check the lease, then take in the lines written since the last look."""
-        self.lease.check()
-        super().look()
 
 
 if __name__ == "__main__":

@@ -1,30 +1,45 @@
-"""SIGTERM, by which Kubernetes and people stop training, as an exception that nothing takes for a trouble."""
+"""The signals by which Kubernetes and people stop training, as an exception that nothing takes for a trouble."""
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from components.recognition.stages import StoppedError
 
-class StoppedError(RuntimeError):
-    """Somebody stopped training, which had done nothing wrong."""
+Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
 
 class _Stop(BaseException):
-    """SIGTERM has come; whatever is being done, no handler of errors takes it for one of its own."""
+    """A signal has come; whatever is being done, no handler of errors takes it for one of its own."""
 
 
 @contextmanager
 def sigterm_as_error() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that a stopped stage ends its workers and removes its files."""
+    """Turn SIGTERM and SIGINT into StoppedError, so that a stopped stage ends its workers and keeps what they did."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stop
+        raise _Stop(signal.Signals(number).name)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        with _handled_by(stop):
+            yield
+    except _Stop as error:
+        raise StoppedError(f"training was stopped by {error}") from None
+
+
+@contextmanager
+def sigterm_ignored() -> Iterator[None]:
+    """Let what is being saved be saved: who stops training waits for some seconds before it kills."""
+    with _handled_by(signal.SIG_IGN):
+        yield
+
+
+@contextmanager
+def _handled_by(handler: Handler) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield
-    except _Stop:
-        raise StoppedError("training was stopped by SIGTERM") from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, previous in before.items():
+            signal.signal(number, previous)

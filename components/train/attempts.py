@@ -1,0 +1,122 @@
+"""A training run on a machine: attempts, each from the newest checkpoint, until it ends or no longer gets on."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from components.recognition.frameworks import Node
+from components.recognition.stages import StoppedError
+from components.recognition.storage import Store
+from components.recognition.training import Job
+from components.recognition.training_state import records
+from components.train.checkpoints import described, newest, place, step_of
+from components.train.folder import prepare
+from components.train.mirror import NONFINITE, AwayError, Mirror
+from components.train.watch import Sender, Watch
+from components.train.workers import LostError, run_workers
+
+RESTARTS = 3  # without a newer checkpoint in between
+KEEP_S = 60.0  # for the last checkpoints of a run that has failed to reach the store
+
+
+def train_to_end(store: Store, job: Job, key: str, sender: Sender) -> None:
+    """Train on this machine alone, again where workers are lost; the job's folder has the run's checkpoints."""
+    found = find(store, job, key, afresh=True)
+    reached, restarts = step_of(found), 0
+    with mirrored(store, job, key) as mirror:
+        while True:
+            try:
+                attempt(job, found, sender, mirror.check, mirror.finish)
+                return
+            except LostError as error:
+                found = find(store, job, key, afresh=False)
+                if step_of(found) > reached:
+                    reached, restarts = step_of(found), 0
+                if restarts == RESTARTS:
+                    again = f"it was started {RESTARTS} times more without reaching another checkpoint"
+                    raise RuntimeError(f"{error}\n{again}") from None
+                restarts += 1
+                why = str(error).splitlines()[0]
+                print(f"warning: {why}: it is started again, {restarts} of {RESTARTS}", flush=True)
+
+
+def train_on_node(
+    store: Store,
+    job: Job,
+    key: str,
+    sender: Sender,
+    node: Node,
+    check: Callable[[], None],
+    begin: Callable[[int], None],
+) -> None:
+    """Train on one of several machines; LostError where all of them have to start again.
+
+    The first one has the run's checkpoints, and `begin` is told the step that it goes on after. `check` is called
+    every second.
+    """
+    if node.rank > 0:
+        try:
+            attempt(job, None, sender, check, lambda _: None, node)
+        finally:
+            for path in (job.folder / NONFINITE).glob("*.npz"):
+                with suppress(RuntimeError):  # where the store is away they stay here
+                    store.upload(path, f"{place(key)}{NONFINITE}/{path.name}")
+        return
+    found = find(store, job, key, afresh=True)
+    begin(step_of(found))
+    with mirrored(store, job, key) as mirror:
+
+        def checks() -> None:
+            check()
+            mirror.check()
+
+        attempt(job, found, sender, checks, mirror.finish, node)
+
+
+def find(store: Store, job: Job, key: str, afresh: bool) -> Path | None:
+    """Return the record of the checkpoint that the run goes on from."""
+    return newest(store, key, job.folder / "checkpoints", (job.data, job.model, job.train), afresh)
+
+
+def attempt(
+    job: Job,
+    found: Path | None,
+    sender: Sender,
+    check: Callable[[], None],
+    keep: Callable[[float], object],
+    node: Node | None = None,
+) -> None:
+    """Train from a checkpoint, or from the start, until the workers end."""
+    prepare(job.folder, found)
+    if found is not None:
+        print(f"train: goes on after {described(found)}", flush=True)
+    watch = Watch(job, sender)
+
+    def look() -> None:
+        watch.look()
+        check()
+
+    run_workers(replace(job, resume=found), look, keep, node)
+
+
+@contextmanager
+def mirrored(store: Store, job: Job, key: str) -> Iterator[Mirror]:
+    """Mirror a run's checkpoints while it trains; what ends it early says where they are."""
+    mirror, checkpoints = Mirror(store, job.folder, key), job.folder / "checkpoints"
+    try:
+        yield mirror
+    except StoppedError as error:
+        kept = step_of(next(iter(records(checkpoints)), None))
+        where = f"it goes on after step {kept:,}" if kept else "it begins from the start"
+        raise StoppedError(f"{error}: {where} when it is run again") from None
+    except AwayError as error:
+        newest_here = next(iter(records(checkpoints)), checkpoints)
+        raise RuntimeError(f"{error}\ntraining has stopped, its last checkpoint is on this machine alone, "
+                           f"{newest_here}: run it again here when the store answers") from None  # fmt: skip
+    except (RuntimeError, ValueError) as error:
+        mirror.finish(KEEP_S)
+        raise type(error)(f"{error}\nwhat there is of the run stays in {job.folder} and at {mirror.place} of bucket "
+                          f"'{store.bucket}'") from None  # fmt: skip
+    else:
+        mirror.drop()

@@ -1,0 +1,115 @@
+"""Where a training run goes on: its newest whole checkpoint, in its folder or in the store."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from components.recognition.recipe import OPERATION, Data, Model, Train, to_json
+from components.recognition.storage import Store
+from components.recognition.training_state import check_state, read_record, records
+
+DATA_KEYS = ("charset", "space", "height", "width", "channels", "middle")  # of data, that training itself reads
+UNITS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}  # in seconds
+
+Sections = tuple[Data, Model, Train]
+
+
+def place(key: str) -> str:
+    """Return the prefix in the store below which a run's checkpoints lie as in their folder."""
+    return f"checkpoints/{key}/"
+
+
+def train_inputs(train: Train) -> dict[str, Any]:
+    """Return the keys of train that results depend on."""
+    return {name: value for name, value in json.loads(to_json(train)).items() if name not in OPERATION}
+
+
+def newest(store: Store, key: str, folder: Path, sections: Sections, afresh: bool) -> Path | None:
+    """Return the record of the newest whole checkpoint, brought into `folder` where it lies in the store alone.
+
+    None where there is none. One that is not whole is told and removed; ValueError for one of another recipe. The
+    store, which may be away, is asked where the run is taken up `afresh`, or what the folder has is not whole.
+    """
+    had = bool(records(folder))
+    for ask in (True,) if afresh else (False, True) if had else ():
+        stored = {address.removeprefix(place(key)) for address in store.keys(place(key))} if ask else set()
+        had = had or any(name.endswith(".json") for name in stored)
+        for record in _whole(store, key, folder, stored):
+            _check_recipe(record, sections)
+            return record
+    if had:
+        print("warning: no checkpoint is whole: training begins from the start", flush=True)
+    return None
+
+
+def _whole(store: Store, key: str, folder: Path, stored: set[str]) -> Iterator[Path]:
+    """Give the whole checkpoints, the newest first, and of two of a step that of the folder first."""
+    here = {path.name for path in records(folder)}
+    for name in sorted(here | {name for name in stored if name.endswith(".json")}, reverse=True):
+        if name in here and _is_whole(folder / name):
+            yield folder / name
+        if name in stored:
+            _bring(store, key, folder / name, stored)
+            if _is_whole(folder / name):
+                yield folder / name
+            else:
+                store.delete(place(key) + name)
+
+
+def _is_whole(record: Path) -> bool:
+    """Tell whether a checkpoint's files are as its record says; the record of one that is not is removed."""
+    try:
+        check_state(record)
+    except ValueError as error:
+        print(f"warning: this checkpoint is left out, training goes on from the one before: {error}", flush=True)
+        record.unlink(missing_ok=True)
+        return False
+    return True
+
+
+def _bring(store: Store, key: str, record: Path, stored: set[str]) -> None:
+    """Read a checkpoint's files from the store, as far as they are there."""
+    store.download(place(key) + record.name, record)
+    try:
+        names = [entry["name"] for entry in read_record(record)["files"]]
+    except ValueError:
+        return  # whoever checks it says so
+    for name in names:
+        if name in stored:
+            store.download(place(key) + name, record.with_name(name))
+
+
+def _check_recipe(record: Path, sections: Sections) -> None:
+    """Refuse a checkpoint that other data forms, another recogniser or another training have made."""
+    recipe = read_record(record)["recipe"]
+    data, model, train = (json.loads(to_json(section)) for section in sections)
+    expected = {"data": {name: data[name] for name in DATA_KEYS}, "model": model, "train": train}
+    for section, values in expected.items():
+        for name in values.keys() - set(OPERATION):
+            if (found := recipe[section].get(name)) != values[name]:
+                raise ValueError(f"{record}: recipe: {section}.{name}: found {found!r}, expected {values[name]!r}: "
+                                 "it is of another training")  # fmt: skip
+
+
+def step_of(record: Path | None) -> int:
+    """Return the steps that a checkpoint has behind it; 0 without one."""
+    return 0 if record is None else int(read_record(record)["progress"]["step"])
+
+
+def described(record: Path) -> str:
+    """Return where a checkpoint stands, when it was made and by how many processes."""
+    document = read_record(record)
+    step, processes = document["progress"]["step"], document["processes"]
+    lines = record.with_name(f"metrics-{step:08}.jsonl").read_text(encoding="utf-8").splitlines()
+    last = json.loads(lines[-1])
+    return (f"step {step:,} of {last['steps']:,} (checkpoint of {_counted(time.time() - last['time'])} ago, "
+            f"made with {processes} process{'es' if processes > 1 else ''})")  # fmt: skip
+
+
+def _counted(seconds: float) -> str:
+    """Return a time in its largest unit: 4 minutes."""
+    unit, size = next((item for item in UNITS.items() if seconds >= item[1]), ("second", 1))
+    count = max(0, int(seconds // size))
+    return f"{count} {unit}{'' if count == 1 else 's'}"

@@ -1,0 +1,53 @@
+"""What finished workers leave, and how it gets into the store however long that is away."""
+
+import dataclasses
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from components.recognition.loop import TRACE
+from components.recognition.stages import Made
+from components.recognition.storage import Object, Store
+from components.recognition.training import Job
+from components.train.folder import join_logs
+from components.train.mirror import AWAY_S, NONFINITE, RETRY_S
+from components.train.watch import curves
+
+
+def collect(job: Job) -> Made:
+    """Return what finished workers left in their folder."""
+    folder = job.folder
+    facts: dict[str, Any] = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
+    files = {
+        "model.safetensors": folder / "best.safetensors",
+        "last.safetensors": folder / "last.safetensors",
+        "reference.npz": folder / "reference.npz",
+        "log.txt": join_logs(folder),
+    }
+    for kind in (NONFINITE, TRACE):
+        found = sorted(path for path in (folder / kind).rglob("*") if path.is_file())
+        files |= {path.relative_to(folder).as_posix(): path for path in found}
+    metrics = {"val/accuracy": facts["val_accuracy"], "train/images_per_s": facts["images_per_s"]}
+    return Made(files=files, facts=facts, metrics=metrics, curves=curves(folder))
+
+
+def store_results(store: Store, made: Made) -> Made:
+    """Store the files of finished work; RuntimeError that names them where the store stays away for too long."""
+    stored = tuple(_store(store, path, name) for name, path in made.files.items())
+    return dataclasses.replace(made, files={}, stored=stored)
+
+
+def _store(store: Store, path: Path, name: str) -> Object:
+    away_since = None
+    while True:
+        try:
+            return store.put_file(path, name)
+        except RuntimeError as error:
+            if away_since is None:
+                away_since = time.monotonic()
+                print(f"warning: training has ended, its results wait for the store: {error}", flush=True)
+            if time.monotonic() - away_since > AWAY_S:
+                raise RuntimeError(f"{error}\ntraining has ended, its results are in {path.parent}: run it again on "
+                                   "this machine when the store answers") from None  # fmt: skip
+            time.sleep(RETRY_S)

@@ -1,0 +1,107 @@
+"""What people and MLflow see of training: a line of progress, points of curves, the profiler's trace."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.recognition.progress import Progress
+from components.recognition.records import METRICS
+from components.recognition.storage import Store
+from components.recognition.training import Job
+
+if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
+    from components.recognition import tracking
+
+NOTES = {  # what the line of progress says of the latest metrics: name, form and factor
+    "train/loss": ("loss {:.3f}", 1),
+    "train/data_wait": ("waiting for data {:.1f} %", 100),
+    "train/memory_gib": ("memory {:.1f} GiB", 1),
+    "val/accuracy": ("validation accuracy {:.1f} %", 100),
+}
+
+
+class Sender:
+    """Sends points to MLflow while it answers; training goes on without it."""
+
+    def __init__(self, store: Store, run_tag: str, recipe: str) -> None:
+        self.store, self.run_tag, self.recipe = store, run_tag, recipe
+        self.run: tracking.Run | None = None
+        self.answers = True
+
+    def send(self, points: list["tracking.Point"]) -> None:
+        """Send (name, value, step, unix time in s) points; the first failure is told, and no other is sought."""
+        self._ask(points=points)
+
+    def send_folder(self, folder: Path) -> None:
+        """Send the files of a folder, if it has any, as artifacts below its name."""
+        if folder.is_dir():
+            self._ask(folder=folder)
+
+    def _ask(self, points: list["tracking.Point"] | None = None, folder: Path | None = None) -> None:
+        if not self.answers or not (points or folder):
+            return
+        from components.recognition import tracking
+
+        try:
+            self.run = self.run or tracking.run(self.store, self.run_tag, self.recipe)
+            if points:
+                self.run.log_metrics(points)
+            if folder:
+                self.run.log_artifact(folder, folder.name)
+        except RuntimeError as error:
+            self.answers = False
+            print(f"warning: training goes on without live metrics: {error}", flush=True)
+
+
+class Watch:
+    """Follows the lines that an attempt adds to metrics.jsonl: progress for people, points for MLflow."""
+
+    def __init__(self, job: Job, sender: Sender) -> None:
+        self.job, self.sender = job, sender
+        self.path = job.folder / METRICS
+        self.offset = self.path.stat().st_size if self.path.exists() else 0
+        self.progress: Progress | None = None
+        self.latest: dict[str, float] = {}
+
+    def look(self) -> None:
+        """Take in the lines written since the last look."""
+        lines = self._new_lines()
+        for line in lines:
+            self.progress = self.progress or self._begin(line)
+            self.latest |= line["metrics"]
+            self.progress.update(line["images"], self.note())
+        self.sender.send(
+            [(name, value, line["step"], line["time"]) for line in lines for name, value in line["metrics"].items()]
+        )
+
+    def _begin(self, line: dict[str, Any]) -> Progress:
+        """Begin to measure progress from an attempt's first line on, which says what is left out."""
+        if unfit := line["metrics"].get("train/unfit_labels"):
+            print(f"train: {unfit:,} samples are left out: their labels do not fit the recogniser", flush=True)
+        total = line["steps"] * self.job.train.global_batch
+        return Progress("train", total, "images", already=line["images"])
+
+    def note(self) -> str:
+        """Return the latest loss, waiting, memory and validation accuracy, as far as they are known."""
+        known = [(self.latest[name], *NOTES[name]) for name in NOTES if name in self.latest]
+        return "  ".join(form.format(factor * value) for value, form, factor in known)
+
+    def _new_lines(self) -> list[dict[str, Any]]:
+        if not self.path.exists():
+            return []
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]  # the worker may be in the middle of a line
+        self.offset += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]
+
+
+def curves(folder: Path) -> dict[str, list[tuple[int, float, float]]]:
+    """Return a whole run's (step, value, unix time in s) by name, of all attempts, without steps that were undone."""
+    found: dict[str, list[tuple[int, float, float]]] = {}
+    for text in (folder / METRICS).read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        for name, value in line["metrics"].items():
+            found.setdefault(name, []).append((line["step"], value, line["time"]))
+    return found
