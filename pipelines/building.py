@@ -18,12 +18,13 @@ if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent
 
 FOLDER = Path(__file__).resolve().parent
+PROFILE = "train.profile=20"
 SMOKE = ("data.limit=4096", "train.epochs=1", "train.validations_per_epoch=1")
 
 
 def load(options: argparse.Namespace) -> tuple[Recipe, dict[str, Entry]]:
     """Return the recipe with what the command line changes, and the catalogue entries of its data sets."""
-    overrides = [*(SMOKE if options.smoke else ()), *options.set]
+    overrides = [*(SMOKE if options.smoke else ()), *([PROFILE] if options.profile else []), *options.set]
     if options.framework:
         overrides.append(f"train.framework={options.framework}")
     if options.benchmarks:
@@ -51,10 +52,12 @@ def build(options: argparse.Namespace, nightly: bool = False) -> tuple[Recipe, "
     from pipelines.training import training_pipeline
 
     recipe, catalogue = load(options)
-    if options.profile and (options.device or options.processes):
-        raise ValueError(f"--profile {options.profile} names devices and processes: leave out --device and --processes")
+    if options.hardware and (options.device or options.processes):
+        raise ValueError(
+            f"--hardware {options.hardware} names devices and processes: leave out --device and --processes"
+        )
     here = Profile(device=options.device or "cpu", processes=options.processes or 2)
-    profile = PROFILES[options.profile] if options.profile else here
+    profile = PROFILES[options.hardware] if options.hardware else here
     batch_of_process(recipe.train, profile.devices)  # refused before anything runs
     return recipe, training_pipeline(recipe, catalogue, profile, nightly)
 
@@ -63,10 +66,10 @@ def options_of(options: argparse.Namespace) -> str:
     """Return what of the command line makes the pipeline, as the words that make it again."""
     words = [options.recipe, *(f"--set={change}" for change in options.set)]
     words += [f"--from={place}" for place in options.places]
-    for name in ("framework", "benchmarks", "catalogue", "profile", "device", "processes"):
+    for name in ("framework", "benchmarks", "catalogue", "hardware", "device", "processes"):
         if value := getattr(options, name):
             words.append(f"--{name}={value}")
-    return shlex.join([*words, *(["--smoke"] if options.smoke else [])])
+    return shlex.join([*words, *(f"--{flag}" for flag in ("smoke", "profile") if getattr(options, flag))])
 
 
 def compiled(pipeline: "GraphComponent") -> str:

@@ -34,8 +34,8 @@ def _compile(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     recipe, pipeline = build(options, options.nightly)
-    if options.profile and PROFILES[options.profile].nodes > 1:
-        raise ValueError(f"--profile {options.profile} takes several nodes of a cluster: submit it")
+    if options.hardware and PROFILES[options.hardware].nodes > 1:
+        raise ValueError(f"--hardware {options.hardware} takes several nodes of a cluster: submit it")
     from pipelines import local
 
     return local.run(pipeline, recipe.name, options.runner == "docker")
@@ -145,9 +145,12 @@ def command_line() -> argparse.ArgumentParser:
     recipe.add_argument("--from", action="append", default=[], metavar="NAME=PLACE", dest="places",
                         help="take a data set, or an archive of several, from a path or URI")  # fmt: skip
     recipe.add_argument("--smoke", action="store_true", help="the same graph on little data, in about a minute")
+    recipe.add_argument(
+        "--profile", action="store_true", help="trace some steps of training for the framework's viewer"
+    )
     recipe.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on, cpu by default")
     recipe.add_argument("--processes", type=int, default=0, help="training processes, one to a device, 2 by default")
-    recipe.add_argument("--profile", default="", choices=PROFILES, help="what to train on, instead of these two")
+    recipe.add_argument("--hardware", default="", choices=PROFILES, help="what to train on, instead of these two")
     night = argparse.ArgumentParser(add_help=False)
     night.add_argument(
         "--nightly", action="store_true", help="end well at once where nothing is new since the last time"

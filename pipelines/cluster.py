@@ -15,6 +15,7 @@ SECRET = "wordmill-s3"  # noqa: S105 (the name of a Kubernetes secret, not a sec
 WEBHOOK = "wordmill-webhook"
 SETTINGS = "wordmill-settings"
 HOUR_S = 3600
+RETRIES = 5  # of the training task
 USER = 10001  # of every image
 # How long a run's objects, and with them its pods' logs, stay in the cluster: over a weekend where it failed.
 CONFIG = dsl.PipelineConfig(ttl_seconds_after_success=24 * HOUR_S, ttl_seconds_after_failure=96 * HOUR_S)
@@ -68,7 +69,11 @@ def notify(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 def train_on(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
-    """Give the training task a node's devices, or, for several nodes, time to watch the job that it makes."""
+    """Give the training task a node's devices, or, for several nodes, time to watch the job that it makes.
+
+    A pod that is lost or stopped is run again, and training goes on where its last checkpoint is.
+    """
+    task.set_retry(RETRIES, backoff_duration="60s", backoff_factor=2.0, backoff_max_duration="600s")
     if profile.nodes > 1:
         kubernetes.set_timeout(task, (profile.hours + 1) * HOUR_S)  # the job's own deadline comes first
         return task

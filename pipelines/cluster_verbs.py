@@ -47,6 +47,8 @@ def _submit(options: argparse.Namespace) -> int:
     run_tag = options.run_tag or new_run_tag(recipe.name)
     run = submit.start(server, published, run_tag, options_of(options), again=bool(options.run_tag))
     print(f"run {run_tag}\n{server.page_of(run.run_id)}", flush=True)
+    if options.profile:
+        print("trace: among the artifacts of the run in MLflow, below trace/, when training has ended", flush=True)
     return submit.follow(server, run.run_id, spec) if options.wait else 0
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from kfp.dsl.graph_component import GraphComponent
 from components.recognition import tracking
 from components.recognition.artifacts import write_atomically
 from components.recognition.frameworks import prepended
-from components.recognition.storage import Store
+from components.recognition.storage import Object, Store
 from pipelines import services
 from pipelines.building import new_run_tag
 from pipelines.summary import render
@@ -66,6 +67,7 @@ def _execute(
     pipeline: GraphComponent, runner: local.SubprocessRunner | local.DockerRunner, run_tag: str, folder: Path
 ) -> str:
     """Run the pipeline's tasks and return what the engine said went wrong, "" for nothing."""
+    _retry_nothing(pipeline)
     local.init(runner, pipeline_root=str(folder / "tasks"), raise_on_error=True)
     with (
         warnings.catch_warnings(),
@@ -83,6 +85,14 @@ def _execute(
     return _unfinished_tasks(folder / "tasks")
 
 
+def _retry_nothing(pipeline: GraphComponent) -> None:
+    """Take out what is for clusters, which lose pods: here a stage that fails or is stopped ends the run."""
+    spec = pipeline.pipeline_spec
+    for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
+
+
 def _unfinished_tasks(folder: Path) -> str:
     """Name the tasks that ended without the engine's record of their outputs: a success that is none."""
     tasks = {path.parent for path in folder.glob("*/*/*") if path.name != "executor_output.json"}
@@ -91,9 +101,13 @@ def _unfinished_tasks(folder: Path) -> str:
 
 
 def _keep(store: Store, folder: Path, run_tag: str, summary: dict[str, Any]) -> Path:
-    """Put summary.json and report.html beside the run's log and return the report's path."""
+    """Put summary.json, report.html and the trace of --profile beside the run's log and return the report's path."""
     page = folder / "report.html"
     write_atomically(page, (store.get_bytes(f"runs/{run_tag}/report.html") or b"").decode())
+    for entry in summary["trace"]:
+        path = folder / entry["name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(store.fetch(Object(**entry)), path)
     write_atomically(folder / "summary.json", json.dumps(summary | {"report": str(page)}, indent=1))
     return page
 

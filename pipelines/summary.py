@@ -5,7 +5,7 @@ from typing import Any
 
 
 def render(summary: dict[str, Any], page: Path) -> str:
-    """Return a run's summary as text: accuracy, parity, gate, seconds per stage, and where to look further."""
+    """Return a run's summary as text: accuracy, parity, gate, seconds per stage, where to look further."""
     lines = ["", f"{summary['recipe']} {'finished' if summary['ok'] else 'FAILED'}  {summary['run_tag']}"]
     lines += [f"  error  {error}" for error in summary["errors"]]
     lines += _benchmarks(summary)
@@ -15,6 +15,9 @@ def render(summary: dict[str, Any], page: Path) -> str:
     if gate := summary["gate"]:
         lines.append(f"  gate  {gate['outcome']}: {'; '.join(gate['reasons'])}")
     lines += [_stage(stage) for stage in summary["stages"]]
+    if summary["trace"]:
+        names = " ".join(entry["name"].removeprefix("trace/") for entry in summary["trace"])
+        lines.append(f"  trace  {page.parent / 'trace'}, in MLflow among the artifacts: {names}")
     lines += [f"  MLflow  {summary['mlflow']['url']}", f"  report  {page}"]
     return "\n".join(lines)
 

@@ -100,10 +100,11 @@ class FinishedRun:
         }
         return self.record(self.manifest("shard", "datasets", {}, {"datasets": self.sets}))
 
-    def trained(self, weights: str = "weights", *, found: bool = False) -> Manifest:
+    def trained(self, weights: str = "weights", *, found: bool = False, trace: bytes = b"") -> Manifest:
         sets = {"train_sets": list(self.sets.values())[:1], "val_sets": list(self.sets.values())[1:]}
         inputs = {**SECTIONS, **sets, "symbols": "abc", "start": None, "device": "cpu", "processes": 2}
         files = {"model.safetensors": weights.encode(), "reference.npz": REFERENCE.getvalue()}
+        files |= {"trace/steps.json": trace} if trace else {}
         made = self.manifest(
             "train", "crnn", files, TRAINING, inputs=inputs, curves=CURVES, metrics={"val/accuracy": 0.75}
         )
@@ -155,7 +156,7 @@ class FinishedRun:
         self.store.put_json(key, {**document, "seconds": 1.5})
 
     def _put(self, name: str, content: bytes) -> Object:
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
         return self.store.put_file(path, name)

@@ -13,6 +13,7 @@ from components.recognition.frameworks import free_port
 from components.recognition.storage import Store
 from components.report.charts import line_chart, number, thin, ticks
 from components.report.stage import run
+from pipelines.local import _keep
 from pipelines.summary import render
 from tests.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
@@ -66,6 +67,8 @@ class Outline(HTMLParser):
 def test_the_summary_of_a_finished_run(seed: FinishedRun, tmp_path: Path) -> None:
     finish(seed)
     summary = report(seed, tmp_path)
+    assert summary["trace"] == []
+    assert "  trace  " not in render(summary, tmp_path / "report.html")
     assert (summary["schema"], summary["ok"], summary["errors"]) == (1, True, [])
     assert (summary["recipe"], summary["run_tag"], summary["framework"]) == ("tiny", seed.run_tag, "pytorch")
     assert [(row["name"], row["correct"], row["total"]) for row in summary["benchmarks"]] == [
@@ -172,6 +175,18 @@ def test_every_exported_format_is_told_with_its_numbers_or_why_it_was_not_made(
         "onnx texts equal 64/64, logits within 2.0e-05, 2.50 ms at batch 1 (99 %: 3.25), 800 images/s at batch 16, "
         "900 at 64, 9.0 MB, 120 MB of memory",
     ]
+
+
+def test_a_trace_of_training_lies_beside_the_report_and_the_end_says_where(seed: FinishedRun, tmp_path: Path) -> None:
+    seed.shards("words")
+    seed.trained(trace=b'{"traceEvents": []}')
+    summary = report(seed, tmp_path)
+    assert [entry["name"] for entry in summary["trace"]] == ["trace/steps.json"]
+    folder = tmp_path / "run"
+    folder.mkdir()
+    page = _keep(seed.store, folder, seed.run_tag, summary)
+    assert (folder / "trace" / "steps.json").read_bytes() == b'{"traceEvents": []}'
+    assert f"  trace  {folder}/trace, in MLflow among the artifacts: steps.json" in render(summary, page).splitlines()
 
 
 def test_a_run_that_failed_early(seed: FinishedRun, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import json
 import platform
 import time
+from dataclasses import asdict
 from importlib.metadata import distributions
 from typing import Any
 
@@ -51,6 +52,7 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
         "digests": {name: manifest.key for name, manifest in gathered.manifests.items() if manifest.stage not in OWN},
         "git_commit": git_commit(),
         "training": train.facts if train else {},
+        "trace": [asdict(entry) for entry in train.objects if entry.name.startswith("trace/")] if train else [],
     }
 
 

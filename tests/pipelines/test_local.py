@@ -3,7 +3,9 @@ import multiprocessing
 import time
 from pathlib import Path
 
-from pipelines.local import StageOutput, _unfinished_tasks, one_at_a_time
+from pipelines.building import build
+from pipelines.cli import command_line
+from pipelines.local import StageOutput, _retry_nothing, _unfinished_tasks, one_at_a_time
 
 ENGINE = """\
     [KFP Executor 2026-11-20 22:12:59,588 INFO]: Looking for component `fetch` in /tmp/x
@@ -56,3 +58,11 @@ def test_a_second_run_waits_for_the_first(tmp_path: Path) -> None:
     for run in runs:
         run.join(30)
     assert log.read_text() == "in out in out "
+
+
+def test_nothing_is_tried_again_on_this_machine() -> None:
+    options = command_line().parse_args(["run", "quickstart"])
+    _, pipeline = build(options)
+    assert "retry_policy" in str(pipeline.pipeline_spec)
+    _retry_nothing(pipeline)
+    assert "retry_policy" not in str(pipeline.pipeline_spec)

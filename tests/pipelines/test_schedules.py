@@ -32,7 +32,7 @@ def test_schedules_tells_when_what_ran_last_and_what_is_stale(
     nights = [datetime.now(UTC).replace(hour=2, minute=30, second=0) + timedelta(days=day) for day in range(5)]
     nights = [night for night in nights if night > datetime.now(UTC)][:3]
     assert told == "At 02:30 every day (UTC); next: " + ", ".join(f"{night:%a %d %b %H:%M:%S}" for night in nights)
-    assert verb("schedule", "seq2seq_fsns", "--profile", "ascend-8p", "--cron", "0 0 4 * * SUN") == 0
+    assert verb("schedule", "seq2seq_fsns", "--hardware", "ascend-8p", "--cron", "0 0 4 * * SUN") == 0
     first, second = kfp.made("recurringruns")
     kfp.tick(first["recurring_run_id"], "FAILED")
     kfp.tick(first["recurring_run_id"], "SUCCEEDED")["display_name"] = "the newest"

@@ -113,7 +113,7 @@ def test_compiling_needs_neither_framework() -> None:
             "global_batch is 64, which 3 processes cannot share equally: the nearest that they can is 63",
         ),
         (["compile", "missing.yaml"], "missing.yaml: no such file"),
-        (["compile", "crnn_r34", "--profile", "cpu", "--device", "npu"], "--profile cpu names devices and processes"),
+        (["compile", "crnn_r34", "--hardware", "cpu", "--device", "npu"], "--hardware cpu names devices and processes"),
     ],
 )
 def test_a_mistake_ends_in_one_line(
