@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +41,12 @@ def training(recipe: Recipe, batch: int, device: str, framework: str) -> functoo
     job = make_job(recipe, batch, device, Path(tempfile.mkdtemp()))
     trainer = (pytorch_trainer if framework == "pytorch" else mindspore_trainer)(job)
     stream = training_stream(job, trainer.plan, trainer.train_set, trainer.codec, trainer.steps, 0)
-    return functools.partial(step, trainer, next(stream), recipe.train.lr)
+    return functools.partial(step, trainer, next(stream), recipe.train.lr, itertools.count(1))
 
 
-def step(trainer: Any, parts: Any, rate: float) -> None:
+def step(trainer: Any, parts: Any, rate: float, numbers: Iterator[int]) -> None:
     """Make one step and wait for it."""
-    trainer.step(parts, rate)
-    trainer.flush(1)
+    trainer.look(trainer.step(next(numbers), parts, rate, (False, False)))
 
 
 def make_job(recipe: Recipe, batch: int, device: str, folder: Path) -> Job:
@@ -68,13 +69,8 @@ def make_job(recipe: Recipe, batch: int, device: str, folder: Path) -> Job:
 
 
 def pytorch_trainer(job: Job) -> Any:
-    """Return the trainer of a process that is a group by itself."""
-    import torch.distributed as dist
-
-    train = twin("pytorch", "train")
-    device = twin("pytorch", "predict").open_device(job.device)
-    dist.init_process_group(train.BACKENDS[job.device], init_method=f"file://{job.folder}/group", rank=0, world_size=1)
-    return train.Trainer(job, device, 0)
+    """Return the trainer of a process by itself."""
+    return twin("pytorch", "train").Trainer(job, twin("pytorch", "predict").open_device(job.device), 0)
 
 
 def mindspore_trainer(job: Job) -> Any:
