@@ -9,7 +9,7 @@ RUN := $(BIN)/python -m pipelines
 # The lines of a recipe that a run may change from here.
 CHANGES = $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) \
   $(if $(CATALOGUE),--catalogue $(CATALOGUE)) $(foreach place,$(FROM),--from '$(place)') $(if $(filter-out 0,$(SMOKE)),--smoke) \
-  $(if $(PROFILE),--profile $(PROFILE)) $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
+  $(if $(PROFILE),--hardware $(PROFILE)) $(if $(filter-out 0,$(TRACE)),--profile) $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
 
 NIGHT = $(if $(filter-out 0,$(NIGHTLY)),--nightly)
 ZONE = $(if $(TIMEZONE),--timezone $(TIMEZONE))
@@ -18,11 +18,11 @@ ZONE = $(if $(TIMEZONE),--timezone $(TIMEZONE))
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read accept rehearse test-docker scan golden bench-models bench-inference bench-data ui up down test test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read accept rehearse test-docker scan golden bench-models bench-inference bench-data bench-train ui up down test test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 PROFILE=ascend-8p NIGHTLY=1 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion"
+	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 PROFILE=ascend-8p TRACE=1 NIGHTLY=1 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion"
 
 env: .venv/local.done  ## make the environment in .venv
 
@@ -94,7 +94,7 @@ down:  ## stop the embedded servers
 	@if [ -x $(BIN)/python ]; then $(RUN) down; fi
 
 test: lint  ## what CI runs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 rehearse: .venv/dev.done  ## train on two nodes played by network namespaces, as root, 10 minutes
 	$(BIN)/python -m pytest tests/test_gang_rehearsal.py -m slow
@@ -129,6 +129,9 @@ bench-inference: .state/peers.done  ## time readings by exported files against d
 
 bench-data: .venv/dev.done  ## measure the data plane against the peers' loaders, 5 to 15 minutes
 	@$(BIN)/python -m benchmarks.data $(if $(PLOT),--plot $(PLOT))
+
+bench-train: .venv/dev.done  ## measure whole training runs: processes, peers, start, waiting for data
+	@$(BIN)/python -m benchmarks.train
 
 # The peers' environment sees .venv's packages behind its own, which saves 2 GB of frameworks.
 .state/peers.done: benchmarks/requirements.txt .venv/local.done
