@@ -38,6 +38,7 @@ def main(path: Path) -> None:
     die_with_parent()
     open_device("cpu")
     init()
+    ms.set_seed(1)  # both begin with the same weights
     # Each block has two layers of as many channels beside each other, whose sums must not be taken for each other's.
     alone, together = (
         nn.SequentialCell(*(BasicBlock(inputs, 8, (2, 1), projects=True) for inputs in (6, 8))).set_train()
