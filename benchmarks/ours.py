@@ -40,7 +40,7 @@ def training(recipe: Recipe, batch: int, device: str, framework: str) -> functoo
     """Return a function that makes one step of the recipe's trainer and reads its result."""
     job = make_job(recipe, batch, device, Path(tempfile.mkdtemp()))
     trainer = (pytorch_trainer if framework == "pytorch" else mindspore_trainer)(job)
-    stream = training_stream(job, trainer.plan, trainer.train_set, trainer.codec, trainer.steps, 0)
+    stream = training_stream(trainer.course)
     return functools.partial(step, trainer, next(stream), recipe.train.lr, itertools.count(1))
 
 

@@ -39,16 +39,14 @@ def main(path: Path, output: Path) -> None:
         from mindspore.communication import get_rank, init
 
         init()
-        trainer = twin("mindspore", "train").Trainer(job, get_rank())
-        loop = Loop(job, trainer, 0, trainer.plan, trainer.train_set, trainer.unfit, trainer.codec, trainer.steps)
-        output.write_text(json.dumps(take_turns(loop, trainer)), encoding="utf-8")
+        loop = Loop(twin("mindspore", "train").Trainer(job, get_rank()))
+        output.write_text(json.dumps(take_turns(loop)), encoding="utf-8")
 
 
-def take_turns(loop: Any, trainer: Any) -> list[dict[str, float]]:
+def take_turns(loop: Any) -> list[dict[str, float]]:
     """Return what each turn has taken: TURN steps of the loop, then as many bare ones."""
-    stream = training_stream(loop.job, trainer.plan, trainer.train_set, trainer.codec, trainer.steps, 0)
-    bare = bare_step(trainer, next(stream))
-    steps = iter(range(1, trainer.plan.steps))  # the last one would be followed by a validation
+    bare = bare_step(loop.trainer, next(training_stream(loop.course)))
+    steps = iter(range(1, loop.plan.steps))  # the last one would be followed by a validation
 
     def of_loop(number: int) -> None:
         for step in itertools.islice(steps, number):
@@ -61,7 +59,7 @@ def take_turns(loop: Any, trainer: Any) -> list[dict[str, float]]:
 
     of_loop(WARM)
     of_bare(WARM)
-    return [timed("loop", of_loop) | timed("bare", of_bare) for _ in range((trainer.plan.steps - 1 - WARM) // TURN)]
+    return [timed("loop", of_loop) | timed("bare", of_bare) for _ in range((loop.plan.steps - 1 - WARM) // TURN)]
 
 
 def timed(name: str, run: Callable[[int], None]) -> dict[str, float]:

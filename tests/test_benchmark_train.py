@@ -75,11 +75,11 @@ def test_loop_and_bare_step_take_turns_of_as_many_steps(monkeypatch: pytest.Monk
     monkeypatch.setattr(
         train_bare, "bare_step", lambda *_: lambda: SimpleNamespace(asnumpy=lambda: done.append("wait"))
     )
-    trainer = SimpleNamespace(plan=SimpleNamespace(steps=12), train_set=None, codec=None, steps=24)
     loop = SimpleNamespace(
-        job=None, step=lambda step: done.append(f"loop {step}"), settle=lambda: done.append("settle")
-    )
-    turns = train_bare.take_turns(loop, trainer)
+        trainer=None, course=None, plan=SimpleNamespace(steps=12),
+        step=lambda step: done.append(f"loop {step}"), settle=lambda: done.append("settle"),
+    )  # fmt: skip
+    turns = train_bare.take_turns(loop)
     assert [entry for entry in done if entry.startswith("loop")] == [f"loop {step}" for step in range(1, 12)]
     assert (done.count("wait"), done.count("settle")) == (3, 3)
     assert [set(turn) for turn in turns] == [{"loop_ms", "loop_cpu_ms", "bare_ms", "bare_cpu_ms"}] * 2

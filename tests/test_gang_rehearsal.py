@@ -18,8 +18,9 @@ import psutil
 import pytest
 
 from components.recognition import checkpoint, frameworks
-from components.recognition.artifacts import SOURCE, read_manifest
+from components.recognition.artifacts import SOURCE, Manifest, read_manifest
 from components.recognition.checkpoint import Tensors
+from components.recognition.recipe import Train
 from components.recognition.storage import Store
 from pipelines.cluster import gang_job
 from tests.conftest import S3, serve_s3
@@ -195,6 +196,27 @@ def last_weights(store: Store, path: Path) -> Tensors:
     return checkpoint.load(store.fetch(read_manifest(path).object("last.safetensors"))).tensors
 
 
+def learn_what_one_node_does(
+    store: Store, cluster: Cluster, kubelet: Kubelet, train: Train, step: Callable[[Cluster], None]
+) -> Manifest:
+    """Train on one node of four processes, then on two of two; return the latter's manifest, of the same weights."""
+    folder = kubelet.folder
+    shards = combined_manifest(store, folder)
+    reference = run(shards, folder / "one.json", processes=4, train=train)
+    alone = last_weights(store, folder / "one.json")
+    store.delete(f"manifests/{reference}.json")  # several nodes would find the same work done
+    cluster.steps = [step] * 10000
+    try:
+        again = run(shards, folder / "two.json", processes=2, train=train, gang=gang_job(CPUS, train.framework))
+    finally:
+        kubelet.stop(signal.SIGKILL)
+    assert again == reference
+    together = last_weights(store, folder / "two.json")
+    assert alone.keys() == together.keys()
+    assert [name for name in alone if not np.array_equal(alone[name], together[name])] == []
+    return read_manifest(folder / "two.json")
+
+
 @pytest.mark.parametrize("told", [volcano, mindcluster])
 @pytest.mark.parametrize("framework", ["pytorch", "mindspore"])
 def test_two_nodes_of_two_processes_learn_what_one_node_of_four_does(
@@ -203,26 +225,11 @@ def test_two_nodes_of_two_processes_learn_what_one_node_of_four_does(
 ) -> None:  # fmt: skip
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     train = dataclasses.replace(TRAIN, framework=framework)
-    shards = combined_manifest(store, tmp_path)
-    reference = run(shards, tmp_path / "one.json", processes=4, train=train)
-    alone = last_weights(store, tmp_path / "one.json")
-    store.delete(f"manifests/{reference}.json")  # several nodes would find the same work done
-    capsys.readouterr()
-
     kubelet = Kubelet(told, tmp_path)
-    cluster.steps = [kubelet.step] * 1000
-    try:
-        again = run(shards, tmp_path / "two.json", processes=2, train=train, gang=gang_job(CPUS, framework))
-    finally:
-        kubelet.stop(signal.SIGKILL)
-    assert again == reference
-    together = last_weights(store, tmp_path / "two.json")
-    assert alone.keys() == together.keys()
-    assert [name for name in alone if not np.array_equal(alone[name], together[name])] == []
-    manifest = read_manifest(tmp_path / "two.json")
+    manifest = learn_what_one_node_does(store, cluster, kubelet, train, kubelet.step)
     assert (manifest.facts["processes"], manifest.facts["images"]) == (4, 64)
     assert {"train/loss", "val/accuracy"} <= set(manifest.curves)
-    assert "train  64/64 images  100.0 %" in capsys.readouterr().out
+    assert capsys.readouterr().out.count("train  64/64 images  100.0 %") == 2  # both ways of training
     assert len(cluster.made) == 1
     assert cluster.jobs == {}
 
@@ -234,10 +241,6 @@ def test_a_node_that_is_killed_is_started_again_with_the_others_and_training_end
 ) -> None:  # fmt: skip
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     train = dataclasses.replace(TRAIN, framework=framework, epochs=40, checkpoint_minutes=0.01)
-    shards = combined_manifest(store, tmp_path)
-    reference = run(shards, tmp_path / "one.json", processes=4, train=train)
-    alone = last_weights(store, tmp_path / "one.json")
-    store.delete(f"manifests/{reference}.json")
     kubelet = Kubelet(volcano, tmp_path)
 
     def step(at: Cluster) -> None:
@@ -247,15 +250,7 @@ def test_a_node_that_is_killed_is_started_again_with_the_others_and_training_end
             kubelet.killed = 1
             send(kubelet.pods[1], signal.SIGKILL)
 
-    cluster.steps = [step] * 10000
-    try:
-        again = run(shards, tmp_path / "two.json", processes=2, train=train, gang=gang_job(CPUS, framework))
-    finally:
-        kubelet.stop(signal.SIGKILL)
-    assert again == reference
-    together = last_weights(store, tmp_path / "two.json")
-    assert [name for name in alone if not np.array_equal(alone[name], together[name])] == []
-    attempts = read_manifest(tmp_path / "two.json").facts["attempts"]
+    attempts = learn_what_one_node_does(store, cluster, kubelet, train, step).facts["attempts"]
     assert (kubelet.starts, len(attempts)) == (2, 2)
     assert attempts[1]["step"] > 0
     assert "train: goes on after step " in capsys.readouterr().out

@@ -17,16 +17,22 @@ import numpy.typing as npt
 
 from components.recognition.artifacts import git_commit, write_atomically
 from components.recognition.checkpoint import Checkpoint, Tensors, check_fit, load, save
-from components.recognition.decoding import Codec
 from components.recognition.image import Picture
 from components.recognition.records import METRICS, NONFINITE_LIMIT, Metrics, Pulse, keep_nonfinite
-from components.recognition.rendered import Streamed
-from components.recognition.schedule import Plan
-from components.recognition.shards import ShardSet
-from components.recognition.training import Job, Logits, Part, training_stream, write_reference
+from components.recognition.targets import pack
+from components.recognition.training import (
+    Course,
+    Logits,
+    Part,
+    count_correct,
+    training_stream,
+    validation_batches,
+    write_reference,
+)
 from components.recognition.training_state import Progress, Saver, State, best_path, read_state, undo
 
 Handle = TypeVar("Handle")
+Vector = npt.NDArray[np.float32]
 
 LAG = 2  # steps that are begun before the result of one is looked at: a look waits for the device
 TRACED_AFTER = 10  # steps: the first ones are not like the others
@@ -62,6 +68,8 @@ class DivergedError(RuntimeError):
 class Trainer(Protocol[Handle]):
     """One process's share of the work in a framework. All processes call all methods in the same order."""
 
+    course: Course
+
     def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Handle:
         """Begin step `number`, 1.., of the optimiser, the moving average included, without waiting for its end.
 
@@ -75,8 +83,11 @@ class Trainer(Protocol[Handle]):
     def weights(self) -> Tensors:
         """Return what is scored and stored: weights or their moving average, statistics averaged over processes."""
 
-    def score(self, weights: Tensors, beat: Callable[[], None]) -> Score:
-        """Score weights on the validation set, split over the processes; `beat` is called after every batch."""
+    def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Logits]]:
+        """Return what tells the loss and the logits (N, T, C) that these weights have for a part."""
+
+    def gather(self, vector: Vector) -> Vector:
+        """Return every process's vector (n,) in every process: (processes, n)."""
 
     def predictor(self, checkpoint: Checkpoint) -> Callable[[Picture], Logits]:
         """Return what turns images (N, H, W, C) uint8 into logits (N, T, C), on process 0 alone."""
@@ -106,30 +117,21 @@ class Trainer(Protocol[Handle]):
 class Loop(Generic[Handle]):
     """A run of one process from its start, or from a checkpoint, to its end, or to where it is stopped."""
 
-    def __init__(
-        self,
-        job: Job,
-        trainer: Trainer[Handle],
-        rank: int,
-        plan: Plan,
-        train_set: ShardSet | Streamed,
-        unfit: int,
-        codec: Codec,
-        steps: int,
-    ) -> None:
-        self.job, self.trainer, self.rank, self.plan, self.unfit = job, trainer, rank, plan, unfit
-        self.leads = rank == 0
+    def __init__(self, trainer: Trainer[Handle]) -> None:
+        self.trainer, self.course = trainer, trainer.course
+        self.job, self.rank, self.plan = self.course.job, self.course.rank, self.course.plan
+        job, plan, self.leads = self.job, self.plan, self.rank == 0
         self.progress = self.resume()
         done = self.progress.step
         self.began = time.monotonic() - self.progress.seconds
-        self.stream = training_stream(job, plan, train_set, codec, steps, rank, done)
+        self.stream = training_stream(self.course, done)
         first = max(done + 1, min(done + 1 + TRACED_AFTER, plan.steps + 1 - job.train.profile))
         self.traced = range(first, min(first + job.train.profile, plan.steps + 1)) if self.leads else range(0)
         self.checkpoints = job.folder / "checkpoints"
         self.saver = Saver(self.checkpoints, 60 * job.train.checkpoint_minutes, (job.data, job.model, job.train))
         if self.leads:
             undo(self.checkpoints, done)
-        self.metrics, self.pulse = Metrics(job, plan, done), Pulse(job.folder, rank)
+        self.metrics, self.pulse = Metrics(job, plan, done), Pulse(job.folder, self.rank)
         self.begun: deque[tuple[int, list[Part], Handle]] = deque()  # steps that were not looked at yet
         self.looked, self.start_s = done, math.nan
         self.save = self.stop = False
@@ -153,7 +155,7 @@ class Loop(Generic[Handle]):
     def run(self) -> bool:
         """Train to the end and leave its records; False where it was stopped, with a checkpoint of where."""
         if self.leads:
-            self.metrics.write(self.progress.step, {"train/unfit_labels": self.unfit})
+            self.metrics.write(self.progress.step, {"train/unfit_labels": self.course.unfit})
         with ExitStack() as tracing:
             for step in range(self.progress.step + 1, self.plan.steps + 1):
                 if step == self.traced.start and self.traced:
@@ -221,9 +223,9 @@ class Loop(Generic[Handle]):
         """Score the weights after a step, and keep them where they are the best so far."""
         self.settle()
         weights = self.trainer.weights()
-        score = self.trainer.score(weights, lambda: self.pulse.beat(step))
+        found = score(self.trainer, weights, lambda: self.pulse.beat(step))
         if self.leads:
-            accuracy, loss = score.correct / max(score.total, 1), score.loss_sum / max(score.total, 1)
+            accuracy, loss = found.correct / max(found.total, 1), found.loss_sum / max(found.total, 1)
             self.metrics.write(step, {"val/accuracy": accuracy, "val/loss": loss})
             merit = accuracy, -loss if math.isfinite(loss) else -sys.float_info.max
             if merit > self.progress.best:
@@ -260,15 +262,28 @@ class Loop(Generic[Handle]):
             "framework": job.train.framework, "device": job.device, "processes": job.processes,
             "steps": self.plan.steps, "images": images, "images_per_s": images / done.seconds,
             "start_s": None if math.isnan(self.start_s) else self.start_s, "val_accuracy": done.best[0],
-            "unfit_labels": self.unfit, "nonfinite_steps": done.nonfinite, "attempts": done.attempts,
+            "unfit_labels": self.course.unfit, "nonfinite_steps": done.nonfinite, "attempts": done.attempts,
         }  # fmt: skip
         write_atomically(job.folder / "outcome.json", json.dumps(outcome | self.trainer.facts(), indent=1))
+
+
+def score(trainer: Trainer[Any], weights: Tensors, beat: Callable[[], None]) -> Score:
+    """Score weights on the validation set, split over the processes; `beat` is called after every batch."""
+    course, read = trainer.course, trainer.scorer(weights)
+    tally = np.zeros(3, np.float32)  # correct, total, sum of losses: counts are exact up to 2^24 in each process
+    for batch in validation_batches(course.val_set, course.rank, course.job.processes):
+        samples = len(batch.labels)
+        loss, logits = read((batch, pack(batch.labels, course.codec, course.reach, course.job.train.loss)))
+        tally += np.array([count_correct(logits, batch.labels, course.codec), samples, loss * samples], np.float32)
+        beat()
+    correct, total, loss_sum = trainer.gather(tally).sum(0, dtype=np.float64).tolist()
+    return Score(correct=int(correct), total=int(total), loss_sum=loss_sum)
 
 
 def respread(tensors: Tensors, processes: int) -> Tensors:
     """Return a checkpoint's tensors for so many processes: each has its own statistics, or all have their mean."""
 
-    def rows(statistics: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    def rows(statistics: Vector) -> Vector:
         if len(statistics) == processes:
             return statistics
         mean = statistics.mean(0, dtype=np.float64).astype(np.float32)

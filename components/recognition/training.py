@@ -23,7 +23,7 @@ from components.recognition.loader import Batch, ordered_batches, training_batch
 from components.recognition.protocols import is_correct
 from components.recognition.recipe import Data, Model, Train, from_json, to_json
 from components.recognition.rendered import Streamed, rendered_batches
-from components.recognition.schedule import Plan
+from components.recognition.schedule import Plan, make_plan
 from components.recognition.shards import ShardSet, open_sets
 from components.recognition.synth import SynthSpec
 from components.recognition.targets import Draws, Targets, draw, fitting, pack
@@ -114,6 +114,28 @@ def at_work(folder: Path, rank: int) -> Iterator[None]:
         note.unlink()
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Course:
+    """What one of a job's processes goes through: its place, the data, what targets are packed for, the steps."""
+
+    job: Job
+    rank: int
+    codec: Codec
+    reach: int  # T of the recogniser's logits (N, T, C)
+    train_set: ShardSet | Streamed
+    unfit: int  # samples that are left out of it
+    val_set: ShardSet
+    plan: Plan
+
+
+def make_course(job: Job, rank: int, codec: Codec, reach: int) -> Course:
+    """Return the course of one process, of a recogniser with this codec and as many time steps."""
+    train_set, unfit = training_set(job, codec, reach)
+    plan = make_plan(job.train, train_set.samples, job.processes)
+    return Course(job=job, rank=rank, codec=codec, reach=reach, train_set=train_set, unfit=unfit,
+                  val_set=open_sets(job.val_sets), plan=plan)  # fmt: skip
+
+
 def training_set(job: Job, codec: Codec, steps: int) -> tuple[ShardSet | Streamed, int]:
     """Return what is learnt from, and how many samples are left out of it because their label does not fit."""
     if job.rendered:
@@ -123,10 +145,9 @@ def training_set(job: Job, codec: Codec, steps: int) -> tuple[ShardSet | Streame
     return kept, given.samples - kept.samples
 
 
-def training_stream(
-    job: Job, plan: Plan, given: ShardSet | Streamed, codec: Codec, steps: int, rank: int, done: int = 0
-) -> Iterator[list[Part]]:
-    """Give one process its batch of every step after `done` ones, in parts, read and packed ahead in a thread."""
+def training_stream(course: Course, done: int = 0) -> Iterator[list[Part]]:
+    """Give a process its batch of every step after `done` ones, in parts, read and packed ahead in a thread."""
+    job, rank, plan, given = course.job, course.rank, course.plan, course.train_set
 
     def batches() -> Iterator[Batch]:
         if isinstance(given, Streamed):
@@ -148,7 +169,7 @@ def training_stream(
             drawn = draw(job.train, step, rows)
             if job.train.augment == "views":
                 batch = dataclasses.replace(batch, images=augment_views(batch.images, drawn.seeds))
-            yield parts_of(batch, job.train, codec, steps, drawn)
+            yield parts_of(batch, job.train, course.codec, course.reach, drawn)
 
     return prefetched(source(), PREFETCHED_BATCHES)
 

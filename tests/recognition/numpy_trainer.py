@@ -13,10 +13,8 @@ import numpy.typing as npt
 from components.recognition.checkpoint import Checkpoint, Tensors
 from components.recognition.decoding import codec_of
 from components.recognition.image import Picture
-from components.recognition.loop import Look, Loop, Score
-from components.recognition.schedule import make_plan
-from components.recognition.shards import open_sets
-from components.recognition.training import Job, Part, count_correct, training_set, validation_batches, write_job
+from components.recognition.loop import Look, Loop
+from components.recognition.training import Job, Part, make_course, write_job
 
 STEPS, CLASSES, FEATURES = 8, 37, 41
 
@@ -56,10 +54,7 @@ class NumpyTrainer:
 
     def __init__(self, job: Job, rank: int, group: Group, bad: frozenset[int], begin: Callable[[int], None]) -> None:
         self.job, self.rank, self.group, self.bad, self.begin = job, rank, group, bad, begin
-        self.codec, self.steps = codec_of(job.model, job.data), STEPS
-        self.train_set, self.unfit = training_set(job, self.codec, STEPS)
-        self.val_set = open_sets(job.val_sets)
-        self.plan = make_plan(job.train, self.train_set.samples, job.processes)
+        self.course = make_course(job, rank, codec_of(job.model, job.data), STEPS)
         rng = np.random.default_rng((job.train.seed, rank))  # processes must be made equal by `share`
         self.weight = rng.normal(0, 0.1, (FEATURES, STEPS * CLASSES)).astype(np.float32)
         self.velocity, self.mean = np.zeros_like(self.weight), np.zeros(FEATURES, np.float32)
@@ -112,18 +107,17 @@ class NumpyTrainer:
         means = self.group.gather(self.rank, self.mean)
         return {"weight": self.weight, "mean": np.mean(means, axis=0, dtype=np.float32)}
 
-    def score(self, weights: Tensors, beat: Callable[[], None]) -> Score:
-        correct, total, losses = 0, 0, 0.0
-        for batch in validation_batches(self.val_set, self.rank, self.job.processes):
-            logits = (features(batch.images) @ weights["weight"]).reshape(-1, STEPS, CLASSES)
-            correct += count_correct(logits, batch.labels, self.codec)
-            total += len(batch.labels)
-            losses += float(-np.log(probabilities(logits)[:, :, 0]).mean()) * len(batch.labels)
-            beat()
+    def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Array]]:
         self.events.append(("score", len(self.losses)))
-        counts = self.group.gather(self.rank, (correct, total, losses))
-        sums = np.sum(counts, axis=0)
-        return Score(correct=int(sums[0]), total=int(sums[1]), loss_sum=float(sums[2]))
+
+        def read(part: Part) -> tuple[float, Array]:
+            logits = (features(part[0].images) @ weights["weight"]).reshape(-1, STEPS, CLASSES)
+            return float(-np.log(probabilities(logits)[:, :, 0]).mean()), logits
+
+        return read
+
+    def gather(self, vector: Array) -> Array:
+        return np.stack(self.group.gather(self.rank, vector))
 
     def predictor(self, checkpoint: Checkpoint) -> Callable[[Picture], Array]:
         weight = checkpoint.tensors["weight"]
@@ -181,9 +175,7 @@ class Run:
     def work(self, rank: int) -> None:
         """Be one process."""
         try:
-            given = self.trainers[rank]
-            loop = Loop(given.job, given, rank, given.plan, given.train_set, given.unfit, given.codec, given.steps)
-            self.ended[rank] = loop.run()
+            self.ended[rank] = Loop(self.trainers[rank]).run()
         except Exception as error:
             self.errors.append(error)
             self.group.barrier.abort()

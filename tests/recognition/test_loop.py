@@ -13,7 +13,7 @@ from components.recognition.loop import Score, respread
 from components.recognition.schedule import make_plan
 from components.recognition.training import Job
 from components.recognition.training_state import Saver, read_state, records
-from tests.recognition.numpy_trainer import NumpyTrainer, Run, on
+from tests.recognition.numpy_trainer import Run, on
 from tests.recognition.tiny import TRAIN, make_job, write_set
 
 # 8 steps in 2 epochs, in two parts each.
@@ -234,11 +234,11 @@ def test_the_best_of_equals_has_the_lower_loss_and_a_loss_that_is_no_number_the_
 ) -> None:
     scores = iter([(5, float("nan")), (5, 40.0), (5, 30.0), (4, 1.0), (5, float("inf")), (5, 30.0)])
 
-    def score(self: NumpyTrainer, weights: object, beat: object) -> Score:
+    def score(trainer: object, weights: object, beat: object) -> Score:
         correct, loss = next(scores)
         return Score(correct=correct, total=20, loss_sum=loss)
 
-    monkeypatch.setattr(NumpyTrainer, "score", score)
+    monkeypatch.setattr(loop, "score", score)
     train = dataclasses.replace(SGD, epochs=3, validations_per_epoch=2)
     Run(on(dataclasses.replace(job, train=train), tmp_path))
     assert checkpoint.load(tmp_path / "best.safetensors").step == 6

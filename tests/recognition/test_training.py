@@ -15,16 +15,15 @@ from components.recognition import training
 from components.recognition.charset import Charset, load_charset
 from components.recognition.decoding import CtcCodec
 from components.recognition.loader import Batch
-from components.recognition.schedule import make_plan
-from components.recognition.shards import ShardSet, open_sets
+from components.recognition.shards import ShardSet
 from components.recognition.targets import Draws, draw
 from components.recognition.training import (
     at_work,
     count_correct,
+    make_course,
     parts_of,
     prefetched,
     read_job,
-    training_set,
     training_stream,
     validation_batches,
     write_job,
@@ -52,12 +51,10 @@ def test_correct_are_those_whose_best_path_reads_as_the_label() -> None:
 
 def test_stream_gives_each_process_its_rows_of_every_epoch(tmp_path: Path) -> None:
     job = make_job(tmp_path, train=dataclasses.replace(TRAIN, epochs=2), processes=2)
-    shards = open_sets(job.train_sets)
     whole = dataclasses.replace(job, processes=1)
     streams = []
     for at, rank in ((whole, 0), (job, 0), (job, 1)):
-        plan = make_plan(at.train, 64, at.processes)
-        stream = training_stream(at, plan, shards, LOWER, 25, rank)
+        stream = training_stream(make_course(at, rank, LOWER, 25))
         streams.append([batch.labels for ((batch, _),) in stream])
     assert [len(stream) for stream in streams] == [8, 8, 8]
     assert streams[0] == [left + right for left, right in zip(streams[1], streams[2], strict=True)]
@@ -84,8 +81,7 @@ def test_parts_are_equal_and_each_is_packed_by_itself() -> None:
 def test_draws_of_the_stream_are_those_of_each_step_and_row(done: int, tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, epochs=2, accumulation=2, teacher_forcing=0.5)
     job = make_job(tmp_path, train=train, processes=2)
-    shards, plan = open_sets(job.train_sets), make_plan(train, 64, 2)
-    found = list(training_stream(job, plan, shards, LOWER, 25, 1, done))
+    found = list(training_stream(make_course(job, 1, LOWER, 25), done))
     assert len(found) == 8 - done
     for step, parts in enumerate(found, start=done + 1):
         for number, (_, targets) in enumerate(parts):
@@ -97,23 +93,19 @@ def test_draws_of_the_stream_are_those_of_each_step_and_row(done: int, tmp_path:
 @pytest.mark.parametrize("done", range(9))
 def test_a_stream_goes_on_after_any_step(done: int, tmp_path: Path) -> None:
     job = make_job(tmp_path, train=dataclasses.replace(TRAIN, epochs=2), processes=2)
-    shards, plan = open_sets(job.train_sets), make_plan(job.train, 64, 2)
-    whole, rest = (
-        [batch.labels for ((batch, _),) in training_stream(job, plan, shards, LOWER, 25, 1, start)]
-        for start in (0, done)
-    )
+    course = make_course(job, 1, LOWER, 25)
+    whole, rest = ([batch.labels for ((batch, _),) in training_stream(course, start)] for start in (0, done))
     assert rest == whole[done:]
 
 
 def test_a_rendered_stream_goes_on_after_any_step_with_the_next_pictures(tmp_path: Path) -> None:
     spec = "synth://words?seed=5&count=40&fonts=train&words=train&difficulty=easy"
     job = make_job(tmp_path, train=dataclasses.replace(TRAIN, epochs=2, global_batch=8), processes=2)
-    streamed, unfit = training_set(dataclasses.replace(job, rendered=spec), LOWER, 25)
-    plan = make_plan(job.train, streamed.samples, 2)
-    assert (unfit, plan.steps) == (0, 10)
+    course = make_course(dataclasses.replace(job, rendered=spec), 1, LOWER, 25)
+    assert (course.unfit, course.plan.steps) == (0, 10)
     whole, rest = (
         [(batch.images.tobytes(), batch.labels, targets.seeds.tolist()) for ((batch, targets),) in
-         training_stream(dataclasses.replace(job, rendered=spec), plan, streamed, LOWER, 25, 1, start)]
+         training_stream(course, start)]
         for start in (0, 7)
     )  # fmt: skip
     assert rest == whole[7:]
@@ -126,9 +118,8 @@ def test_views_are_changed_by_the_seeds_of_step_and_row(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(training, "augment_views", numbered)
     job = make_job(tmp_path, train=dataclasses.replace(TRAIN, augment="views"), processes=2)
-    shards, plan = open_sets(job.train_sets), make_plan(job.train, 64, 2)
     for rank in (0, 1):
-        stream = training_stream(job, plan, shards, LOWER, 25, rank, 1)
+        stream = training_stream(make_course(job, rank, LOWER, 25), 1)
         for step, ((batch, _),) in enumerate(stream, start=2):
             expected = draw(job.train, step, slice(8 * rank, 8 * rank + 8)).seeds & 255
             assert batch.images[:, 3, 4, 0].tolist() == expected.tolist()

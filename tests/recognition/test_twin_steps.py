@@ -51,7 +51,7 @@ def test_the_parts_of_a_batch_have_the_same_loss_and_the_same_mean_gradients(
 
     gradients = Gradients(Objective(net, DATA.middle), LossScale(1.0, dynamic=False)).set_train()
     mean, nothing = ms.Tensor([sum(counts) / 2], ms.float32), ms.Tensor([0, 0], ms.float32)
-    vectors = [gradients(*tensors_of(part), ms.Tensor([part[1].counted], ms.float32), mean, nothing) for part in parts]
+    vectors = [gradients(ms.Tensor([part[1].counted], ms.float32), mean, nothing, *tensors_of(part)) for part in parts]
     vector = (sum(vectors) / 2).asnumpy()[:-2]
     assert vector[-1] == pytest.approx(look.loss, abs=1e-4)
     expected, own = gradients_of(trainer), ms_weights.dump(net)
@@ -76,7 +76,7 @@ def test_the_same_gradients_make_the_same_weights(optimizer: str, tmp_path: Path
     ms_weights.load(net, start, "PyTorch's weights")
     scale = LossScale(1.0, dynamic=False)
     update = Update(net, ms_optimisers.build(net, train), scale, train.clip_norm, parts=1, processes=1)
-    for step, rate in enumerate([train.lr, *trainer.plan.rates[1:3].tolist()]):  # a constant one, the cosine's
+    for step, rate in enumerate([train.lr, *trainer.course.plan.rates[1:3].tolist()]):  # a constant one, the cosine's
         parts = parts_of(batch_of(step), train, trainer.codec, 25, TOLD)
         look = trainer.look(trainer.step(step + 1, parts, rate, (False, False)))
         gradients = gradients_of(trainer)

@@ -154,7 +154,7 @@ def test_a_training_step_has_the_same_logits_loss_statistics_and_weights(
     assert np.abs(found_logits - logits).max() <= 1e-4
     ms_weights.load(twin, tensors, "mindspore")  # that pass has moved the running statistics
     scale, ones = LossScale(1.0, dynamic=False), ms.Tensor([1.0], ms.float32)
-    vector = Gradients(objective, scale).set_train()(*arrays, ones, ones, ms.Tensor([0, 0], ms.float32))
+    vector = Gradients(objective, scale).set_train()(ones, ones, ms.Tensor([0, 0], ms.float32), *arrays)
     found_gradients = split(vector.asnumpy(), twin)
     optimiser = ms_optimisers.build(twin, recipe.train)
     update = Update(twin, optimiser, scale, recipe.train.clip_norm, parts=1, processes=1)

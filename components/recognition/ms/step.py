@@ -65,39 +65,20 @@ class Gradients(nn.Cell):
         self.scale = scale.value
         self.gradient = ops.value_and_grad(self.scaled, None, ParameterTuple(objective.net.trainable_params()))
 
-    def scaled(
-        self,
-        images: Tensor,
-        classes: Tensor,
-        lengths: Tensor,
-        weights: Tensor,
-        forced: Tensor,
-        seeds: Tensor,
-        share: Tensor,
-    ) -> Tensor:
-        """Return the loss times the part's share and the loss scale."""
-        return self.objective(images, classes, lengths, weights, forced, seeds)[0] * share * self.scale
+    def scaled(self, share: Tensor, *batch: Tensor) -> Tensor:
+        """Return the loss of what Objective takes times the part's share and the loss scale."""
+        return self.objective(*batch)[0] * share * self.scale
 
-    def construct(
-        self,
-        images: Tensor,
-        classes: Tensor,
-        lengths: Tensor,
-        weights: Tensor,
-        forced: Tensor,
-        seeds: Tensor,
-        counted: Tensor,
-        mean: Tensor,
-        asked: Tensor,
-    ) -> Tensor:
+    def construct(self, counted: Tensor, mean: Tensor, asked: Tensor, *batch: Tensor) -> Tensor:
         """Return all gradients one behind the other, the loss, both scaled, and `asked` (2,): one float32 vector.
 
         One vector, so that parts are added, the network is asked and the norm is taken once each. `counted` (1,) is of
-        how many things the part's loss is the mean, `mean` (1,) the mean of that over all parts of all processes. The
-        loss is weighted before its gradients are taken: synchronised batch normalisation mixes those of processes.
+        how many things the part's loss is the mean, `mean` (1,) the mean of that over all parts of all processes,
+        `batch` what Objective takes. The loss is weighted before its gradients are taken: synchronised batch
+        normalisation mixes those of processes.
         """
         share = (counted / mean).reshape(())
-        loss, gradients = self.gradient(images, classes, lengths, weights, forced, seeds, share)
+        loss, gradients = self.gradient(share, *batch)
         return ops.concat([*[gradient.reshape(-1) for gradient in gradients], loss.reshape(1), asked])
 
 

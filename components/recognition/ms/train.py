@@ -20,7 +20,7 @@ from components.recognition.checkpoint import Checkpoint, Tensors
 from components.recognition.checkpoint import load as load_checkpoint
 from components.recognition.decoding import codec_of
 from components.recognition.image import Picture
-from components.recognition.loop import Look, Loop, Score
+from components.recognition.loop import Look, Loop, Vector
 from components.recognition.ms.model import build, count_steps
 from components.recognition.ms.optimisers import Average
 from components.recognition.ms.optimisers import build as build_optimiser
@@ -33,20 +33,7 @@ from components.recognition.ms.step import Gradients, LossScale, Objective, Upda
 from components.recognition.ms.sync import synchronise
 from components.recognition.ms.tracing import trace
 from components.recognition.ms.weights import dump, load
-from components.recognition.schedule import make_plan
-from components.recognition.shards import open_sets
-from components.recognition.targets import pack
-from components.recognition.training import (
-    Job,
-    Logits,
-    Part,
-    at_work,
-    count_correct,
-    die_with_parent,
-    read_job,
-    training_set,
-    validation_batches,
-)
+from components.recognition.training import Job, Logits, Part, at_work, die_with_parent, make_course, read_job
 
 
 class Trainer:
@@ -63,9 +50,7 @@ class Trainer:
             load(self.net, load_checkpoint(job.start).tensors, where)
         if job.train.sync_batch_norm and job.processes > 1:
             synchronise(self.net, job.device, job.processes)
-        self.train_set, self.unfit = training_set(job, self.codec, self.steps)
-        self.val_set = open_sets(job.val_sets)
-        self.plan = make_plan(job.train, self.train_set.samples, job.processes)
+        self.course = make_course(job, rank, self.codec, self.steps)
         self.compile()
         self.scored = self.build_scored()
 
@@ -117,7 +102,7 @@ class Trainer:
             mean = self.processes.mean(mean)
         wishes = [asked, *[(False, False)] * (len(parts) - 1)]
         return [
-            (*tensors_of(part), ms.Tensor([part[1].counted], ms.float32), mean, ms.Tensor(wish, ms.float32))
+            (ms.Tensor([part[1].counted], ms.float32), mean, ms.Tensor(wish, ms.float32), *tensors_of(part))
             for part, wish in zip(parts, wishes, strict=True)
         ]
 
@@ -133,19 +118,19 @@ class Trainer:
         means = {name: row.mean(0, dtype=np.float64).astype(np.float32) for name, row in rows.items()}
         return dump(self.net) | means | (self.average.tensors() if self.average else {})
 
-    def score(self, weights: Tensors, beat: Callable[[], None]) -> Score:
-        """Score weights on the validation set, split over the processes."""
-        load(self.scored.net, weights, "trained weights")
-        tally = np.zeros(3, np.float32)  # correct, total, sum of losses: counts are exact up to 2^24 in each process
-        for batch in validation_batches(self.val_set, self.rank, self.job.processes):
-            targets = pack(batch.labels, self.codec, self.steps, self.job.train.loss)
-            loss, logits = self.scored(*tensors_of((batch, targets)))
-            correct = count_correct(logits.asnumpy(), batch.labels, self.codec)
-            tally += np.array([correct, len(batch.labels), float(loss.asnumpy()) * len(batch.labels)], np.float32)
-            beat()
-        rows = self.processes.gather({"tally": tally})["tally"]
-        correct, total, loss_sum = rows.sum(0, dtype=np.float64).tolist()
-        return Score(correct=int(correct), total=int(total), loss_sum=loss_sum)
+    def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Logits]]:
+        """Return what tells the loss and the logits that these weights have for a part."""
+        load(self.scored.net, weights, "scored weights")
+
+        def read(part: Part) -> tuple[float, Logits]:
+            loss, logits = self.scored(*tensors_of(part))
+            return float(loss.asnumpy()), logits.asnumpy()
+
+        return read
+
+    def gather(self, vector: Vector) -> Vector:
+        """Return every process's vector."""
+        return self.processes.gather({"vector": vector})["vector"]
 
     def predictor(self, checkpoint: Checkpoint) -> Callable[[Picture], Logits]:
         """Return what turns images into logits."""
@@ -195,9 +180,7 @@ def main(path: Path) -> None:
     with at_work(job.folder, int(os.environ.get("DEVICE_ID", job.processes))):
         open_device(job.device)
         init()
-        rank = get_rank()
-        trainer = Trainer(job, rank)
-        Loop(job, trainer, rank, trainer.plan, trainer.train_set, trainer.unfit, trainer.codec, trainer.steps).run()
+        Loop(Trainer(job, get_rank())).run()
 
 
 if __name__ == "__main__":

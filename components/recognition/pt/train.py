@@ -25,7 +25,7 @@ from components.recognition.checkpoint import load as load_checkpoint
 from components.recognition.decoding import codec_of
 from components.recognition.image import Picture
 from components.recognition.loader import Batch
-from components.recognition.loop import Look, Loop, Score
+from components.recognition.loop import Look, Loop, Vector
 from components.recognition.pt.device import fetch, memory_bytes, send, trace
 from components.recognition.pt.losses import ctc_losses, sequence_losses
 from components.recognition.pt.model import EncoderDecoder, build, count_steps
@@ -36,20 +36,8 @@ from components.recognition.pt.predict import Predictor, open_device
 from components.recognition.pt.processes import gather, join, share, synchronise
 from components.recognition.pt.state import TrainingState
 from components.recognition.pt.weights import load
-from components.recognition.schedule import make_plan
-from components.recognition.shards import open_sets
 from components.recognition.targets import pack
-from components.recognition.training import (
-    Job,
-    Logits,
-    Part,
-    at_work,
-    count_correct,
-    die_with_parent,
-    read_job,
-    training_set,
-    validation_batches,
-)
+from components.recognition.training import Job, Logits, Part, at_work, die_with_parent, make_course, read_job
 
 Handle = Callable[[], list[float]]  # waits for a step's loss, save, stop and norm of the gradients
 
@@ -67,9 +55,7 @@ class Trainer:
             load(self.net, load_checkpoint(job.start).tensors, where)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
         self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
-        self.train_set, self.unfit = training_set(job, self.codec, self.steps)
-        self.val_set = open_sets(job.val_sets)
-        self.plan = make_plan(job.train, self.train_set.samples, job.processes)
+        self.course = make_course(job, rank, self.codec, self.steps)
         self.dtype, self.precision = choose_precision(job.train.amp, job.device)
         self.scored = copy.deepcopy(self.net).eval()
         self.parallel = self.spread()
@@ -159,19 +145,20 @@ class Trainer:
         """Return what is scored and stored: weights or their moving average, statistics averaged over processes."""
         return self.held.weights()
 
-    def score(self, weights: Tensors, beat: Callable[[], None]) -> Score:
-        """Score weights on the validation set, split over the processes; `beat` is called after every batch."""
+    def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Logits]]:
+        """Return what tells the loss and the logits (N, T, C) that these weights have for a part."""
         load(self.scored, weights, "scored weights")
-        tally = np.zeros(3, np.float32)  # correct, total, sum of losses: counts are exact up to 2^24 in each process
-        with torch.inference_mode():
-            for batch in validation_batches(self.val_set, self.rank, self.processes):
-                samples, targets = len(batch.labels), pack(batch.labels, self.codec, self.steps, self.job.train.loss)
-                losses, logits = self.losses(self.scored, (batch, targets))
-                correct = count_correct(logits.cpu().numpy(), batch.labels, self.codec)
-                tally += np.array([correct, samples, losses.sum().item() * samples], np.float32)
-                beat()
-        correct, total, loss_sum = gather(tally, self.processes, self.device).sum(0, dtype=np.float64).tolist()
-        return Score(correct=int(correct), total=int(total), loss_sum=loss_sum)
+
+        @torch.inference_mode()
+        def read(part: Part) -> tuple[float, Logits]:
+            losses, logits = self.losses(self.scored, part)
+            return losses.sum().item(), logits.cpu().numpy()
+
+        return read
+
+    def gather(self, vector: Vector) -> Vector:
+        """Return every process's vector (n,) in every process: (processes, n)."""
+        return gather(vector, self.processes, self.device)
 
     def predictor(self, checkpoint: Checkpoint) -> Callable[[Picture], Logits]:
         """Return what turns images (N, H, W, C) uint8 into logits (N, T, C)."""
@@ -220,9 +207,7 @@ def main(path: Path) -> None:
     with at_work(job.folder, rank):
         device = open_device(job.device, int(os.environ["LOCAL_RANK"]))
         join(job)
-        trainer = Trainer(job, device, rank)
-        plan, codec, steps = trainer.plan, trainer.codec, trainer.steps
-        Loop(job, trainer, rank, plan, trainer.train_set, trainer.unfit, codec, steps).run()
+        Loop(Trainer(job, device, rank)).run()
         # Only after success: a failed process ends at once, and the others with it.
         if dist.is_initialized():
             dist.destroy_process_group()

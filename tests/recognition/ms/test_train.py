@@ -12,6 +12,7 @@ import pytest
 from tests.recognition.ms import COMPACT, DATA  # isort: skip  # before anything imports MindSpore
 from components.recognition import checkpoint, frameworks
 from components.recognition.checkpoint import Tensors
+from components.recognition.loop import score
 from components.recognition.ms import train
 from components.recognition.ms.model import build
 from components.recognition.ms.train import Trainer
@@ -84,9 +85,9 @@ def test_the_average_is_what_is_scored_and_kept(trainer: Trainer) -> None:
         assert np.allclose(tensor, trained[name] if ".running_" in name else expected, atol=1e-6), name
     assert not np.allclose(weights["head.weight"], trained["head.weight"], atol=1e-3)
     beats: list[None] = []
-    score = trainer.score(weights, lambda: beats.append(None))
-    assert (score.total, len(beats)) == (70, 1)
-    assert score.loss_sum > 0
+    found = score(trainer, weights, lambda: beats.append(None))
+    assert (found.total, len(beats)) == (70, 1)
+    assert found.loss_sum > 0
     assert different(dump(trainer.scored.net), weights) == set()
     assert different(dump(trainer.net), trained) == set()
 

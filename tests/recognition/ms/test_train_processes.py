@@ -29,7 +29,8 @@ from tests.recognition.updates import updated
 
 RARE = dataclasses.replace(tiny.MODEL, name="rare", max_length=6, decoder_hidden=16)
 SEQ2SEQ = dataclasses.replace(tiny.MODEL, name="seq2seq", decoder_hidden=16)
-LONG = dataclasses.replace(tiny.TRAIN, framework="mindspore", global_batch=16, epochs=2, optimizer="adadelta", lr=0.1,
+# At ten times this rate rounding grows from 1e-7 of the loss to 2e-4 of it within the 8 steps.
+LONG = dataclasses.replace(tiny.TRAIN, framework="mindspore", global_batch=16, epochs=2, optimizer="adadelta", lr=0.01,
                            clip_norm=0.0, sync_batch_norm=True, ema_decay=0.9, validations_per_epoch=1)  # fmt: skip
 OF_DECODERS = dataclasses.replace(LONG, loss="cross_entropy", teacher_forcing=0.5)
 
@@ -139,11 +140,11 @@ def test_four_processes_learn_what_one_learns(model: Model, loss: str, tmp_path:
     for job in jobs:
         do(job.processes, job)
         assert_alike_on_all(job)
-        assert losses(job) == pytest.approx(losses(jobs[0]), rel=1e-4)
+        assert losses(job) == pytest.approx(losses(jobs[0]), rel=1e-5)
     first, *others = (checkpoint.load(job.folder / "last.safetensors").tensors for job in jobs)
     for other in others:
         for name, tensor in first.items():
-            assert np.abs(other[name] - tensor).max() <= 1e-3 * max(np.abs(tensor).max(), 0.1), name
+            assert np.abs(other[name] - tensor).max() <= 1e-4 * max(np.abs(tensor).max(), 0.1), name
 
 
 @pytest.mark.slow

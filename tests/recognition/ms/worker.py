@@ -30,14 +30,14 @@ class Watched(Trainer):
 
     def begin(self, job: Job) -> None:
         """Take up another job, of the same sections and sets."""
-        self.job = job
+        self.course = dataclasses.replace(self.course, job=job)
         self.curve: list[float] = []
         asks = (job.folder / STOP_AT).exists() and self.rank == job.processes - 1
         self.stop_at = int((job.folder / STOP_AT).read_text()) if asks else 0
 
     def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> ms.Tensor:
         if number == self.stop_at:
-            (self.job.folder / STOP).touch()
+            (self.course.job.folder / STOP).touch()
         return super().step(number, parts, rate, asked)
 
     def look(self, handle: ms.Tensor) -> Look:
@@ -49,7 +49,7 @@ class Watched(Trainer):
 def train(trainer: Watched, job: Job) -> None:
     """Do a job, and write down what this process has seen and ends with."""
     trainer.begin(job)
-    Loop(job, trainer, trainer.rank, trainer.plan, trainer.train_set, trainer.unfit, trainer.codec, trainer.steps).run()
+    Loop(trainer).run()
     own = {name: parameter.asnumpy() for name, parameter in trainer.parameters.common.items()}
     np.savez(job.folder / f"state.{trainer.rank}.npz", **own)
     (job.folder / f"curve.{trainer.rank}.json").write_text(json.dumps(trainer.curve))
@@ -67,7 +67,9 @@ def main(paths: list[Path]) -> None:
         fresh = trainer.state()
         for job in jobs:
             trainer.restore(fresh)
-            train(trainer, dataclasses.replace(job, resume=job.resume and records(job.resume)[0]))
+            # Process 0 alone reads it, and has alone waited for it to be written.
+            newest = records(job.resume)[0] if job.resume and rank == 0 else None
+            train(trainer, dataclasses.replace(job, resume=newest))
 
 
 if __name__ == "__main__":

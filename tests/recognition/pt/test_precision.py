@@ -110,8 +110,7 @@ def test_half_is_for_backbone_and_neck_and_not_for_head_decoder_and_losses(
     for where, part in (("conv", net.backbone.conv2), ("norm", net.backbone.bn2), ("lstm", net.neck.rnn),
                         ("neck", net.neck), ("last", last)):  # fmt: skip
         part.register_forward_hook(note(where))
-    train, job = trainer.job.train, trainer.job
-    parts = next(training_stream(job, trainer.plan, trainer.train_set, trainer.codec, trainer.steps, 0))
+    train, parts = trainer.job.train, next(training_stream(trainer.course))
     losses, logits = trainer.losses(net, parts[0])
     half, single = torch.bfloat16, torch.float32
     assert types == {"conv": half, "norm": half, "lstm": half, "neck": single, "last": single}
@@ -127,7 +126,7 @@ def test_float16_gradients_are_scaled_and_an_overflow_halves_the_scale(
 ) -> None:
     trainer = trainer_of(tmp_path, torch.float16, monkeypatch, "crnn", "ctc")
     other = trainer_of(tmp_path, torch.float32, monkeypatch, "crnn", "ctc")
-    parts = next(training_stream(trainer.job, trainer.plan, trainer.train_set, trainer.codec, trainer.steps, 0))
+    parts = next(training_stream(trainer.course))
     found, expected = (one.look(one.step(1, parts, 1e-3, NO)) for one in (trainer, other))
     assert (found.loss, found.norm) == pytest.approx((expected.loss, expected.norm), rel=0.05)
     batch, targets = parts[0]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from components.recognition.checkpoint import Tensors
+from components.recognition.loop import score
 from components.recognition.pt.train import Trainer
 from components.recognition.training import training_stream
 from tests.recognition.tiny import MODEL, TRAIN, make_job
@@ -21,9 +22,9 @@ def one_thread() -> None:
 
 def steps_of(trainer: Trainer, first: int, last: int) -> None:
     """Do steps first..last of a run."""
-    stream = training_stream(trainer.job, trainer.plan, trainer.train_set, trainer.codec, trainer.steps, 0, first - 1)
+    stream = training_stream(trainer.course, first - 1)
     for step in range(first, last + 1):
-        trainer.look(trainer.step(step, next(stream), float(trainer.plan.rates[step - 1]), NO))
+        trainer.look(trainer.step(step, next(stream), float(trainer.course.plan.rates[step - 1]), NO))
 
 
 def equal(one: Tensors, other: Tensors) -> bool:
@@ -40,7 +41,7 @@ def test_another_trainer_goes_on_bit_for_bit(optimizer: str, tmp_path: Path) -> 
     steps_of(one, 3, 4)
     assert equal(taken, kept)  # copies
     other = Trainer(make_job(tmp_path, train=dataclasses.replace(train, seed=8)), CPU, 0)
-    other.job = one.job
+    other.course = one.course
     assert not equal(other.state(), taken)
     other.restore(taken)
     assert equal(other.state(), taken)
@@ -71,5 +72,5 @@ def test_no_step_draws_from_the_frameworks_generator(tmp_path: Path) -> None:
     trainer = Trainer(dataclasses.replace(make_job(tmp_path, train=train), model=model), CPU, 0)
     before = torch.get_rng_state()
     steps_of(trainer, 1, 2)
-    trainer.score(trainer.weights(), lambda: None)
+    score(trainer, trainer.weights(), lambda: None)
     assert torch.equal(torch.get_rng_state(), before)

@@ -13,7 +13,7 @@ from components.recognition import checkpoint, frameworks
 from components.recognition.charset import load_charset
 from components.recognition.decoding import AttentionCodec, CtcCodec
 from components.recognition.loader import Batch
-from components.recognition.loop import Loop
+from components.recognition.loop import Loop, score
 from components.recognition.pt.predict import Predictor
 from components.recognition.pt.train import Trainer
 from components.recognition.pt.weights import dump
@@ -134,13 +134,13 @@ def test_the_average_is_what_is_scored_and_kept(tmp_path: Path) -> None:
         assert np.allclose(tensor, trained[name] if ".running_" in name else expected, atol=1e-6), name
     assert not np.allclose(kept["head.weight"], trained["head.weight"], atol=1e-3)
     beats: list[int] = []
-    score = trainer.score(kept, lambda: beats.append(1))
-    assert (score.total, len(beats)) == (20, 1)
+    found = score(trainer, kept, lambda: beats.append(1))
+    assert (found.total, len(beats)) == (20, 1)
     averaged = dump(trainer.scored)
     assert all(np.array_equal(averaged[name], tensor) for name, tensor in kept.items())
     assert all(np.array_equal(trainer.state()[name], tensor) for name, tensor in state.items())
-    other = trainer.score({name: 2 * tensor for name, tensor in kept.items()}, lambda: None)
-    assert other.loss_sum != pytest.approx(score.loss_sum, rel=1e-3)
+    other = score(trainer, {name: 2 * tensor for name, tensor in kept.items()}, lambda: None)
+    assert other.loss_sum != pytest.approx(found.loss_sum, rel=1e-3)
 
 
 def test_training_starts_from_the_weights_of_a_file_or_says_what_does_not_fit(tmp_path: Path) -> None:
@@ -191,8 +191,7 @@ def test_the_loss_falls_and_the_records_agree(tmp_path: Path) -> None:
     )
     write_job(tmp_path / "job.json", job)
     trainer = Trainer(job, CPU, 0)
-    plan, codec, steps = trainer.plan, trainer.codec, trainer.steps
-    assert Loop(job, trainer, 0, plan, trainer.train_set, trainer.unfit, codec, steps).run()
+    assert Loop(trainer).run()
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert (outcome["steps"], outcome["images"], outcome["parameters"]) == (60, 960, 1_285_093)
     assert outcome["versions"]["torch"] == torch.__version__

@@ -44,8 +44,7 @@ def run(rank: int, jobs: list[Job], stop_at: int = 0, kind: type[Watched] = Watc
     """Do jobs one after the other, as a worker does; each process leaves its losses and weights in the job's folder."""
     for job in jobs:
         trainer = kind(job, rank, stop_at)
-        plan, codec, steps = trainer.plan, trainer.codec, trainer.steps
-        Loop(job, trainer, rank, plan, trainer.train_set, trainer.unfit, codec, steps).run()
+        Loop(trainer).run()
         weights = {name: weight.detach().numpy() for name, weight in trainer.net.named_parameters()}
         np.savez(job.folder / f"weights.{rank}.npz", **weights)
         (job.folder / f"curve.{rank}.json").write_text(json.dumps(trainer.curve))
