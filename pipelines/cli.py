@@ -38,7 +38,10 @@ def _run(options: argparse.Namespace) -> int:
         raise ValueError(f"--hardware {options.hardware} takes several nodes of a cluster: submit it")
     from pipelines import local
 
-    return local.run(pipeline, recipe.name, options.runner == "docker")
+    try:
+        return local.run(pipeline, recipe.name, options.runner == "docker")
+    except KeyboardInterrupt:
+        sys.exit("stopped: run it again: what is finished is found, and training goes on from its last checkpoint")
 
 
 def _up(options: argparse.Namespace) -> int:
