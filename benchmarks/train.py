@@ -1,13 +1,13 @@
 """Speed of whole training runs from local shards, in both frameworks, beside a DTRB-style loop: one table, one run.
 
-python -m benchmarks.train [--rounds 3] [--steps 16] [--quick] [--json]
+python -m benchmarks.train [--rounds 3] [--steps 12] [--quick] [--json]
 
 crnn_vgg7 learns the same rendered JPEGs of MJSynth's size everywhere: from shards of RGB here, from an LMDB environment
 of JPEGs, in gray, in the loop written anew from what deep-text-recognition-benchmark publishes. Workers are started as
 the train stage starts them; each process has one thread, and a run as many processors as processes. Runs take turns,
 round after round, and medians count. Pictures a second are by the clock, from the third step to the last; what a
 picture costs in processor time, user and system, is disturbed less by other work on the machine. Two processes share
-the global batch that one has alone. MindSpore's bare step is its compiled graphs called on one batch again and again,
+the global batch, the recipe's, that one has alone. MindSpore's bare step is its compiled graphs called on one batch again and again,
 in the process that runs the loop, in turn with it.
 """
 
@@ -33,8 +33,8 @@ Result = TypeVar("Result")
 
 FRAMEWORKS: tuple[Framework, ...] = get_args(Framework)
 RECIPE = Path(__file__).resolve().parents[1] / "pipelines" / "recipes" / "crnn_vgg7.yaml"
-BATCH, STEPS, ROUNDS = 64, 16, 3
-QUICK_BATCH, QUICK_STEPS = 8, 12
+STEPS, ROUNDS = 12, 3
+QUICK_BATCH = 8
 PEER = "DTRB-style loop"
 SCALING, PEER_RATIO, BARE_RATIO = 1.8, 2.0, 0.95  # goals, the least
 START_S, WAIT_PERCENT = 15.0, 2.0  # goals, the most
@@ -56,9 +56,8 @@ def contenders(recipe: Recipe, samples: Samples, batch: int, steps: int, folder:
     return work
 
 
-def measure(rounds: int, steps: int, batch: int, folder: Path) -> tuple[dict[str, Ran], Turn]:
+def measure(recipe: Recipe, rounds: int, steps: int, batch: int, folder: Path) -> tuple[dict[str, Ran], Turn]:
     """Let all runs take turns; the medians of each, and of the turns of MindSpore's loop and its bare step."""
-    recipe = load_recipe(RECIPE)
     samples = make_samples(recipe, steps * batch, folder)
     work = contenders(recipe, samples, batch, steps, folder / "run")
     bare = make_job(recipe, "mindspore", 1, batch, samples, folder / "run")
@@ -117,21 +116,21 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each run, {QUICK_STEPS} or more")
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each run, {STEPS} or more")
     parser.add_argument("--quick", action="store_true", help="one round of little, to see that everything works")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    if options.steps < QUICK_STEPS:
-        parser.error(f"--steps {options.steps}: expected at least {QUICK_STEPS}")
+    if options.steps < STEPS:
+        parser.error(f"--steps {options.steps}: expected at least {STEPS}")
     return options
 
 
 def main() -> None:
     """Measure, and print the table or its rows as JSON."""
-    options = parse()
-    rounds, steps, batch = (1, QUICK_STEPS, QUICK_BATCH) if options.quick else (options.rounds, options.steps, BATCH)
+    options, recipe = parse(), load_recipe(RECIPE)
+    rounds, batch = (1, QUICK_BATCH) if options.quick else (options.rounds, recipe.train.global_batch)
     with tempfile.TemporaryDirectory(prefix="wordmill-benchmark-") as folder:
-        rows = rows_of(*measure(rounds, steps, batch, Path(folder)))
+        rows = rows_of(*measure(recipe, rounds, options.steps, batch, Path(folder)))
     print(json.dumps(rows, indent=1) if options.json else table(rows))
 
 

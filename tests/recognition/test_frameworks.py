@@ -39,6 +39,11 @@ def test_msrun_joins_its_workers_so_that_their_failure_is_its_own() -> None:
     assert command[-2].endswith("components/recognition/ms/train.py")
 
 
+def test_mindspores_workers_on_processors_have_some_each() -> None:
+    assert "--bind_core=True" in launch("mindspore", "cpu", 2, Path("/work/job.json"))
+    assert "--bind_core=True" not in launch("mindspore", "cpu", 1, Path("/work/job.json"))
+
+
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match="device 'gpu': expected one of cpu, cuda, npu"):
         check_device("gpu")
