@@ -7,8 +7,8 @@ of JPEGs, in gray, in the loop written anew from what deep-text-recognition-benc
 the train stage starts them; each process has one thread, and a run as many processors as processes. Runs take turns,
 round after round, and medians count. Pictures a second are by the clock, from the third step to the last; what a
 picture costs in processor time, user and system, is disturbed less by other work on the machine. Two processes share
-the global batch, the recipe's, that one has alone. MindSpore's bare step is its compiled graphs called on one batch again and again,
-in the process that runs the loop, in turn with it.
+the global batch, the recipe's, that one has alone. MindSpore's bare step is its compiled graphs called on one batch
+again and again, in the process that runs the loop, in turn with it.
 """
 
 import argparse
