@@ -6,112 +6,29 @@ import shutil
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Generic
 
 import numpy as np
-import numpy.typing as npt
 
 from components.recognition.artifacts import git_commit, write_atomically
 from components.recognition.checkpoint import Checkpoint, Tensors, check_fit, load, save
-from components.recognition.image import Picture
 from components.recognition.records import METRICS, NONFINITE_LIMIT, Metrics, Pulse, keep_nonfinite
-from components.recognition.targets import pack
-from components.recognition.training import (
-    Course,
-    Logits,
-    Part,
-    count_correct,
-    training_stream,
-    validation_batches,
-    write_reference,
-)
+from components.recognition.trainer import Handle, Trainer, Vector, score
+from components.recognition.training import Part, training_stream, write_reference
 from components.recognition.training_state import Progress, Saver, State, best_path, read_state, undo
-
-Handle = TypeVar("Handle")
-Vector = npt.NDArray[np.float32]
 
 LAG = 2  # steps that are begun before the result of one is looked at: a look waits for the device
 TRACED_AFTER = 10  # steps: the first ones are not like the others
 STOP = "stop"  # a file in the run's folder by which the stage asks for a checkpoint and the end
 TRACE = "trace"  # the folder of a trace
-PROGRESS = "progress"  # among the tensors that processes share: steps done, left out, left out in a row
+PROGRESS = "progress"  # among the tensors that processes share: steps done, left out, left out in a row, scored
 STATISTICS = "statistics/"  # of batch normalisation, which each process has of its own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """A step's result, the same in every process: loss, norm of the gradients, what any process has asked for."""
-
-    loss: float
-    norm: float
-    save: bool
-    stop: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """Counts over the whole validation set, and its loss: losses of batches times their samples."""
-
-    correct: int
-    total: int
-    loss_sum: float
 
 
 class DivergedError(RuntimeError):
     """Training does not get on, and would not if it were started again."""
-
-
-class Trainer(Protocol[Handle]):
-    """One process's share of the work in a framework. All processes call all methods in the same order."""
-
-    course: Course
-
-    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Handle:
-        """Begin step `number`, 1.., of the optimiser, the moving average included, without waiting for its end.
-
-        Gradient and loss are the mean over all that the parts of all processes count; a step whose gradients are not
-        finite changes nothing but the loss scale. `asked` are this process's wishes, Look's save and stop.
-        """
-
-    def look(self, handle: Handle) -> Look:
-        """Wait for a step's result."""
-
-    def weights(self) -> Tensors:
-        """Return what is scored and stored: weights or their moving average, statistics averaged over processes."""
-
-    def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Logits]]:
-        """Return what tells the loss and the logits (N, T, C) that these weights have for a part."""
-
-    def gather(self, vector: Vector) -> Vector:
-        """Return every process's vector (n,) in every process: (processes, n)."""
-
-    def predictor(self, checkpoint: Checkpoint) -> Callable[[Picture], Logits]:
-        """Return what turns images (N, H, W, C) uint8 into logits (N, T, C), on process 0 alone."""
-
-    def state(self) -> Tensors:
-        """Return copies of all that training goes on from: float32 arrays by name.
-
-        Running statistics are those of every process, `statistics/<name>` of shape (processes, C).
-        """
-
-    def share(self, tensors: Tensors) -> Tensors:
-        """Return the tensors of process 0 in every process; names and shapes are the same in all."""
-
-    def restore(self, tensors: Tensors) -> None:
-        """Go on from what `state` has returned."""
-
-    def memory_bytes(self) -> int:
-        """Return the most memory that this process has used: of its device, on a processor its own."""
-
-    def trace(self, folder: Path) -> AbstractContextManager[None]:
-        """Trace what is done within for the framework's viewer, into files of an existing folder, process 0 alone."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return what the outcome tells of the framework: precision, parameters, versions."""
 
 
 class Loop(Generic[Handle]):
@@ -144,20 +61,25 @@ class Loop(Generic[Handle]):
             tensors = respread(state.tensors, self.job.processes)
             check_fit({name: tensor.shape for name, tensor in given.items()}, tensors, str(self.job.resume))
             progress, given = state.progress, tensors
-        counters = [progress.step, progress.nonfinite, progress.nonfinite_in_a_row]
+        counters = [progress.step, progress.nonfinite, progress.nonfinite_in_a_row, progress.scored]
         shared = self.trainer.share(given | {PROGRESS: np.array(counters, np.float32)})  # exact up to 2^24 steps
-        step, nonfinite, in_a_row = shared.pop(PROGRESS).astype(int).tolist()
+        step, nonfinite, in_a_row, scored = shared.pop(PROGRESS).astype(int).tolist()
         self.trainer.restore(shared)
         attempt = {"step": step, "processes": self.job.processes, "git_commit": git_commit() if self.leads else ""}
-        return replace(progress, step=step, nonfinite=nonfinite, nonfinite_in_a_row=in_a_row,
+        return replace(progress, step=step, nonfinite=nonfinite, nonfinite_in_a_row=in_a_row, scored=scored,
                        attempts=(*progress.attempts, attempt))  # fmt: skip
 
     def run(self) -> bool:
         """Train to the end and leave its records; False where it was stopped, with a checkpoint of where."""
         if self.leads:
             self.metrics.write(self.progress.step, {"train/unfit_labels": self.course.unfit})
+        done = self.progress.step
+        if done in self.plan.validate_after and self.progress.scored < done:
+            self.validate(done)
         with ExitStack() as tracing:
-            for step in range(self.progress.step + 1, self.plan.steps + 1):
+            for step in range(done + 1, self.plan.steps + 1):
+                if self.stop:
+                    break
                 if step == self.traced.start and self.traced:
                     (self.job.folder / TRACE).mkdir(exist_ok=True)
                     tracing.enter_context(self.trainer.trace(self.job.folder / TRACE))
@@ -166,9 +88,9 @@ class Loop(Generic[Handle]):
                     tracing.close()
                 if self.save or self.stop:
                     self.keep(step)
-                if self.stop:
-                    self.saver.wait()
-                    return False
+        if self.stop:
+            self.saver.wait()
+            return False
         if self.progress.step < self.plan.steps:
             self.keep(self.plan.steps)
         self.finish()
@@ -179,7 +101,7 @@ class Loop(Generic[Handle]):
         waiting = time.monotonic()
         parts = next(self.stream)
         self.metrics.waited_s += time.monotonic() - waiting
-        asked = self.leads and self.saver.due(), (self.job.folder / STOP).exists()
+        asked = self.leads and self.saver.due(), self.asked_to_stop()
         rate = float(self.plan.rates[step - 1])
         self.begun.append((step, parts, self.trainer.step(step, parts, rate, asked)))
         self.pulse.beat(step)
@@ -189,6 +111,10 @@ class Loop(Generic[Handle]):
             self.validate(step)
         elif self.leads and self.metrics.due():
             self.metrics.training(self.looked, self.trainer.memory_bytes())
+
+    def asked_to_stop(self) -> bool:
+        """Tell whether the stage of this process's machine has asked for the end."""
+        return (self.job.folder / STOP).exists()
 
     def look(self) -> None:
         """Look at the result of the first step that is not looked at yet; DivergedError after too many bad ones."""
@@ -220,10 +146,17 @@ class Loop(Generic[Handle]):
             self.metrics.training(self.looked, self.trainer.memory_bytes())
 
     def validate(self, step: int) -> None:
-        """Score the weights after a step, and keep them where they are the best so far."""
+        """Score the weights after a step, and keep them where they are the best so far.
+
+        Who asks for the end does not wait for it: whatever goes on from this step then begins with it.
+        """
         self.settle()
         weights = self.trainer.weights()
-        found = score(self.trainer, weights, lambda: self.pulse.beat(step))
+        found = None if self.stop else score(self.trainer, weights, lambda: self.pulse.beat(step), self.asked_to_stop)
+        if found is None:
+            self.stop = True
+            return
+        self.progress = replace(self.progress, scored=step)
         if self.leads:
             accuracy, loss = found.correct / max(found.total, 1), found.loss_sum / max(found.total, 1)
             self.metrics.write(step, {"val/accuracy": accuracy, "val/loss": loss})
@@ -265,19 +198,6 @@ class Loop(Generic[Handle]):
             "unfit_labels": self.course.unfit, "nonfinite_steps": done.nonfinite, "attempts": done.attempts,
         }  # fmt: skip
         write_atomically(job.folder / "outcome.json", json.dumps(outcome | self.trainer.facts(), indent=1))
-
-
-def score(trainer: Trainer[Any], weights: Tensors, beat: Callable[[], None]) -> Score:
-    """Score weights on the validation set, split over the processes; `beat` is called after every batch."""
-    course, read = trainer.course, trainer.scorer(weights)
-    tally = np.zeros(3, np.float32)  # correct, total, sum of losses: counts are exact up to 2^24 in each process
-    for batch in validation_batches(course.val_set, course.rank, course.job.processes):
-        samples = len(batch.labels)
-        loss, logits = read((batch, pack(batch.labels, course.codec, course.reach, course.job.train.loss)))
-        tally += np.array([count_correct(logits, batch.labels, course.codec), samples, loss * samples], np.float32)
-        beat()
-    correct, total, loss_sum = trainer.gather(tally).sum(0, dtype=np.float64).tolist()
-    return Score(correct=int(correct), total=int(total), loss_sum=loss_sum)
 
 
 def respread(tensors: Tensors, processes: int) -> Tensors:

@@ -36,6 +36,7 @@ class Progress:
     step: int = 0
     nonfinite: int = 0  # steps left out in all
     nonfinite_in_a_row: int = 0
+    scored: int = 0  # the step of the last validation; one that is due after `step` and is not it was cut short
     best_step: int = 0  # 0: no validation yet
     best: tuple[float, float] = (-1.0, 0.0)  # its accuracy, and -loss among equals
     seconds: float = 0.0

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from components.recognition.checkpoint import Checkpoint, Tensors
 from components.recognition.decoding import codec_of
 from components.recognition.image import Picture
-from components.recognition.loop import Look, Loop
+from components.recognition.loop import Loop
+from components.recognition.trainer import Look
 from components.recognition.training import Job, Part, make_course, write_job
 
 STEPS, CLASSES, FEATURES = 8, 37, 41
@@ -50,7 +51,7 @@ def probabilities(logits: Array) -> Array:
 
 
 class NumpyTrainer:
-    """Fulfils loop.Trainer. `bad` steps have no finite gradient; `events` tells what was called, in order."""
+    """Fulfils trainer.Trainer. `bad` steps have no finite gradient; `events` tells what was called, in order."""
 
     def __init__(self, job: Job, rank: int, group: Group, bad: frozenset[int], begin: Callable[[int], None]) -> None:
         self.job, self.rank, self.group, self.bad, self.begin = job, rank, group, bad, begin

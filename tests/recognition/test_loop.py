@@ -9,11 +9,13 @@ import pytest
 from safetensors.numpy import save_file
 
 from components.recognition import checkpoint, loop, training_state
-from components.recognition.loop import Score, respread
+from components.recognition.checkpoint import Tensors
+from components.recognition.loop import respread
 from components.recognition.schedule import make_plan
+from components.recognition.trainer import Score
 from components.recognition.training import Job
 from components.recognition.training_state import Saver, read_state, records
-from tests.recognition.numpy_trainer import Run, on
+from tests.recognition.numpy_trainer import NumpyTrainer, Run, on
 from tests.recognition.tiny import TRAIN, make_job, write_set
 
 # 8 steps in 2 epochs, in two parts each.
@@ -208,13 +210,51 @@ def test_all_stop_at_the_same_step_when_one_is_asked_to(job: Job, tmp_path: Path
 
 
 def test_a_stopped_run_ends_with_a_checkpoint_two_steps_after_it_was_asked_to(job: Job, tmp_path: Path) -> None:
-    run = Run(on(job, tmp_path), begin=lambda step: (tmp_path / "stop").touch() if step == 4 else None)
+    longer = dataclasses.replace(job, train=dataclasses.replace(SGD, global_batch=8))  # validates after steps 8 and 16
+    run = Run(on(longer, tmp_path), begin=lambda step: (tmp_path / "stop").touch() if step == 4 else None)
     assert run.ended == {0: False}
     (kept,) = records(tmp_path / "checkpoints")
     assert read_state(kept).progress.step == 7  # step 5 is the first that asks
-    assert curve(tmp_path, "train/loss")[7] == pytest.approx(np.mean([run.trainers[0].losses[n] for n in (5, 6, 7)]))
+    assert curve(tmp_path, "train/loss")[7] == pytest.approx(np.mean(list(run.trainers[0].losses.values())))
     assert kept.with_name("metrics-00000007.jsonl").read_bytes() == (tmp_path / "metrics.jsonl").read_bytes()
     assert json.loads(kept.read_text())["recipe"]["train"]["lr"] == 2.0
+
+
+@pytest.mark.parametrize("step", [4, 8])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_stop_cuts_a_validation_short_and_the_next_attempt_begins_with_it(
+    processes: int, step: int, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Run(on(job, tmp_path / "whole", processes))
+    scorer = NumpyTrainer.scorer
+
+    def stopped(self: NumpyTrainer, weights: Tensors) -> Any:
+        if self.rank == 0 and len(self.losses) == step:
+            (self.job.folder / "stop").touch()
+        return scorer(self, weights)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(NumpyTrainer, "scorer", stopped)
+        parted = Run(on(job, tmp_path / "parted", processes))
+    assert set(parted.ended.values()) == {False}
+    newest = records(tmp_path / "parted" / "checkpoints")[0]
+    assert (read_state(newest).progress.step, read_state(newest).progress.scored) == (step, step - 4)
+    assert step not in curve(tmp_path / "parted", "val/accuracy")
+    rest = Run(taken_up(parted, tmp_path / "rest", step))
+    assert set(rest.ended.values()) == {True}
+    assert rest.trainers[0].events[0] == ("score", 0)
+    assert curve(tmp_path / "rest", "val/accuracy") == curve(tmp_path / "whole", "val/accuracy")
+    for name in ("last", "best"):
+        path = f"{name}.safetensors"
+        assert (tmp_path / "rest" / path).read_bytes() == (whole.jobs[0].folder / path).read_bytes()
+
+
+def test_a_run_that_is_asked_to_stop_before_a_validation_leaves_it_to_the_next(job: Job, tmp_path: Path) -> None:
+    run = Run(on(job, tmp_path), begin=lambda step: (tmp_path / "stop").touch() if step == 3 else None)
+    assert run.ended == {0: False}
+    assert [what for what, _ in run.trainers[0].events].count("score") == 0
+    progress = read_state(records(tmp_path / "checkpoints")[0]).progress
+    assert (progress.step, progress.scored) == (4, 0)
 
 
 def test_what_is_traced_are_steps_behind_the_first_ones_or_the_last(job: Job, tmp_path: Path) -> None:
@@ -234,7 +274,7 @@ def test_the_best_of_equals_has_the_lower_loss_and_a_loss_that_is_no_number_the_
 ) -> None:
     scores = iter([(5, float("nan")), (5, 40.0), (5, 30.0), (4, 1.0), (5, float("inf")), (5, 30.0)])
 
-    def score(trainer: object, weights: object, beat: object) -> Score:
+    def score(*_: object) -> Score:
         correct, loss = next(scores)
         return Score(correct=correct, total=20, loss_sum=loss)
 

@@ -7,6 +7,7 @@ import pytest
 
 from components.recognition import loop, records
 from components.recognition.loop import DivergedError
+from components.recognition.trainer import Look
 from components.recognition.training import Job
 from components.recognition.training_state import read_state
 from tests.recognition.numpy_trainer import NumpyTrainer, Run, on
@@ -29,7 +30,7 @@ def test_steps_that_are_not_finite_are_counted_and_every_process_keeps_its_batch
     given: dict[tuple[int, int], list[str]] = {}
     step = NumpyTrainer.step
 
-    def noted(self: NumpyTrainer, number: int, parts: list, rate: float, asked: tuple[bool, bool]) -> loop.Look:
+    def noted(self: NumpyTrainer, number: int, parts: list, rate: float, asked: tuple[bool, bool]) -> Look:
         given[number, self.rank] = [label for batch, _ in parts for label in batch.labels]
         return step(self, number, parts, rate, asked)
 

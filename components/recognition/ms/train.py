@@ -20,7 +20,7 @@ from components.recognition.checkpoint import Checkpoint, Tensors
 from components.recognition.checkpoint import load as load_checkpoint
 from components.recognition.decoding import codec_of
 from components.recognition.image import Picture
-from components.recognition.loop import Look, Loop, Vector
+from components.recognition.loop import Loop
 from components.recognition.ms.model import build, count_steps
 from components.recognition.ms.optimisers import Average
 from components.recognition.ms.optimisers import build as build_optimiser
@@ -33,11 +33,12 @@ from components.recognition.ms.step import Gradients, LossScale, Objective, Upda
 from components.recognition.ms.sync import synchronise
 from components.recognition.ms.tracing import trace
 from components.recognition.ms.weights import dump, load
+from components.recognition.trainer import Look, Vector
 from components.recognition.training import Job, Logits, Part, at_work, die_with_parent, make_course, read_job
 
 
 class Trainer:
-    """One process's share of the work in MindSpore: loop.Trainer, whose methods say what they do."""
+    """One process's share of the work in MindSpore: trainer.Trainer, whose methods say what they do."""
 
     def __init__(self, job: Job, rank: int) -> None:
         self.job, self.rank, self.processes = job, rank, Processes(job.processes)

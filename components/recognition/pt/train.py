@@ -25,7 +25,7 @@ from components.recognition.checkpoint import load as load_checkpoint
 from components.recognition.decoding import codec_of
 from components.recognition.image import Picture
 from components.recognition.loader import Batch
-from components.recognition.loop import Look, Loop, Vector
+from components.recognition.loop import Loop
 from components.recognition.pt.device import fetch, memory_bytes, send, trace
 from components.recognition.pt.losses import ctc_losses, sequence_losses
 from components.recognition.pt.model import EncoderDecoder, build, count_steps
@@ -37,6 +37,7 @@ from components.recognition.pt.processes import gather, join, share, synchronise
 from components.recognition.pt.state import TrainingState
 from components.recognition.pt.weights import load
 from components.recognition.targets import pack
+from components.recognition.trainer import Look, Vector
 from components.recognition.training import Job, Logits, Part, at_work, die_with_parent, make_course, read_job
 
 Handle = Callable[[], list[float]]  # waits for a step's loss, save, stop and norm of the gradients
@@ -73,7 +74,7 @@ class Trainer:
         return DistributedDataParallel(self.net, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
     def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Handle:
-        """Begin step `number`, 1.., of the optimiser, as loop.Trainer has it; nothing here waits for the device."""
+        """Begin step `number`, 1.., of the optimiser, as trainer.Trainer has it; nothing here waits for the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)

@@ -12,11 +12,11 @@ import pytest
 from tests.recognition.ms import COMPACT, DATA  # isort: skip  # before anything imports MindSpore
 from components.recognition import checkpoint, frameworks
 from components.recognition.checkpoint import Tensors
-from components.recognition.loop import score
 from components.recognition.ms import train
 from components.recognition.ms.model import build
 from components.recognition.ms.train import Trainer
 from components.recognition.ms.weights import dump
+from components.recognition.trainer import score
 from components.recognition.training import write_job
 from tests.recognition.ms.bars import make_job, some_parts
 

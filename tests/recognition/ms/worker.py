@@ -16,9 +16,10 @@ import mindspore as ms
 import numpy as np
 from mindspore.communication import get_rank, init
 
-from components.recognition.loop import STOP, Look, Loop
+from components.recognition.loop import STOP, Loop
 from components.recognition.ms.predict import open_device
 from components.recognition.ms.train import Trainer
+from components.recognition.trainer import Look
 from components.recognition.training import Job, Part, at_work, die_with_parent, read_job
 from components.recognition.training_state import records
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from components.recognition.checkpoint import Tensors
-from components.recognition.loop import score
 from components.recognition.pt.train import Trainer
+from components.recognition.trainer import score
 from components.recognition.training import training_stream
 from tests.recognition.tiny import MODEL, TRAIN, make_job
 

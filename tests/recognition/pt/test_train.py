@@ -13,11 +13,12 @@ from components.recognition import checkpoint, frameworks
 from components.recognition.charset import load_charset
 from components.recognition.decoding import AttentionCodec, CtcCodec
 from components.recognition.loader import Batch
-from components.recognition.loop import Loop, score
+from components.recognition.loop import Loop
 from components.recognition.pt.predict import Predictor
 from components.recognition.pt.train import Trainer
 from components.recognition.pt.weights import dump
 from components.recognition.targets import Draws, pack
+from components.recognition.trainer import score
 from components.recognition.training import Job, Part, parts_of, write_job
 from tests.recognition.tiny import MODEL, TRAIN, WORDS, make_job, write_set
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from components.recognition.loop import STOP, Look, Loop
+from components.recognition.loop import STOP, Loop
 from components.recognition.pt.train import Handle, Trainer
+from components.recognition.trainer import Look
 from components.recognition.training import Job, Part, write_job
 from components.recognition.training_state import records
 
