@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event
@@ -24,6 +25,7 @@ from components.recognition import sources_download
 from components.recognition.catalogue import Entry
 from components.recognition.sources import locate
 from components.recognition.sources_download import Part, alone, download
+from components.recognition.sources_patience import patiently
 from components.recognition.sources_remote import Remote, web_file
 from components.recognition.storage import Store
 from tests.recognition.web_site import BODY, Site, open_site
@@ -108,7 +110,9 @@ def test_a_site_may_close_at_any_byte(breaks: list[int], connections: int) -> No
             site.breaks_after = breaks
             for _ in range(len(breaks) + 1):
                 try:
-                    files = download("fetch words", {"a": web_file(site.address)}, Path(folder), Event())
+                    # A connection that was kept may be closed by the time that the next request takes it.
+                    file = patiently(site.address, Event(), partial(web_file, site.address))
+                    files = download("fetch words", {"a": file}, Path(folder), Event())
                     break
                 except RuntimeError:
                     site.seen.clear()

@@ -22,22 +22,24 @@ def job_in(folder: Path, train: Train, model: Model, processes: int) -> Job:
 
 
 @pytest.mark.parametrize(
-    ("processes", "train", "model"),
+    ("processes", "train", "model", "stop_at", "stopped"),
     [
-        (1, dataclasses.replace(LONG, optimizer="lion", lr=1e-4, ema_decay=0.9), MODEL),
-        (2, dataclasses.replace(OF_DECODERS, ema_decay=0.9, accumulation=2, clip_norm=1.0), SEQ2SEQ),
+        # In the last step before a validation, which is cut short and the first that the next attempt does.
+        (1, dataclasses.replace(LONG, optimizer="lion", lr=1e-4, ema_decay=0.9), MODEL, 5, 5),
+        # Asked for in step 7, and looked at two steps later.
+        (2, dataclasses.replace(OF_DECODERS, ema_decay=0.9, accumulation=2, clip_norm=1.0), SEQ2SEQ, 6, 9),
         # After the first step DistributedDataParallel lays buckets out anew, which three processes' sums show.
-        (3, dataclasses.replace(LONG, optimizer="adadelta", lr=1.0, sync_batch_norm=True), MODEL),
+        (3, dataclasses.replace(LONG, optimizer="adadelta", lr=1.0, sync_batch_norm=True), MODEL, 6, 9),
     ],
 )
 def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
-    processes: int, train: Train, model: Model, tmp_path: Path
+    processes: int, train: Train, model: Model, stop_at: int, stopped: int, tmp_path: Path
 ) -> None:
     whole, parted = (job_in(tmp_path / name, train, model, processes) for name in ("whole", "parted"))
     together(processes, tmp_path, run, [whole])
-    together(processes, tmp_path, run, [parted], 5)
+    together(processes, tmp_path, run, [parted], stop_at)
     state = read_state(records(parted.folder / "checkpoints")[0])
-    assert state.progress.step == 8  # asked for in step 6, and looked at two steps later
+    assert state.progress.step == stopped
     assert not (parted.folder / "outcome.json").exists()
     rest = resumed(parted, tmp_path / "rest", processes)
     together(processes, tmp_path, run, [rest])
@@ -53,4 +55,4 @@ def test_a_stopped_run_goes_on_as_if_nothing_had_happened(
     for rank in range(1, processes):
         assert all(np.array_equal(weights(rest, rank)[name], weight) for name, weight in weights(rest).items())
     attempts = json.loads((rest.folder / "outcome.json").read_text())["attempts"]
-    assert [attempt["step"] for attempt in attempts] == [0, 8]
+    assert [attempt["step"] for attempt in attempts] == [0, stopped]
