@@ -25,9 +25,12 @@ class Site:
         self.heads = True
         self.announces: int | None = None  # this many bytes, whatever it sends
         self.shifts = 0  # so many bytes behind the range that was asked for it begins
+        self.stalls_at: int | None = None  # the file's bytes from here on are never sent, and the connection stays open
         self.slice_s = 0.0  # it waits so long after each slice
         self.seen: list[tuple[str, str | None]] = []
-        self.served = 0  # bytes of bodies
+        self.served = (
+            0  # bytes of bodies, counted before their replies begin: a client that has its reply finds them here
+        )
         self.address = ""
         self.mutex = threading.Lock()
 
@@ -43,6 +46,7 @@ class Site:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     site: Site
+    stalls = False
 
     def do_HEAD(self) -> None:
         if not self.site.heads:
@@ -84,20 +88,29 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(stop - start if site.announces is None else site.announces))
         if site.tag:
             self.send_header("ETag", site.tag)
+        sent = self.plan(start, stop) if body else b""
         self.end_headers()
-        if body:
-            self.send_body(site.body[start:stop])
+        self.send_body(sent)
+
+    def plan(self, start: int, stop: int) -> bytes:
+        """Return what will be sent of a range. It is settled before the reply begins, whose end nobody may wait for."""
+        site = self.site
+        broken = site.next_of(site.breaks_after)
+        self.close_connection = broken is not None or site.announces is not None
+        self.stalls = site.stalls_at is not None and site.stalls_at < stop
+        end = max(start, site.stalls_at or 0) if self.stalls else stop
+        sent = site.body[start : end if broken is None else min(start + broken, end)]
+        with site.mutex:
+            site.served += len(sent)
+        return sent
 
     def send_body(self, data: bytes) -> None:
-        broken = self.site.next_of(self.site.breaks_after)
-        self.close_connection = broken is not None or self.site.announces is not None
         with contextlib.suppress(ConnectionError):  # of a client that gives up
-            for start in range(0, len(data) if broken is None else min(broken, len(data)), SLICE):
-                part = data[start : start + SLICE] if broken is None else data[start : min(start + SLICE, broken)]
-                self.wfile.write(part)
-                with self.site.mutex:
-                    self.site.served += len(part)
+            for start in range(0, len(data), SLICE):
+                self.wfile.write(data[start : start + SLICE])
                 time.sleep(self.site.slice_s)
+            if self.stalls:
+                self.rfile.read(1)  # nothing comes but the end
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
