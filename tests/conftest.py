@@ -1,6 +1,5 @@
 import os
 import secrets
-import socket
 import subprocess
 import sys
 import time
@@ -11,14 +10,19 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from components.recognition.storage import Store
+from tests.ports import held_port
+from tests.waiting import LIMIT_S
 
 # kfp, onnx and MindSpore share the test process: MindSpore cannot follow protobuf's C implementation.
 os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
 
-START_TIMEOUT_S = 30
+# A busy machine may take its time over any example.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,9 +44,12 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
 @contextmanager
 def serve_s3(folder: Path, host: str) -> Iterator[S3]:
     """Serve a folder as S3 on one of this machine's addresses."""
-    with socket.socket() as listener:
-        listener.bind((host, 0))
-        address = f"{host}:{listener.getsockname()[1]}"
+    with held_port(host) as port, _rclone(folder, f"{host}:{port}") as server:
+        yield server
+
+
+@contextmanager
+def _rclone(folder: Path, address: str) -> Iterator[S3]:
     server = S3(url=f"http://{address}", key=secrets.token_hex(10), secret=secrets.token_hex(20))
     command = [str(Path(sys.executable).with_name("rclone")), "serve", "s3", "--addr", address, str(folder)]
     environment = os.environ | {"RCLONE_AUTH_KEY": f'"{server.key},{server.secret}"', "RCLONE_CONFIG": os.devnull}
@@ -53,11 +60,11 @@ def serve_s3(folder: Path, host: str) -> Iterator[S3]:
         yield server
     finally:
         process.terminate()
-        process.wait(timeout=10)
+        process.wait(timeout=LIMIT_S)
 
 
 def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + LIMIT_S
     while time.monotonic() < deadline:
         assert process.poll() is None, f"rclone ended with code {process.returncode}"
         try:
@@ -68,7 +75,20 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str) -> None:
             time.sleep(0.05)
         else:
             return
-    pytest.fail(f"rclone does not answer at {url} after {START_TIMEOUT_S} s")
+    pytest.fail(f"rclone does not answer at {url} after {LIMIT_S:.0f} s")
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    """A port of the loopback address for a server of the test's own."""
+    with held_port() as port:
+        yield port
+
+
+@pytest.fixture
+def silent_address(port: int) -> str:
+    """An address of this machine at which nothing answers."""
+    return f"http://127.0.0.1:{port}"
 
 
 @pytest.fixture

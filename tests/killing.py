@@ -162,10 +162,3 @@ def left_over(folder: Path) -> list[list[str]]:
             if process.pid != os.getpid() and any(str(folder) in part for part in process.cmdline()):
                 found.append(process.cmdline())
     return found
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(POLL_S)

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from components.recognition.frameworks import free_port
 from components.recognition.storage import Store
+from tests.ports import held_port
+from tests.waiting import LIMIT_S
 
-START_TIMEOUT_S = 120
 BUCKET = "mlflow"
 
 
@@ -30,8 +30,14 @@ def start(endpoint: str, database: str = "") -> str:
     """
     folder = Path(tempfile.mkdtemp(prefix="wordmill-mlflow-"))
     Store(BUCKET, folder).make_bucket()
-    uri = f"http://127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", uri.rpartition(":")[2],
+    with held_port() as port:
+        return start_at(port, endpoint, database, folder)
+
+
+def start_at(port: int, endpoint: str, database: str, folder: Path) -> str:
+    """Start the server at a port and return its address once it answers."""
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port),
                "--workers", "1", "--serve-artifacts", "--artifacts-destination", f"s3://{BUCKET}/artifacts",
                "--backend-store-uri", database or f"sqlite:///{folder / 'mlflow.db'}"]  # fmt: skip
     # Without the last one the server starts ten processes for jobs that nobody sends.
@@ -55,7 +61,7 @@ def stop(process: subprocess.Popen[bytes], folder: Path) -> None:
 
 
 def wait_until_it_answers(uri: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_TIMEOUT_S
+    deadline = time.monotonic() + LIMIT_S
     while process.poll() is None and time.monotonic() < deadline:
         with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=2):  # noqa: S310
             return

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from components.recognition import tracking
-from components.recognition.frameworks import free_port
 from components.recognition.storage import Store
 from components.report.charts import MOST_POINTS
 from components.report.compare import compare, differences
@@ -272,8 +271,10 @@ def test_the_command_prints_the_table_and_writes_the_page(
         (["--last", "-1", "--recipe", "tiny"], "the last -1 runs of recipe 'tiny'"),
     ],
 )
-def test_what_is_wrong_ends_in_one_line(arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+def test_what_is_wrong_ends_in_one_line(
+    arguments: list[str], message: str, silent_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(SystemExit) as end:
         main(["compare", *arguments])

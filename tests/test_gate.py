@@ -8,7 +8,6 @@ from components.gate.pairing import look
 from components.gate.stage import run
 from components.recognition import tracking
 from components.recognition.artifacts import Manifest, read_manifest
-from components.recognition.frameworks import free_port
 from components.recognition.recipe import Gate
 from components.recognition.storage import Store
 from components.recognition.tracking import Version
@@ -242,9 +241,9 @@ def test_measurements_of_another_model_are_an_error(trial: Trial, capsys: pytest
     assert "measured train/" in capsys.readouterr().out
 
 
-def test_without_mlflow_the_stage_fails(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_mlflow_the_stage_fails(trial: Trial, silent_address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = trial.candidate("one", {"a": "1111"})
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(SystemExit):
         run(**arguments)

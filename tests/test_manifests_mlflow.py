@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.recognition.frameworks import free_port
 from components.recognition.storage import Store
 from tests.manifests import templates, variables
 from tests.test_mlflow_postgres import postgres  # noqa: F401 (a fixture)
@@ -66,8 +65,7 @@ def pod(name: str, port: int, store: Store, database: str) -> Pod:
 
 
 @pytest.fixture
-def server(store: Store, postgres: str, tmp_path: Path) -> Iterator[Server]:  # noqa: F811 (the fixture)
-    port = free_port()
+def server(store: Store, postgres: str, tmp_path: Path, port: int) -> Iterator[Server]:  # noqa: F811 (the fixture)
     start = pod("wordmill-mlflow", port, store, postgres)
     start.environment["MLFLOW_SERVER_ALLOWED_HOSTS"] += f",127.0.0.1:{port}"  # for this test's own client
     with (tmp_path / "log").open("wb") as log:

@@ -9,6 +9,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -16,10 +17,11 @@ import psycopg2
 import pytest
 
 from components.recognition import tracking
-from components.recognition.frameworks import free_port
 from components.recognition.storage import Store
 from tests import mlflow_server
+from tests.ports import held_port
 from tests.trial import Trial
+from tests.waiting import LIMIT_S
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +36,13 @@ def postgres() -> Iterator[str]:
     found = shutil.which("initdb") or max(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), default=None)
     if found is None:
         pytest.skip("there is no initdb: apt-get install postgresql")
-    programs, port = Path(found).resolve().parent, free_port()
+    with held_port() as port, server(Path(found).resolve().parent, port) as uri:
+        yield uri
+
+
+@contextmanager
+def server(programs: Path, port: int) -> Iterator[str]:
+    """Serve an empty database at a port of the loopback address."""
     user = "nobody" if os.getuid() == 0 else None  # PostgreSQL refuses to run as root
     with tempfile.TemporaryDirectory(prefix="wordmill-postgres-") as folder:
         if user:
@@ -53,7 +61,7 @@ def postgres() -> Iterator[str]:
 
 
 def wait_until_it_answers(uri: str, process: "subprocess.Popen[bytes]") -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LIMIT_S
     while process.poll() is None and time.monotonic() < deadline:
         try:
             return psycopg2.connect(uri).close()
@@ -83,7 +91,7 @@ def log(number: int, recipe: str, folder: Path, together: Barrier) -> None:
     store, points = Store.from_environment(), loss(number)
     for name, content in files(number).items():
         (folder / name).write_bytes(content)
-    together.wait(timeout=120)
+    together.wait(timeout=LIMIT_S)
     run = tracking.run(store, f"{recipe}-{number}", recipe)
     run.log_params({f"p{i}": f"{number}.{i}" for i in range(150)})
     for first in range(0, POINTS, 250):
@@ -105,7 +113,7 @@ def log_at_once(recipe: str, folder: Path) -> None:
         processes.append(context.Process(target=log, args=(number, recipe, folder / str(number), together)))
         processes[-1].start()
     for process in processes:
-        process.join(timeout=300)
+        process.join(timeout=LIMIT_S)
     assert [process.exitcode for process in processes] == [0, 0]
 
 

@@ -9,7 +9,6 @@ from mlflow import MlflowClient
 
 from components.recognition import tracking
 from components.recognition.artifacts import read_manifest
-from components.recognition.frameworks import free_port
 from components.recognition.storage import Store
 from components.report.charts import line_chart, number, thin, ticks
 from components.report.stage import run
@@ -223,10 +222,11 @@ def test_a_second_report_is_like_the_first(seed: FinishedRun, tmp_path: Path) ->
 
 
 def test_without_mlflow_the_report_is_written_and_the_stage_fails(
-    seed: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    seed: FinishedRun, tmp_path: Path, silent_address: str, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
     finish(seed)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(SystemExit):
         report(seed, tmp_path)

@@ -15,9 +15,10 @@ import pytest
 from components.recognition.artifacts import Manifest
 from components.recognition.stages import RESUME
 from components.recognition.storage import Store
-from tests.killing import POLL_S, Attempt, StageProcess, kill, left_over, wait_until
+from tests.killing import POLL_S, Attempt, StageProcess, kill, left_over
 from tests.recognition.tiny import TRAIN
 from tests.test_train import combined_manifest
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 

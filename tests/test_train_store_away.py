@@ -16,9 +16,10 @@ import pytest
 from components.recognition.stages import RESUME
 from components.recognition.storage import Store
 from components.recognition.training_state import check_state
-from tests.killing import StageProcess, left_over, wait_until
+from tests.killing import StageProcess, left_over
 from tests.recognition.tiny import TRAIN
 from tests.test_train import combined_manifest
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.slow
 
@@ -31,10 +32,8 @@ ENDLESS = dataclasses.replace(OFTEN, epochs=10_000)
 class Server:
     """An S3 server that has, whenever it is started, what it was given before."""
 
-    def __init__(self, folder: Path) -> None:
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            self.port = listener.getsockname()[1]
+    def __init__(self, folder: Path, port: int) -> None:
+        self.port = port
         self.key, self.secret, self.folder = secrets.token_hex(10), secrets.token_hex(20), folder
         (folder / "bucket").mkdir(parents=True)
         self.start()
@@ -58,9 +57,9 @@ class Server:
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     """A server of the test's own, to which the environment leads."""
-    server = Server(tmp_path / "s3")
+    server = Server(tmp_path / "s3", port)
     variables = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.port}", "AWS_ACCESS_KEY_ID": server.key,
         "AWS_SECRET_ACCESS_KEY": server.secret, "AWS_DEFAULT_REGION": "us-east-1", "WORDMILL_BUCKET": "bucket",

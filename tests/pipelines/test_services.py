@@ -9,6 +9,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 from pipelines import services
+from tests.ports import held_port
+from tests.waiting import LIMIT_S
 
 OUTSIDE = (
     "WORDMILL_BUCKET",
@@ -35,8 +37,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     monkeypatch.setattr(services, "STATE", tmp_path / "state")
-    yield tmp_path / "state"
-    services.down()
+    with held_port() as port:  # others may be looking for one from the same number on
+        monkeypatch.setattr(services, "_free_ports", lambda first: iter([port]))
+        yield tmp_path / "state"
+        services.down()
 
 
 @pytest.fixture
@@ -55,8 +59,7 @@ def test_s3_starts_once_is_found_again_and_stops(state: Path, monkeypatch: pytes
     assert services.down() == []
 
 
-@pytest.mark.usefixtures("without_mlflow")
-def test_a_taken_port_leads_to_the_next_one(state: Path) -> None:
+def test_a_taken_port_leads_to_the_next_one() -> None:
     with socket.socket() as taken:
         taken.bind((services.HOST, 0))
         port = taken.getsockname()[1]
@@ -81,7 +84,7 @@ def test_a_dead_servers_record_is_not_believed(state: Path, monkeypatch: pytest.
     settings(monkeypatch)
     process = psutil.Process(services._read("s3").pid)  # type: ignore[union-attr]
     process.kill()
-    process.wait(10)
+    process.wait(LIMIT_S)
     settings(monkeypatch)
     assert services._read("s3").process() is not None  # type: ignore[union-attr]
 

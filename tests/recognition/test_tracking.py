@@ -9,7 +9,6 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
 from components.recognition import tracking
 from components.recognition.artifacts import git_commit
-from components.recognition.frameworks import free_port
 from components.recognition.storage import Store
 from tests.mlflow_server import BUCKET, mlflow_uri  # noqa: F401 (a fixture)
 
@@ -155,11 +154,12 @@ def test_a_refused_value_is_an_error_with_mlflows_reason(store: Store, tag: str)
 
 
 @pytest.mark.parametrize("what", ["run", "champion"])
-def test_an_unreachable_server_is_named(store: Store, tag: str, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    uri = f"http://127.0.0.1:{free_port()}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+def test_an_unreachable_server_is_named(
+    store: Store, tag: str, what: str, silent_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    with pytest.raises(RuntimeError, match=f"MLFLOW_TRACKING_URI {uri}"):
+    with pytest.raises(RuntimeError, match=f"MLFLOW_TRACKING_URI {silent_address}"):
         tracking.run(store, tag, "crnn_r34") if what == "run" else tracking.champion("wordmill-x")
 
 

@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,8 +9,7 @@ import uvicorn
 
 from components.recognition.packaged.pyfunc import Recogniser
 from components.serve.app import make_app
-
-START_TIMEOUT_S = 20
+from tests.waiting import LIMIT_S, wait_until
 
 
 @contextmanager
@@ -22,11 +20,8 @@ def serving(recogniser: Recogniser) -> Iterator[str]:
         server = uvicorn.Server(uvicorn.Config(make_app(recogniser), log_level="critical"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not server.started:
-            assert thread.is_alive()
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: server.started or not thread.is_alive())
+        assert server.started
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         server.should_exit = True
-        thread.join(START_TIMEOUT_S)
+        thread.join(LIMIT_S)
