@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines import submit
+from pipelines import client, submit
 from pipelines.cli import main
 from pipelines.client import connect
 from tests.pipelines.kfp_state import KfpServer
@@ -86,6 +86,7 @@ def test_interrupting_leaves_the_run_alone(
 
 
 def test_an_outage_while_waiting_is_sat_out(kfp: KfpServer, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "TIMEOUT_S", (30, 1))
     kfp.faults = [("503", "GET runs/.*"), ("slow", "GET runs/.*"), ("lost", "GET runs/.*")]
     code, _ = followed(kfp, spec, monkeypatch, tasks(fetch="RUNNING"), {"state": "SUCCEEDED"}, {"state": "SUCCEEDED"})
     assert (code, kfp.faults) == (0, [])

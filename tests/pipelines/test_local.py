@@ -6,6 +6,7 @@ from pathlib import Path
 from pipelines.building import build
 from pipelines.cli import command_line
 from pipelines.local import StageOutput, _retry_nothing, _unfinished_tasks, one_at_a_time
+from tests.waiting import LIMIT_S
 
 ENGINE = """\
     [KFP Executor 2026-11-20 22:12:59,588 INFO]: Looking for component `fetch` in /tmp/x
@@ -56,7 +57,7 @@ def test_a_second_run_waits_for_the_first(tmp_path: Path) -> None:
     for run in runs:
         run.start()
     for run in runs:
-        run.join(30)
+        run.join(LIMIT_S)
     assert log.read_text() == "in out in out "
 
 

@@ -107,9 +107,11 @@ def test_a_changed_working_tree_is_named_in_the_version(monkeypatch: pytest.Monk
     ["GET pipelines", "POST pipelines", "POST pipelines/upload_version", "POST experiments", "POST runs"],
 )
 def test_a_call_that_fails_once_is_repeated_and_nothing_is_made_twice(
-    kfp: KfpServer, spec: str, what: str, where: str
+    kfp: KfpServer, spec: str, what: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kfp.faults = [(what, where)]
+    if what == "slow":
+        monkeypatch.setattr(client, "TIMEOUT_S", (30, 1))
     started(spec)
     assert kfp.faults == []
     counts = {kind: len(kfp.made(kind)) for kind in kfp.tables}
@@ -144,10 +146,23 @@ def test_a_refusal_ends_in_one_line_that_says_what_to_do(kfp: KfpServer, spec: s
     assert kfp.made("runs") == []
 
 
+class Clock:
+    """Stands for the module `time`: only pauses take time."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
 def test_a_server_that_stays_away_is_given_up_in_time(
     kfp: KfpServer, spec: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(client, "PATIENCE_S", 0.05)
+    monkeypatch.setattr(client, "time", Clock())
     kfp.faults = [("500", "GET pipelines")] * 9
     with pytest.raises(RuntimeError, match=f"{kfp.url} answers 500: the database is away"):
         started(spec)
