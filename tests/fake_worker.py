@@ -1,14 +1,15 @@
 """A training process without a framework: `python -m tests.fake_worker JOB PLAN` does steps that are sums.
 
 The file PLAN holds one line for each attempt: what it does, and after which step (`kill 3`, `hang 3`, `ValueError 3`,
-`slow 0`, `run 0`); the last line is for all that follow. Its weight after step n is 1 + 2 + .. + n, from wherever it
-goes on.
+`wait 3` until it is asked to stop, `run 0`); the last line is for all that follow. Its weight after step n is
+1 + 2 + .. + n, from wherever it goes on.
 """
 
 import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,6 +21,8 @@ from components.recognition.training import Job, read_job
 from components.recognition.training_state import Progress, State, best_path, read_state, write_state
 
 STEPS, EVERY, IMAGES = 8, 2, 16
+AGE_S = 5400.0  # since it has written a line: an hour, however long a test takes
+SILENT_S = 70.0  # when it hangs, from the start
 
 
 def main(job: Job, plan: Path) -> None:
@@ -40,8 +43,6 @@ def main(job: Job, plan: Path) -> None:
             return
         if step == after:
             misbehave(job, what)
-        if what == "slow":
-            time.sleep(0.2)
     for name in ("best.safetensors", "last.safetensors", "reference.npz"):
         (job.folder / name).write_bytes(f"{name} {weight}".encode())
     (job.folder / "outcome.json").write_text(json.dumps({"val_accuracy": 0.8, "images_per_s": 5.0, "weight": weight}))
@@ -57,7 +58,7 @@ def told(plan: Path) -> tuple[str, int]:
 
 
 def note(job: Job, step: int, metrics: dict[str, float]) -> None:
-    line = {"step": step, "steps": STEPS, "images": IMAGES * step, "time": time.time(), "metrics": metrics}
+    line = {"step": step, "steps": STEPS, "images": IMAGES * step, "time": time.time() - AGE_S, "metrics": metrics}
     with (job.folder / METRICS).open("a") as file:
         file.write(json.dumps(line) + "\n")
 
@@ -73,7 +74,11 @@ def misbehave(job: Job, what: str) -> None:
     if what == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "hang":
-        time.sleep(60)
+        began = time.time() - SILENT_S
+        os.utime(job.folder / "pulse.0", (began, began))
+        threading.Event().wait()
+    while what == "wait" and not (job.folder / STOP).exists():
+        time.sleep(0.01)
     if what in ("ValueError", "RuntimeError"):
         (job.folder / "failure.0.txt").write_text(f"{what} in process 0: for a test")
         sys.exit(1)

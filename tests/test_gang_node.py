@@ -192,10 +192,16 @@ def test_the_second_node_ends_well_without_an_outcome_of_its_own(
 def test_a_node_whose_stage_is_gone_ends_its_processes(
     told: Work, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(node, "LEASE_S", 2.0)
-    monkeypatch.setattr(node, "LOOK_EVERY_S", 0.1)
-    noted = tmp_path / "worker"
-    fake(f"import os, time; open({str(noted)!r}, 'w').write(str(os.getpid())); time.sleep(60)", monkeypatch)
+    noted, check = tmp_path / "worker", node.Lease.check
+
+    def check_once_begun(lease: node.Lease) -> None:
+        if noted.exists() and noted.read_text():
+            monkeypatch.setattr(node, "LEASE_S", 0.0)
+        check(lease)
+
+    monkeypatch.setattr(node.Lease, "check", check_once_begun)
+    monkeypatch.setattr(node, "LOOK_EVERY_S", 0.0)
+    fake(f"import os, time; open({str(noted)!r}, 'w').write(str(os.getpid())); time.sleep(600)", monkeypatch)
     with pytest.raises(SystemExit):
         node.main(told.key)
     assert "nobody waits for this training" in store.get_json(place("k", "failure.1.json"))["error"]

@@ -17,6 +17,8 @@ import psutil
 import pytest
 from mlflow import MlflowClient
 
+from tests.waiting import LIMIT_S
+
 ROOT = Path(__file__).resolve().parents[1]
 WORDS = ["mill", "word", "stone", "grain", "42", "flour", "wheel", "water"]
 LITTLE_DATA = ("data.limit=512", "data.train=[rendered_train, my_scraps]")
@@ -85,7 +87,7 @@ class Place:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     place = Place(tmp_path_factory.mktemp("run"))
     yield place
-    place.pipelines("down").wait(60)
+    place.pipelines("down").wait(LIMIT_S)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +147,7 @@ def command_of(process: psutil.Process) -> str:
 
 def test_a_killed_stage_leaves_a_failed_run(place: Place, first: tuple[str, dict[str, Any]]) -> None:
     process = place.start("train.seed=43")
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + LIMIT_S
     workers: list[psutil.Process] = []
     while not workers and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -161,7 +163,7 @@ def test_a_killed_stage_leaves_a_failed_run(place: Place, first: tuple[str, dict
 
 def test_a_killed_run_is_marked_failed_by_the_next(place: Place, first: tuple[str, dict[str, Any]]) -> None:
     process = place.start("train.seed=44")
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LIMIT_S
     bucket, marker = place.state / "s3" / "wordmill" / "runs", Path()
     while not (bucket / marker.parent.name / "mlflow.json").exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -169,7 +171,7 @@ def test_a_killed_run_is_marked_failed_by_the_next(place: Place, first: tuple[st
     family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
     for member in family:
         member.kill()
-    process.wait(10)
+    process.wait(LIMIT_S)
     code, output = place.run()
     assert code == 0, output
     assert f"run {marker.parent.name} was killed: marked as failed in MLflow" in output

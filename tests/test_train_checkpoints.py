@@ -16,6 +16,7 @@ from components.train import mirror
 from components.train.checkpoints import described, newest, step_of
 from components.train.mirror import Mirror, forget
 from tests.recognition.tiny import DATA, MODEL, TRAIN
+from tests.waiting import LIMIT_S
 
 SECTIONS = (DATA, MODEL, TRAIN)
 
@@ -44,7 +45,7 @@ def write(folder: Path, step: int, best: int, ago_s: float = 0.0, processes: int
 
 def mirrored(store: Store, folder: Path) -> list[str]:
     """Bring the store up to date and return what it has."""
-    assert Mirror(store, folder.parent, "k").finish(20.0)
+    assert Mirror(store, folder.parent, "k").finish(LIMIT_S)
     return [key.removeprefix("checkpoints/k/") for key in store.keys("checkpoints/k/")]
 
 
@@ -212,7 +213,7 @@ def test_a_store_that_comes_back_gets_what_it_has_missed(
         time.sleep(0.1)
         with pytest.raises(mirror.AwayError, match="cannot write s3://bucket/k"):
             kept.check()
-    assert kept.finish(20.0)
+    assert kept.finish(LIMIT_S)
     kept.check()
     assert {"checkpoints/k/step-00000010.json", "checkpoints/k/step-00000020.json"} <= set(store.keys("checkpoints/k/"))
     printed = capsys.readouterr().out

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.train.folder import LEFT_DAYS, join_logs, prepare, run_folder
+from tests.waiting import LIMIT_S, wait_until
 
 HOLDER = """
 import sys, time
@@ -26,19 +27,19 @@ with run_folder(Path(sys.argv[1]), "k") as folder:
 def test_a_second_process_waits_for_the_first_and_says_so(tmp_path: Path) -> None:
     folder = tmp_path / "training" / "k"
     first = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)])
-    until(folder / "held")
+    wait_until((folder / "held").exists)
     code = HOLDER.replace("while", "assert (folder / 'done').exists()\n    while")
     second = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert second.stdout is not None
     said = f"train: another process does the same work in {folder}: this one waits\n"
     assert second.stdout.readline() == said
     (folder / "release").write_text("")
-    assert (first.wait(20), second.wait(20)) == (0, 0)
+    assert (first.wait(LIMIT_S), second.wait(LIMIT_S)) == (0, 0)
 
 
 def test_the_folder_of_a_killed_process_is_free(tmp_path: Path) -> None:
     first = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)])
-    until(tmp_path / "training" / "k" / "held")
+    wait_until((tmp_path / "training" / "k" / "held").exists)
     first.kill()
     first.wait()
     with run_folder(tmp_path, "k") as folder:
@@ -81,10 +82,3 @@ def test_another_attempt_finds_checkpoints_and_logs_and_nothing_of_the_last_ones
     assert (tmp_path / "log.txt").read_text() == log
     (tmp_path / "launcher.log").write_text("again\n")
     assert join_logs(tmp_path).read_text() == f"{log}--- launcher.log\nagain\n"
-
-
-def until(path: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -4,8 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from components.recognition.training import Job
 from components.train import workers
 from tests.recognition.test_training import is_alive
 from tests.recognition.tiny import make_job
+from tests.waiting import LIMIT_S, wait_until
 
 
 def fake_job(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> Job:
@@ -112,14 +111,7 @@ def test_nothing_is_left_when_the_stage_is_stopped(how: signal.Signals, tmp_path
     worker = int(noted.read_text())
     assert is_alive(worker)
     process.send_signal(how)
-    printed, complaint = process.communicate(timeout=20)
+    printed, complaint = process.communicate(timeout=LIMIT_S)
     assert ("stopped by SIGTERM" in complaint) == ("kept" in printed) == (how == signal.SIGTERM)
     assert (tmp_path / "stop").exists() == (how == signal.SIGTERM)
     wait_until(lambda: not is_alive(worker))
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)

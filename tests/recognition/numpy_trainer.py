@@ -16,6 +16,7 @@ from components.recognition.image import Picture
 from components.recognition.loop import Loop
 from components.recognition.trainer import Look
 from components.recognition.training import Job, Part, make_course, write_job
+from tests.waiting import LIMIT_S
 
 STEPS, CLASSES, FEATURES = 8, 37, 41
 
@@ -32,9 +33,9 @@ class Group:
     def gather(self, rank: int, value: Any) -> list[Any]:
         """Return every thread's value, in the order of their ranks."""
         self.values[rank] = value
-        self.barrier.wait(60)
+        self.barrier.wait(LIMIT_S)
         values = list(self.values)
-        self.barrier.wait(60)
+        self.barrier.wait(LIMIT_S)
         return values
 
 

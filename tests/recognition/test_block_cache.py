@@ -17,6 +17,7 @@ from components.recognition.loader import ordered_batches, training_batches
 from components.recognition.shards import ShardSet, open_sets
 from components.recognition.storage import Store
 from tests.recognition.tiny import write_index
+from tests.waiting import LIMIT_S
 
 SAMPLES, BLOCKS, BLOCK = 2560, 10, 256 * 160  # of 8 x 20 gray pixels; a record has some bytes more
 
@@ -216,7 +217,7 @@ def test_threads_and_processes_fetch_a_block_once(
     for runner in (*children, *threads):
         runner.start()
     for runner in (*children, *threads):
-        runner.join(30)
+        runner.join(LIMIT_S)
     assert [child.exitcode for child in children] == [0, 0]
     starts = (tmp_path / "asked").read_text().split()
     assert len(starts) == len(set(starts)) == 6
@@ -227,7 +228,7 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_in_the_way(
 ) -> None:
     def stuck(descriptor: int) -> None:
         (tmp_path / "stuck").touch()
-        time.sleep(60)
+        threading.Event().wait()
 
     def work() -> None:
         monkeypatch.setattr(os, "fsync", stuck)

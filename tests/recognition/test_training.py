@@ -4,7 +4,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from components.recognition.training import (
     write_reference,
 )
 from tests.recognition.tiny import TRAIN, make_job, picture, write_set, write_shard
+from tests.waiting import wait_until
 
 LETTERS = CtcCodec(charset=Charset(name="abc", symbols="abc"))
 LOWER = CtcCodec(charset=load_charset("lower36"))
@@ -142,9 +142,7 @@ def test_prefetching_keeps_order_and_runs_ahead() -> None:
 
     items = prefetched(source(), 3)
     assert next(items) == 1
-    deadline = time.monotonic() + 10
-    while len(taken) < 4 and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(lambda: len(taken) >= 4)
     assert taken == [1, 2, 3, 4]
     assert list(items) == [2, 3, 4, 5, 6]
     assert not [thread for thread in threading.enumerate() if "ThreadPool" in thread.name]
@@ -198,10 +196,7 @@ def test_a_worker_in_a_session_of_its_own_dies_with_its_parent() -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    deadline = time.monotonic() + 10
-    while is_alive(worker) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_alive(worker)
+    wait_until(lambda: not is_alive(worker))
 
 
 def is_alive(pid: int) -> bool:

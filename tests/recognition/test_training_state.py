@@ -27,6 +27,7 @@ from components.recognition.training_state import (
     write_state,
 )
 from tests.recognition.tiny import DATA, MODEL, TRAIN
+from tests.waiting import LIMIT_S
 
 SECTIONS = (DATA, MODEL, TRAIN)
 
@@ -224,7 +225,7 @@ def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     event, save_file = threading.Event(), training_state.save_file
 
     def waiting(tensors: Any, path: Path) -> None:
-        assert event.wait(10)
+        assert event.wait(LIMIT_S)
         save_file(tensors, path)
 
     monkeypatch.setattr(training_state, "save_file", waiting)

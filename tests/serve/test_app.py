@@ -2,7 +2,6 @@ import json
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,9 +18,9 @@ from components.serve import app, batching, body
 from tests.exported import pictures, png, write_onnx
 from tests.serve.server import serving
 from tests.trained import DATA
+from tests.waiting import LIMIT_S, wait_until
 
 SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyz"
-TIMEOUT_S = 20
 
 
 class Network:
@@ -35,7 +34,7 @@ class Network:
 
     def __call__(self, images: Picture) -> np.ndarray:
         self.sizes.append(len(images))
-        assert self.free.wait(TIMEOUT_S)
+        assert self.free.wait(LIMIT_S)
         if self.error:
             raise self.error
         logits = np.full((len(images), 1, 37), -99, np.float32)
@@ -61,25 +60,18 @@ def url(network: Network) -> Iterator[str]:
 
 
 def post(url: str, content: bytes, kind: str = "image/png") -> requests.Response:
-    return requests.post(f"{url}/read", data=content, headers={"Content-Type": kind}, timeout=TIMEOUT_S)
+    return requests.post(f"{url}/read", data=content, headers={"Content-Type": kind}, timeout=LIMIT_S)
 
 
 def post_files(url: str, *files: bytes) -> requests.Response:
     form = [("images", (f"{number}.png", content)) for number, content in enumerate(files)]
-    return requests.post(f"{url}/read", files=form, timeout=TIMEOUT_S)
+    return requests.post(f"{url}/read", files=form, timeout=LIMIT_S)
 
 
 def metric(url: str, name: str) -> float:
-    text = requests.get(f"{url}/metrics", timeout=TIMEOUT_S).text
+    text = requests.get(f"{url}/metrics", timeout=LIMIT_S).text
     found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
     return float(found[1]) if found else 0.0
-
-
-def until(condition: object) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("kind", ["image/png", "application/octet-stream", "image/jpeg; anything=1"])
@@ -111,9 +103,9 @@ def test_requests_that_come_together_share_batches(url: str, network: Network) -
     network.free.clear()
     with ThreadPoolExecutor(100) as pool:
         answers = [pool.submit(post, url, word(0))]
-        until(lambda: network.sizes == [1])  # alone, so it did not wait for others
+        wait_until(lambda: network.sizes == [1])  # alone, so it did not wait for others
         answers += [pool.submit(post, url, word(number)) for number in range(1, 100)]
-        until(lambda: metric(url, "wordmill_waiting_images") == 99)
+        wait_until(lambda: metric(url, "wordmill_waiting_images") == 99)
         network.free.set()
         texts = [answer.result().json()["readings"][0]["text"] for answer in answers]
     assert texts == [SYMBOLS[number % 36] for number in range(100)]
@@ -133,7 +125,7 @@ def test_what_is_no_picture_is_refused_with_a_sentence(url: str, network: Networ
         (post(url, b"no form", "multipart/form-data; boundary=x"), 422, "Invalid multipart data"),
         (post(url, b"no form", "multipart/form-data"), 422, "Missing boundary"),
         (post(url, b"--x--\r\n", "multipart/form-data; boundary=x"), 422, "the form has no file"),
-        (requests.get(f"{url}/read", timeout=TIMEOUT_S), 405, "Method Not Allowed"),
+        (requests.get(f"{url}/read", timeout=LIMIT_S), 405, "Method Not Allowed"),
     ]:
         assert (answer.status_code, told in answer.json()["detail"]) == (status, True), answer.text
     assert network.sizes == []
@@ -154,7 +146,7 @@ def test_too_much_is_refused_before_it_is_taken_in(url: str, monkeypatch: pytest
         assert (answer.status_code, answer.json()["detail"]) == (413, told)
     assert post(url, word(3)).json()["readings"][0]["text"] == "3"
     # A client that announces more than it may send is not waited for.
-    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), TIMEOUT_S) as client:
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), LIMIT_S) as client:
         head = "POST /read HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999999999\r\n\r\n"
         client.sendall(head.encode() + bytes(5000))
         assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
@@ -167,16 +159,16 @@ def test_a_full_queue_and_too_many_requests_are_told_to_come_again(
     network.free.clear()
     with ThreadPoolExecutor(4) as pool:
         first = pool.submit(post, url, word(1))
-        until(lambda: network.sizes == [1])
+        wait_until(lambda: network.sizes == [1])
         waiting = pool.submit(post_files, url, *map(word, range(8)))
-        until(lambda: metric(url, "wordmill_waiting_images") == 8)
+        wait_until(lambda: metric(url, "wordmill_waiting_images") == 8)
         refused = post_files(url, word(1), word(2), word(3))
         assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
         assert refused.json()["detail"] == "too many pictures are waiting: try again"
         monkeypatch.setattr(app, "REQUESTS", 2)
         refused = post(url, word(1))
         assert (refused.status_code, refused.json()["detail"]) == (503, "2 requests are in hand already: try again")
-        assert requests.get(f"{url}/health", timeout=TIMEOUT_S).status_code == 200
+        assert requests.get(f"{url}/health", timeout=LIMIT_S).status_code == 200
         network.free.set()
         assert [first.result().status_code, waiting.result().status_code] == [200, 200]
     assert post(url, word(5)).status_code == 200
@@ -188,25 +180,25 @@ def test_a_batch_that_fails_is_told_and_the_next_is_read(url: str, network: Netw
     assert (answer.status_code, answer.json()["detail"]) == (500, "the network failed: RuntimeError")
     network.error = None
     assert post(url, word(4)).json()["readings"][0]["text"] == "4"
-    assert requests.get(f"{url}/health", timeout=TIMEOUT_S).json() == {"status": "ready"}
+    assert requests.get(f"{url}/health", timeout=LIMIT_S).json() == {"status": "ready"}
     assert metric(url, 'wordmill_requests_total{status="500"}') == 1
 
 
 def test_a_client_that_goes_harms_nobody(url: str, network: Network) -> None:
-    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), TIMEOUT_S) as client:
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), LIMIT_S) as client:
         client.sendall(b"POST /read HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 99\r\n\r\nx")
-    until(lambda: metric(url, 'wordmill_requests_total{status="499"}') == 1)
+    wait_until(lambda: metric(url, 'wordmill_requests_total{status="499"}') == 1)
     network.free.clear()
-    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), TIMEOUT_S) as client:
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), LIMIT_S) as client:
         content = word(1)
         head = f"POST /read HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: {len(content)}\r\n\r\n"
         client.sendall(head.encode() + content)
-        until(lambda: network.sizes == [1])
+        wait_until(lambda: network.sizes == [1])
     network.free.set()
     assert post(url, word(7)).json()["readings"][0]["text"] == "7"
 
 
 def test_the_interface_is_described(url: str) -> None:
-    described = json.loads(requests.get(f"{url}/openapi.json", timeout=TIMEOUT_S).text)
+    described = json.loads(requests.get(f"{url}/openapi.json", timeout=LIMIT_S).text)
     assert set(described["paths"]) == {"/read", "/health", "/metrics"}
     assert set(described["paths"]["/read"]["post"]["requestBody"]["content"]) == {"image/*", "multipart/form-data"}

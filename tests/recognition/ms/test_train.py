@@ -19,6 +19,7 @@ from components.recognition.ms.weights import dump
 from components.recognition.trainer import score
 from components.recognition.training import write_job
 from tests.recognition.ms.bars import make_job, some_parts
+from tests.waiting import LIMIT_S
 
 NOTHING = (False, False)
 
@@ -139,7 +140,7 @@ def test_a_failing_worker_says_why(tmp_path: Path) -> None:
     write_job(tmp_path / "job.json", dataclasses.replace(make_job(tmp_path, 1), device="npu"))
     command = [sys.executable, train.__file__, str(tmp_path / "job.json")]
     told = os.environ | frameworks.environment("mindspore", "cpu") | {"DEVICE_ID": "0"}
-    assert subprocess.run(command, env=told, capture_output=True, check=False, cwd=tmp_path, timeout=120).returncode
+    assert subprocess.run(command, env=told, capture_output=True, check=False, cwd=tmp_path, timeout=LIMIT_S).returncode
     failure = (tmp_path / "failure.0.txt").read_text()
     assert failure.startswith("RuntimeError in process 0: device 'npu': MindSpore")
     assert not (tmp_path / "outcome.json").exists()

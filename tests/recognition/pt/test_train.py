@@ -21,6 +21,7 @@ from components.recognition.targets import Draws, pack
 from components.recognition.trainer import score
 from components.recognition.training import Job, Part, parts_of, write_job
 from tests.recognition.tiny import MODEL, TRAIN, WORDS, make_job, write_set
+from tests.waiting import LIMIT_S
 
 CPU = torch.device("cpu")
 CODEC = CtcCodec(charset=load_charset("lower36"))
@@ -212,7 +213,7 @@ def launch(job: Job) -> subprocess.CompletedProcess[str]:
     write_job(job.folder / "job.json", job)
     command = frameworks.launch("pytorch", "cpu", job.processes, job.folder / "job.json")
     variables = os.environ | frameworks.environment("pytorch", "cpu", job.processes)
-    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=120)
+    return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
 
 def test_torchrun_trains_one_model_on_two_processes(tmp_path: Path) -> None:
