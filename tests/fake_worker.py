@@ -77,8 +77,10 @@ def misbehave(job: Job, what: str) -> None:
         began = time.time() - SILENT_S
         os.utime(job.folder / "pulse.0", (began, began))
         threading.Event().wait()
-    while what == "wait" and not (job.folder / STOP).exists():
-        time.sleep(0.01)
+    if what == "wait":
+        (job.folder / "waits").touch()
+        while not (job.folder / STOP).exists():
+            time.sleep(0.01)
     if what in ("ValueError", "RuntimeError"):
         (job.folder / "failure.0.txt").write_text(f"{what} in process 0: for a test")
         sys.exit(1)

@@ -148,7 +148,7 @@ def test_a_stopped_run_keeps_a_checkpoint_and_goes_on_there(
 ) -> None:
     job = launch("wait 3")
     with (
-        signalled(how, job.folder / "pulse.0", "3"),
+        signalled(how, job.folder / "waits"),
         pytest.raises(StoppedError, match=f"training was stopped by {how.name}: it goes on after step 4 when"),
     ):
         train_to_end(store, job, "k", Silent())
@@ -165,11 +165,11 @@ def test_before_the_first_step_a_stopped_run_ends_at_once(
     launch: Callable[..., Job], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, noted = launch("run 0"), tmp_path / "noted"
-    code = f"import pathlib, threading; pathlib.Path({str(noted)!r}).write_text('begun'); threading.Event().wait()"
+    code = f"import pathlib, threading; pathlib.Path({str(noted)!r}).touch(); threading.Event().wait()"
     monkeypatch.setattr(frameworks, "launch", lambda *_: [sys.executable, "-c", code])
     started = time.monotonic()
     with (
-        signalled(signal.SIGTERM, noted, "begun"),
+        signalled(signal.SIGTERM, noted),
         pytest.raises(StoppedError, match="stopped by SIGTERM: it begins from the start when it is run again"),
     ):
         train_to_end(store, job, "k", Silent())
@@ -214,11 +214,11 @@ def test_nothing_of_a_run_that_has_failed_for_a_reason_of_its_own_is_lost(
 
 
 @contextmanager
-def signalled(how: signal.Signals, file: Path, content: str) -> Iterator[None]:
-    """Send this process a signal as soon as a file of its workers has some content, which they have after it."""
+def signalled(how: signal.Signals, noted: Path) -> Iterator[None]:
+    """Send this process a signal as soon as its workers have made a file."""
 
     def send() -> None:
-        wait_until(lambda: file.exists() and file.read_text().strip() == content)
+        wait_until(noted.exists)
         os.kill(os.getpid(), how)
 
     thread = threading.Thread(target=send)
