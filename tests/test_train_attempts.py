@@ -146,12 +146,12 @@ def test_the_ones_with_the_fewest_steps_hold_up_the_others(tmp_path: Path) -> No
 def test_a_stopped_run_keeps_a_checkpoint_and_goes_on_there(
     how: signal.Signals, launch: Callable[..., Job], store: Store
 ) -> None:
-    job = launch("wait 3")
+    job, sender = launch("wait 3"), Silent()
     with (
-        signalled(how, job.folder / "waits"),
+        signalled(how, lambda: (job.folder / "waits").exists() and len(sender.points) > 0),
         pytest.raises(StoppedError, match=f"training was stopped by {how.name}: it goes on after step 4 when"),
     ):
-        train_to_end(store, job, "k", Silent())
+        train_to_end(store, job, "k", sender)
     (newest, *_) = records(job.folder / "checkpoints")
     assert newest.name in stored(store)
     assert not (job.folder / "outcome.json").exists()
@@ -162,14 +162,15 @@ def test_a_stopped_run_keeps_a_checkpoint_and_goes_on_there(
 
 
 def test_before_the_first_step_a_stopped_run_ends_at_once(
-    launch: Callable[..., Job], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    launch: Callable[..., Job], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job, noted = launch("run 0"), tmp_path / "noted"
-    code = f"import pathlib, threading; pathlib.Path({str(noted)!r}).touch(); threading.Event().wait()"
+    job, watched = launch("run 0"), threading.Event()
+    code = "import threading; threading.Event().wait()"
     monkeypatch.setattr(frameworks, "launch", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(mirror.Mirror, "check", lambda _: watched.set())
     started = time.monotonic()
     with (
-        signalled(signal.SIGTERM, noted),
+        signalled(signal.SIGTERM, watched.is_set),
         pytest.raises(StoppedError, match="stopped by SIGTERM: it begins from the start when it is run again"),
     ):
         train_to_end(store, job, "k", Silent())
@@ -214,11 +215,11 @@ def test_nothing_of_a_run_that_has_failed_for_a_reason_of_its_own_is_lost(
 
 
 @contextmanager
-def signalled(how: signal.Signals, noted: Path) -> Iterator[None]:
-    """Send this process a signal as soon as its workers have made a file."""
+def signalled(how: signal.Signals, holds: Callable[[], bool]) -> Iterator[None]:
+    """Send this process a signal as soon as something holds."""
 
     def send() -> None:
-        wait_until(noted.exists)
+        wait_until(holds)
         os.kill(os.getpid(), how)
 
     thread = threading.Thread(target=send)
