@@ -1,5 +1,9 @@
 """Every recipe's recogniser in PyTorch and in MindSpore: the same weights, the same results, the same training step."""
 
+import dataclasses
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,17 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from tests.recognition.ms import ms  # isort: skip  # before anything imports MindSpore
-from components.recognition.checkpoint import Checkpoint
+from components.recognition import frameworks
+from components.recognition.checkpoint import Checkpoint, Tensors
 from components.recognition.decoding import Codec, codec_of
 from components.recognition.image import normalise
-from components.recognition.loader import Batch
-from components.recognition.ms import model as ms_model
-from components.recognition.ms import optimisers as ms_optimisers
-from components.recognition.ms import predict as ms_predict
-from components.recognition.ms import weights as ms_weights
-from components.recognition.ms.step import Gradients, LossScale, Objective, Update
-from components.recognition.ms.train import tensors_of
 from components.recognition.pt import losses as pt_losses
 from components.recognition.pt import model as pt_model
 from components.recognition.pt import optimisers as pt_optimisers
@@ -26,6 +23,7 @@ from components.recognition.pt import predict as pt_predict
 from components.recognition.pt import weights as pt_weights
 from components.recognition.recipe import Recipe, load_recipe
 from components.recognition.targets import Draws, Targets, pack
+from tests.recognition.parts import part_of
 
 RECIPES = sorted((Path(__file__).resolve().parents[2] / "pipelines" / "recipes").glob("*.yaml"))
 SAMPLES = 4
@@ -52,7 +50,7 @@ def images(recipe: Recipe) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def tensors(recipe: Recipe, codec: Codec, images: np.ndarray) -> dict[str, np.ndarray]:
+def tensors(recipe: Recipe, codec: Codec, images: np.ndarray) -> Tensors:
     """Weights with running statistics as after training, and a last layer that writes more than one class."""
     torch.manual_seed(6)
     net = pt_model.build(recipe.model, recipe.data, codec.classes).train()
@@ -79,41 +77,74 @@ def targets(recipe: Recipe, codec: Codec) -> Targets:
     return pack(labels, codec, steps, recipe.train.loss, DRAWN)
 
 
-def torch_twin(recipe: Recipe, codec: Codec, tensors: dict[str, np.ndarray]) -> pt_model.Recogniser:
+@pytest.fixture(scope="module", params=["cell by cell", pytest.param("compiled", marks=pytest.mark.slow)])
+def mindspore(
+    request: pytest.FixtureRequest,
+    recipe: Recipe,
+    tensors: Tensors,
+    images: np.ndarray,
+    targets: Targets,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Tensors:
+    """What mindspore_twin.py finds; compiling the steps of all recipes takes many minutes."""
+    given, found = (tmp_path_factory.mktemp("twin") / f"{name}.npz" for name in ("given", "found"))
+    parts = {"weights": tensors, "targets": vars(targets)}
+    np.savez(
+        given, images=images, **{f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()}
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "tests.recognition.mindspore_twin",
+        RECIPES[0].with_stem(recipe.name),
+        given,
+        found,
+    ]
+    told = os.environ | frameworks.environment("mindspore", "cpu")
+    subprocess.run([*command, *(["--compiled"] if request.param == "compiled" else [])], env=told, check=True)
+    with np.load(found) as arrays:
+        results = dict(arrays)
+    for path in (given, found):
+        path.unlink()
+    return results
+
+
+def torch_twin(recipe: Recipe, codec: Codec, tensors: Tensors) -> pt_model.Recogniser:
     net = pt_model.build(recipe.model, recipe.data, codec.classes).train()
     pt_weights.load(net, tensors, "torch")
     return net
 
 
-def mindspore_twin(recipe: Recipe, codec: Codec, tensors: dict[str, np.ndarray]) -> ms_model.Recogniser:
-    net = ms_model.build(recipe.model, recipe.data, codec.classes)
-    ms_weights.load(net, tensors, "mindspore")
-    return net
-
-
 def test_weights_pass_from_one_to_the_other_and_back_bit_for_bit(
-    recipe: Recipe, codec: Codec, tensors: dict[str, np.ndarray]
+    recipe: Recipe, codec: Codec, tensors: Tensors, mindspore: Tensors
 ) -> None:
-    passed = ms_weights.dump(mindspore_twin(recipe, codec, tensors))
-    returned = pt_weights.dump(torch_twin(recipe, codec, passed))
+    returned = pt_weights.dump(torch_twin(recipe, codec, part_of(mindspore, "weights")))
     assert set(returned) == set(tensors)
     assert all(np.array_equal(returned[name], tensors[name]) for name in tensors)
 
 
 def test_the_same_weights_give_the_same_logits_and_texts(
-    recipe: Recipe, codec: Codec, tensors: dict[str, np.ndarray], images: np.ndarray
+    recipe: Recipe, codec: Codec, tensors: Tensors, images: np.ndarray, mindspore: Tensors
 ) -> None:
     checkpoint = Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=0)
-    one, other = (twin.Predictor(checkpoint, "cpu")(images) for twin in (pt_predict, ms_predict))
+    one, other = pt_predict.Predictor(checkpoint, "cpu")(images), mindspore["read"]
     assert np.abs(one - other).max() <= 1e-4
     assert codec.decode(other)[0] == codec.decode(one)[0]
     assert len(np.unique(one.argmax(axis=2))) > 1
 
 
-def torch_step(
-    recipe: Recipe, net: pt_model.Recogniser, images: np.ndarray, targets: Targets
-) -> tuple[float, np.ndarray, dict[str, np.ndarray]]:
-    """Make one step by the recipe's loss, clipping and optimiser; return loss, logits and gradients."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """What PyTorch makes of a training step; `updated` are weights and statistics after it."""
+
+    loss: float
+    logits: np.ndarray
+    gradients: Tensors
+    updated: Tensors
+
+
+def torch_step(recipe: Recipe, net: pt_model.Recogniser, images: np.ndarray, targets: Targets) -> Step:
+    """Make one step by the recipe's loss, clipping and optimiser."""
     optimiser = pt_optimisers.build(net, recipe.train)
     inputs = torch.from_numpy(normalise(images, recipe.data.middle))
     arrays = targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds
@@ -126,14 +157,7 @@ def torch_step(
     gradients = {name: np.array(weight.grad) for name, weight in net.named_parameters() if weight.grad is not None}
     torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.train.clip_norm or float("inf"))
     optimiser.step()
-    return loss.item(), logits.detach().numpy(), gradients
-
-
-def split(vector: np.ndarray, net: ms_model.Recogniser) -> dict[str, np.ndarray]:
-    """Return the gradients by name that Gradients has put one behind the other."""
-    weights = {name: array for name, array in ms_weights.dump(net).items() if ".running_" not in name}
-    parts = np.split(vector, np.cumsum([array.size for array in weights.values()]))
-    return {name: part.reshape(array.shape) for (name, array), part in zip(weights.items(), parts, strict=False)}
+    return Step(loss=loss.item(), logits=logits.detach().numpy(), gradients=gradients, updated=pt_weights.dump(net))
 
 
 def length(arrays: Iterable[np.ndarray]) -> float:
@@ -141,39 +165,25 @@ def length(arrays: Iterable[np.ndarray]) -> float:
 
 
 def test_a_training_step_has_the_same_logits_loss_statistics_and_weights(
-    recipe: Recipe, codec: Codec, tensors: dict[str, np.ndarray], images: np.ndarray, targets: Targets
+    recipe: Recipe, codec: Codec, tensors: Tensors, images: np.ndarray, targets: Targets, mindspore: Tensors
 ) -> None:
-    net = torch_twin(recipe, codec, tensors)
-    loss, logits, gradients = torch_step(recipe, net, images, targets)
-    expected = pt_weights.dump(net)
-
-    twin = mindspore_twin(recipe, codec, tensors)
-    objective = Objective(twin, recipe.data.middle)
-    arrays = tensors_of((Batch(images=images, labels=[]), targets))
-    found_logits = objective.set_train()(*arrays)[1].asnumpy()
-    assert np.abs(found_logits - logits).max() <= 1e-4
-    ms_weights.load(twin, tensors, "mindspore")  # that pass has moved the running statistics
-    scale, ones = LossScale(1.0, dynamic=False), ms.Tensor([1.0], ms.float32)
-    vector = Gradients(objective, scale).set_train()(ones, ones, ms.Tensor([0, 0], ms.float32), *arrays)
-    found_gradients = split(vector.asnumpy(), twin)
-    optimiser = ms_optimisers.build(twin, recipe.train)
-    update = Update(twin, optimiser, scale, recipe.train.clip_norm, parts=1, processes=1)
-    found_loss = update(vector, ms.Tensor(recipe.train.lr, ms.float32)).asnumpy()[0]
-
-    assert found_loss == pytest.approx(loss, abs=1e-4, rel=1e-6)  # a float32 in the hundreds has no fourth decimal
-    updated = ms_weights.dump(twin)
+    expected = torch_step(recipe, torch_twin(recipe, codec, tensors), images, targets)
+    gradients, updated = part_of(mindspore, "gradients"), part_of(mindspore, "updated")
+    assert np.abs(mindspore["logits"] - expected.logits).max() <= 1e-4
+    # A float32 in the hundreds has no fourth decimal.
+    assert mindspore["loss"] == pytest.approx(expected.loss, abs=1e-4, rel=1e-6)
     for name in tensors:
         if ".running_" in name:
-            assert np.allclose(updated[name], expected[name], rtol=1e-4, atol=1e-5), name
+            assert np.allclose(updated[name], expected.updated[name], rtol=1e-4, atol=1e-5), name
     # Through deep networks float32 gradients differ by a hundredth, wherever a ReLU or a pool decides the other way.
-    rounding = {name: np.abs(found_gradients[name] - gradient) for name, gradient in gradients.items()}
-    assert length(rounding.values()) <= 0.03 * length(gradients.values())
-    for name, gradient in gradients.items():
+    rounding = {name: np.abs(gradients[name] - gradient) for name, gradient in expected.gradients.items()}
+    assert length(rounding.values()) <= 0.03 * length(expected.gradients.values())
+    for name, gradient in expected.gradients.items():
         # The first steps of Adam and Lion are the gradient's sign: where that is rounding, so is the step.
         clear = rounding[name] <= 0.05 * np.abs(gradient)
-        difference = np.abs(updated[name] - expected[name])[clear]
+        after = expected.updated[name]
         # A bias that starts from 0 is its first step, which is as near as its gradient.
-        step = np.abs(expected[name] - tensors[name]).max()
-        assert difference.max(initial=0) <= max(1e-3 * np.abs(expected[name]).max(), 0.05 * step), name
+        bound = max(1e-3 * np.abs(after).max(), 0.05 * np.abs(after - tensors[name]).max())
+        assert np.abs(updated[name] - after)[clear].max(initial=0) <= bound, name
         # Biases before batch normalisation have no gradient but rounding.
         assert clear.mean() > 0.5 or name.endswith(".bias"), name
