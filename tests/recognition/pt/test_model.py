@@ -5,6 +5,7 @@ import torch
 
 from components.recognition.pt.model import CRNN, build, count_steps
 from components.recognition.recipe import Data, Model
+from tests.recognition.pt.half import bfloat16
 from tests.recognition.tiny import DATA
 
 COLOUR = dataclasses.replace(DATA, channels=3)
@@ -42,7 +43,7 @@ def test_compact_has_the_size_of_its_layers() -> None:
 def test_logits_are_one_row_per_column_of_the_picture(model: Model, steps: int) -> None:
     net = build(model, COLOUR, 37).eval()
     assert net(torch.zeros(3, 3, 32, 100)).shape == (3, steps, 37)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with bfloat16():
         assert net(torch.zeros(1, 3, 32, 100)).dtype == torch.float32
 
 
