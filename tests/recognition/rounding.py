@@ -18,14 +18,15 @@ from torch.utils._pytree import tree_map
 
 UNIT = 2.0**-24  # the greatest relative error of one rounding
 # What lies so near a kink that it falls the other way in one framework is to fall so in one of the draws.
-FACTOR = 2
+FACTOR = 3
 DRAWS = 3
 aten = torch.ops.aten
 EXACT = {aten.relu, aten.threshold_backward, aten.clone, aten.cat, aten.stack, aten.index, aten.select_backward,
          aten.slice_backward, aten.max_pool2d_with_indices, aten.constant_pad_nd, aten.zeros, aten.ones, aten.full,
          aten.zeros_like, aten.ones_like, aten._to_copy, aten.where, aten.gather}  # fmt: skip
 # The greatest errors of MindSpore's polynomials over normals of deviation 2, in units; PyTorch's err by 2.
-POLYNOMIALS = {aten.tanh: 1700, aten.exp: 100, aten.sigmoid: 100, aten._softmax: 100, aten._log_softmax: 100}
+POLYNOMIALS = {aten.tanh: 1700, aten.exp: 100, aten.sigmoid: 100, aten._softmax: 100, aten._log_softmax: 100,
+               aten._ctc_loss: 8, aten._ctc_loss_backward: 100}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def measure(net: torch.nn.Module, loss: Callable[[Any], torch.Tensor]) -> Gradie
         exact, *draws = (gradients_in(Float64(seed), net, loss) for seed in range(1 + DRAWS))
     allowed = {name: np.max([deviation(draw[name], exact[name]) for draw in draws], axis=0) for name in exact}
     for norm_and_along in allowed.values():  # a single number may be near 0 in all draws
-        norm_and_along[1] = max(norm_and_along[1], norm_and_along[0] / 10)
+        norm_and_along[1] = max(norm_and_along[1], norm_and_along[0] / 3)
     return Gradients(exact, allowed)
 
 
@@ -96,20 +97,25 @@ class Float64(TorchDispatchMode):
         if not self.errs or operation in EXACT or any(value.alias_info for value in func._schema.returns):
             return results
         if isinstance(results, torch.Tensor):
-            return self.moved(results, operation, *widths(operation, args, 1))
+            return self.moved(results, operation, *widths(operation, args, (results,)))
         if isinstance(results, tuple):
-            counts = widths(operation, args, len(results))
+            counts = widths(operation, args, results)
             return tuple(self.moved(result, operation, width) for result, width in zip(results, counts, strict=True))
         return results
 
     def moved(self, result: Any, operation: Any, width: int) -> Any:
         """Return a result with an error by its own size or, as a sum of so many, by the size that such sums have."""
-        if not isinstance(result, torch.Tensor) or result.dtype != torch.float64 or not result.isfinite().all():
+        if not isinstance(result, torch.Tensor) or result.dtype != torch.float64:
             return result
-        size = result if width == 1 else width**0.5 * result.square().mean().sqrt()
-        units = max(FACTOR, POLYNOMIALS.get(operation, 1))
-        noise = torch.empty(result.shape, dtype=torch.float32).uniform_(-1, 1, generator=self.rng)
-        return result + units * UNIT * size * noise
+        finite = torch.nan_to_num(result, nan=0.0, posinf=0.0, neginf=0.0)  # CTC has logarithms of 0
+        size = finite if width == 1 else width**0.5 * finite.square().mean().sqrt()
+        noise = self.drawn(result.shape)
+        if operation in POLYNOMIALS:  # errs to one side in whole ranges
+            noise = noise + self.drawn(torch.Size())
+        return result + max(FACTOR, POLYNOMIALS.get(operation, 0)) * UNIT * size * noise
+
+    def drawn(self, shape: torch.Size) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.float32).uniform_(-1, 1, generator=self.rng)
 
 
 def double(value: Any) -> Any:
@@ -119,13 +125,16 @@ def double(value: Any) -> Any:
     return torch.float64 if value is torch.float32 else value
 
 
-def widths(operation: Any, args: Any, results: int) -> list[int]:
-    """Return how many products are summed up, one after the other, for a value of each result; 1: it is no such sum."""
+def widths(operation: Any, args: Any, results: tuple[Any, ...]) -> list[int]:
+    """Return how many numbers are summed up, one after the other, for a value of each result; 1: it is no sum."""
     if operation is aten.convolution:
         return [args[1][0].numel()]
-    if operation is aten.convolution_backward:
-        weight, positions = args[2], args[0].numel() // args[0].shape[1]
-        return [weight.numel() // weight.shape[1] // args[9], positions, positions]
     if operation in (aten.mm, aten.bmm, aten.addmm):
         return [args[-2].shape[-1]]
-    return [1] * results
+    if operation in (aten.sum, aten.mean):
+        return [args[0].numel() // results[0].numel()]
+    if operation in (aten.convolution_backward, aten.native_batch_norm_backward):
+        positions, weight = args[0].numel() // args[0].shape[1], args[2]
+        inputs = weight.numel() // weight.shape[1] // args[9] if operation is aten.convolution_backward else 1
+        return [inputs, positions, positions]
+    return [1] * len(results)
