@@ -122,6 +122,7 @@ def test_reading_by_themselves_they_have_the_same_logits(model: Model) -> None:
     assert np.abs(mindspore_net(ms.Tensor(images)).asnumpy() - expected).max() <= 1e-4
 
 
+@pytest.mark.arithmetic
 @DECODERS
 @pytest.mark.parametrize("forced", [[1, 1, 1, 1, 1], [1, 0, 0, 1, 1]], ids=["told", "mixed"])
 def test_told_or_not_the_logits_and_the_gradients_are_the_same(model: Model, forced: list[int]) -> None:

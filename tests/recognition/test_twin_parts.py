@@ -74,6 +74,7 @@ def test_in_training_mode_too_with_the_same_running_statistics_after_it(name: st
         assert np.allclose(left[leaf], right[leaf], rtol=1e-4, atol=1e-5), leaf
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize(("name", "layers"), NECKS)
 def test_necks_of_the_same_weights_give_the_same_features(name: str, layers: int) -> None:
     torch.manual_seed(7)
@@ -90,6 +91,7 @@ BLOCKS = {
 }
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_of_the_same_weights_have_the_same_gradients(name: str) -> None:
     one, other = BLOCKS[name]

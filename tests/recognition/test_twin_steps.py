@@ -31,6 +31,7 @@ def batch_of(seed: int) -> Batch:
     return Batch(images=images, labels=list(WORDS))
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize(("model", "loss"), [(MODEL, "ctc"), (RARE, "cross_entropy")], ids=["crnn", "rare"])
 def test_the_parts_of_a_batch_have_the_same_loss_and_the_same_mean_gradients(
     model: Model, loss: str, tmp_path: Path

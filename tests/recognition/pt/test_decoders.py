@@ -6,6 +6,8 @@ from components.recognition.pt.decoders import Decoder, GruAttention, PositionAt
 from components.recognition.pt.layers import Dropout
 from tests.recognition.pt.half import bfloat16, half_kernels
 
+pytestmark = pytest.mark.arithmetic
+
 
 def parameters(net: torch.nn.Module) -> int:
     return sum(weight.numel() for weight in net.parameters())

@@ -8,6 +8,8 @@ from components.recognition.recipe import Data, Model
 from tests.recognition.pt.half import bfloat16
 from tests.recognition.tiny import DATA
 
+pytestmark = pytest.mark.arithmetic
+
 COLOUR = dataclasses.replace(DATA, channels=3)
 VGG7 = Model(name="crnn", backbone="vgg7", neck="bilstm", hidden=256, layers=2)
 COMPACT = Model(name="crnn", backbone="compact", neck="bilstm", hidden=224, layers=1)

@@ -5,6 +5,8 @@ from components.recognition.pt.necks import NECKS, BiLstm, BiLstmLinked
 from components.recognition.pt.precision import choose_precision
 from tests.recognition.pt.half import bfloat16
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.mark.parametrize("kind", NECKS.values())
 def test_necks_read_columns_in_both_directions(kind: type[BiLstm] | type[BiLstmLinked]) -> None:

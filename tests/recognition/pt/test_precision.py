@@ -17,6 +17,8 @@ from components.recognition.training import training_stream
 from tests.recognition.pt.half import half_kernels
 from tests.recognition.tiny import MODEL, TRAIN, make_job
 
+pytestmark = pytest.mark.arithmetic
+
 CPU = torch.device("cpu")
 NO = (False, False)
 
