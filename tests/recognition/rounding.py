@@ -25,6 +25,7 @@ EXACT = {aten.relu, aten.threshold_backward, aten.clone, aten.cat, aten.stack, a
          aten.slice_backward, aten.max_pool2d_with_indices, aten.constant_pad_nd, aten.zeros, aten.ones, aten.full,
          aten.zeros_like, aten.ones_like, aten._to_copy, aten.where, aten.gather}  # fmt: skip
 # The greatest errors of MindSpore's polynomials over normals of deviation 2, in units; PyTorch's err by 2.
+# Those of CTC are not measured: its gradient is made of exp, and its sums are of logarithms that each err by some.
 POLYNOMIALS = {aten.tanh: 1700, aten.exp: 100, aten.sigmoid: 100, aten._softmax: 100, aten._log_softmax: 100,
                aten._ctc_loss: 8, aten._ctc_loss_backward: 100}  # fmt: skip
 
