@@ -21,6 +21,7 @@ from components.recognition.pt import predict as pt_predict
 from components.recognition.pt import weights as pt_weights
 from components.recognition.recipe import Model
 from components.recognition.targets import Draws, pack
+from tests.recognition import rounding
 from tests.recognition.tiny import picture
 
 GRAY = DATA[1]
@@ -121,6 +122,7 @@ def test_reading_by_themselves_they_have_the_same_logits(model: Model) -> None:
     assert np.abs(mindspore_net(ms.Tensor(images)).asnumpy() - expected).max() <= 1e-4
 
 
+@pytest.mark.arithmetic
 @DECODERS
 @pytest.mark.parametrize("forced", [[1, 1, 1, 1, 1], [1, 0, 0, 1, 1]], ids=["told", "mixed"])
 def test_told_or_not_the_logits_and_the_gradients_are_the_same(model: Model, forced: list[int]) -> None:
@@ -129,26 +131,29 @@ def test_told_or_not_the_logits_and_the_gradients_are_the_same(model: Model, for
     drawn = Draws(forced=np.array(forced, np.float32), seeds=np.zeros(5, np.int32))
     targets = pack(LABELS, codec, pt_model.count_steps(torch_net, GRAY), "cross_entropy", drawn)
 
+    def loss_of(net: pt_model.Recogniser) -> torch.Tensor:
+        logits = sequence(net, images, targets.classes, targets.forced)
+        losses = pt_losses.sequence_losses(logits, *map(torch.from_numpy, (targets.classes, targets.lengths)))
+        return (losses * torch.from_numpy(targets.weights)).sum()
+
     torch_net.zero_grad()
-    logits = sequence(torch_net, images, targets.classes, targets.forced)
-    losses = pt_losses.sequence_losses(logits, *map(torch.from_numpy, (targets.classes, targets.lengths)))
-    loss = (losses * torch.from_numpy(targets.weights)).sum()
+    loss = loss_of(torch_net)
     torch.autograd.backward(loss)
+    with torch.no_grad():
+        logits = sequence(torch_net, images, targets.classes, targets.forced).numpy()
 
     parameters = mindspore_net.trainable_params()
     arrays = (normalise(images, 127.5), targets.classes, targets.lengths, targets.weights, targets.forced)
     (other_loss, other_logits), gradients = gradient_of(model)(*map(ms.Tensor, arrays))
 
-    assert np.abs(logits.detach().numpy() - other_logits.asnumpy()).max() <= 1e-4
+    assert np.abs(logits - other_logits.asnumpy()).max() <= 1e-4
     assert float(other_loss.asnumpy()) == pytest.approx(loss.item(), abs=1e-4)
-    expected = {name: weight.grad.numpy() for name, weight in torch_net.named_parameters() if weight.grad is not None}
     named = {id(parameter): name for name, parameter in ms_parameters.named(mindspore_net).items()}
-    assert len(expected) == len(gradients)
-    for parameter, found in zip(parameters, gradients, strict=True):
-        name = named[id(parameter)]
-        scale = np.abs(expected[name]).max()
-        assert scale > 0, name
-        assert np.abs(found.asnumpy() - expected[name]).max() <= 1e-3 * scale, name
+    names = [named[id(parameter)] for parameter in parameters]
+    measured = rounding.measure(torch_net, loss_of)
+    assert all(gradient.any() for gradient in measured.exact.values())
+    measured.assert_near(rounding.gradients(torch_net))
+    measured.assert_near({name: found.asnumpy() for name, found in zip(names, gradients, strict=True)})
 
 
 @DECODERS

@@ -14,6 +14,7 @@ from components.recognition.pt import mobilenet as pt_mobilenet
 from components.recognition.pt import necks as pt_necks
 from components.recognition.pt import resnet as pt_resnet
 from components.recognition.pt import weights as pt_weights
+from tests.recognition import rounding
 
 CHANNELS = {"compact": 1, "vgg7": 3, "vgg7_padded": 1, "resnet34_vd": 3, "mobilenet_v3": 3, "views_cnn": 3}
 NECKS = [("bilstm", 2), ("bilstm_linked", 1), ("bilstm_linked", 3)]
@@ -73,6 +74,7 @@ def test_in_training_mode_too_with_the_same_running_statistics_after_it(name: st
         assert np.allclose(left[leaf], right[leaf], rtol=1e-4, atol=1e-5), leaf
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize(("name", "layers"), NECKS)
 def test_necks_of_the_same_weights_give_the_same_features(name: str, layers: int) -> None:
     torch.manual_seed(7)
@@ -89,6 +91,7 @@ BLOCKS = {
 }
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_of_the_same_weights_have_the_same_gradients(name: str) -> None:
     one, other = BLOCKS[name]
@@ -98,19 +101,22 @@ def test_blocks_of_the_same_weights_have_the_same_gradients(name: str) -> None:
     give_both(one.eval(), other.set_train(False))
     rng = np.random.default_rng(4)
     images = rng.normal(size=(3, 6, 8, 10)).astype(np.float32)
-    features = one(torch.from_numpy(images))
-    slopes = rng.normal(size=features.shape).astype(np.float32)
-    (features * torch.from_numpy(slopes)).sum().backward()
+    slopes = rng.normal(size=one(torch.from_numpy(images)).shape).astype(np.float32)
+
+    def loss(net: torch.nn.Module) -> torch.Tensor:
+        return (net(torch.from_numpy(images)) * torch.from_numpy(slopes)).sum()
+
+    one.zero_grad()
+    torch.autograd.backward(loss(one))
 
     def total(pictures: ms.Tensor) -> ms.Tensor:
         return (other(pictures) * ms.Tensor(slopes)).sum()
 
     gradients = ms.ops.grad(total, None, ms.ParameterTuple(other.trainable_params()))(ms.Tensor(images))
-    for (leaf, weight), gradient in zip(one.named_parameters(), gradients, strict=True):
-        assert weight.grad is not None
-        size = weight.grad.norm().item()
-        assert size > 1e-3, leaf
-        assert np.linalg.norm(gradient.asnumpy() - weight.grad.numpy()) <= 1e-4 * size, leaf
+    exact, found = rounding.measure(one, loss), [gradient.asnumpy() for gradient in gradients]
+    assert all(np.linalg.norm(gradient) > 1e-3 for gradient in exact.exact.values())
+    exact.assert_near(rounding.gradients(one))
+    exact.assert_near(dict(zip(exact.exact, found, strict=True)))
 
 
 def test_the_padded_pool_is_pytorchs_with_its_gradient() -> None:

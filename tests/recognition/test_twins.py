@@ -175,7 +175,8 @@ def test_a_training_step_has_the_same_logits_loss_statistics_and_weights(
     for name in tensors:
         if ".running_" in name:
             assert np.allclose(updated[name], expected.updated[name], rtol=1e-4, atol=1e-5), name
-    # Through deep networks float32 gradients differ by a hundredth, wherever a ReLU or a pool decides the other way.
+    # Through deep networks float32 gradients differ by hundredths, wherever a ReLU or a pool decides the other way:
+    # `rounding.measure` has 0.012 for crnn_vgg7 and 0.023 for crnn_r34, in more time than each recipe should take here.
     rounding = {name: np.abs(gradients[name] - gradient) for name, gradient in expected.gradients.items()}
     assert length(rounding.values()) <= 0.03 * length(expected.gradients.values())
     for name, gradient in expected.gradients.items():

@@ -4,6 +4,9 @@ from torch.nn.functional import one_hot
 
 from components.recognition.pt.decoders import Decoder, GruAttention, PositionAttention
 from components.recognition.pt.layers import Dropout
+from tests.recognition.pt.half import bfloat16, half_kernels
+
+pytestmark = pytest.mark.arithmetic
 
 
 def parameters(net: torch.nn.Module) -> int:
@@ -105,8 +108,9 @@ def test_the_first_step_does_not_know_the_label(kind: type[Decoder]) -> None:
 @KINDS
 def test_under_autocast_decoders_compute_in_float32(kind: type[Decoder]) -> None:
     net, features = decoder_of(kind), torch.randn(2, 5, 6).bfloat16()
-    expected = net(features.float())
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with half_kernels(torch.bfloat16):
+        expected = net(features.float())
+    with bfloat16():
         found = net(features)
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)

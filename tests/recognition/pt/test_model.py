@@ -5,7 +5,10 @@ import torch
 
 from components.recognition.pt.model import CRNN, build, count_steps
 from components.recognition.recipe import Data, Model
+from tests.recognition.pt.half import bfloat16
 from tests.recognition.tiny import DATA
+
+pytestmark = pytest.mark.arithmetic
 
 COLOUR = dataclasses.replace(DATA, channels=3)
 VGG7 = Model(name="crnn", backbone="vgg7", neck="bilstm", hidden=256, layers=2)
@@ -42,7 +45,7 @@ def test_compact_has_the_size_of_its_layers() -> None:
 def test_logits_are_one_row_per_column_of_the_picture(model: Model, steps: int) -> None:
     net = build(model, COLOUR, 37).eval()
     assert net(torch.zeros(3, 3, 32, 100)).shape == (3, steps, 37)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with bfloat16():
         assert net(torch.zeros(1, 3, 32, 100)).dtype == torch.float32
 
 

@@ -2,6 +2,10 @@ import pytest
 import torch
 
 from components.recognition.pt.necks import NECKS, BiLstm, BiLstmLinked
+from components.recognition.pt.precision import choose_precision
+from tests.recognition.pt.half import bfloat16
+
+pytestmark = pytest.mark.arithmetic
 
 
 @pytest.mark.parametrize("kind", NECKS.values())
@@ -17,12 +21,33 @@ def test_necks_read_columns_in_both_directions(kind: type[BiLstm] | type[BiLstmL
 
 
 @pytest.mark.parametrize("kind", NECKS.values())
-def test_necks_give_float32_rows_of_twice_the_hidden_size(kind: type[BiLstm] | type[BiLstmLinked]) -> None:
-    neck = kind(7, 5, 2)
+@pytest.mark.parametrize("amp", ["O0", "O2"])
+def test_necks_give_float32_rows_of_twice_the_hidden_size_in_the_precision_of_this_processor(
+    amp: str, kind: type[BiLstm] | type[BiLstmLinked]
+) -> None:
+    neck, dtype = kind(7, 5, 2), choose_precision(amp, "cpu")[0]
     assert neck.channels == 10
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    computed: set[torch.dtype] = set()
+    for part in neck.modules():
+        if isinstance(part, torch.nn.LSTM):
+            part.register_forward_hook(lambda _, __, outputs: computed.add(outputs[0].dtype))
+    with torch.autocast("cpu", dtype=dtype, enabled=dtype != torch.float32):
         features = neck(torch.randn(3, 7, 1, 4))
-    assert (features.shape, features.dtype) == ((3, 4, 10), torch.float32)
+    torch.autograd.backward(features.sum())
+    assert (features.shape, features.dtype, computed) == ((3, 4, 10), torch.float32, {dtype})
+    assert all(weight.grad.dtype == torch.float32 and weight.grad.any() for weight in neck.parameters())
+
+
+@pytest.mark.parametrize("kind", NECKS.values())
+def test_necks_give_nearly_the_same_in_bfloat16(kind: type[BiLstm] | type[BiLstmLinked]) -> None:
+    torch.manual_seed(1)
+    neck, columns = kind(7, 5, 2), torch.randn(3, 7, 1, 4)
+    with torch.no_grad():
+        whole = neck(columns)
+        with bfloat16():
+            half = neck(columns)
+    assert (half.shape, half.dtype) == (whole.shape, torch.float32)
+    assert 1e-5 < (half - whole).abs().max() < 0.02
 
 
 @pytest.mark.parametrize(
