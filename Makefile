@@ -65,14 +65,14 @@ push: .venv/local.done  ## push them to REGISTRY and pin their digests
 	@$(RUN) push $(if $(REGISTRY),--registry $(REGISTRY))
 
 manifests: .venv/local.done  ## print what OVERLAY puts on a cluster: local, gpu, ascend
-	@$(BIN)/python -m pipelines.site
+	@$(BIN)/python -m pipelines.cluster.site
 	@kubectl kustomize manifests/overlays/$(OVERLAY)
 
 compile: .venv/local.done  ## write PIPELINE for Kubeflow Pipelines as PIPELINE.yaml
 	@$(RUN) compile $(PIPELINE) $(CHANGES) $(NIGHT)
 
 models: .venv/local.done  ## list every recipe's recogniser in both frameworks; FORMAT=json for programs
-	@$(BIN)/python -m components.recognition.models pipelines/recipes/*.yaml --format $(FORMAT)
+	@$(BIN)/python -m wordmill.models.table pipelines/recipes/*.yaml --format $(FORMAT)
 
 compare: .venv/local.done  ## show RUNS side by side, or the LAST=5 of PIPELINE, and write compare.html
 	@$(RUN) compare $(RUNS) $(if $(LAST),--recipe $(PIPELINE) --last $(LAST))
@@ -97,10 +97,10 @@ test: lint  ## what CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 rehearse: .venv/dev.done  ## train on two nodes played by network namespaces, as root, 10 minutes
-	$(BIN)/python -m pytest tests/test_gang_rehearsal.py -m slow
+	$(BIN)/python -m pytest tests/components/train/gang/test_node_rehearsal.py -m slow
 
 test-docker: .venv/dev.done  ## the small run in containers against that in subprocesses, 6 minutes; after make images
-	$(BIN)/python -m pytest -m slow tests/pipelines/test_container_runs.py tests/serve/test_container.py
+	$(BIN)/python -m pytest -m slow tests/pipelines/local/test_containers_whole.py tests/components/serve/test_container.py
 
 scan: .venv/dev.done  ## look for known vulnerabilities and for secrets in what is installed and shipped
 	@$(BIN)/python -m tools.scan

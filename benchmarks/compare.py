@@ -15,10 +15,10 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
-from components.recognition import tracking
-from components.recognition.storage import Store
-from components.report import compare_runs
-from components.report.compare_page import CHARTS
+from components.report.compare import runs as compare_runs
+from components.report.compare.page import CHARTS
+from wordmill.store import tracking
+from wordmill.store.storage import Store
 
 GOAL_S = 5.0
 RECIPES = 10
@@ -139,7 +139,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["WORDMILL_STATE"] = folder  # read where the services are imported
-        from pipelines import services
+        from pipelines.local import services
 
         services.settings()
         try:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from components.recognition.charset import charset_of
-from components.recognition.image import Picture
-from components.recognition.recipe import Recipe
+from wordmill.pictures.image import Picture
+from wordmill.recipe.sections import Recipe
+from wordmill.text.charset import charset_of
 
 SHORTEST, LONGEST = 3, 9  # characters of a made-up word
 

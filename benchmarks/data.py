@@ -26,8 +26,8 @@ from benchmarks.data_samples import Words, words, write_folder
 from benchmarks.data_stages import Ran
 from benchmarks.models import Row, table
 from benchmarks.peers.loaders import create_lmdb
-from components.recognition.shards import ShardSet
-from components.recognition.storage import Store
+from wordmill.shards.sets import ShardSet
+from wordmill.store.storage import Store
 
 SAMPLES, ROUNDS, ROUND_S = 20_000, 5, 0.5
 QUICK_SAMPLES = 2_304  # of which 8 ranks get a batch each

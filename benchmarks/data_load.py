@@ -14,9 +14,9 @@ from typing import Any
 from benchmarks.data_rows import CPU, Scale, against, alone, per_sample_us
 from benchmarks.models import Row
 from benchmarks.peers import loaders
-from components.recognition.image import normalise
-from components.recognition.loader import training_batches
-from components.recognition.shards import ShardSet
+from wordmill.pictures.image import normalise
+from wordmill.shards.loader import training_batches
+from wordmill.shards.sets import ShardSet
 
 BATCH, RANKS = 256, 8
 PEER_SAMPLES, COLD_SAMPLES = 5120, 2560  # of a peer in a round, and with reads one at a time

@@ -9,10 +9,10 @@ from benchmarks.data_rows import CPU, Scale, against, alone, per_sample_us
 from benchmarks.data_stages import Ran, section
 from benchmarks.models import Row
 from benchmarks.peers.loaders import create_lmdb
-from components.recognition.catalogue import Entry
-from components.recognition.charset import charset_of
-from components.recognition.recipe import Data, from_json
 from components.shard.packing import Rules, Task, pack
+from wordmill.recipe.catalogue import Entry
+from wordmill.recipe.sections import Data, from_json
+from wordmill.text.charset import charset_of
 
 GRAY_US, MEMORY_MB, PER_CORE_S = 30.0, 1024.0, 33_000
 PEER = "DTRB create_lmdb_dataset"

@@ -9,11 +9,11 @@ import numpy as np
 from benchmarks.data_rows import CPU, Scale, alone, per_sample_us
 from benchmarks.data_samples import LIST, Words
 from benchmarks.models import Row
-from components.recognition.readers_lmdb import Lmdb
-from components.recognition.readers_text import LabelFile
-from components.recognition.readers_tfrecord import Fsns
-from components.recognition.sample import Reader
-from components.recognition.tfrecord import CHECKSUM, HEADER, masked
+from wordmill.readers.fsns import Fsns
+from wordmill.readers.label_file import LabelFile
+from wordmill.readers.lmdb import Lmdb
+from wordmill.readers.sample import Reader
+from wordmill.readers.tfrecord import CHECKSUM, HEADER, masked
 
 ICDAR_LIST = "icdar.txt"
 RECORDS = "train-00000-of-00001"

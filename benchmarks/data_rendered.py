@@ -8,9 +8,9 @@ import sys
 from benchmarks.data_rows import Scale, alone
 from benchmarks.data_stages import children_s
 from benchmarks.models import RECIPES, ROOT, Row, interleaved
-from components.recognition.recipe import load_recipe
-from components.recognition.rendered import rendered_batches
-from components.recognition.synth import SynthSpec
+from wordmill.recipe.sections import load_recipe
+from wordmill.synth.renderer import SynthSpec
+from wordmill.training.rendered import rendered_batches
 
 CORES = 2  # of the trainer
 RECIPE = "quickstart"

@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from components.recognition.image import Picture
-from components.recognition.synth import SynthSpec, render
+from wordmill.pictures.image import Picture
+from wordmill.synth.renderer import SynthSpec, render
 
 HEIGHT = 31  # pixels, of nearly all of MJSynth's pictures
 WIDTHS = (20, 300)

@@ -13,13 +13,13 @@ from benchmarks.data_load import BATCH, epochs
 from benchmarks.data_rows import CPU, Scale, against, alone
 from benchmarks.models import ROOT, Row
 from benchmarks.peers import loaders
-from components.recognition.charset import load_charset
-from components.recognition.decoding import CtcCodec
-from components.recognition.index import Index
-from components.recognition.loader import training_batches
-from components.recognition.shards import Files, ShardSet, open_sets
-from components.recognition.targets import fitting
 from components.report.charts import line_chart
+from wordmill.shards.index import Index
+from wordmill.shards.loader import training_batches
+from wordmill.shards.sets import Files, ShardSet, open_sets
+from wordmill.text.charset import load_charset
+from wordmill.text.decoding import CtcCodec
+from wordmill.training.targets import fitting
 
 SIZES = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
 LARGEST = 14_442_049  # MJSynth and SynthText together

@@ -16,9 +16,9 @@ from typing import Any
 
 import psutil
 
-from components.recognition.artifacts import Manifest, read_manifest
-from components.recognition.shards import ShardSet, open_dataset
-from components.recognition.storage import Store
+from wordmill.shards.sets import ShardSet, open_dataset
+from wordmill.store.artifacts import Manifest, read_manifest
+from wordmill.store.storage import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 POLL_S = 0.05

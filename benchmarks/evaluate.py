@@ -24,15 +24,15 @@ from typing import Any
 import cv2
 import numpy as np
 
-from components.recognition.blocks import ShardWriter
-from components.recognition.checkpoint import Checkpoint
-from components.recognition.decoding import Codec, Reading, codec_of
-from components.recognition.evaluation import facts_of, read_all
-from components.recognition.frameworks import twin
-from components.recognition.image import Picture, decode, fit_picture, normalise
-from components.recognition.recipe import Evaluation, Recipe, load_recipe
-from components.recognition.shards import ShardSet
-from components.recognition.synth import SynthSpec, render
+from wordmill.inference.evaluation import facts_of, read_all
+from wordmill.models.checkpoint import Checkpoint
+from wordmill.pictures.image import Picture, decode, fit_picture, normalise
+from wordmill.recipe.frameworks import twin
+from wordmill.recipe.sections import Evaluation, Recipe, load_recipe
+from wordmill.shards.blocks import ShardWriter
+from wordmill.shards.sets import ShardSet
+from wordmill.synth.renderer import SynthSpec, render
+from wordmill.text.decoding import Codec, Reading, codec_of
 
 RECIPE = Path(__file__).resolve().parents[1] / "pipelines" / "recipes" / "crnn_r34.yaml"
 SAMPLES = 12_067  # of the ten benchmarks together
@@ -74,7 +74,7 @@ def checkpoint(recipe: Recipe, images: Picture) -> Checkpoint:
     import torch
 
     torch.manual_seed(0)
-    net = twin("pytorch", "model").build(recipe.model, recipe.data, codec_of(recipe.model, recipe.data).classes)
+    net = twin("pytorch", "models.model").build(recipe.model, recipe.data, codec_of(recipe.model, recipe.data).classes)
     for part in net.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
             part.momentum = 1.0  # one pass leaves the batch's own statistics
@@ -84,7 +84,7 @@ def checkpoint(recipe: Recipe, images: Picture) -> Checkpoint:
         logits = net.eval()(inputs)
         net.head.bias -= logits.mean((0, 1))
         net.head.bias[0] += 2 * logits.std((0, 1)).mean()
-    tensors = twin("pytorch", "weights").dump(net)
+    tensors = twin("pytorch", "models.weights").dump(net)
     return Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=0)
 
 
@@ -169,14 +169,14 @@ class Rivals:
 
 def rivals(images: Picture) -> Rivals:
     """Return both after a look at whether they compute the same and decode it alike."""
-    predict, recipe = twin("pytorch", "predict"), load_recipe(RECIPE)
+    predict, recipe = twin("pytorch", "models.predict"), load_recipe(RECIPE)
     import torch
 
     saved = checkpoint(recipe, images)
     codec, predictor = codec_of(recipe.model, recipe.data), predict.Predictor(saved, "cpu")
     half = predict.Predictor(saved, "cpu", "O2")
-    net = twin("pytorch", "model").build(recipe.model, recipe.data, codec.classes)
-    twin("pytorch", "weights").load(net, saved.tensors, "checkpoint")
+    net = twin("pytorch", "models.model").build(recipe.model, recipe.data, codec.classes)
+    twin("pytorch", "models.weights").load(net, saved.tensors, "checkpoint")
     net.eval()
     with torch.no_grad():
         logits = net(torch.from_numpy(normalise(images, recipe.data.middle)))
@@ -189,7 +189,7 @@ def rivals(images: Picture) -> Rivals:
 
 def measure(samples: int, threads: int) -> dict[str, float]:
     """Let all take turns over the parts of the samples; milliseconds of processor time per picture by contender."""
-    twin("pytorch", "predict")  # sets what PyTorch reads when it is imported
+    twin("pytorch", "models.predict")  # sets what PyTorch reads when it is imported
     import torch
 
     torch.set_num_threads(threads)

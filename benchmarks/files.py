@@ -10,14 +10,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from components.recognition import card
-from components.recognition.checkpoint import Checkpoint
-from components.recognition.decoding import codec_of
-from components.recognition.frameworks import twin
-from components.recognition.image import Picture, fit_picture
-from components.recognition.recipe import Recipe, load_recipe
-from components.recognition.storage import hash_file
-from components.recognition.synth import SynthSpec, render
+from wordmill.inference import card
+from wordmill.models.checkpoint import Checkpoint
+from wordmill.pictures.image import Picture, fit_picture
+from wordmill.recipe.frameworks import twin
+from wordmill.recipe.sections import Recipe, load_recipe
+from wordmill.store.storage import hash_file
+from wordmill.synth.renderer import SynthSpec, render
+from wordmill.text.decoding import codec_of
 
 RECIPES = Path(__file__).resolve().parents[1] / "pipelines" / "recipes"
 CALIBRATION = 16  # pictures
@@ -29,8 +29,8 @@ def fresh(recipe: Recipe) -> Checkpoint:
     import torch
 
     torch.manual_seed(0)
-    net = twin("pytorch", "model").build(recipe.model, recipe.data, codec_of(recipe.model, recipe.data).classes)
-    tensors = twin("pytorch", "weights").dump(net)
+    net = twin("pytorch", "models.model").build(recipe.model, recipe.data, codec_of(recipe.model, recipe.data).classes)
+    tensors = twin("pytorch", "models.weights").dump(net)
     return Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=0)
 
 
@@ -38,9 +38,9 @@ def write_file(recipe: Recipe, kind: str, folder: Path) -> Path:
     """Write a recogniser's file of a kind, its card beside it, and return its path."""
     saved, path = fresh(recipe), folder / f"model.{'mindir' if kind == 'mindir' else 'onnx'}"
     if kind == "mindir":
-        twin("mindspore", "export").export_mindir(saved, path)
+        twin("mindspore", "models.export").export_mindir(saved, path)
     else:
-        twin("pytorch", "export").export_onnx(saved, path)
+        twin("pytorch", "models.export").export_onnx(saved, path)
     if kind == "onnx_int8":
         pictures = np.stack([fit_picture(picture, recipe.data) for picture in crops(CALIBRATION)])
         fp32 = path.rename(folder / "fp32.onnx")
@@ -53,7 +53,7 @@ def write_card(path: Path, saved: Checkpoint, kind: str) -> None:
     """Write the card beside a file that was made of a checkpoint."""
     data, codec = saved.data, codec_of(saved.model, saved.data)
     blank = np.zeros((1, data.height, data.width, data.channels), np.uint8)
-    steps = twin("pytorch", "predict").Predictor(saved, "cpu")(blank).shape[1]
+    steps = twin("pytorch", "models.predict").Predictor(saved, "cpu")(blank).shape[1]
     file = {"name": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size}
     files = {kind: [{**file, "batch": card.ANY}]}
     told = {"format": kind, "file": file, "files": files, **card.describe(data, saved.model, codec.charset, steps)}

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from components.recognition.frameworks import PACKAGES, environment, free_port
+from wordmill.recipe.frameworks import PACKAGES, environment, free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "pipelines" / "recipes"

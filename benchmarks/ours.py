@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contender import Contender, made_pictures, made_words
-from components.recognition.blocks import ShardWriter
-from components.recognition.charset import charset_of
-from components.recognition.checkpoint import Checkpoint
-from components.recognition.decoding import codec_of
-from components.recognition.frameworks import twin
-from components.recognition.index import Index, measure_labels
-from components.recognition.recipe import Recipe
-from components.recognition.storage import Object
-from components.recognition.training import Job, training_stream
+from wordmill.models.checkpoint import Checkpoint
+from wordmill.recipe.frameworks import twin
+from wordmill.recipe.sections import Recipe
+from wordmill.shards.blocks import ShardWriter
+from wordmill.shards.index import Index, measure_labels
+from wordmill.store.storage import Object
+from wordmill.text.charset import charset_of
+from wordmill.text.decoding import codec_of
+from wordmill.training.course import Job, training_stream
 
 BACKWARD = 3  # a training step is about three times the forward pass
 
@@ -28,10 +28,10 @@ def contender(recipe: Recipe, mode: str, batch: int, device: str, framework: str
     flops = count_flops(recipe) if device == "cuda" else 0.0
     if mode == "training":
         return Contender(training(recipe, batch, device, framework), BACKWARD * flops)
-    predict, model = twin(framework, "predict"), twin(framework, "model")
+    predict, model = twin(framework, "models.predict"), twin(framework, "models.model")
     predict.open_device(device)
     net = model.build(recipe.model, recipe.data, codec_of(recipe.model, recipe.data).classes)
-    tensors = twin(framework, "weights").dump(net)
+    tensors = twin(framework, "models.weights").dump(net)
     checkpoint = Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=0)
     return Contender(functools.partial(predict.Predictor(checkpoint, device), made_pictures(recipe, batch)), flops)
 
@@ -70,17 +70,17 @@ def make_job(recipe: Recipe, batch: int, device: str, folder: Path) -> Job:
 
 def pytorch_trainer(job: Job) -> Any:
     """Return the trainer of a process by itself."""
-    return twin("pytorch", "train").Trainer(job, twin("pytorch", "predict").open_device(job.device), 0)
+    return twin("pytorch", "training.train").Trainer(job, twin("pytorch", "models.predict").open_device(job.device), 0)
 
 
 def mindspore_trainer(job: Job) -> Any:
     """Return the trainer of a process that msrun started; msrun's scheduler goes no further than `init`."""
-    twin("mindspore", "predict").open_device(job.device)
+    twin("mindspore", "models.predict").open_device(job.device)
     from mindspore.communication import init
 
     os.environ.setdefault("DEVICE_ID", "0")
     init()
-    return twin("mindspore", "train").Trainer(job, 0)
+    return twin("mindspore", "training.train").Trainer(job, 0)
 
 
 def count_flops(recipe: Recipe) -> float:
@@ -92,7 +92,7 @@ def count_flops(recipe: Recipe) -> float:
     from torch.utils.flop_counter import FlopCounterMode
 
     classes = codec_of(recipe.model, recipe.data).classes
-    net = twin("pytorch", "model").build(recipe.model, recipe.data, classes).eval()
+    net = twin("pytorch", "models.model").build(recipe.model, recipe.data, classes).eval()
     picture = torch.zeros(1, recipe.data.channels, recipe.data.height, recipe.data.width)
     with torch.backends.mkldnn.flags(enabled=False), torch.no_grad(), FlopCounterMode(display=False) as counter:
         net(picture)

@@ -10,12 +10,12 @@ import numpy as np
 
 from benchmarks.contender import Contender
 from benchmarks.files import crops
-from components.recognition.card import CARD
-from components.recognition.decoding import Logits
-from components.recognition.image import Picture, normalise
-from components.recognition.packaged.pyfunc import Recogniser, open_onnx, read_card, sections_of
-from components.recognition.reading import open_recogniser
-from components.recognition.recipe import Recipe
+from wordmill.inference.card import CARD
+from wordmill.inference.packaged.pyfunc import Recogniser, open_onnx, read_card, sections_of
+from wordmill.inference.reading import open_recogniser
+from wordmill.pictures.image import Picture, normalise
+from wordmill.recipe.sections import Recipe
+from wordmill.text.decoding import Logits
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -26,10 +26,10 @@ import psutil
 
 from benchmarks.files import crops, write_file
 from benchmarks.models import NO_PEER, RECIPES, Row, table
-from components.recognition.frameworks import free_port
-from components.recognition.image import fit_picture, normalise
-from components.recognition.onnx_runtime import onnxruntime
-from components.recognition.recipe import Recipe, load_recipe
+from wordmill.inference.onnx_runtime import onnxruntime
+from wordmill.pictures.image import fit_picture, normalise
+from wordmill.recipe.frameworks import free_port
+from wordmill.recipe.sections import Recipe, load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 64

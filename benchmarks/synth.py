@@ -8,7 +8,7 @@ import json
 import time
 from pathlib import Path
 
-from components.recognition.synth import Renderer, SynthSpec
+from wordmill.synth.renderer import Renderer, SynthSpec
 
 GOAL_GRAY_PER_S = 2000.0
 GOAL_START_S = 1.0

@@ -26,8 +26,8 @@ from typing import TypeVar, get_args
 from benchmarks.data_rows import against, alone
 from benchmarks.models import Row, table
 from benchmarks.train_runs import Ran, Samples, Turn, make_job, make_samples, run_job, run_peer, run_turns
-from components.recognition.frameworks import Framework
-from components.recognition.recipe import Recipe, load_recipe
+from wordmill.recipe.frameworks import Framework
+from wordmill.recipe.sections import Recipe, load_recipe
 
 Result = TypeVar("Result")
 

@@ -14,9 +14,9 @@ from typing import Any
 if not __package__:  # msrun starts a file, not a module
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from components.recognition.frameworks import twin
-from components.recognition.loop import Loop
-from components.recognition.training import at_work, die_with_parent, read_job, training_stream
+from wordmill.recipe.frameworks import twin
+from wordmill.training.course import at_work, die_with_parent, read_job, training_stream
+from wordmill.training.loop import Loop
 
 TURN = 4  # steps
 WARM = 3  # steps that are not timed
@@ -35,11 +35,11 @@ def main(path: Path, output: Path) -> None:
     die_with_parent()
     job = read_job(path)
     with at_work(job.folder, 0):
-        twin("mindspore", "predict").open_device(job.device)
+        twin("mindspore", "models.predict").open_device(job.device)
         from mindspore.communication import get_rank, init
 
         init()
-        loop = Loop(twin("mindspore", "train").Trainer(job, get_rank()))
+        loop = Loop(twin("mindspore", "training.train").Trainer(job, get_rank()))
         output.write_text(json.dumps(take_turns(loop)), encoding="utf-8")
 
 

@@ -14,15 +14,15 @@ import psutil
 
 from benchmarks.data_samples import words, write_folder
 from benchmarks.peers.loaders import create_lmdb
-from components.recognition import frameworks
-from components.recognition.blocks import ShardWriter
-from components.recognition.charset import charset_of
-from components.recognition.image import decode, fit_picture
-from components.recognition.index import Index, measure_labels
-from components.recognition.recipe import Recipe
-from components.recognition.records import METRICS, read_pulse
-from components.recognition.storage import Object
-from components.recognition.training import Job, write_job
+from wordmill.pictures.image import decode, fit_picture
+from wordmill.recipe import frameworks
+from wordmill.recipe.sections import Recipe
+from wordmill.shards.blocks import ShardWriter
+from wordmill.shards.index import Index, measure_labels
+from wordmill.store.storage import Object
+from wordmill.text.charset import charset_of
+from wordmill.training.course import Job, write_job
+from wordmill.training.records import METRICS, read_pulse
 
 ROOT = Path(__file__).resolve().parents[1]
 POLL_S = 0.02

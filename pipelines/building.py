@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.recognition.catalogue import Entry, load_catalogue, redirect, select
-from components.recognition.charset import charset_of
-from components.recognition.recipe import Recipe, load_recipe, nearest
-from components.recognition.schedule import batch_of_process
 from pipelines.profiles import PROFILES, Profile
+from wordmill.recipe.catalogue import Entry, load_catalogue, redirect, select
+from wordmill.recipe.schedule import batch_of_process
+from wordmill.recipe.sections import Recipe, load_recipe, nearest
+from wordmill.text.charset import charset_of
 
 if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent

@@ -6,8 +6,9 @@ import re
 import sys
 from pathlib import Path
 
-from pipelines import cluster_verbs, publish
 from pipelines.building import build, compiled
+from pipelines.cluster import publish
+from pipelines.cluster import verbs as cluster_verbs
 from pipelines.profiles import PROFILES
 
 
@@ -23,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _compile(options: argparse.Namespace) -> int:
-    from components.recognition.artifacts import write_atomically
+    from wordmill.store.artifacts import write_atomically
 
     recipe, pipeline = build(options, options.nightly)
     output = Path(options.output or f"{recipe.name}.yaml")
@@ -36,7 +37,7 @@ def _run(options: argparse.Namespace) -> int:
     recipe, pipeline = build(options, options.nightly)
     if options.hardware and PROFILES[options.hardware].nodes > 1:
         raise ValueError(f"--hardware {options.hardware} takes several nodes of a cluster: submit it")
-    from pipelines import local
+    from pipelines.local import run as local
 
     try:
         return local.run(pipeline, recipe.name, options.runner == "docker")
@@ -45,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from pipelines import services
+    from pipelines.local import services
 
     for name, value in services.settings().items():
         print(f"{name}={'***' if 'SECRET' in name else value}")
@@ -53,7 +54,7 @@ def _up(options: argparse.Namespace) -> int:
 
 
 def _down(options: argparse.Namespace) -> int:
-    from pipelines import services
+    from pipelines.local import services
 
     print(f"stopped: {', '.join(services.down()) or 'nothing was running'}")
     return 0
@@ -61,8 +62,8 @@ def _down(options: argparse.Namespace) -> int:
 
 def _accept(options: argparse.Namespace) -> int:
     from components.fetch.lock import accept
-    from components.recognition.storage import Store
-    from pipelines import services
+    from pipelines.local import services
+    from wordmill.store.storage import Store
 
     if "WORDMILL_BUCKET" not in os.environ:
         services.settings()
@@ -74,7 +75,7 @@ def _accept(options: argparse.Namespace) -> int:
 def _ui(options: argparse.Namespace) -> int:
     import webbrowser
 
-    from pipelines import services
+    from pipelines.local import services
 
     address = services.settings()["MLFLOW_TRACKING_URI"]
     print(address)
@@ -84,12 +85,12 @@ def _ui(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    from components.recognition.artifacts import write_atomically
-    from components.report.compare import compare
-    from components.report.compare_page import CHARTS, compare_html
-    from components.report.compare_runs import find, histories, last
-    from components.report.compare_text import render
-    from pipelines import services
+    from components.report.compare.comparison import compare
+    from components.report.compare.page import CHARTS, compare_html
+    from components.report.compare.runs import find, histories, last
+    from components.report.compare.text import render
+    from pipelines.local import services
+    from wordmill.store.artifacts import write_atomically
 
     if bool(options.runs) == bool(options.last):
         raise ValueError('name either runs or a number of last runs: RUNS="a b", or PIPELINE=quickstart LAST=5')
@@ -105,8 +106,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _read(options: argparse.Namespace) -> int:
-    from components.recognition.reading import find_images, open_recogniser, save_readings
-    from pipelines import services
+    from pipelines.local import services
+    from wordmill.inference.reading import find_images, open_recogniser, save_readings
 
     images = find_images(Path(options.images))
     model = Path(options.model)
@@ -121,8 +122,8 @@ def _read(options: argparse.Namespace) -> int:
 
 def _registered(options: argparse.Namespace) -> Path:
     """Return the folder of a registered model, such as `champion` or `name/3`."""
-    from components.recognition import tracking
-    from pipelines import services
+    from pipelines.local import services
+    from wordmill.store import tracking
 
     if re.search(r"\.(onnx|mindir|om|safetensors)$", options.model):
         raise ValueError(f"{options.model}: no such file")

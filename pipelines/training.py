@@ -10,15 +10,15 @@ from components.export.component import export
 from components.fetch.component import fetch
 from components.fresh.component import fresh
 from components.gate.component import gate
-from components.recognition.catalogue import Entry, to_text
-from components.recognition.recipe import Recipe, to_json
 from components.report.component import report
 from components.shard.component import shard
 from components.smoke.component import smoke
 from components.train.component import train
-from pipelines.cluster import CONFIG, accelerate, gang_job, notify, place, train_on
-from pipelines.images import EXPORTERS
+from pipelines.cluster.images import EXPORTERS
+from pipelines.cluster.tasks import CONFIG, accelerate, gang_job, notify, place, train_on
 from pipelines.profiles import Profile
+from wordmill.recipe.catalogue import Entry, to_text
+from wordmill.recipe.sections import Recipe, to_json
 
 
 def training_pipeline(

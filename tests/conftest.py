@@ -13,9 +13,9 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from components.recognition.storage import Store
 from tests.ports import held_port
 from tests.waiting import LIMIT_S
+from wordmill.store.storage import Store
 
 # kfp, onnx and MindSpore share the test process: MindSpore cannot follow protobuf's C implementation.
 os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from components.recognition.storage import Store
 from tests.ports import held_port
 from tests.waiting import LIMIT_S
+from wordmill.store.storage import Store
 
 BUCKET = "mlflow"
 

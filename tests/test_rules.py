@@ -31,20 +31,20 @@ ALLOWED = {
     "torch": ("components/recognition/pt/",),
     "torch_npu": ("components/recognition/pt/",),
     "mindspore": ("components/recognition/ms/",),
-    "mlflow": ("components/recognition/tracking.py", "components/recognition/package.py"),
-    "boto3": ("components/recognition/storage.py",),
-    "urllib3": ("components/recognition/sources_remote.py", "components/train/gang_api.py", "pipelines/"),
+    "mlflow": ("wordmill/store/tracking.py", "wordmill/inference/package.py"),
+    "boto3": ("wordmill/store/storage.py",),
+    "urllib3": ("wordmill/sources/remote.py", "components/train/gang/api.py", "pipelines/"),
     "kfp": ("components/", "pipelines/"),
     "cv2": ("components/recognition/", "tools/"),
     "onnxruntime": (
-        "components/recognition/onnx_runtime.py",
-        "components/recognition/pt/quantise.py",
+        "wordmill/inference/onnx_runtime.py",
+        "wordmill/inference/quantise.py",
     ),
     "onnx": ("components/recognition/pt/",),
     "jinja2": ("components/report/",),
     "kubernetes": ("components/train/", "pipelines/"),
     "kfp_server_api": ("pipelines/",),
-    "cronsim": ("pipelines/cron.py",),
+    "cronsim": ("pipelines/cluster/cron.py",),
 }
 
 

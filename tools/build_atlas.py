@@ -2,7 +2,7 @@
 
 Needs a Debian 12 machine with `apt-get update` done, and freetype-py, NumPy and OpenCV in an environment of its own:
     python -m venv /tmp/atlas && /tmp/atlas/bin/pip install freetype-py numpy opencv-python-headless
-    /tmp/atlas/bin/python -m tools.build_atlas components/recognition/synth_data
+    /tmp/atlas/bin/python -m tools.build_atlas wordmill/synth/data
 The same packages and the same FreeType give the same bytes.
 """
 

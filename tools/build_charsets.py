@@ -1,9 +1,9 @@
 """Make the charset files, and the table of simplified characters, from public standards.
 
-components/recognition/charsets/SOURCES.md says which. Those with Chinese characters need Unicode's Unihan data, version
+wordmill/text/charsets/SOURCES.md says which. Those with Chinese characters need Unicode's Unihan data, version
 15.0, as Debian 12's package unicode-data has it:
     apt-get install unicode-data
-    python -m tools.build_charsets components/recognition/charsets
+    python -m tools.build_charsets wordmill/text/charsets
 The same data give the same bytes.
 """
 

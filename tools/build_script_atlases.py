@@ -1,7 +1,7 @@
 """Make the atlases of Chinese characters and of street signs' faces, and their licence text, from Debian packages.
 
 Needs what tools/build_atlas.py needs:
-    /tmp/atlas/bin/python -m tools.build_script_atlases components/recognition/synth_data
+    /tmp/atlas/bin/python -m tools.build_script_atlases wordmill/synth/data
 The same packages and the same FreeType give the same bytes.
 """
 
@@ -15,7 +15,7 @@ import freetype
 from tools.atlas_faces import Face, draw, names_of, pack, scale_to_capitals, unpack, write
 from tools.atlas_licences import licence_text
 
-CHARSET = Path("components/recognition/charsets/chinese6623.txt")
+CHARSET = Path("wordmill/text/charsets/chinese6623.txt")
 CHINESE_EM_PX = 26
 CHINESE_LEVELS = 7  # alpha is kept as 0..LEVELS
 CHINESE_FACES = ("NotoSansCJK-Bold.ttc", "NotoSerifCJK-Regular.ttc")

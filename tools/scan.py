@@ -19,8 +19,8 @@ from typing import IO
 from detect_secrets.core.secrets_collection import SecretsCollection
 from detect_secrets.settings import default_settings, get_settings
 
-from pipelines.images import tagged
-from pipelines.publish import ANYWHERE
+from pipelines.cluster.images import tagged
+from pipelines.cluster.publish import ANYWHERE
 
 ROOT = Path(__file__).resolve().parents[1]
 # Names of secrets, of the keys in them and of jobs, as compiled pipelines, manifests and tests have them.

@@ -5,9 +5,9 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.contender import Contender, made_pictures, made_words
-from components.recognition.charset import charset_of
-from components.recognition.image import Picture, normalise
-from components.recognition.recipe import Recipe
+from wordmill.pictures.image import Picture, normalise
+from wordmill.recipe.sections import Recipe
+from wordmill.text.charset import charset_of
 
 # torchvision's package is built for PyTorch with CUDA. Beside one without, its operators are not there, and declaring
 # them is enough to import it: docTR's recognisers use none.

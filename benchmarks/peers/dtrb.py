@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn.functional import ctc_loss, relu
 
 from benchmarks.contender import Contender, made_pictures, made_words
-from components.recognition.charset import charset_of
-from components.recognition.image import normalise, to_channels
-from components.recognition.recipe import Recipe
+from wordmill.pictures.image import normalise, to_channels
+from wordmill.recipe.sections import Recipe
+from wordmill.text.charset import charset_of
 
 HIDDEN, CLIP = 256, 5.0
 

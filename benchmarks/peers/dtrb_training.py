@@ -16,7 +16,7 @@ from torch.nn.functional import ctc_loss
 
 from benchmarks.peers import loaders
 from benchmarks.peers.dtrb import CLIP, VggBiLstmCtc
-from components.recognition.records import Pulse
+from wordmill.training.records import Pulse
 
 GRAY = 1
 

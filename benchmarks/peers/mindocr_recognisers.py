@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.contender import Contender, made_pictures, made_words
-from components.recognition.charset import charset_of
-from components.recognition.decoding import codec_of
-from components.recognition.image import normalise
-from components.recognition.recipe import Recipe
+from wordmill.pictures.image import normalise
+from wordmill.recipe.sections import Recipe
+from wordmill.text.charset import charset_of
+from wordmill.text.decoding import codec_of
 
 UNUSED = (
     "mindspore.parallel._transformer",

@@ -6,7 +6,7 @@ import numpy as np
 from rapidocr import RapidOCR  # type: ignore[import-not-found]
 from rapidocr.ch_ppocr_rec import TextRecInput  # type: ignore[import-not-found]
 
-from components.recognition.image import Picture
+from wordmill.pictures.image import Picture
 
 
 def reader(batch: int, threads: int) -> Callable[[list[Picture]], object]:

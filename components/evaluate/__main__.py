@@ -1,5 +1,5 @@
 from components.evaluate.stage import run
-from components.recognition.stages import main
+from wordmill.store.stages import main
 
 if __name__ == "__main__":
     main(run)

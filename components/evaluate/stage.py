@@ -4,14 +4,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from components.recognition import frameworks
-from components.recognition.artifacts import Manifest, read_manifest, whole_manifest, write_atomically
-from components.recognition.evaluation import facts_of, picture_document, read_all
-from components.recognition.recipe import Evaluation, from_json, nearest
-from components.recognition.shards import open_dataset
-from components.recognition.stages import Made, find_or_make, run_stage
-from components.recognition.storage import Store
-from components.recognition.trained import load_trained
+from wordmill.inference.evaluation import facts_of, picture_document, read_all
+from wordmill.inference.trained import load_trained
+from wordmill.recipe import frameworks
+from wordmill.recipe.sections import Evaluation, from_json, nearest
+from wordmill.shards.sets import open_dataset
+from wordmill.store.artifacts import Manifest, read_manifest, whole_manifest, write_atomically
+from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.storage import Store
 
 
 def run(*, benchmark: str, evaluation: str, model: str, shards: str, device: str, run_tag: str, output: str) -> str:
@@ -35,9 +35,7 @@ def run(*, benchmark: str, evaluation: str, model: str, shards: str, device: str
             _check_whole(store, benchmark, datasets[benchmark])
             return measure(store, benchmark, rules, trained, combined, device, folder)
 
-        return find_or_make(
-            store, "evaluate", benchmark, inputs, make, (frameworks.PACKAGES[trained.facts["framework"]],)
-        )
+        return find_or_make(store, "evaluate", benchmark, inputs, make, frameworks.packages(trained.facts["framework"]))
 
     return run_stage("evaluate", benchmark, run_tag, output, work)
 
@@ -64,7 +62,7 @@ def measure(
     """Read the benchmark with the recogniser in its own framework and write predictions and worst mistakes."""
     saved = load_trained(store, trained)
     shards = open_dataset(store, combined, benchmark)
-    predictor = frameworks.twin(saved.train.framework, "predict").Predictor(saved, device, rules.amp)
+    predictor = frameworks.twin(saved.train.framework, "models.predict").Predictor(saved, device, rules.amp)
     outcome = read_all(predictor, shards, rules, f"evaluate {benchmark}")
 
     files = {"predictions.jsonl": folder / "predictions.jsonl", "mistakes.json": folder / "mistakes.json"}

@@ -6,13 +6,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from components.recognition import frameworks
-from components.recognition.card import ANY
-from components.recognition.checkpoint import Checkpoint
-from components.recognition.image import Picture
-from components.recognition.loader import Batch
-from components.recognition.recipe import Export
-from components.recognition.storage import file_facts
+from wordmill.inference.card import ANY
+from wordmill.models.checkpoint import Checkpoint
+from wordmill.pictures.image import Picture
+from wordmill.recipe import frameworks
+from wordmill.recipe.sections import Export
+from wordmill.shards.loader import Batch
+from wordmill.store.storage import file_facts
 
 ENCODER, STEP = "encoder.onnx", "decoder_step.onnx"
 
@@ -56,7 +56,7 @@ def exporter(framework: str, export_format: str) -> ModuleType:
     """Return the framework's module that exports; NotMadeError with the line that installs it."""
     requirements = {"pytorch": "torch", "mindspore": "mindspore"}[framework]
     try:
-        return frameworks.twin(framework, "export")
+        return frameworks.twin(framework, "models.export")
     except ImportError as error:
         raise NotMadeError(f"format {export_format}: {error}: pip install -r requirements/{requirements}.txt "
                            "-c requirements/constraints.txt") from None  # fmt: skip
@@ -98,7 +98,9 @@ def write_int8(source: Source) -> Written:
     pytorch = exporter("pytorch", "onnx_int8")
     whole, path = source.folder / "fp32.onnx", source.folder / "model.onnx"
     pytorch.export_onnx(source.saved, whole, source.settings.opset)
-    quantise = frameworks.twin("pytorch", "quantise")
+    frameworks.prepare("pytorch")
+    from wordmill.inference import quantise
+
     quantise.quantise(whole, path, source.pictures, source.saved.data.middle)
     cost = quantise.measure(whole, path, source.validation(), source.saved)
     whole.unlink()

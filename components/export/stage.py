@@ -23,16 +23,16 @@ from components.export.formats import (
 )
 from components.export.lite import optimisation, write_lite
 from components.export.om import soc_version, write_om
-from components.recognition import frameworks
-from components.recognition.artifacts import Manifest, git_commit, read_manifest, write_atomically
-from components.recognition.card import CARD, REFERENCE, describe
-from components.recognition.decoding import codec_of
-from components.recognition.loader import Batch, ordered_batches
-from components.recognition.recipe import Export, from_json, nearest, to_json
-from components.recognition.shards import fetch_index, open_sets
-from components.recognition.stages import Made, find_or_make, run_stage
-from components.recognition.storage import Store, file_facts
-from components.recognition.trained import load_trained
+from wordmill.inference.card import CARD, REFERENCE, describe
+from wordmill.inference.trained import load_trained
+from wordmill.recipe import frameworks
+from wordmill.recipe.sections import Export, from_json, nearest, to_json
+from wordmill.shards.loader import Batch, ordered_batches
+from wordmill.shards.sets import fetch_index, open_sets
+from wordmill.store.artifacts import Manifest, git_commit, read_manifest, write_atomically
+from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.storage import Store, file_facts
+from wordmill.text.decoding import codec_of
 
 WRITERS: dict[str, Callable[[Source], Written]] = {
     "onnx": write_onnx,
@@ -101,8 +101,8 @@ def make_format(store: Store, export_format: str, settings: Export, trained: Man
             raise NotMadeError(f"{error}{keep_log(folder, store, export_format)}") from None
         return describe_files(export_format, written, source, trained, reference["logits"])
 
-    package = frameworks.PACKAGES["mindspore" if export_format == "mindir" else "pytorch"]
-    return find_or_make(store, "export", export_format, inputs, make, (package,))
+    packages = frameworks.packages("mindspore" if export_format == "mindir" else "pytorch")
+    return find_or_make(store, "export", export_format, inputs, make, packages)
 
 
 def describe_files(
@@ -146,11 +146,11 @@ def describe_files(
 
 def prove_pair(folder: Path, card: dict[str, Any], source: Source) -> None:
     """Refuse an encoder and a decoder whose beam search does not read as the trained recogniser's."""
-    from components.recognition.packaged.pair import PairReader  # ONNX Runtime, which not every format's image has
+    from wordmill.inference.packaged.pair import PairReader  # ONNX Runtime, which not every format's image has
 
     pictures = source.pictures[:PROVEN]
     found = PairReader(folder, card).read(pictures, BEAMS)[0]
-    expected = frameworks.twin("pytorch", "predict").Predictor(source.saved, "cpu").read(pictures, BEAMS)[0]
+    expected = frameworks.twin("pytorch", "models.predict").Predictor(source.saved, "cpu").read(pictures, BEAMS)[0]
     equal = sum(one == other for one, other in zip(found, expected, strict=True))
     if equal < len(expected):
         raise RuntimeError(f"format onnx: a beam search with {ENCODER} and {STEP} reads {equal} of {len(expected)} "

@@ -1,7 +1,7 @@
 import argparse
 
 from components.fetch.stage import run
-from components.recognition.catalogue import from_text, redirect, to_text
+from wordmill.recipe.catalogue import from_text, redirect, to_text
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m components.fetch", description=run.__doc__)

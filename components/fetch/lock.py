@@ -6,8 +6,8 @@ Locks lie in the store, so that all who share it compare with the same first use
 from datetime import UTC, datetime
 from typing import Any
 
-from components.recognition.artifacts import digest
-from components.recognition.storage import Store
+from wordmill.store.artifacts import digest
+from wordmill.store.storage import Store
 
 
 def lock_key(source: str) -> str:

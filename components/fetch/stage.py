@@ -11,12 +11,12 @@ from threading import Event
 from typing import Any
 
 from components.fetch.lock import hold
-from components.recognition.artifacts import Manifest, digest
-from components.recognition.catalogue import Entry, from_text
-from components.recognition.sources import Located, check_sources, locate, origin
-from components.recognition.sources_download import alone
-from components.recognition.stages import Made, find_or_make, run_stage
-from components.recognition.storage import Object, Store, hash_file
+from wordmill.recipe.catalogue import Entry, from_text
+from wordmill.sources.download import alone
+from wordmill.sources.locating import Located, check_sources, locate, origin
+from wordmill.store.artifacts import Manifest, digest
+from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.storage import Object, Store, hash_file
 
 PARALLEL = 4  # sources at a time
 

@@ -5,13 +5,13 @@ import time
 from threading import Event
 from typing import Any
 
-from components.recognition import frameworks
-from components.recognition.artifacts import Manifest, code_digest, digest, read_manifest, record_manifest
-from components.recognition.catalogue import Entry, from_text
-from components.recognition.nightly import finished_night
-from components.recognition.sources import check_sources, locate
-from components.recognition.stages import run_stage
-from components.recognition.storage import Store
+from wordmill.recipe import frameworks
+from wordmill.recipe.catalogue import Entry, from_text
+from wordmill.sources.locating import check_sources, locate
+from wordmill.store.artifacts import Manifest, code_digest, digest, read_manifest, record_manifest
+from wordmill.store.nights import finished_night
+from wordmill.store.stages import run_stage
+from wordmill.store.storage import Store
 
 STAGES = ("fetch", "shard", "train", "evaluate", "export", "smoke", "gate")
 
@@ -72,8 +72,8 @@ def parts_of(store: Store, entries: dict[str, Entry], sections: dict[str, str]) 
         parts[f"data set {name}"] = digest([locate(store, name, entry, Event()).identity, entry.inside])
     for name, section in sections.items():
         parts[f"section {name} of the recipe"] = digest(json.loads(section))
-    package = frameworks.PACKAGES[json.loads(sections["train"])["framework"]]
-    parts["code"] = digest([code_digest(stage, (package,)) for stage in STAGES])
+    packages = frameworks.packages(json.loads(sections["train"])["framework"])
+    parts["code"] = digest([code_digest(stage, packages) for stage in STAGES])
     return parts
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from components.recognition.metrics import bootstrap_interval, mcnemar_exact, plain_mean
-from components.recognition.recipe import Gate
+from wordmill.recipe.sections import Gate
+from wordmill.text.metrics import bootstrap_interval, mcnemar_exact, plain_mean
 
 ROUNDING = 1e-9  # a mean that misses its bound by the rounding of floating-point sums alone has reached it
 SIGNIFICANT = 0.01  # McNemar's p of a drop that is no accident: on one of ten benchmarks chance has it in 5 % of runs

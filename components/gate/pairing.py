@@ -4,9 +4,9 @@ import json
 from dataclasses import dataclass
 
 from components.gate.compare import Paired
-from components.recognition.artifacts import Manifest, find_manifest
-from components.recognition.storage import Store
-from components.recognition.tracking import Version
+from wordmill.store.artifacts import Manifest, find_manifest
+from wordmill.store.storage import Store
+from wordmill.store.tracking import Version
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,19 +7,13 @@ from typing import Any
 
 from components.gate.compare import Decision, against_champion, against_floor, below_floors, uncompared
 from components.gate.pairing import look
-from components.recognition import tracking
-from components.recognition.artifacts import (
-    Manifest,
-    digest,
-    read_manifest,
-    record_manifest,
-    whole_manifest,
-)
-from components.recognition.metrics import plain_mean
-from components.recognition.package import Lineage, log_package
-from components.recognition.recipe import Gate, from_json
-from components.recognition.stages import run_stage, work_folder
-from components.recognition.storage import Store
+from wordmill.inference.package import Lineage, log_package
+from wordmill.recipe.sections import Gate, from_json
+from wordmill.store import tracking
+from wordmill.store.artifacts import Manifest, digest, read_manifest, record_manifest, whole_manifest
+from wordmill.store.stages import run_stage, work_folder
+from wordmill.store.storage import Store
+from wordmill.text.metrics import plain_mean
 
 
 def run(*, gate: str, recipe: str, model: str, evaluations: str, parities: str, run_tag: str, output: str) -> str:

@@ -5,8 +5,8 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
-from components.recognition.metrics import wilson_interval
 from components.report.charts import LEFT, RIGHT, TOP, WIDTH, Axis, grid_line, number
+from wordmill.text.metrics import wilson_interval
 
 HEIGHT = 252
 FOOT = 172  # where the bars stand; below are the labels, then a strip with the bars' sample counts

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from components.recognition.artifacts import Manifest, from_document
-from components.recognition.storage import Store
+from wordmill.store.artifacts import Manifest, from_document
+from wordmill.store.storage import Store
 
 STAGES = ("fresh", "fetch", "shard", "train", "evaluate", "export", "smoke", "gate")  # in the order of the pipeline
 

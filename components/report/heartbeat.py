@@ -9,8 +9,8 @@ import os
 import sys
 from datetime import UTC, datetime, timedelta
 
-from components.recognition.storage import Store
 from components.report.notify import tell
+from wordmill.store.storage import Store
 
 
 def silence(store: Store, recipe: str, limit: timedelta, now: datetime) -> str:

@@ -7,8 +7,8 @@ import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
-from components.recognition.nightly import beat, keep_night
-from components.recognition.storage import Store
+from wordmill.store.nights import beat, keep_night
+from wordmill.store.storage import Store
 
 ATTEMPTS, PAUSE_S, TIMEOUT_S = 3, 2.0, 10
 

@@ -10,12 +10,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from components.recognition.artifacts import Manifest
-from components.recognition.progress import duration
-from components.recognition.storage import Store
 from components.report.bars import length_chart, reliability_chart
 from components.report.charts import Curve, line_chart
 from components.report.gather import Gathered
+from wordmill.store.artifacts import Manifest
+from wordmill.store.progress import duration
+from wordmill.store.storage import Store
 
 FOLDER = Path(__file__).resolve().parent
 SHOWN_MISTAKES = 24  # per benchmark; all that were kept are in mistakes.json

@@ -4,7 +4,7 @@ import math
 from collections import Counter
 from typing import Any
 
-from components.recognition.artifacts import Manifest
+from wordmill.store.artifacts import Manifest
 
 
 def by_length(evaluations: list[Manifest]) -> list[dict[str, int]]:

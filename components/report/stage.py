@@ -6,14 +6,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.recognition import tracking
-from components.recognition.artifacts import Manifest, digest, record_manifest, to_document, write_atomically
-from components.recognition.stages import run_stage, work_folder
-from components.recognition.storage import Store
 from components.report.gather import Gathered, gather
 from components.report.notify import close_night
 from components.report.page import collect, report_html
 from components.report.summary import parameters, points, summarise, tags
+from wordmill.store import tracking
+from wordmill.store.artifacts import Manifest, digest, record_manifest, to_document, write_atomically
+from wordmill.store.stages import run_stage, work_folder
+from wordmill.store.storage import Store
 
 
 def run(*, recipe: str, run_tag: str, succeeded: str, nightly: str, output: str) -> str:

@@ -7,12 +7,12 @@ from dataclasses import asdict
 from importlib.metadata import distributions
 from typing import Any
 
-from components.recognition.artifacts import Manifest, digest, git_commit
-from components.recognition.metrics import plain_mean, weighted_mean
-from components.recognition.tracking import Point
 from components.report.gather import Gathered
 from components.report.published import Published, published
 from components.report.reading import by_length, calibration, confusion
+from wordmill.store.artifacts import Manifest, digest, git_commit
+from wordmill.store.tracking import Point
+from wordmill.text.metrics import plain_mean, weighted_mean
 
 SCHEMA = 1
 PACKAGES = {"kfp", "mlflow", "numpy", "torch", "mindspore", "onnx", "onnxruntime", "opencv-python-headless", "boto3"}

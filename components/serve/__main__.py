@@ -23,9 +23,9 @@ def main() -> None:
     import numpy as np
     import uvicorn
 
-    from components.recognition.packaged.pyfunc import find_card, open_onnx
     from components.serve.app import make_app
     from components.serve.batching import MOST
+    from wordmill.inference.packaged.pyfunc import find_card, open_onnx
 
     try:
         recogniser = open_onnx(find_card(options.folder), options.threads)

@@ -14,11 +14,11 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from components.recognition.image import Picture
-from components.recognition.packaged.pyfunc import Recogniser
 from components.serve.batching import Batcher, FullError
 from components.serve.body import Named, images_of
 from components.serve.metrics import Metrics
+from wordmill.inference.packaged.pyfunc import Recogniser
+from wordmill.pictures.image import Picture
 
 REQUESTS = 256  # that may be in hand at a time: their bodies are in memory
 QUIET: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}

@@ -9,8 +9,8 @@ from itertools import islice
 
 import numpy as np
 
-from components.recognition.decoding import Reading
-from components.recognition.image import Picture
+from wordmill.pictures.image import Picture
+from wordmill.text.decoding import Reading
 
 MOST = 64  # pictures of one batch
 WAIT_S = 0.005  # how long a batch that is not full waits for more

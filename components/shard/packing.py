@@ -8,15 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from components.recognition.blocks import MAX_FILE_BYTES, MAX_LABEL_BYTES, BlockTable, Shape, ShardWriter
-from components.recognition.catalogue import Entry
-from components.recognition.charset import Charset
-from components.recognition.image import Picture, decode, encode, fit_pictures
-from components.recognition.index import Counts, measure_labels
-from components.recognition.labels import judge
-from components.recognition.readers import open_reader
-from components.recognition.recipe import Data
-from components.recognition.sample import Sample
+from wordmill.pictures.image import Picture, decode, encode, fit_pictures
+from wordmill.readers.opening import open_reader
+from wordmill.readers.sample import Sample
+from wordmill.recipe.catalogue import Entry
+from wordmill.recipe.sections import Data
+from wordmill.shards.blocks import MAX_FILE_BYTES, MAX_LABEL_BYTES, BlockTable, Shape, ShardWriter
+from wordmill.shards.index import Counts, measure_labels
+from wordmill.text.charset import Charset
+from wordmill.text.labels import judge
 
 WINDOW = 2048  # samples that are decoded before they are fitted: enough for many of equal size,
 WINDOW_BYTES = 32 << 20  # unless they are large

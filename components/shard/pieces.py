@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.recognition.artifacts import Manifest
-from components.recognition.index import INDEX, Index
-from components.recognition.stages import Made, find_or_make
-from components.recognition.storage import Store
 from components.shard.packing import Packed, Task, pack
+from wordmill.shards.index import INDEX, Index
+from wordmill.store.artifacts import Manifest
+from wordmill.store.stages import Made, find_or_make
+from wordmill.store.storage import Store
 
 UPLOADS = 2  # shards per core that are being stored or wait for a core
 

@@ -6,23 +6,23 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from components.recognition.archives import lay_out
-from components.recognition.artifacts import Manifest, read_manifest, whole_manifest
-from components.recognition.blocks import shard_samples
-from components.recognition.catalogue import Entry
-from components.recognition.charset import charset_of
-from components.recognition.disk import room
-from components.recognition.image import PICTURE_KEYS
-from components.recognition.index import INDEX, Index
-from components.recognition.progress import Progress
-from components.recognition.readers import open_reader
-from components.recognition.recipe import Data, from_json, parse_section
-from components.recognition.shards import open_sets
-from components.recognition.stages import Made, find_or_make, run_stage
-from components.recognition.storage import Store
 from components.shard.packing import Rules, Task
 from components.shard.pieces import pieces
 from components.shard.summary import Summary, quarantine_sheet, samples_sheet
+from wordmill.pictures.image import PICTURE_KEYS
+from wordmill.readers.opening import open_reader
+from wordmill.recipe.catalogue import Entry
+from wordmill.recipe.sections import Data, from_json, parse_section
+from wordmill.shards.blocks import shard_samples
+from wordmill.shards.index import INDEX, Index
+from wordmill.shards.sets import open_sets
+from wordmill.sources.archives import lay_out
+from wordmill.store.artifacts import Manifest, read_manifest, whole_manifest
+from wordmill.store.files import room
+from wordmill.store.progress import Progress
+from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.storage import Store
+from wordmill.text.charset import charset_of
 
 SAMPLES, QUARANTINE, QUARANTINE_SHEET = "contact_sheet.png", "quarantine.json", "quarantine.png"
 

@@ -1,5 +1,5 @@
-from components.recognition.stages import main
 from components.smoke.stage import run
+from wordmill.store.stages import main
 
 if __name__ == "__main__":
     main(run)

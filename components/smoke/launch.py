@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.recognition import frameworks
-from components.recognition.artifacts import SOURCE, write_atomically
 from components.smoke.job import Job
+from wordmill.recipe import frameworks
+from wordmill.store.artifacts import ROOT, write_atomically
 
 PROBE_LIMIT_S = 600
 LAST_LINES = 5  # of the probe's output in an error
@@ -43,7 +43,7 @@ def run_probe(job: Job, folder: Path) -> tuple[dict[str, Any], Outputs]:
 def _start(export_format: str, arguments: list[str]) -> subprocess.CompletedProcess[str]:
     """Run the probe to its end; RuntimeError where it does not come to one."""
     framework = "mindspore" if export_format == "mindir" else "pytorch"
-    search = frameworks.prepended("PYTHONPATH", SOURCE.parent)
+    search = frameworks.prepended("PYTHONPATH", ROOT)
     variables = frameworks.environment(framework, "cpu") | {"PYTHONPATH": search}
     command = [sys.executable, "-m", "components.smoke.probe", *arguments]
     try:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.recognition.card import CONFIDENCE, LOGITS, TOKENS, codec_of_card
-from components.recognition.decoding import Codec, Logits, Reading
+from wordmill.inference.card import CONFIDENCE, LOGITS, TOKENS, codec_of_card
+from wordmill.text.decoding import Codec, Logits, Reading
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # in place of a token that is no character of the charset
 

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import psutil
 
-from components.recognition.artifacts import write_atomically
-from components.recognition.batches import Array, Call, in_batches
-from components.recognition.card import prepared
-from components.recognition.runtimes import MissingRuntimeError, batches_of, open_file
 from components.smoke.job import Job
+from wordmill.inference.batches import Array, Call, in_batches
+from wordmill.inference.card import prepared
+from wordmill.inference.runtimes import MissingRuntimeError, batches_of, open_file
+from wordmill.store.artifacts import write_atomically
 
 THROUGHPUT_BATCHES = (16, 64)
 TRIED = (1, *THROUGHPUT_BATCHES)  # sizes of batches that a file is tried with which takes any
@@ -44,7 +44,7 @@ def probe(job: Job, outputs: Path) -> dict[str, Any]:
 
 def read_by_pair(job: Job) -> list[str]:
     """Return what the encoder and the decoder beside the files read of the reference images, step by step."""
-    from components.recognition.packaged.pair import PairReader  # ONNX Runtime, which not every format's image has
+    from wordmill.inference.packaged.pair import PairReader  # ONNX Runtime, which not every format's image has
 
     with np.load(job.reference, allow_pickle=False) as arrays:
         return PairReader(Path(job.files[0]).parent, job.card).read_greedily(arrays["images"])[0]

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from components.recognition import frameworks
-from components.recognition.artifacts import Manifest, read_manifest
-from components.recognition.card import CARD, REFERENCE, codec_of_card
-from components.recognition.decoding import codec_of
-from components.recognition.recipe import Data, Export, Model, from_json
-from components.recognition.stages import Made, find_or_make, run_stage
-from components.recognition.storage import Object, Store
 from components.smoke.job import Job
 from components.smoke.launch import Outputs, run_probe
 from components.smoke.parity import TOLERANCES, Agreement, agreement, logit_tolerance
+from wordmill.inference.card import CARD, REFERENCE, codec_of_card
+from wordmill.recipe import frameworks
+from wordmill.recipe.sections import Data, Export, Model, from_json
+from wordmill.store.artifacts import Manifest, read_manifest
+from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.storage import Object, Store
+from wordmill.text.decoding import codec_of
 
 MEASURE_S = 1.0  # for each speed: some hundred calls of a small network at batch 1
 MEASURED = ("latency_ms_batch1", "latency_p99_ms_batch1", "images_per_s_batch16", "images_per_s_batch64",
@@ -36,7 +36,7 @@ def run(*, export: str, exported: str, model: str, run_tag: str, output: str) ->
         if made.inputs["model"] != trained.reference:
             raise ValueError(f"{made.reference} was made from {made.inputs['model']}, expected {trained.reference}")
         inputs = {"exported": made.reference, "model": trained.reference, "tolerance": settings.logit_tolerance}
-        uses = (frameworks.PACKAGES["mindspore"],) if made.name == "mindir" else ()
+        uses = frameworks.packages("mindspore") if made.name == "mindir" else ()
 
         def make(folder: Path) -> Made:
             return prove(store, made, trained, settings, folder)

@@ -5,16 +5,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from components.recognition.frameworks import Node
-from components.recognition.stages import StoppedError
-from components.recognition.storage import Store
-from components.recognition.training import Job
-from components.recognition.training_state import records
 from components.train.checkpoints import described, newest, place, step_of
 from components.train.folder import prepare
 from components.train.mirror import NONFINITE, AwayError, Mirror
 from components.train.watch import Sender, Watch
 from components.train.workers import LostError, run_workers
+from wordmill.recipe.frameworks import Node
+from wordmill.store.stages import StoppedError
+from wordmill.store.storage import Store
+from wordmill.training.course import Job
+from wordmill.training.state import records
 
 RESTARTS = 3  # without a newer checkpoint in between
 KEEP_S = 60.0  # for the last checkpoints of a run that has failed to reach the store

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from components.recognition.recipe import OPERATION, Data, Model, Train, to_json
-from components.recognition.storage import Store
-from components.recognition.training_state import check_state, read_record, records
+from wordmill.recipe.sections import OPERATION, Data, Model, Train, to_json
+from wordmill.store.storage import Store
+from wordmill.training.state import check_state, read_record, records
 
 DATA_KEYS = ("charset", "space", "height", "width", "channels", "middle")  # of data, that training itself reads
 UNITS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}  # in seconds

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from components.recognition.records import METRICS
 from components.train.checkpoints import step_of
+from wordmill.training.records import METRICS
 
 LEFT_DAYS = 14.0  # a dead run's folder is kept for so long
 KEPT = {"checkpoints", "nonfinite", "trace", "log.txt"}  # what another attempt finds

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.recognition.storage import Store
-from components.recognition.training_state import KEPT, read_record, records
 from components.train.checkpoints import place
+from wordmill.store.storage import Store
+from wordmill.training.state import KEPT, read_record, records
 
 LOOK_EVERY_S = 2.0
 RETRY_S = 5.0

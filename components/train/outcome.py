@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.recognition.loop import TRACE
-from components.recognition.stages import Made
-from components.recognition.storage import Object, Store
-from components.recognition.training import Job
 from components.train.folder import join_logs
 from components.train.mirror import AWAY_S, NONFINITE, RETRY_S
 from components.train.watch import curves
+from wordmill.store.stages import Made
+from wordmill.store.storage import Object, Store
+from wordmill.training.course import Job
+from wordmill.training.loop import TRACE
 
 
 def collect(job: Job) -> Made:

@@ -7,31 +7,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.recognition import frameworks
-from components.recognition.artifacts import (
-    Manifest,
-    code_digest,
-    digest,
-    read_manifest,
-    to_document,
-    whole_manifest,
-)
-from components.recognition.charset import charset_of
-from components.recognition.loop import TRACE
-from components.recognition.recipe import Data, Model, Train, from_json, to_json
-from components.recognition.schedule import batch_of_process
-from components.recognition.shards import fetch_index
-from components.recognition.stages import Made, find_or_make, run_stage
-from components.recognition.storage import Store, hash_file
-from components.recognition.training import Job
 from components.train.attempts import train_to_end
 from components.train.checkpoints import DATA_KEYS, train_inputs
 from components.train.folder import run_folder
-from components.train.gang import GangSpec, Work
+from components.train.gang.work import GangSpec, Work
 from components.train.mirror import forget
 from components.train.outcome import collect, store_results
 from components.train.start import find_start
 from components.train.watch import Sender
+from wordmill.recipe import frameworks
+from wordmill.recipe.schedule import batch_of_process
+from wordmill.recipe.sections import Data, Model, Train, from_json, to_json
+from wordmill.shards.sets import fetch_index
+from wordmill.store.artifacts import Manifest, code_digest, digest, read_manifest, to_document, whole_manifest
+from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.storage import Store, hash_file
+from wordmill.text.charset import charset_of
+from wordmill.training.course import Job
+from wordmill.training.loop import TRACE
 
 
 def run(
@@ -84,7 +77,7 @@ def train_or_find(
     inputs = training_inputs(data, model, train, shards, start, device)
     resume = digest(inputs)  # a run goes on with other code and on another number of processes
     inputs |= {"processes": total}
-    uses = (frameworks.PACKAGES[train.framework],)
+    uses = frameworks.packages(train.framework)
     if spec:
         first = dataclasses.asdict(store.put_file(start, start.name)) if start else {}
         work = Work(
@@ -131,7 +124,7 @@ def make_here(store: Store, make: Callable[[], Job], resume: str, sender: Sender
 
 def make_on_nodes(store: Store, spec: GangSpec, work: Work, _: Path) -> Made:
     """Train on several nodes."""
-    from components.train.cluster_job import train_on_nodes  # Kubernetes's client takes a second to import
+    from components.train.gang.job import train_on_nodes  # Kubernetes's client takes a second to import
 
     return train_on_nodes(store, spec, work)
 

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from components.recognition.artifacts import whole_manifest
-from components.recognition.storage import Store
+from wordmill.store.artifacts import whole_manifest
+from wordmill.store.storage import Store
 
 
 def find_start(store: Store, start_from: str) -> Path | None:
@@ -18,7 +18,7 @@ def find_start(store: Store, start_from: str) -> Path | None:
         if not path.is_file():
             raise ValueError(f"train.start_from: {path}: no such file")
         return path
-    from components.recognition import tracking  # MLflow takes seconds to import, and most recipes start afresh
+    from wordmill.store import tracking  # MLflow takes seconds to import, and most recipes start afresh
 
     champion = tracking.champion(f"wordmill-{start_from}")
     if champion is None:

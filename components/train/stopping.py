@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from components.recognition.stages import StoppedError
+from wordmill.store.stages import StoppedError
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 

@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.recognition.progress import Progress
-from components.recognition.records import METRICS
-from components.recognition.storage import Store
-from components.recognition.training import Job
+from wordmill.store.progress import Progress
+from wordmill.store.storage import Store
+from wordmill.training.course import Job
+from wordmill.training.records import METRICS
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
-    from components.recognition import tracking
+    from wordmill.store import tracking
 
 NOTES = {  # what the line of progress says of the latest metrics: name, form and factor
     "train/loss": ("loss {:.3f}", 1),
@@ -40,7 +40,7 @@ class Sender:
     def _ask(self, points: list["tracking.Point"] | None = None, folder: Path | None = None) -> None:
         if not self.answers or not (points or folder):
             return
-        from components.recognition import tracking
+        from wordmill.store import tracking
 
         try:
             self.run = self.run or tracking.run(self.store, self.run_tag, self.recipe)

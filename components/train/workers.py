@@ -9,15 +9,15 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from components.recognition import frameworks
-from components.recognition.artifacts import SOURCE
-from components.recognition.loop import STOP
-from components.recognition.records import read_pulse
-from components.recognition.stages import StoppedError
-from components.recognition.training import Job, die_with_parent, write_job
 from components.train.folder import LAUNCHER_LOG, join_logs
 from components.train.mirror import AwayError
 from components.train.stopping import sigterm_as_error, sigterm_ignored
+from wordmill.recipe import frameworks
+from wordmill.store.artifacts import ROOT
+from wordmill.store.stages import StoppedError
+from wordmill.training.course import Job, die_with_parent, write_job
+from wordmill.training.loop import STOP
+from wordmill.training.records import read_pulse
 
 LOOK_EVERY_S = 1.0
 LAST_LINES = 20  # of a failed worker's log
@@ -77,7 +77,7 @@ def start(job: Job, processes: int, node: frameworks.Node | None) -> subprocess.
     """Start the launcher in a process group of its own."""
     command = frameworks.launch(job.train.framework, job.device, processes, job.folder / "job.json", node)
     variables = frameworks.environment(job.train.framework, job.device, processes)
-    search = frameworks.prepended("PYTHONPATH", SOURCE.parent)
+    search = frameworks.prepended("PYTHONPATH", ROOT)
     with (job.folder / LAUNCHER_LOG).open("wb") as log:
         return subprocess.Popen(
             command, env={**os.environ, **variables, "PYTHONPATH": search}, stdin=subprocess.DEVNULL,

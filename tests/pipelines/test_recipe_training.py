@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.recognition.catalogue import load_catalogue, select
-from components.recognition.recipe import Train, load_recipe
-from components.recognition.schedule import Plan, make_plan
 from pipelines.building import FOLDER, recipe_path
+from wordmill.recipe.catalogue import load_catalogue, select
+from wordmill.recipe.schedule import Plan, make_plan
+from wordmill.recipe.sections import Train, load_recipe
 
 # fmt: off
 CHINESE = {"epochs": 60, "global_batch": 2048, "optimizer": "adamw", "lr": 1e-3, "min_lr": 1e-5, "warmup_epochs": 6,

@@ -1,0 +1,194 @@
+"""Runs side by side: benchmarks, cost, and what differs in recipe, data, code and environment."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+from components.report.compare.runs import Logged
+from components.report.page import count, percent, seconds_text
+from wordmill.recipe.sections import Format
+from wordmill.text.metrics import plain_mean, wilson_interval
+
+LETTERS = "ABCDEFGH"  # what tables and charts call the runs
+ABSENT = "-"
+SECTIONS = ("data.", "model.", "train.", "gate.")
+RECIPE = {  # tag -> what it is called here
+    "wordmill.recipe": "recipe",
+    "wordmill.protocol": "protocol",
+    "wordmill.charset_digest": "data.charset: characters",
+    "wordmill.start_digest": "train.start_from: weights",
+}
+ENVIRONMENT = ("wordmill.host", "wordmill.precision")
+FORMATS = get_args(Format)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One number of every run, as text in the runs' order; `intervals` are its 95 % intervals where it has such."""
+
+    name: str
+    cells: tuple[str, ...]
+    intervals: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Something in which the runs are not alike: each value with the letters of the runs that have it."""
+
+    name: str
+    values: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Two to eight runs side by side."""
+
+    runs: dict[str, Logged]  # by letter
+    notes: list[str]  # what a reader must know before believing a difference
+    benchmarks: list[Row]
+    cost: list[Row]
+    differences: dict[str, list[Difference]]  # recipe, data, code and environment
+
+
+def compare(runs: list[Logged]) -> Comparison:
+    """Put runs side by side in their order; ValueError unless they are two to eight different ones."""
+    if not 2 <= len(runs) <= len(LETTERS):
+        raise ValueError(f"a comparison takes 2 to {len(LETTERS)} runs, found {len(runs)}")
+    names = [run.name for run in runs]
+    if len({run.run_id for run in runs}) < len(runs):
+        raise ValueError(f"run '{max(names, key=names.count)}' is named twice")
+    lettered = dict(zip(LETTERS, runs, strict=False))
+    groups = {group: {letter: read(run) for letter, run in lettered.items()} for group, read in GROUPS.items()}
+    return Comparison(
+        runs=lettered,
+        notes=[*_notes(lettered), *_unrecorded(groups), *_other_samples(runs)],
+        benchmarks=_benchmarks(runs),
+        cost=_cost(runs),
+        differences={group: differences(facts) for group, facts in groups.items()},
+    )
+
+
+def differences(facts: dict[str, dict[str, str]]) -> list[Difference]:
+    """Return where facts by letter and name are not alike; a run of which nothing was recorded is left out."""
+    recorded = {letter: known for letter, known in facts.items() if known}
+    found = []
+    for name in sorted({name for known in recorded.values() for name in known}):
+        values: dict[str, str] = {}
+        for letter, known in recorded.items():
+            value = known.get(name, "absent")
+            values[value] = f"{values.get(value, '')} {letter}".strip()
+        if len(values) > 1:
+            found.append(Difference(name=name, values=values))
+    return found
+
+
+def _recipe(run: Logged) -> dict[str, str]:
+    facts = {label: run.tags[tag] for tag, label in RECIPE.items() if tag in run.tags}
+    return facts | {name: value for name, value in run.params.items() if name.startswith(SECTIONS)}
+
+
+def _data(run: Logged) -> dict[str, str]:
+    digests: dict[str, str] = json.loads(run.tags.get("wordmill.data_digests", "{}"))
+    return digests
+
+
+def _code(run: Logged) -> dict[str, str]:
+    return {"commit": run.tags["wordmill.git_commit"]} if "wordmill.git_commit" in run.tags else {}
+
+
+def _environment(run: Logged) -> dict[str, str]:
+    facts = {tag.removeprefix("wordmill."): run.tags[tag] for tag in ENVIRONMENT if tag in run.tags}
+    facts |= {name: run.params[name] for name in ("device", "processes") if name in run.params}
+    versions: dict[str, str] = json.loads(run.tags.get("wordmill.versions", "{}"))
+    return facts | versions
+
+
+GROUPS: dict[str, Callable[[Logged], dict[str, str]]] = {
+    "recipe": _recipe, "data": _data, "code": _code, "environment": _environment,
+}  # fmt: skip
+
+
+def _notes(runs: dict[str, Logged]) -> list[str]:
+    notes = [f"{letter} is {run.status}: its numbers are not those of a finished run"
+             for letter, run in runs.items() if run.status != "FINISHED"]  # fmt: skip
+    for tag, what in (("recipe", "the runs are of different recipes"), ("protocol", "texts are scored by protocols")):
+        found = {run.tags.get(f"wordmill.{tag}", "not recorded") for run in runs.values()}
+        if len(found) > 1:
+            notes.append(f"{what}: {', '.join(sorted(found))}")
+    dirty = [letter for letter, run in runs.items() if run.tags.get("wordmill.git_commit", "").endswith("-dirty")]
+    if dirty:
+        notes.append(f"uncommitted changes in the code of {' '.join(dirty)}: it may differ where the commit does not")
+    return notes
+
+
+def _unrecorded(groups: dict[str, dict[str, dict[str, str]]]) -> list[str]:
+    """Say of which runs nothing was recorded, so that their silence does not pass for likeness."""
+    return [f"{group}: nothing is recorded of {' '.join(lacking)}" for group, facts in groups.items()
+            if (lacking := [letter for letter, known in facts.items() if not known])]  # fmt: skip
+
+
+def _other_samples(runs: list[Logged]) -> list[str]:
+    counts = {name: {run.metrics.get(f"{name}/samples") for run in runs} - {None} for name in _sets(runs)}
+    return [f"{name}: not measured on the same number of samples, its accuracies do not compare"
+            for name, found in counts.items() if len(found) > 1]  # fmt: skip
+
+
+def _sets(runs: list[Logged]) -> list[str]:
+    """Return the benchmarks that any of the runs was measured on."""
+    return sorted({name.removesuffix("/samples") for run in runs for name in run.metrics if name.endswith("/samples")})
+
+
+def _benchmarks(runs: list[Logged]) -> list[Row]:
+    names = _sets(runs)
+    measured = [run for run in runs if any(f"{name}/samples" in run.metrics for name in names)]
+    shared = [name for name in names if len({run.metrics.get(f"{name}/samples") for run in measured}) == 1]
+    rows = [_accuracy(name, runs) for name in names]
+    if shared:
+        label = "plain mean" if shared == names else f"plain mean of {len(shared)} shared"
+        means = {run.run_id: plain_mean([run.metrics[f"{name}/accuracy"] for name in shared]) for run in measured}
+        cells = [percent(means[run.run_id]) if run.run_id in means else ABSENT for run in runs]
+        rows.append(Row(name=label, cells=tuple(cells)))
+    return rows + [_metric(f"{name} 1-NED", (f"{name}/1-NED",), "{:.4f}".format, runs) for name in names]
+
+
+def _accuracy(name: str, runs: list[Logged]) -> Row:
+    intervals = []
+    for run in runs:
+        samples = round(run.metrics.get(f"{name}/samples", 0))
+        low, high = wilson_interval(round(run.metrics[f"{name}/accuracy"] * samples), samples) if samples else (0, 0)
+        intervals.append(f"{100 * low:.2f} to {100 * high:.2f}" if samples else "")
+    row = _metric(name, (f"{name}/accuracy",), percent, runs)
+    return Row(name=name, cells=row.cells, intervals=tuple(intervals))
+
+
+def _cost(runs: list[Logged]) -> list[Row]:
+    devices = tuple(f"{run.params['processes']} {run.params['device']}" if "device" in run.params else ABSENT
+                    for run in runs)  # fmt: skip
+    durations = tuple(seconds_text(run.ended - run.started) if run.ended else ABSENT for run in runs)
+    speed = ("final/train/images_per_s", "train/images_per_s")  # of all training, where the other one is a curve
+    rows = [
+        Row(name="training devices", cells=devices),
+        _metric("training, device-hours", ("train/device_hours",), "{:.3g}".format, runs),
+        _metric("training, images/s", speed, _whole, runs),
+        Row(name="pipeline run, time", cells=durations),
+        *(_metric(f"{kind}, ms an image", (f"{kind}/latency_ms_batch1",), "{:.2f}".format, runs) for kind in FORMATS),
+        *(_metric(f"{kind}, images/s", (f"{kind}/images_per_s_batch64",), _whole, runs) for kind in FORMATS),
+    ]
+    return [row for row in rows if set(row.cells) != {ABSENT}]
+
+
+def _metric(label: str, names: tuple[str, ...], text: Callable[[float], str], runs: list[Logged]) -> Row:
+    """Return the first of these metrics that each run has, as text."""
+    found = [next((run.metrics[name] for name in names if name in run.metrics), None) for run in runs]
+    return Row(name=label, cells=tuple(ABSENT if value is None else text(value) for value in found))
+
+
+def date(at: float) -> str:
+    """Return a unix time in s as people read it."""
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
+
+
+def _whole(number: float) -> str:
+    return count(round(number))

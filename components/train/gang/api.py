@@ -1,0 +1,143 @@
+"""The calls to Kubernetes about one job: short ones that may be made again, no watches that break or expire."""
+
+import os
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import urllib3
+from kubernetes import client, config
+
+from components.train.gang.manifests import ASCEND, CONTAINER, INSTANCE, VOLCANO, Document, ascend_job, volcano_job
+from components.train.gang.work import GangSpec, job_name
+
+CALL_TIMEOUT_S = 20
+AGAIN = (401, 408, 410, 429)  # and 5xx: refusals that pass, such as that of a token that has just been renewed
+PAUSES_S = (1.0, 2.0, 4.0)
+SLACK_S = 5  # of clocks, when lines of a log are asked for since a moment
+
+
+class AwayError(RuntimeError):
+    """Kubernetes does not answer, or cannot now."""
+
+
+def _settings() -> client.Configuration:
+    """Return where Kubernetes is and who asks; RuntimeError where there is no cluster."""
+    settings = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=settings)
+    except config.ConfigException:
+        try:
+            config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
+        except config.ConfigException as error:
+            raise RuntimeError(f"several nodes need a cluster, or a profile of one node: {error}") from None
+    settings.retries = False  # whoever calls tries again
+    return settings
+
+
+class JobApi:
+    """One job of several nodes and its pods, in this pod's cluster or, outside of one, in kubectl's (KUBECONFIG)."""
+
+    def __init__(self, spec: GangSpec, key: str) -> None:
+        self.spec, self.key, self.name, self.namespace = spec, key, job_name(key), spec.namespace
+        api = client.ApiClient(_settings())
+        self.objects, self.core = client.CustomObjectsApi(api), client.CoreV1Api(api)
+        # MindCluster's operator refuses jobs without NPUs.
+        found = spec.device == "npu" and self._ask("look for AscendJobs", self.objects.get_api_resources, *ASCEND[:2])
+        self.ascend = bool(found)
+        self.kind = ASCEND if self.ascend else VOLCANO
+
+    def create(self) -> bool:
+        """Make the job; False where there is one of its name."""
+        make = ascend_job if self.ascend else volcano_job
+        manifest = make(self.spec, self.key, self.owner())
+        group, version, plural = self.kind
+        call = self.objects.create_namespaced_custom_object
+        made = self._ask(
+            f"create {plural}.{group}", call, group, version, self.namespace, plural, manifest, conflict={}
+        )
+        if made is None:
+            raise RuntimeError(f"Kubernetes knows no {plural}.{group}: install Volcano, or MindCluster where there are "
+                               "NPUs, or choose a profile of one node")  # fmt: skip
+        return bool(made)
+
+    def get(self) -> Document | None:
+        """Return the job, None where there is none."""
+        found: Document | None = self._ask(
+            f"read {self.kind[2]}", self.objects.get_namespaced_custom_object, *self._place()
+        )
+        return found
+
+    def delete(self) -> None:
+        """Delete the job, its pods with it, if it is there."""
+        self._ask(f"delete {self.kind[2]}", self.objects.delete_namespaced_custom_object, *self._place(),
+                  propagation_policy="Background")  # fmt: skip
+
+    def owner(self) -> Document | None:
+        """Return the reference to this pod's Workflow, with which the job shall end; None outside of a run.
+
+        Not to this pod: another attempt of the stage goes on with the job of one that is gone.
+        """
+        pod = os.environ.get("KFP_POD_NAME") or socket.gethostname()
+        found = self._ask("read pods", self.core.read_namespaced_pod, pod, self.namespace)
+        for owner in (found.metadata.owner_references or []) if found else []:
+            if owner.kind == "Workflow":
+                named = {"kind": owner.kind, "name": owner.name, "uid": owner.uid}
+                return {"apiVersion": owner.api_version, **named}
+        return None
+
+    def pods(self) -> list[Any]:
+        """Return the job's pods by name."""
+        label = f"{INSTANCE}={self.name}"
+        found = self._ask("list pods", self.core.list_namespaced_pod, self.namespace, label_selector=label)
+        return sorted(found.items, key=lambda pod: str(pod.metadata.name))
+
+    def warnings(self) -> list[tuple[str, str]]:
+        """Return (kind and name, reason: message) of Kubernetes's warnings about the job, its pods and their group."""
+        found = self._ask("list events", self.core.list_namespaced_event, self.namespace, field_selector="type=Warning")
+        return [
+            (f"{event.involved_object.kind} {event.involved_object.name}", f"{event.reason}: {event.message}")
+            for event in found.items
+            if str(event.involved_object.name).startswith(self.name)
+        ]
+
+    def log(self, pod: str, since_s: float | None) -> list[str]:
+        """Return the lines, each behind its time, that a pod has printed, all or of the last seconds."""
+        limit = {} if since_s is None else {"since_seconds": int(since_s) + SLACK_S}
+        call = self.core.read_namespaced_pod_log
+        reply = self._ask("read pods/log", call, pod, self.namespace, container=CONTAINER, timestamps=True,
+                          _preload_content=False, **limit)  # fmt: skip
+        return [] if reply is None else reply.data.decode("utf-8", errors="replace").splitlines()
+
+    def _place(self) -> tuple[str, str, str, str, str]:
+        return (*self.kind[:2], self.namespace, self.kind[2], self.name)
+
+    def _ask(self, what: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Make one call, again after a moment where that may help: a dropped connection, an overloaded server."""
+        for pause_s in PAUSES_S:
+            try:
+                return self._call(what, call, *args, **options)
+            except AwayError:
+                time.sleep(pause_s)
+        return self._call(what, call, *args, **options)
+
+    def _call(self, what: str, call: Callable[..., Any], *args: Any, conflict: Any = None, **options: Any) -> Any:
+        """Return what a call returns, None for what is not there, `conflict` for what is there already.
+
+        AwayError where the call may succeed later, RuntimeError with what to do where it will not.
+        """
+        try:
+            return call(*args, _request_timeout=CALL_TIMEOUT_S, **options)
+        except client.ApiException as error:
+            if error.status == 404:
+                return None
+            if error.status == 409 and conflict is not None:
+                return conflict
+            said = f"Kubernetes, asked to {what} in namespace {self.namespace}: {error.status} {error.reason}"
+            if error.status in AGAIN or error.status >= 500:
+                raise AwayError(said) from None
+            apply = "apply the manifests, with the component of this kind of job"
+            raise RuntimeError(f"{said}: {apply if error.status == 403 else error.body}") from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise AwayError(f"Kubernetes does not answer when asked to {what}: {error}") from None

@@ -1,0 +1,187 @@
+"""Training on several nodes, as the stage's small pod has it done: a job is made, followed, and gone afterwards.
+
+The job goes by the name of its work, so that a stage that is started again finds it. While the stage lives it renews a
+lease in the store; nodes whose lease runs out end by themselves, because a killed stage cannot delete anything.
+"""
+
+import time
+from typing import Any
+
+from components.train.gang.api import AwayError, JobApi
+from components.train.gang.manifests import leader_pod
+from components.train.gang.state import State, job_state, pod_text
+from components.train.gang.work import RENEW_EVERY_S, GangSpec, Work, place, renew_lease, write_work
+from components.train.stopping import sigterm_as_error
+from wordmill.store.stages import Made
+from wordmill.store.storage import Object, Store
+
+LOOK_EVERY_S = 5.0
+WARNINGS_EVERY_S = 30.0
+AWAY_S = 600.0  # how long Kubernetes may be away
+MAKES = 3  # how often a job that somebody deletes is made again
+
+
+def train_on_nodes(store: Store, spec: GangSpec, work: Work) -> Made:
+    """Train on several nodes and return what the first one stored; the job is gone afterwards, whatever happens."""
+    if (made := take_result(store, work.key)) is not None:
+        return made  # the stage was stopped between the job's end and its own
+    write_work(store, work)
+    with sigterm_as_error():
+        follower = Follower(store, JobApi(spec, work.key))
+        try:
+            state = follower.run()
+        finally:
+            follower.remove()
+    if (made := take_result(store, work.key)) is None:
+        raise RuntimeError(describe_failure(store, work, follower, state))
+    return made
+
+
+def take_result(store: Store, key: str) -> Made | None:
+    """Return the stored result of this work; None where it is not there or not whole."""
+    result = store.get_json(place(key, "result.json"))
+    if result is None:
+        return None
+    objects = [Object(**entry) for entry in result["objects"]]
+    if not all(store.has(entry) for entry in objects):
+        return None
+    return Made(files={}, stored=tuple(objects), facts=result["facts"], metrics=result["metrics"],
+                curves=result["curves"])  # fmt: skip
+
+
+def own_failures(store: Store, key: str) -> list[dict[str, Any]]:
+    """Return what nodes have stored that failed by themselves, not because they or others were stopped or lost."""
+    failures = [store.get_json(name) for name in store.keys(place(key, "failure."))]
+    return [failure for failure in failures if not failure["stopped"]]
+
+
+def describe_failure(store: Store, work: Work, follower: "Follower", state: State) -> str:
+    """Say why the job left no result: what its first failed node stored, and what Kubernetes says of all pods.
+
+    A node that was killed has stored nothing, and one that was stopped ended because of another.
+    """
+    first = min(own_failures(store, work.key), key=lambda failure: float(failure["time"]), default=None)
+    why = first["error"] if first else f"job {follower.api.name} ended, {state.text}, without a result"
+    pods = [f"pod {pod}: {text}" for pod, text in follower.pods.items()]
+    logs = f"the nodes' logs are in bucket '{store.bucket}' at {place(work.key, 'log.<node>.txt')}"
+    return "\n".join([f"training on {work.nodes} nodes failed: {why}", *pods, logs])
+
+
+class Follower:
+    """Brings a job to its end, one short look after the other, and prints what changes."""
+
+    def __init__(self, store: Store, api: JobApi) -> None:
+        self.store, self.api = store, api
+        self.leader = leader_pod(api.spec, api.key, api.ascend)
+        self.alive = False  # made here, or seen at work: another attempt's dead job is not waited for
+        self.makes = 0
+        self.text = self.stamp = ""
+        self.pods: dict[str, str] = {}
+        self.told: set[tuple[str, str]] = set()
+        self.renewed = self.warned = -RENEW_EVERY_S
+        self.answered = time.monotonic()
+        self.logged: float | None = None
+
+    def run(self) -> State:
+        """Follow the job to its end and return its last state; RuntimeError where Kubernetes stays away."""
+        while True:
+            self.renew()
+            try:
+                state = self.look()
+                self.answered = time.monotonic()
+            except AwayError as error:
+                self.tell("Kubernetes", str(error))
+                if time.monotonic() - self.answered > AWAY_S:
+                    raise RuntimeError(f"no answer for {AWAY_S:.0f} s: {error}") from None
+                state = None
+            if state is not None:
+                return state
+            time.sleep(LOOK_EVERY_S)
+
+    def renew(self) -> None:
+        """Renew the lease twice a minute; a store that is away for a while is told, and no reason to stop."""
+        if time.monotonic() - self.renewed < RENEW_EVERY_S:
+            return
+        try:
+            renew_lease(self.store, self.api.key)
+            self.renewed = time.monotonic()
+        except RuntimeError as error:
+            self.tell("lease", str(error))
+
+    def look(self) -> State | None:
+        """Do what the job needs now; its state where it has ended."""
+        job = self.api.get()
+        if job is None:
+            self.make()
+            return None
+        state = job_state(job)
+        if state.text != self.text:
+            self.text = state.text
+            print(f"train: job {self.api.name}: {state.text}", flush=True)
+        if state.leaving:
+            return None
+        if state.ended and not self.alive:
+            print(f"train: job {self.api.name} is left from before: it is made again", flush=True)
+            self.api.delete()
+            return None
+        if not self.alive:
+            self.alive = True
+            print(f"train: job {self.api.name} is at work already: this stage goes on with it", flush=True)
+        try:
+            self.report()
+        except RuntimeError as error:  # such as a machine that is lost, and with it a log: the job itself decides
+            self.tell("report", str(error))
+        # MindCluster starts pods again whatever they ended with.
+        final = state.text.startswith("Restarting") and own_failures(self.store, self.api.key)
+        return state if state.ended or final else None
+
+    def make(self) -> None:
+        """Make the job, a few times where somebody deletes it."""
+        if self.makes == MAKES:
+            raise RuntimeError(f"job {self.api.name} has been made {MAKES} times and is gone again: who deletes it?")
+        for name in ("failure.", "starts."):
+            for key in list(self.store.keys(place(self.api.key, name))):
+                self.store.delete(key)
+        if self.api.create():
+            self.makes += 1
+            self.alive = True
+            spec = self.api.spec
+            print(f"train: made job {self.api.name}: {spec.nodes} nodes of {spec.processes} processes", flush=True)
+
+    def report(self) -> None:
+        """Print what is new: of pods, of Kubernetes's warnings, of the first node's log."""
+        for pod in self.api.pods():
+            name, text = str(pod.metadata.name), pod_text(pod)
+            if self.pods.get(name) != text:
+                self.pods[name] = text
+                print(f"train: pod {name}: {text}", flush=True)
+            if name == self.leader and pod.status.phase != "Pending":
+                self.print_log()
+        if time.monotonic() - self.warned >= WARNINGS_EVERY_S:
+            self.warned = time.monotonic()
+            for who, what in self.api.warnings():
+                self.tell(who, " ".join(what.split()))
+
+    def print_log(self) -> None:
+        """Print the lines of the first node that were not printed yet; each comes behind its time."""
+        asked = time.monotonic()
+        since_s = None if self.logged is None else asked - self.logged
+        for line in self.api.log(self.leader, since_s):
+            stamp, _, text = line.partition(" ")
+            if stamp > self.stamp:
+                self.stamp = stamp
+                print(text, flush=True)
+        self.logged = asked
+
+    def tell(self, who: str, what: str) -> None:
+        """Print a trouble once."""
+        if (who, what) not in self.told:
+            self.told.add((who, what))
+            print(f"train: {who}: {what}", flush=True)
+
+    def remove(self) -> None:
+        """Delete the job, or say what will end it."""
+        try:
+            self.api.delete()
+        except RuntimeError as error:
+            print(f"warning: job {self.api.name} ends when its lease runs out: {error}", flush=True)

@@ -1,0 +1,172 @@
+"""The job of several nodes for Kubernetes: MindCluster's AscendJob where it is installed, elsewhere Volcano's Job.
+
+Both run the same pod once per node. No rank table and no host network: msrun and torchrun find each other by the first
+node's address, and NPUs reach each other through their own network cards. The driver's files come from Ascend Docker
+Runtime, which MindCluster makes the nodes' default, because a restricted namespace mounts none of the host's folders.
+"""
+
+from typing import Any
+
+from components.train.gang.work import PORT, TASK, GangSpec, job_name
+from wordmill.store.stages import RESUME
+
+Document = dict[str, Any]
+
+ASCEND = ("mindxdl.gitee.com", "v1", "ascendjobs")  # API group, version and plural
+VOLCANO = ("batch.volcano.sh", "v1alpha1", "jobs")
+INSTANCE = "app.kubernetes.io/instance"  # the label by which a job's pods are found, the job's name
+CONTAINER = "ascend"  # MindCluster's operator tells only a container of this name its place
+DEVICE_GROUP = 1000  # of the driver's files and devices on nodes with NPUs (HwHiAiUser)
+GRACE_S = 300  # between SIGTERM and SIGKILL
+RESTARTS = 20  # of nodes that were stopped or lost; node.py ends what no longer reaches another checkpoint
+# MindCluster starts all pods again where a device or a node fails, and with retry times also where a pod ends badly.
+AGAIN = {"fault-scheduling": "grace", "fault-retry-times": str(RESTARTS)}
+KEPT_S = 3600  # a finished job, if the stage that should delete it is gone
+LEADERS = {"pytorch": "Master", "mindspore": "Scheduler"}
+
+
+def volcano_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
+    """Return Volcano's Job: `nodes` pods of one task, started together, started again together when one is lost."""
+    # Volcano's plugin for NPUs writes the devices of a pod into an annotation named like the resource.
+    devices = {"ASCEND_VISIBLE_DEVICES": _field(f"metadata.annotations['{spec.resource}']")}
+    template = _pod(spec, key, devices if spec.device == "npu" else {})
+    return {
+        "apiVersion": "/".join(VOLCANO[:2]),
+        "kind": "Job",
+        "metadata": _metadata(spec, key, owner, {}),
+        "spec": {
+            "minAvailable": spec.nodes,
+            "queue": spec.queue,
+            "schedulerName": "volcano",
+            "maxRetry": RESTARTS,
+            "ttlSecondsAfterFinished": KEPT_S,
+            "plugins": {"env": [], "svc": []},  # a pod's number; a name for each pod
+            "policies": [
+                # The first one that fits decides. What training itself ends with would only come again; other codes
+                # are those of pods that were killed.
+                {"exitCode": RESUME, "action": "RestartJob"},
+                {"exitCode": 1, "action": "AbortJob"},
+                {"event": "PodEvicted", "action": "RestartJob"},
+                {"event": "PodFailed", "action": "RestartJob"},
+                {"event": "TaskCompleted", "action": "CompleteJob"},
+            ],
+            "tasks": [{"name": TASK, "replicas": spec.nodes, "template": template}],
+        },
+    }
+
+
+def ascend_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
+    """Return MindCluster's AscendJob: a leader, exactly one, and workers, all with the same devices.
+
+    With devices of its own the leader, which MindSpore calls Scheduler, is node 0, and worker i is node i + 1. The
+    operator sets ASCEND_VISIBLE_DEVICES itself.
+    """
+
+    def pods(replicas: int) -> Document:
+        return {"replicas": replicas, "restartPolicy": "Never", "template": _pod(spec, key, {})}
+
+    return {
+        "apiVersion": "/".join(ASCEND[:2]),
+        "kind": "AscendJob",
+        "metadata": _metadata(spec, key, owner, {"framework": spec.framework, **AGAIN}),
+        "spec": {
+            "schedulerName": "volcano",
+            "runPolicy": {
+                "backoffLimit": RESTARTS,
+                "cleanPodPolicy": "Running",  # where one pod has failed, the others must not go on holding devices
+                "schedulingPolicy": {"minAvailable": spec.nodes, "queue": spec.queue},
+            },
+            "successPolicy": "AllWorkers",
+            "replicaSpecs": {LEADERS[spec.framework]: pods(1), "Worker": pods(spec.nodes - 1)},
+        },
+    }
+
+
+def leader_pod(spec: GangSpec, key: str, ascend: bool) -> str:
+    """Return the name of the first node's pod."""
+    return f"{job_name(key)}-{LEADERS[spec.framework].lower() if ascend else TASK}-0"
+
+
+def _metadata(spec: GangSpec, key: str, owner: Document | None, labels: dict[str, str]) -> Document:
+    named = {"name": job_name(key), "namespace": spec.namespace, "labels": {**_labels(spec, key), **labels}}
+    return named | ({"ownerReferences": [owner]} if owner else {})
+
+
+def _labels(spec: GangSpec, key: str) -> dict[str, str]:
+    return {**spec.labels, INSTANCE: job_name(key)}
+
+
+def _pod(spec: GangSpec, key: str, variables: dict[str, Document]) -> Document:
+    """Return a node's pod: nothing of it is privileged, it has no rights in Kubernetes and an end of its own."""
+    return {
+        "metadata": {"labels": _labels(spec, key)},
+        "spec": {
+            "restartPolicy": "Never",
+            "activeDeadlineSeconds": spec.deadline_s,
+            "terminationGracePeriodSeconds": GRACE_S,
+            "serviceAccountName": spec.account,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "nodeSelector": spec.node_labels,
+            "securityContext": _security(spec),
+            "containers": [_container(spec, key, variables)],
+            "volumes": [
+                {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": spec.shm}},
+                {"name": "scratch", "emptyDir": {"sizeLimit": "20Gi"}},
+                {"name": "cache", "persistentVolumeClaim": {"claimName": spec.claim}},
+            ],
+        },
+    }  # fmt: skip
+
+
+def _security(spec: GangSpec) -> Document:
+    """Return what a restricted namespace asks for, and who may open the devices."""
+    user = {"runAsNonRoot": True, "runAsUser": spec.user, "runAsGroup": spec.user, "fsGroup": spec.user}
+    devices = {"supplementalGroups": [DEVICE_GROUP]} if spec.device == "npu" else {}
+    return {**user, **devices, "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"}}
+
+
+def _container(spec: GangSpec, key: str, variables: dict[str, Document]) -> Document:
+    resources = {"cpu": spec.cpu, "memory": spec.memory}
+    if spec.resource:
+        resources[spec.resource] = str(spec.processes)
+    return {
+        "name": CONTAINER,
+        "image": spec.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["python3", "-m", "components.train.gang.node", "--job", key],
+        "workingDir": "/scratch",  # CANN and MindSpore write into the working directory, and into HOME
+        "env": [{"name": name, **value} for name, value in (_variables(spec) | variables).items()],
+        "ports": [{"name": "ascendjob-port", "containerPort": PORT}],
+        "resources": {"requests": resources, "limits": dict(resources)},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [
+            {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 (64 MiB by default, which breaks collectives)
+            {"name": "scratch", "mountPath": "/scratch"},
+            {"name": "cache", "mountPath": "/cache"},
+        ],
+    }
+
+
+def _variables(spec: GangSpec) -> dict[str, Document]:
+    """Return the environment by name: where to write, this pod's address, and the way to S3 and MLflow."""
+    plain = {"HOME": "/scratch", "TMPDIR": "/scratch", "PYTHONUNBUFFERED": "1"}
+    if spec.device == "npu":
+        plain["HCCL_CONNECT_TIMEOUT"] = "1200"  # the default of 120 s is less than images take to pull
+    keys = {
+        "secretKeyRef": (spec.secret, spec.secret_variables),
+        "configMapKeyRef": (spec.settings, spec.settings_variables),
+    }
+    return (
+        {name: {"value": value} for name, value in plain.items()}
+        | {"POD_IP": _field("status.podIP")}
+        | {
+            variable: {"valueFrom": {kind: {"name": name, "key": key}}}
+            for kind, (name, variables) in keys.items()
+            for key, variable in variables.items()
+        }
+    )
+
+
+def _field(path: str) -> Document:
+    return {"valueFrom": {"fieldRef": {"fieldPath": path}}}

@@ -1,0 +1,99 @@
+"""Training on several nodes: what the cluster must give, what the nodes are told, and where in the store it lies."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from wordmill.recipe.frameworks import Framework
+from wordmill.store.storage import Store
+
+TASK = "node"  # the name of the pods' kind in a Volcano job, and so in the variables that its plugins set
+PORT = 2222  # of the first node; MindCluster's default, so that its service leads there
+RENEW_EVERY_S = 30.0
+LEASE_S = 600.0  # nodes end themselves when the lease has not been renewed for so long
+
+
+@dataclass(frozen=True, kw_only=True)
+class GangSpec:
+    """The pods of a multi-node job: one to a node, all of them or none.
+
+    `processes` are a node's, one to a device of `resource` ("" for processors). cpu, memory and shm are Kubernetes's
+    quantities. `labels` are of the job and its pods, `node_labels` of the nodes. `claim` is the volume at /cache and
+    `user` the number of the user that writes there. `secret_variables` and `settings_variables` are environment
+    variables by the key that holds their value.
+    """
+
+    nodes: int
+    processes: int
+    framework: Framework
+    device: str
+    image: str
+    resource: str
+    labels: dict[str, str]
+    node_labels: dict[str, str]
+    cpu: str
+    memory: str
+    shm: str
+    deadline_s: int
+    namespace: str
+    queue: str
+    account: str
+    claim: str
+    user: int
+    secret: str
+    secret_variables: dict[str, str]
+    settings: str
+    settings_variables: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What the nodes of a job are told: recipe sections as JSON, data sets by reference, and how many they are.
+
+    `key` is the digest of all that decides on the result, `resume` names the checkpoints to go on from. `shards` is
+    the shard stage's manifest and `start` the stored object with the first weights, both as documents; an empty
+    `start` means fresh ones.
+    """
+
+    key: str
+    resume: str
+    nodes: int
+    processes: int  # on each node
+    device: str
+    data: str
+    model: str
+    train: str
+    shards: dict[str, Any]
+    start: dict[str, Any]
+    recipe: str
+    run_tag: str
+
+
+def job_name(key: str) -> str:
+    """Return the Kubernetes name of the job for this work: whoever needs the same work finds the same job."""
+    return f"wordmill-train-{key[:16]}"
+
+
+def place(key: str, name: str) -> str:
+    """Return where in the store a document about a job lies."""
+    return f"jobs/{key}/{name}"
+
+
+def write_work(store: Store, work: Work) -> None:
+    """Store what the nodes are told."""
+    store.put_json(place(work.key, "job.json"), dataclasses.asdict(work))
+
+
+def read_work(store: Store, key: str) -> Work:
+    """Read what `write_work` stored; RuntimeError where there is nothing."""
+    where = place(key, "job.json")
+    document = store.get_json(where)
+    if document is None:
+        raise RuntimeError(f"{where} is not in bucket '{store.bucket}': the stage that makes the job stores it first")
+    return Work(**document)
+
+
+def renew_lease(store: Store, key: str) -> None:
+    """Tell the nodes that somebody still waits for them."""
+    store.put_json(place(key, "lease.json"), {"renewed": time.time()})

@@ -1,0 +1,175 @@
+"""What `make doctor` asks Kubernetes: the namespace's objects, rights, queue and devices."""
+
+import base64
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from kubernetes import client, config
+
+from pipelines.cluster.doctor_services import Finding
+from pipelines.cluster.site import CACHE, QUEUE, STAGE_ACCOUNT, Site
+from pipelines.cluster.tasks import SECRET, SETTINGS
+
+TIMEOUT_S = 10
+APPLY = "apply the manifests: kubectl apply -k manifests/overlays/..."
+# What a stage's pod asks Kubernetes for: API group, resource, name ("" for any), verbs. Argo's executor reports
+# results, Kubeflow's launcher reads where artifacts go, the training stage follows the pods of its job.
+Right = tuple[str, str, str, tuple[str, ...]]
+RIGHTS: tuple[Right, ...] = (
+    ("argoproj.io", "workflowtaskresults", "", ("create", "patch")),
+    ("", "configmaps", "kfp-launcher", ("get",)),
+    ("", "pods", "", ("get", "list", "watch")),
+    ("", "pods/log", "", ("get",)),
+    ("", "events", "", ("list",)),
+)
+JOBS: tuple[Right, ...] = (
+    ("batch.volcano.sh", "jobs", "", ("create", "get", "list", "watch", "delete")),
+    ("mindxdl.gitee.com", "ascendjobs", "", ("create", "get", "list", "watch", "delete")),
+)
+
+
+class Cluster:
+    """The Kubernetes API of this pod's cluster, or of kubectl's (KUBECONFIG, KFP_KUBE_CONTEXT)."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.settings = client.Configuration()
+        context = os.environ.get("KFP_KUBE_CONTEXT")
+        try:
+            config.load_incluster_config(client_configuration=self.settings)
+        except config.ConfigException:
+            config.load_kube_config(os.environ.get("KUBECONFIG"), context, client_configuration=self.settings)
+        self.settings.retries = False
+        self.api = client.ApiClient(self.settings)
+        self.core = client.CoreV1Api(self.api)
+
+    def server(self) -> Iterator[Finding]:
+        """Check that Kubernetes answers and has the namespace."""
+        found = client.VersionApi(self.api).get_code(_request_timeout=TIMEOUT_S)
+        self.core.read_namespace(self.site.namespace, _request_timeout=TIMEOUT_S)
+        text = f"{found.git_version} at {self.settings.host}, namespace {self.site.namespace}"
+        yield Finding(what="Kubernetes", state="ok", text=text)
+
+    def kubeflow_version(self) -> str:
+        """Return the version of the API server's image, "" where it may not be read."""
+        apps = client.AppsV1Api(self.api)
+        try:
+            found = apps.read_namespaced_deployment("ml-pipeline", self.site.kubeflow.namespace,
+                                                    _request_timeout=TIMEOUT_S)  # fmt: skip
+        except client.ApiException:
+            return ""
+        return str(found.spec.template.spec.containers[0].image).rpartition(":")[2].removeprefix("v")
+
+    def keys(self) -> dict[str, str]:
+        """Return the S3 keys of the namespace's secret, nothing where it may not be read."""
+        try:
+            secret = self.core.read_namespaced_secret(SECRET, self.site.namespace, _request_timeout=TIMEOUT_S)
+        except client.ApiException:
+            return {}
+        return {key: base64.b64decode(value).decode() for key, value in (secret.data or {}).items()}
+
+    def objects(self) -> Iterator[Finding]:
+        """Check the config map, secret, service account and cache that every stage's pod names."""
+        core, site = self.core, self.site
+        settings = {"s3_endpoint": site.s3.endpoint, "region": site.s3.region, "bucket": site.s3.bucket,
+                    "mlflow": site.mlflow.address, "cache": "/cache"}  # fmt: skip
+        found = self._found("config map", SETTINGS, core.read_namespaced_config_map, APPLY)
+        yield found[0]
+        if found[1]:
+            data = found[1].data or {}
+            for key in [key for key, value in settings.items() if data.get(key) != value]:
+                text = f"{SETTINGS}: {key} is {data.get(key)!r}, values.yaml says {settings[key]!r}: {APPLY}"
+                yield Finding(what="config map", state="fail", text=text)
+        make = f"kubectl -n {site.namespace} create secret generic {SECRET} --from-literal=access_key=... secret_key"
+        found = self._found("secret", SECRET, core.read_namespaced_secret, make)
+        yield found[0]
+        if found[1]:
+            for key in {"access_key", "secret_key"} - set(found[1].data or {}):
+                yield Finding(what="secret", state="fail", text=f"{SECRET} has no key {key}: {make}")
+        yield self._found("service account", STAGE_ACCOUNT, core.read_namespaced_service_account, APPLY)[0]
+        claim, volume = self._found("cache", CACHE, core.read_namespaced_persistent_volume_claim, APPLY)
+        if volume and volume.status.phase != "Bound":
+            # Storage classes that wait for the first pod leave it pending until then.
+            claim = Finding(what="cache", state="warn", text=f"{CACHE} is {volume.status.phase}: kubectl describe pvc")
+        yield claim
+
+    def rights(self) -> Iterator[Finding]:
+        """Check what the stages' service account may do, by asking in its name (SelfSubjectAccessReview)."""
+        name = f"system:serviceaccount:{self.site.namespace}:{STAGE_ACCOUNT}"
+        reviews = client.AuthorizationV1Api(client.ApiClient(self.settings, "Impersonate-User", name))
+        keys = ("", "secrets", self.site.kubeflow.artifact_secret, ("get",))
+        try:
+            for right in (*RIGHTS, keys, *JOBS):
+                yield self._right(reviews, right)
+        except client.ApiException as error:
+            if error.status != 403:
+                raise
+            text = f"you may not ask in the name of {STAGE_ACCOUNT}: ask an administrator to run `make doctor`"
+            yield Finding(what="rights", state="warn", text=text)
+
+    def queue(self) -> Iterator[Finding]:
+        """Check that Volcano's queue for training on several nodes is there and open."""
+        objects = client.CustomObjectsApi(self.api)
+        try:
+            found = objects.get_cluster_custom_object("scheduling.volcano.sh", "v1beta1", "queues", QUEUE,
+                                                      _request_timeout=TIMEOUT_S)  # fmt: skip
+        except client.ApiException as error:
+            if error.status != 404:
+                raise
+            text = f"no queue {QUEUE}: only training on several nodes needs it: install Volcano, then {APPLY}"
+            yield Finding(what="queue", state="warn", text=text)
+            return
+        state = found.get("status", {}).get("state", "Unknown")
+        opened = state == "Open"
+        text = f"{QUEUE} is {state}" + ("" if opened else f": vcctl queue operate -n {QUEUE} -a open")
+        yield Finding(what="queue", state="ok" if opened else "fail", text=text)
+
+    def devices(self) -> Iterator[Finding]:
+        """Count the accelerators that nodes offer under the resource names of values.yaml."""
+        nodes = self.core.list_node(_request_timeout=TIMEOUT_S).items
+        offered = sorted({name for node in nodes for name in node.status.allocatable or {} if "/" in name})
+        for device, wanted in self.site.accelerators.items():
+            counts = [(node.metadata.labels or {}, int((node.status.allocatable or {}).get(wanted.resource, "0")))
+                      for node in nodes]  # fmt: skip
+            having = [(labels, count) for labels, count in counts if count]
+            chosen = [count for labels, count in having if wanted.nodes.items() <= labels.items()]
+            if chosen:
+                text = f"{device}: {sum(chosen)} {wanted.resource} on {len(chosen)} nodes"
+            elif having:
+                text = (f"{device}: {len(having)} nodes offer {wanted.resource}, none has the labels {wanted.nodes}: "
+                        f"correct spec.accelerators.{device}.nodes in values.yaml")  # fmt: skip
+            else:
+                text = (f"{device}: no node offers {wanted.resource}, they offer {', '.join(offered) or 'no devices'}: "
+                        f"start the device plugin, or correct spec.accelerators.{device}.resource")  # fmt: skip
+            yield Finding(what="devices", state="ok" if chosen else "warn", text=text)
+
+    def _found(self, what: str, name: str, read: Any, advice: str) -> tuple[Finding, Any]:
+        """Read an object of the namespace; None where it is missing, with the advice."""
+        try:
+            found = read(name, self.site.namespace, _request_timeout=TIMEOUT_S)
+        except client.ApiException as error:
+            if error.status == 403:
+                return Finding(what=what, state="warn", text=f"{name}: you may not read it, so it is not checked"), None
+            if error.status != 404:
+                raise
+            return Finding(what=what, state="fail", text=f"no {name} in {self.site.namespace}: {advice}"), None
+        return Finding(what=what, state="ok", text=f"{name} is there"), found
+
+    def _right(self, reviews: client.AuthorizationV1Api, right: Right) -> Finding:
+        group, resource, name, verbs = right
+        what = f"{resource}{'.' + group if group else ''}{' ' + name if name else ''}"
+        if lacking := [verb for verb in verbs if not self._may(reviews, group, resource, name, verb)]:
+            text = f"{STAGE_ACCOUNT} may not {', '.join(lacking)} {what}: {APPLY}"
+            if right in JOBS:
+                return Finding(what="rights", state="warn", text=f"{text} (training on several nodes needs it)")
+            return Finding(what="rights", state="fail", text=text)
+        return Finding(what="rights", state="ok", text=f"{STAGE_ACCOUNT} may {', '.join(verbs)} {what}")
+
+    def _may(self, reviews: client.AuthorizationV1Api, group: str, resource: str, name: str, verb: str) -> bool:
+        kind, _, part = resource.partition("/")
+        asked = client.V1ResourceAttributes(group=group, resource=kind, subresource=part or None, verb=verb,
+                                            name=name or None, namespace=self.site.namespace)  # fmt: skip
+        review = client.V1SelfSubjectAccessReview(spec=client.V1SelfSubjectAccessReviewSpec(resource_attributes=asked))
+        reply = reviews.create_self_subject_access_review(review, _request_timeout=TIMEOUT_S)
+        return bool(reply.status.allowed)

@@ -1,0 +1,167 @@
+"""What `make doctor` asks the services that runs use: Kubeflow Pipelines, S3, MLflow, the registry of images."""
+
+import os
+import secrets
+import socket
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pipelines.cluster.client import connect
+from pipelines.cluster.images import ENVIRONMENTS, image
+from pipelines.cluster.site import Site
+from wordmill.store.storage import CHUNK, Store, object_key
+
+TIMEOUT_S = 10
+MANIFESTS = ", ".join(
+    f"application/vnd.{kind}+json"
+    for kind in ("oci.image.index.v1", "oci.image.manifest.v1", "docker.distribution.manifest.list.v2",
+                 "docker.distribution.manifest.v2")
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """What a check found: `fail` keeps runs from working, `warn` may, or could not be checked from here."""
+
+    what: str
+    state: Literal["ok", "warn", "fail"]
+    text: str
+
+
+def kubeflow(server_version: str) -> Iterator[Finding]:
+    """Check that Kubeflow Pipelines answers and is of kfp's version; server_version: "" where it is not known."""
+    server = connect()
+    experiments = server.client.experiments.experiment_service_list_experiments
+    server.ask_once("list the experiments", experiments, namespace=server.namespace, page_size=1)
+    sdk, found = version("kfp"), server_version.split(".")
+    if len(found) < 2:
+        yield Finding(what="Kubeflow Pipelines", state="warn", text=f"answers; its version is not known, kfp is {sdk}")
+    elif found[:2] == sdk.split(".")[:2]:
+        yield Finding(what="Kubeflow Pipelines", state="ok", text=f"server {server_version}, kfp {sdk}")
+    else:
+        state: Literal["warn", "fail"] = "warn" if found[0] == sdk.split(".")[0] else "fail"
+        text = f"server {server_version}, kfp {sdk}: pin kfp=={found[0]}.{found[1]}.* in requirements, or upgrade"
+        yield Finding(what="Kubeflow Pipelines", state=state, text=text)
+
+
+def s3(site: Site, keys: Mapping[str, str]) -> Iterator[Finding]:
+    """Write, read back and delete a small and a multipart object; `keys`: the secret's, where the environment has none.
+
+    AWS_ENDPOINT_URL replaces the site's address, as for a forwarded port.
+    """
+    endpoint = os.environ.get("AWS_ENDPOINT_URL") or site.s3.endpoint
+    if inside := _inside(endpoint, "AWS_ENDPOINT_URL"):
+        yield Finding(what="S3", state="warn", text=inside)
+        return
+    settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": site.s3.region}
+    if "AWS_ACCESS_KEY_ID" not in os.environ and keys:
+        settings |= {"AWS_ACCESS_KEY_ID": keys["access_key"], "AWS_SECRET_ACCESS_KEY": keys["secret_key"]}
+    with _environment(settings), tempfile.TemporaryDirectory() as folder:
+        store = Store(site.s3.bucket, Path(folder) / "cache")
+        _try_out(store, Path(folder) / "trial")
+    text = f"bucket {site.s3.bucket} at {endpoint}: written, read and deleted, in parts too"
+    yield Finding(what="S3", state="ok", text=text)
+
+
+def mlflow(site: Site) -> Iterator[Finding]:
+    """Check that MLflow answers and is of the client's version; MLFLOW_TRACKING_URI replaces the site's address."""
+    address = os.environ.get("MLFLOW_TRACKING_URI") or site.mlflow.address
+    if inside := _inside(address, "MLFLOW_TRACKING_URI"):
+        yield Finding(what="MLflow", state="warn", text=inside)
+        return
+    try:
+        with urllib.request.urlopen(f"{address.rstrip('/')}/version", timeout=TIMEOUT_S) as reply:  # noqa: S310
+            found = reply.read(100).decode().strip()
+    except OSError as error:
+        raise RuntimeError(f"{address} does not answer ({error}): check MLFLOW_TRACKING_URI and its pod") from error
+    client = version("mlflow")
+    same = found.split(".")[:2] == client.split(".")[:2]
+    advice = "" if same else ": give both the same version"
+    yield Finding(what="MLflow", state="ok" if same else "warn", text=f"server {found}, client {client}{advice}")
+
+
+def images(site: Site) -> Iterator[Finding]:
+    """Ask each image's registry for its manifest, as a node does first; nothing is pulled and no pod is started."""
+    references = []
+    for environment in ENVIRONMENTS:
+        try:
+            references.append(image(environment))
+        except ValueError as error:  # never pushed, which matters to the recipes that need it
+            yield Finding(what="image", state="warn", text=str(error))
+    for reference in dict.fromkeys([*references, f"{site.registry}/{site.images.services}"]):
+        state, text = _manifest(reference)
+        yield Finding(what="image", state=state, text=f"{reference}: {text}")
+
+
+def _manifest(reference: str) -> tuple[Literal["ok", "warn", "fail"], str]:
+    registry, _, path = reference.partition("/")
+    if not path or not (set(".:") & set(registry) or registry == "localhost"):
+        return "fail", "names no registry: set spec.registry in values.yaml and WORDMILL_REGISTRY, and push the images"
+    name, _, tag = path.partition("@") if "@" in path else path.rpartition(":")
+    scheme = "http" if registry.split(":")[0] in ("localhost", "127.0.0.1") else "https"
+    request = urllib.request.Request(  # noqa: S310
+        f"{scheme}://{registry}/v2/{name}/manifests/{tag}", method="HEAD", headers={"Accept": MANIFESTS}
+    )
+    try:
+        urllib.request.urlopen(request, timeout=TIMEOUT_S).close()  # noqa: S310
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return "warn", "the registry wants a login: nodes need one too, or the service accounts an imagePullSecret"
+        return "fail", f"the registry answers {error.code}: build it and push it there"
+    except OSError as error:
+        return "warn", f"{registry} is not to be reached from here ({error}): check it from a node"
+    return "ok", "is there"
+
+
+def _try_out(store: Store, path: Path) -> None:
+    """Write, read back and delete; RuntimeError says what did not work."""
+    key, made = f"doctor/{secrets.token_hex(8)}.json", list[str]()
+    try:
+        store.put_json(key, {"from": "make doctor"})
+        made.append(key)
+        if store.get_json(key) != {"from": "make doctor"}:
+            raise RuntimeError(f"s3://{store.bucket}/{key}: what was read is not what was written")
+        path.write_bytes(secrets.token_bytes(CHUNK + 1))  # two parts
+        parts = store.put_file(path, "trial")
+        made.append(object_key(parts))
+        store.cache = path.with_name("read back")
+        store.fetch(parts)  # by its sha256
+    finally:
+        for name in made:
+            store.delete(name)
+
+
+def _inside(address: str, variable: str) -> str:
+    """Return what to do about an address that only pods can resolve, "" for one that resolves here."""
+    host = urlsplit(address).hostname or ""
+    try:
+        socket.getaddrinfo(host, None)
+    except OSError:
+        return (
+            f"{address} is a name inside the cluster, or wrong: run `make doctor` in a pod, or forward the port "
+            f"(kubectl port-forward) and set {variable}=http://localhost:PORT"
+        )
+    return ""
+
+
+@contextmanager
+def _environment(settings: dict[str, str]) -> Iterator[None]:
+    """Set variables for the time of a `with` block."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

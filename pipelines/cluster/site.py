@@ -1,0 +1,184 @@
+"""A site's values, manifests/site/values.yaml: what the pipelines and, through kustomize, the manifests read.
+
+`python -m pipelines.cluster.site` checks the file.
+"""
+
+import ipaddress
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+
+from wordmill.recipe.sections import parse_section, read_yaml
+
+VALUES = Path(__file__).resolve().parents[2] / "manifests" / "site" / "values.yaml"
+CACHE = "wordmill-cache"  # the claim that stages mount at /cache
+QUEUE = "wordmill"
+STAGE_ACCOUNT = "wordmill-stage"  # of every pod of a run
+TRAINING_ACCOUNT = "wordmill-training"  # of the pods of a multi-node job: it has no rights
+TRAINING_LABELS = {"app.kubernetes.io/name": "training"}  # without them such a pod reaches nothing
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """Image references with a tag or a digest; `services` stands below the registry."""
+
+    services: str
+    postgres: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kubeflow:
+    """Where Kubeflow Pipelines' own servers run, and the secret with the keys of its artifact store."""
+
+    namespace: str
+    artifact_secret: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3:
+    """The object store; its keys are in the secret wordmill-s3."""
+
+    endpoint: str
+    region: str
+    bucket: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLflow:
+    """MLflow's address, the Host headers that it accepts, and its database's address without user and password."""
+
+    address: str
+    hosts: str
+    database: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Storage:
+    """Storage class, access mode and sizes of the volumes."""
+
+    class_name: str
+    cache_access: Literal["ReadWriteMany", "ReadWriteOnce"]
+    cache_size: str
+    database_size: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accelerator:
+    """A kind of device: its resource's name, the labels of its nodes, and those that its jobs and pods must carry."""
+
+    resource: str
+    nodes: dict[str, str]
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Nightly:
+    """Recipes, separated by commas, whose nights are watched, and after how many hours of silence somebody is told."""
+
+    recipes: str
+    silence_h: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retention:
+    """How long MLflow keeps what was deleted, such as 30d."""
+
+    deleted_runs: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Network:
+    """Where pods reach things, as address ranges and ports behind the services' own."""
+
+    api_server_cidr: str
+    api_server_port: int
+    s3_cidr: str
+    s3_port: int
+    database_cidr: str
+    database_port: int
+    https_cidr: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A site; quantities such as 2Ti are Kubernetes's, accelerators go by the device: cuda, npu."""
+
+    namespace: str
+    registry: str
+    images: Images
+    kubeflow: Kubeflow
+    s3: S3
+    mlflow: MLflow
+    storage: Storage
+    accelerators: dict[str, Accelerator]
+    quota: dict[str, str]
+    queue: dict[str, str]
+    nightly: Nightly
+    retention: Retention
+    network: Network
+
+
+def load_site(path: Path = VALUES) -> Site:
+    """Read and check a site's values; ValueError names file, key, what was found and what is expected."""
+    found = read_yaml(path).get("spec")
+    if not isinstance(found, dict):
+        raise ValueError(f"{path.name}: spec: expected a mapping, found {found!r}")
+    values = dict(found)
+    for key, kind in get_type_hints(Site).items():
+        if isinstance(kind, type) and is_dataclass(kind) and key in values:
+            values[key] = parse_section(kind, values[key], f"{path.name}: spec.{key}")
+    if isinstance(values.get("accelerators"), dict):
+        values["accelerators"] = {
+            name: parse_section(Accelerator, item, f"{path.name}: spec.accelerators.{name}")
+            for name, item in values["accelerators"].items()
+        }
+    site = parse_section(Site, values, f"{path.name}: spec")
+    for key, value in _leaves(asdict(site), "spec"):
+        _check(value, key, f"{path.name}: {key}")
+    if site.namespace == site.kubeflow.namespace:
+        raise ValueError(
+            f"{path.name}: spec.namespace: found '{site.namespace}', where Kubeflow's own servers run: "
+            "network policies would cut them off; expected the namespace of a profile"
+        )
+    return site
+
+
+# What a value must look like: a pattern of its key -> a pattern of the value, and the words for that.
+_NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
+_TAGGED = r"[a-z0-9][\w./:-]*(:(?!latest$)[\w.-]+|@sha256:[0-9a-f]{64})"
+_SHAPES = {
+    r"spec\.(namespace|kubeflow\.namespace|storage\.class_name)": (_NAME, "a Kubernetes name"),
+    r"spec\.images\..*": (_TAGGED, "an image with a digest or a tag other than latest"),
+    r"spec\.(s3\.endpoint|mlflow\.address)": (r"https?://[^/\s]+", "http:// or https:// and a host, no path"),
+    r"spec\.mlflow\.database": (r"postgresql\+psycopg2://[^@\s]+", "postgresql+psycopg2://host:port/name, no user"),
+    r"spec\.(quota|queue)\..*|.*_size": (r"\d+(\.\d+)?(m|k|[MGTP]|[KMGTP]i)?", 'a quantity in quotes, such as "8"'),
+    r"spec\.retention\..*": (r"\d+d", "days, such as 30d"),
+    r".*_port|spec\.nightly\.silence_h": (r"[1-9]\d{0,4}", "a whole number above 0"),
+}
+
+
+def _check(value: Any, key: str, where: str) -> None:
+    for place, (shape, words) in _SHAPES.items():
+        if re.fullmatch(place, key) and not re.fullmatch(shape, str(value)):
+            raise ValueError(f"{where}: expected {words}, found {value!r}")
+    if key.endswith("_cidr"):
+        try:
+            ipaddress.ip_network(value)
+        except ValueError as error:
+            raise ValueError(f"{where}: expected an address range such as 10.0.0.0/8: {error}") from None
+
+
+def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        name = f"{prefix}.{key}"
+        yield from _leaves(value, name) if isinstance(value, dict) else [(name, value)]
+
+
+if __name__ == "__main__":
+    try:
+        load_site()
+    except ValueError as wrong:
+        sys.exit(f"error: {wrong}")

@@ -1,0 +1,189 @@
+"""One run on Kubeflow Pipelines: the compiled pipeline as a version of its own, a run of it, and the run's end."""
+
+import hashlib
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import kfp_server_api
+import yaml
+
+from pipelines.cluster.client import FINISHED, RefusedError, Server, UnavailableError, exactly, named
+from pipelines.cluster.site import STAGE_ACCOUNT
+from wordmill.store.artifacts import git_commit
+from wordmill.store.progress import duration
+
+POLL_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A compiled pipeline on the server: ids and names of pipeline and version, and its recipe's experiment."""
+
+    pipeline_id: str
+    pipeline: str
+    version_id: str
+    version: str
+    experiment_id: str
+
+    def reference(self) -> kfp_server_api.V2beta1PipelineVersionReference:
+        """Return what runs and recurring runs name the version by."""
+        return kfp_server_api.V2beta1PipelineVersionReference(
+            pipeline_id=self.pipeline_id, pipeline_version_id=self.version_id
+        )
+
+
+def publish(server: Server, recipe: str, spec: str) -> Published:
+    """Upload a compiled pipeline as a version named by commit and digest, unless it is there already."""
+    pipelines, uploads = server.client.pipelines, server.client.pipeline_uploads
+    name, version = str(_document(spec)["pipelineInfo"]["name"]), version_name(spec)
+
+    def find_pipeline() -> Any:
+        pages = server.listed("list the pipelines", pipelines.pipeline_service_list_pipelines, "pipelines",
+                              filter=named(name), namespace=server.namespace)  # fmt: skip
+        return next(iter(exactly(pages, name)), None)
+
+    body = kfp_server_api.V2beta1Pipeline(name=name, display_name=name, namespace=server.namespace or None)
+    pipeline = server.found_or_made(f"create pipeline {name}", find_pipeline,
+                                    pipelines.pipeline_service_create_pipeline, body)  # fmt: skip
+
+    def find_version() -> Any:
+        pages = server.listed("list the versions", pipelines.pipeline_service_list_pipeline_versions,
+                              "pipeline_versions", pipeline_id=pipeline.pipeline_id, filter=named(version))  # fmt: skip
+        return next(iter(exactly(pages, version)), None)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.yaml"
+        path.write_text(spec, encoding="utf-8")
+        uploaded = server.found_or_made(f"upload {name} {version}", find_version, uploads.upload_pipeline_version,
+                                        str(path), name=version, pipelineid=pipeline.pipeline_id)  # fmt: skip
+    return Published(
+        pipeline_id=pipeline.pipeline_id,
+        pipeline=name,
+        version_id=uploaded.pipeline_version_id,
+        version=version,
+        experiment_id=experiment(server, recipe),
+    )
+
+
+def version_name(spec: str) -> str:
+    """Return `<commit>[-dirty]-<digest>`: 12 digits of this code's commit, 8 of the sha256 of the compiled text."""
+    commit, *dirty = git_commit().split("-")
+    return "-".join([commit[:12], *dirty, hashlib.sha256(spec.encode()).hexdigest()[:8]])
+
+
+def experiment(server: Server, recipe: str) -> str:
+    """Return the id of a recipe's experiment, created where it is missing."""
+    body = kfp_server_api.V2beta1Experiment(display_name=_experiment_name(recipe), namespace=server.namespace or None)
+    create = server.client.experiments.experiment_service_create_experiment
+    made = server.found_or_made(
+        f"create experiment {body.display_name}", lambda: find_experiment(server, recipe), create, body
+    )
+    return str(made.experiment_id)
+
+
+def find_experiment(server: Server, recipe: str) -> Any:
+    """Return a recipe's experiment, None where there is none."""
+    listed, name = server.client.experiments.experiment_service_list_experiments, _experiment_name(recipe)
+    pages = server.listed("list the experiments", listed, "experiments", filter=named(name),
+                          namespace=server.namespace)  # fmt: skip
+    return next(iter(exactly(pages, name)), None)
+
+
+def start(server: Server, published: Published, run_tag: str, options: str, again: bool) -> Any:
+    """Start a run and return it; `again` continues the work of the earlier runs of this tag, which must have ended.
+
+    options: the command line's, for people who look at the run.
+    """
+    known = runs_of(server, published.experiment_id) if again else ()
+    earlier = [run for run in known if _carries(run, run_tag)]
+    if again and not earlier:
+        raise ValueError(f"run tag '{run_tag}': this recipe's experiment has no run of that tag to continue")
+    for run in earlier:
+        if run.state not in FINISHED:
+            raise ValueError(f"run tag '{run_tag}': its run still goes on: {server.page_of(run.run_id)}")
+    name = f"{run_tag} ({len(earlier) + 1})" if earlier else run_tag
+
+    def find() -> Any:
+        return next(iter(exactly(runs_of(server, published.experiment_id, filter=named(name)), name)), None)
+
+    body = kfp_server_api.V2beta1Run(
+        display_name=name,
+        description=f"{options}, version {published.version}",
+        experiment_id=published.experiment_id,
+        pipeline_version_reference=published.reference(),
+        runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={"run_tag": run_tag}),
+        service_account=STAGE_ACCOUNT,
+    )
+    create = server.client.runs.run_service_create_run
+    return server.found_or_made(f"start run {name}", find, create, body)
+
+
+def runs_of(server: Server, experiment_id: str, filter: str = "") -> Iterator[Any]:
+    """Give the runs of an experiment that pass the filter, the newest first."""
+    return server.listed("list the runs", server.client.runs.run_service_list_runs, "runs",
+                         experiment_id=experiment_id, sort_by="created_at desc", filter=filter or None)  # fmt: skip
+
+
+def follow(server: Server, run_id: str, spec: str) -> int:
+    """Print every change of a stage's state until the run ends; 0 if it succeeded. Ctrl-C leaves the run alone."""
+    names, states, started = stage_names(spec), dict[str, str](), time.monotonic()
+    try:
+        while True:
+            run = server.ask("ask for the run", server.client.runs.run_service_get_run, run_id)
+            for name, state in _stages(run, names):
+                if states.get(name) != state:
+                    states[name] = state
+                    print(f"{duration(time.monotonic() - started):>8}  {name:<32} {state}", flush=True)
+            if run.state in FINISHED:
+                return _end(run, states, duration(time.monotonic() - started))
+            time.sleep(POLL_S)
+    except KeyboardInterrupt:
+        print(f"\nthe run goes on: {server.page_of(run_id)}", flush=True)
+        return 130
+    except (RefusedError, UnavailableError) as error:
+        raise RuntimeError(f"{error}; the run itself goes on: {server.page_of(run_id)}") from error
+
+
+def stage_names(spec: str) -> dict[str, str]:
+    """Return the display name of every task of a compiled pipeline by its key and by itself: servers report either."""
+    document = _document(spec)
+    graphs = [document["root"], *document["components"].values()]
+    tasks = [item for graph in graphs for item in graph.get("dag", {}).get("tasks", {}).items()]
+    return {name: task["taskInfo"]["name"] for key, task in tasks for name in (key, task["taskInfo"]["name"])}
+
+
+def _document(spec: str) -> dict[str, Any]:
+    """Return the first document of a compiled pipeline, the graph; the second is what only a cluster reads."""
+    document: dict[str, Any] = next(iter(yaml.load_all(spec, yaml.CSafeLoader)))
+    return document
+
+
+def _experiment_name(recipe: str) -> str:
+    return f"wordmill/{recipe}"  # as in MLflow
+
+
+def _stages(run: Any, names: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Give name and state of each stage that has begun; the engine's own drivers and executors are left out."""
+    details = run.run_details.task_details if run.run_details else None
+    for task in details or []:
+        if task.display_name in names and task.state:
+            yield names[task.display_name], task.state
+
+
+def _end(run: Any, states: dict[str, str], taken: str) -> int:
+    failed = [name for name, state in states.items() if state == "FAILED"]
+    print(f"{taken:>8}  {run.display_name:<32} {run.state}", flush=True)
+    if run.state == "SUCCEEDED":
+        return 0
+    cause = run.error.message if run.error else ""
+    print(f"error: the run ended as {run.state}{': ' + ', '.join(failed) if failed else ''} {cause}".rstrip())
+    return 1
+
+
+def _carries(run: Any, run_tag: str) -> bool:
+    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    return bool(parameters.get("run_tag") == run_tag)

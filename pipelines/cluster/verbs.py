@@ -1,0 +1,99 @@
+"""The verbs of `python -m pipelines` that need a cluster: submit, schedule, schedules, unschedule, doctor."""
+
+import argparse
+import re
+import shlex
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from pipelines.building import build, compiled, new_run_tag, options_of
+from pipelines.cluster import cron
+
+if TYPE_CHECKING:
+    Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+NIGHTLY = "0 30 2 * * *"
+
+
+def add(verbs: "Verbs", recipe: argparse.ArgumentParser) -> None:
+    """Add the verbs to the command line; `recipe` holds the options that make a pipeline."""
+    submits = verbs.add_parser("submit", parents=[recipe], help="start a run on Kubeflow Pipelines")
+    submits.add_argument("--run-tag", default="", help="continue the work of an earlier run, which has ended")
+    submits.add_argument("--wait", action="store_true", help="follow the run to its end; code 0 if it succeeds")
+    submits.set_defaults(verb=_submit)
+    zone = argparse.ArgumentParser(add_help=False)
+    zone.add_argument("--timezone", default="UTC", help="the cluster scheduler's own, its CRON_SCHEDULE_TIMEZONE")
+    schedules = verbs.add_parser("schedule", parents=[recipe, zone], help="let the cluster run the pipeline by itself")
+    schedules.add_argument("--cron", default=NIGHTLY, help=f"six fields, seconds first, '{NIGHTLY}' by default")
+    schedules.set_defaults(verb=_schedule)
+    lists = verbs.add_parser("schedules", parents=[zone], help="list what the cluster runs by itself")
+    lists.set_defaults(verb=_schedules, options_parser=recipe)
+    ends = verbs.add_parser("unschedule", parents=[zone], help="let the cluster run the pipeline no more")
+    ends.add_argument("recipe", help="the recipe's name")
+    ends.set_defaults(verb=_unschedule)
+    verbs.add_parser("doctor", help="check a site: servers, rights, devices, images").set_defaults(verb=_doctor)
+
+
+def _submit(options: argparse.Namespace) -> int:
+    recipe, pipeline = build(options)
+    from pipelines.cluster import client, submit
+
+    if options.run_tag and not re.fullmatch(rf"{re.escape(recipe.name)}-[\w.-]+", options.run_tag):
+        raise ValueError(f"run tag '{options.run_tag}': expected one of this recipe, such as '{recipe.name}-...'")
+    spec = compiled(pipeline)
+    server = client.connect()
+    published = submit.publish(server, recipe.name, spec)
+    print(f"pipeline {published.pipeline}, version {published.version}", flush=True)
+    run_tag = options.run_tag or new_run_tag(recipe.name)
+    run = submit.start(server, published, run_tag, options_of(options), again=bool(options.run_tag))
+    print(f"run {run_tag}\n{server.page_of(run.run_id)}", flush=True)
+    if options.profile:
+        print("trace: among the artifacts of the run in MLflow, below trace/, when training has ended", flush=True)
+    return submit.follow(server, run.run_id, spec) if options.wait else 0
+
+
+def _schedule(options: argparse.Namespace) -> int:
+    zone, expression = cron.zone(options.timezone), cron.checked(options.cron)
+    recipe, pipeline = build(options, nightly=True)
+    from pipelines.cluster import client, schedule
+
+    plan = schedule.Plan(recipe=recipe.name, spec=compiled(pipeline), cron=expression, options=options_of(options))
+    times = [f"{time:%a %d %b %H:%M:%S}" for time in cron.next_times(expression, datetime.now(zone), 3)]
+    print(f"{cron.in_words(expression)} ({options.timezone}); next: {', '.join(times)}", flush=True)
+    schedule.reconcile(client.connect(), plan, zone)
+    return 0
+
+
+def _schedules(options: argparse.Namespace) -> int:
+    from pipelines.cluster import client, schedule
+
+    def rebuilt(words: str) -> tuple[str, str]:
+        try:
+            today = options.options_parser.parse_args(shlex.split(words))
+        except SystemExit:
+            raise ValueError("its options are of another version") from None
+        recipe, pipeline = build(today, nightly=True)
+        return recipe.name, compiled(pipeline)
+
+    head = ("schedule", "when", "next", "last run", "is", "pipeline")
+    table = [head, *schedule.rows(client.connect(), cron.zone(options.timezone), rebuilt)]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    if len(table) == 1:
+        print("nothing is scheduled: make schedule PIPELINE=...")
+        return 0
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    return 0
+
+
+def _unschedule(options: argparse.Namespace) -> int:
+    from pipelines.cluster import client, schedule
+
+    schedule.unschedule(client.connect(), options.recipe, cron.zone(options.timezone))
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from pipelines.cluster.doctor import doctor
+
+    return doctor()

@@ -1,0 +1,163 @@
+"""One pipeline run on this machine, in subprocesses or in containers of kfp.local, and its summary."""
+
+import contextlib
+import fcntl
+import io
+import json
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from kfp import local
+from kfp.dsl.graph_component import GraphComponent
+
+from pipelines.building import new_run_tag
+from pipelines.local import services
+from pipelines.local.summary import render
+from wordmill.recipe.frameworks import prepended
+from wordmill.store import tracking
+from wordmill.store.artifacts import write_atomically
+from wordmill.store.storage import Object, Store
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(pipeline: GraphComponent, recipe: str, in_containers: bool = False) -> int:
+    """Run a pipeline to its end, print its summary and return the exit code: 0 if every stage did its work."""
+    with one_at_a_time(services.STATE / "run.lock"):
+        services.settings()
+        store = Store.from_environment()
+        _close_abandoned(store)
+        run_tag = new_run_tag(recipe)
+        folder = services.STATE / "runs" / run_tag
+        runner = _runner(pipeline, folder / "tasks", in_containers)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "open").touch()
+        tracking.run(store, run_tag, recipe)
+        print(f"run {run_tag}", flush=True)
+        error = _execute(pipeline, runner, run_tag, folder)
+        summary = store.get_json(f"runs/{run_tag}/summary.json")
+        (folder / "open").unlink()
+    if summary is None:
+        print(f"error: the run ended without a summary: {error}: see {folder / 'log.txt'}", file=sys.stderr)
+        return 1
+    page = _keep(store, folder, run_tag, summary)
+    print(render(summary, page))
+    if error and summary["ok"]:
+        print(f"error: {error}: see {folder / 'log.txt'}", file=sys.stderr)
+    print(folder / "summary.json")
+    return 0 if summary["ok"] and not error else 1
+
+
+def _runner(pipeline: GraphComponent, tasks: Path, in_containers: bool) -> local.SubprocessRunner | local.DockerRunner:
+    if in_containers:
+        from pipelines.local import containers
+
+        return containers.runner(pipeline, services.STATE, tasks)
+    os.environ["PYTHONPATH"] = prepended("PYTHONPATH", ROOT)
+    return local.SubprocessRunner(use_venv=False)
+
+
+def _execute(
+    pipeline: GraphComponent, runner: local.SubprocessRunner | local.DockerRunner, run_tag: str, folder: Path
+) -> str:
+    """Run the pipeline's tasks and return what the engine said went wrong, "" for nothing."""
+    _retry_nothing(pipeline)
+    local.init(runner, pipeline_root=str(folder / "tasks"), raise_on_error=True)
+    with (
+        warnings.catch_warnings(),
+        (folder / "log.txt").open("w", encoding="utf-8") as log,
+        contextlib.redirect_stdout(StageOutput(sys.stdout, log)),
+    ):
+        warnings.simplefilter("ignore")  # resources and images mean nothing to subprocesses
+        logging.disable(logging.INFO)  # the engine's account of every task's inputs and outputs
+        try:
+            pipeline(run_tag=run_tag)
+        except RuntimeError as error:
+            return str(error)
+        finally:
+            logging.disable(logging.NOTSET)
+    return _unfinished_tasks(folder / "tasks")
+
+
+def _retry_nothing(pipeline: GraphComponent) -> None:
+    """Take out what is for clusters, which lose pods: here a stage that fails or is stopped ends the run."""
+    spec = pipeline.pipeline_spec
+    for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
+        for task in dag.tasks.values():
+            task.ClearField("retry_policy")
+
+
+def _unfinished_tasks(folder: Path) -> str:
+    """Name the tasks that ended without the engine's record of their outputs: a success that is none."""
+    tasks = {path.parent for path in folder.glob("*/*/*") if path.name != "executor_output.json"}
+    lacking = sorted(task.name for task in tasks if not (task / "executor_output.json").exists())
+    return f"tasks without outputs: {', '.join(lacking)}" if lacking else ""
+
+
+def _keep(store: Store, folder: Path, run_tag: str, summary: dict[str, Any]) -> Path:
+    """Put summary.json, report.html and the trace of --profile beside the run's log and return the report's path."""
+    page = folder / "report.html"
+    write_atomically(page, (store.get_bytes(f"runs/{run_tag}/report.html") or b"").decode())
+    for entry in summary["trace"]:
+        path = folder / entry["name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(store.fetch(Object(**entry)), path)
+    write_atomically(folder / "summary.json", json.dumps(summary | {"report": str(page)}, indent=1))
+    return page
+
+
+def _close_abandoned(store: Store) -> None:
+    """Mark runs as failed whose process was killed before it could: they left their marker behind."""
+    for marker in (services.STATE / "runs").glob("*/open"):
+        run_tag = marker.parent.name
+        if store.get_json(f"runs/{run_tag}/mlflow.json"):
+            tracking.run(store, run_tag, "").finish(succeeded=False)
+            print(f"run {run_tag} was killed: marked as failed in MLflow", flush=True)
+        marker.unlink()
+
+
+@contextlib.contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Hold a lock file: the second run in one working tree waits for the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another run holds {path}: waiting until it ends", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+class StageOutput(io.TextIOBase):
+    """Passes on what stages print, without the engine's own lines; the log file gets everything."""
+
+    def __init__(self, terminal: TextIO, log: TextIO) -> None:
+        self.terminal, self.log = terminal, log
+        self.rest = ""
+        self.in_dump = False  # inside the JSON that the engine prints of every task's input
+
+    def write(self, text: str) -> int:
+        """Write text; whole lines are shown at once, without the engine's indentation."""
+        self.log.write(text)
+        self.log.flush()
+        *lines, self.rest = (self.rest + text).split("\n")
+        for line in lines:
+            if self._is_a_stages(line):
+                # Not by `print`: the engine replaces it by one that indents.
+                self.terminal.write(f"{line.removeprefix('    ')}\n")
+                self.terminal.flush()
+        return len(text)
+
+    def _is_a_stages(self, line: str) -> bool:
+        if self.in_dump:
+            self.in_dump = line != "    }"
+            return False
+        self.in_dump = line.endswith("Got executor_input:")
+        return bool(line.strip(" -")) and "[KFP Executor" not in line

@@ -1,0 +1,52 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import requests
+
+from tests.components.export.exported import pictures, png, write_onnx
+from tests.waiting import LIMIT_S
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_the_program_serves_a_folder_and_ends_by_a_signal(tmp_path: Path, port: int) -> None:
+    write_onnx(tmp_path / "model")
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "components.serve", str(tmp_path / "model"), "--port", str(port)]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=log, stderr=log)
+    url, deadline = f"http://127.0.0.1:{port}", time.monotonic() + LIMIT_S
+    try:
+        while True:
+            assert process.poll() is None, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline
+            try:
+                assert requests.get(f"{url}/health", timeout=LIMIT_S).json() == {"status": "ready"}
+                break
+            except requests.ConnectionError:
+                time.sleep(0.1)
+        answer = requests.post(f"{url}/read", files={"word": ("a", png(pictures(1)[0]))}, timeout=LIMIT_S)
+        assert answer.json()["readings"][0]["name"] == "a"
+        # A kilobyte of PNG that would be 16 million pixels.
+        bomb = cv2.imencode(".png", np.zeros((4096, 4096), np.uint8))[1].tobytes()
+        answer = requests.post(f"{url}/read", files={"word": ("b", bomb)}, timeout=LIMIT_S)
+        assert (answer.status_code, answer.json()["detail"]) == (
+            422, "1 of 1 cannot be read: image 0 (b): more than 4194304 pixels, or than 16384 wide or high",
+        )  # fmt: skip
+    finally:
+        process.send_signal(signal.SIGTERM)
+    assert process.wait(LIMIT_S) in (0, -signal.SIGTERM)
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_a_folder_without_a_model_ends_in_one_line(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "components.serve", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [f"error: {tmp_path}: expected a folder with card.json, or a registered model's"]

@@ -1,0 +1,228 @@
+"""Training runs that are interrupted: what is done again, what is said, and where everything is afterwards."""
+
+import dataclasses
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from components.train import mirror, workers
+from components.train.attempts import train_to_end
+from components.train.outcome import collect
+from components.train.watch import Sender
+from tests.components.train.fake_worker import SILENT_S, STEPS
+from tests.waiting import LIMIT_S, wait_until
+from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
+from wordmill.recipe import frameworks
+from wordmill.recipe.sections import Train
+from wordmill.store.stages import StoppedError
+from wordmill.store.storage import Store
+from wordmill.training.course import Job
+from wordmill.training.state import records
+
+WEIGHT = STEPS * (STEPS + 1) / 2
+
+
+class Silent(Sender):
+    """Keeps the points instead of sending them."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[str, float, int, float]] = []
+
+    def send(self, points: list[tuple[str, float, int, float]]) -> None:
+        self.points += points
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module, name in ((workers, "LOOK_EVERY_S"), (mirror, "LOOK_EVERY_S"), (mirror, "RETRY_S")):
+        monkeypatch.setattr(module, name, 0.05)
+    monkeypatch.setattr(workers, "GRACE_S", LIMIT_S)
+
+
+@pytest.fixture
+def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
+    """Return a job whose attempts do what the given lines say, see tests/components/train/fake_worker.py."""
+
+    def make(*plan: str, train: Train = TRAIN, processes: int = 1) -> Job:
+        told = tmp_path / "plan"
+        told.write_text("\n".join(plan))
+        command = [sys.executable, "-m", "tests.components.train.fake_worker"]
+        monkeypatch.setattr(frameworks, "launch", lambda *given: [*command, str(given[3]), str(told)])
+        folder = tmp_path / "run"
+        folder.mkdir(exist_ok=True)
+        return Job(data=DATA, model=MODEL, train=train, train_sets=(), val_sets=(), start=None, device="cpu",
+                   processes=processes, folder=folder)  # fmt: skip
+
+    return make
+
+
+def stored(store: Store) -> list[str]:
+    return [key.removeprefix("checkpoints/k/") for key in store.keys("checkpoints/k/")]
+
+
+def test_a_killed_worker_is_started_again_from_the_newest_checkpoint(
+    launch: Callable[..., Job], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job, sender = launch("kill 3", "kill 7", "run 0"), Silent()
+    train_to_end(store, job, "k", sender)
+    made = collect(job)
+    assert made.facts["weight"] == WEIGHT
+    loss = [(step, value) for step, value, _ in made.curves["train/loss"]]
+    assert loss == [(step, 1 / step) for step in range(1, STEPS + 1)]  # 3 and 7 once, as they were done again
+    assert [step for step, *_ in made.curves["train/unfit_labels"]] == [0, 2, 6]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.startswith("train: goes on")] == [
+        "train: goes on after step 2 of 8 (checkpoint of 1 hour ago, made with 1 process)",
+        "train: goes on after step 6 of 8 (checkpoint of 1 hour ago, made with 1 process)",
+    ]
+    assert lines[0] == "train: 3 samples are left out: their labels do not fit the recogniser"
+    assert len([line for line in lines if line.startswith("warning: training failed with code -9")]) == 2
+    assert made.files["log.txt"].read_text().count("--- launcher.log") == 3
+
+
+def test_a_run_that_does_not_reach_another_checkpoint_ends(
+    launch: Callable[..., Job], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = launch("kill 3")
+    with pytest.raises(RuntimeError) as caught:
+        train_to_end(store, job, "k", Silent())
+    assert "it was started 3 times more without reaching another checkpoint" in str(caught.value)
+    place = f"what there is of the run stays in {job.folder} and at checkpoints/k/ of bucket '{store.bucket}'"
+    assert str(caught.value).endswith(place)
+    assert capsys.readouterr().out.count("is started again") == 3
+    assert "step-00000002.json" in stored(store)
+
+
+@pytest.mark.parametrize(("what", "processes", "starts"), [("ValueError", 2, 1), ("RuntimeError", 1, 1),
+                                                           ("RuntimeError", 2, 4)])  # fmt: skip
+def test_what_a_worker_itself_ends_with_is_final_but_a_lost_connection_is_not(
+    what: str, processes: int, starts: int, launch: Callable[..., Job], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = launch(f"{what} 3", processes=processes)
+    with pytest.raises(RuntimeError, match=f"^training failed with code 1: {what} in process 0: for a test\n"):
+        train_to_end(store, job, "k", Silent())
+    assert (job.folder / "log.txt").read_text().count("--- launcher.log") == starts
+
+
+def test_a_process_that_hangs_is_named_and_not_waited_for(
+    launch: Callable[..., Job], store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = launch("hang 5", "run 0", train=dataclasses.replace(TRAIN, step_timeout_minutes=1.0))
+    train_to_end(store, job, "k", Silent())
+    assert collect(job).facts["weight"] == WEIGHT
+    said = (
+        r"warning: training hangs: process 0 of 1 has given no sign for (\d+) s after step 5: it is started again, 1 "
+    )
+    found = re.search(said, capsys.readouterr().out)
+    assert found
+    assert int(found[1]) >= SILENT_S
+
+
+def test_the_ones_with_the_fewest_steps_hold_up_the_others(tmp_path: Path) -> None:
+    now = time.time()
+    for rank, (step, silent_s) in enumerate([(12, 70.0), (10, 80.0), (12, 71.0), (10, 90.0)]):
+        (tmp_path / f"pulse.{rank}").write_text(f"{step}\n")
+        os.utime(tmp_path / f"pulse.{rank}", (now, now - silent_s))
+    assert workers.find_hang(tmp_path, range(4), 100.0, 1e6) == ""
+    assert workers.find_hang(tmp_path, range(4), 75.0, 1.0) == (
+        "process 1, 3 of 4 has given no sign for 90 s after step 10"
+    )
+    assert workers.find_hang(tmp_path, range(5), 100.0, 1799.0) == ""  # the last one compiles
+    assert workers.find_hang(tmp_path, range(5), 100.0, 1801.0) == (
+        "process 4 of 5 has not begun its first step after 1801 s"
+    )
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_keeps_a_checkpoint_and_goes_on_there(
+    how: signal.Signals, launch: Callable[..., Job], store: Store
+) -> None:
+    job, sender = launch("wait 3"), Silent()
+    with (
+        signalled(how, lambda: (job.folder / "waits").exists() and len(sender.points) > 0),
+        pytest.raises(StoppedError, match=f"training was stopped by {how.name}: it goes on after step 4 when"),
+    ):
+        train_to_end(store, job, "k", sender)
+    (newest, *_) = records(job.folder / "checkpoints")
+    assert newest.name in stored(store)
+    assert not (job.folder / "outcome.json").exists()
+    shutil.rmtree(job.folder)  # another machine
+    again = launch("run 0")
+    train_to_end(store, again, "k", Silent())
+    assert collect(again).facts["weight"] == WEIGHT
+
+
+def test_before_the_first_step_a_stopped_run_ends_at_once(
+    launch: Callable[..., Job], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, watched = launch("run 0"), threading.Event()
+    code = "import threading; threading.Event().wait()"
+    monkeypatch.setattr(frameworks, "launch", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(mirror.Mirror, "check", lambda _: watched.set())
+    started = time.monotonic()
+    with (
+        signalled(signal.SIGTERM, watched.is_set),
+        pytest.raises(StoppedError, match="stopped by SIGTERM: it begins from the start when it is run again"),
+    ):
+        train_to_end(store, job, "k", Silent())
+    assert time.monotonic() - started < workers.GRACE_S / 2
+
+
+def test_a_store_that_is_away_for_good_stops_training_with_a_checkpoint_that_is_named(
+    launch: Callable[..., Job], store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = launch("wait 3")
+    monkeypatch.setattr(mirror, "AWAY_S", 0.3)
+    monkeypatch.setattr(workers, "GRACE_S", 2.0)
+
+    def away(*_: object) -> None:
+        raise RuntimeError("cannot write s3://bucket/x")
+
+    monkeypatch.setattr(store, "upload", away)
+    with pytest.raises(RuntimeError) as caught:
+        train_to_end(store, job, "k", Silent())
+    (newest, *_) = records(job.folder / "checkpoints")
+    assert str(caught.value) == (
+        "the store has been away for 0 minutes: cannot write s3://bucket/x\ntraining has stopped, its last checkpoint "
+        f"is on this machine alone, {newest}: run it again here when the store answers"
+    )
+    assert capsys.readouterr().out.count("until the store takes them: cannot write s3://bucket/x") == 1
+    assert not (job.folder / "outcome.json").exists()
+
+
+def test_nothing_of_a_run_that_has_failed_for_a_reason_of_its_own_is_lost(
+    launch: Callable[..., Job], store: Store
+) -> None:
+    job = launch("ValueError 7", "run 0")
+    (job.folder / "nonfinite").mkdir()
+    (job.folder / "nonfinite" / "step-00000001.rank-0.npz").write_bytes(b"batch")
+    with pytest.raises(RuntimeError):
+        train_to_end(store, job, "k", Silent())
+    assert {"step-00000006.json", "nonfinite/step-00000001.rank-0.npz"} <= set(stored(store))
+    train_to_end(store, job, "k", Silent())
+    made = collect(job)
+    assert made.facts["weight"] == WEIGHT
+    assert made.files["nonfinite/step-00000001.rank-0.npz"].read_bytes() == b"batch"
+
+
+@contextmanager
+def signalled(how: signal.Signals, holds: Callable[[], bool]) -> Iterator[None]:
+    """Send this process a signal as soon as something holds."""
+
+    def send() -> None:
+        wait_until(holds)
+        os.kill(os.getpid(), how)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    yield
+    thread.join()

@@ -1,0 +1,86 @@
+"""What is shown of training while it runs, and what is stored of it afterwards."""
+
+from pathlib import Path
+
+import pytest
+
+from components.train import outcome
+from components.train.watch import Sender, Watch, curves
+from tests.components.train.test_attempts import Silent
+from tests.wordmill.training.tiny import make_job
+from wordmill.store.stages import Made
+from wordmill.store.storage import Store
+
+FIRST = '{"step": 2, "steps": 4, "images": 32, "time": 7.0, "metrics": {"train/loss": 3.25, "train/lr": 0.5}}\n'
+LAST = '{"step": 4, "steps": 4, "images": 64, "time": 9.0, "metrics": {"val/accuracy": 0.125}}\n'
+
+
+def test_watch_takes_whole_lines_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sender = Silent()
+    watch = Watch(make_job(tmp_path), sender)
+    watch.look()
+    file = tmp_path / "metrics.jsonl"
+    file.write_text(FIRST + LAST[:20])
+    watch.look()
+    assert sender.points == [("train/loss", 3.25, 2, 7.0), ("train/lr", 0.5, 2, 7.0)]
+    file.write_text(FIRST + LAST)
+    watch.look()
+    watch.look()
+    assert sender.points[2:] == [("val/accuracy", 0.125, 4, 9.0)]
+    assert curves(tmp_path) == {
+        "train/loss": [(2, 3.25, 7.0)], "train/lr": [(2, 0.5, 7.0)], "val/accuracy": [(4, 0.125, 9.0)],
+    }  # fmt: skip
+    assert "64/64 images  100.0 %" in capsys.readouterr().out
+    assert watch.note() == "loss 3.250  validation accuracy 12.5 %"
+
+
+def test_what_another_attempt_has_told_is_not_told_again(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(FIRST)
+    sender = Silent()
+    watch = Watch(make_job(tmp_path), sender)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write(LAST)
+    watch.look()
+    assert sender.points == [("val/accuracy", 0.125, 4, 9.0)]
+
+
+def test_the_line_of_progress_says_what_slows_training_down(tmp_path: Path) -> None:
+    watch = Watch(make_job(tmp_path), Silent())
+    watch.latest = {"val/accuracy": 0.5, "train/memory_gib": 12.34, "train/data_wait": 0.0123, "train/loss": 1.0}
+    assert watch.note() == "loss 1.000  waiting for data 1.2 %  memory 12.3 GiB  validation accuracy 50.0 %"
+
+
+def test_a_trace_goes_to_the_run_as_it_is(store: Store, tmp_path: Path) -> None:
+    class Run:
+        def log_artifact(self, path: Path, folder: str) -> None:
+            sent.append((path, folder))
+
+    sent: list[tuple[Path, str]] = []
+    sender = Sender(store, "tag", "tiny")
+    sender.run = Run()  # type: ignore[assignment]
+    sender.send_folder(tmp_path / "trace")
+    (tmp_path / "trace").mkdir()
+    sender.send_folder(tmp_path / "trace")
+    assert sent == [(tmp_path / "trace", "trace")]
+
+
+def test_results_wait_for_a_store_that_is_away_and_not_for_ever(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a").write_bytes(b"weights")
+    answers = iter([False, False, True])
+    put_file = store.put_file
+
+    def put(path: Path, name: str) -> object:
+        if not next(answers, False):
+            raise RuntimeError("cannot write s3://bucket/a")
+        return put_file(path, name)
+
+    monkeypatch.setattr(store, "put_file", put)
+    monkeypatch.setattr(outcome, "RETRY_S", 0.01)
+    made = outcome.store_results(store, Made(files={"a": tmp_path / "a"}, facts={"f": 1}))
+    assert (made.files, made.facts, [(entry.name, entry.bytes) for entry in made.stored]) == ({}, {"f": 1}, [("a", 7)])
+    assert capsys.readouterr().out.count("its results wait for the store: cannot write s3://bucket/a") == 1
+    monkeypatch.setattr(outcome, "AWAY_S", 0.05)
+    with pytest.raises(RuntimeError, match=rf"its results are in {tmp_path}: run it again on this machine"):
+        outcome.store_results(store, Made(files={"a": tmp_path / "a"}, facts={}))

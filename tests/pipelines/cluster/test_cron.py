@@ -1,0 +1,92 @@
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from pipelines.cluster import cron
+
+
+@pytest.mark.parametrize(
+    ("expression", "after", "times"),
+    [
+        # Saturday 21 November 2026, 3:00; nightly at 2:30.
+        ("0 30 2 * * *", "2026-11-21 03:00:00", ["2026-11-22 02:30:00", "2026-11-23 02:30:00", "2026-11-24 02:30:00"]),
+        # Seconds come first.
+        (
+            "15 0 */6 * * *",
+            "2026-11-21 03:00:00",
+            ["2026-11-21 06:00:15", "2026-11-21 12:00:15", "2026-11-21 18:00:15"],
+        ),
+        # Days of the week: 1 is Monday.
+        ("0 0 4 * * 1-5", "2026-11-21 03:00:00", ["2026-11-23 04:00:00", "2026-11-24 04:00:00", "2026-11-25 04:00:00"]),
+        ("0 0 4 ? * sun", "2026-11-21 03:00:00", ["2026-11-22 04:00:00", "2026-11-29 04:00:00", "2026-12-06 04:00:00"]),
+        # Both day fields restricted: either is enough. 1 December 2026 is a Tuesday.
+        ("0 0 4 1 * MON", "2026-11-25 00:00:00", ["2026-11-30 04:00:00", "2026-12-01 04:00:00", "2026-12-07 04:00:00"]),
+        # N/step runs to the end of the field.
+        (
+            "0 20/15 4 * * *",
+            "2026-11-21 04:00:00",
+            ["2026-11-21 04:20:00", "2026-11-21 04:35:00", "2026-11-21 04:50:00"],
+        ),
+        ("0 0 0 29 2 *", "2026-11-21 03:00:00", ["2028-02-29 00:00:00", "2032-02-29 00:00:00", "2036-02-29 00:00:00"]),
+    ],
+)
+def test_next_times_are_those_that_the_schedulers_rules_give(expression: str, after: str, times: list[str]) -> None:
+    start = datetime.fromisoformat(after).replace(tzinfo=UTC)
+    found = cron.next_times(cron.checked(expression), start, 3)
+    assert [f"{time:%Y-%m-%d %H:%M:%S}" for time in found] == times
+
+
+def test_times_are_told_in_the_schedulers_zone() -> None:
+    zone = cron.zone("Asia/Shanghai")
+    (time,) = cron.next_times("0 30 2 * * *", datetime(2026, 11, 21, 20, 0, tzinfo=UTC).astimezone(zone), 1)
+    # 20:00 UTC is 4:00 the next day in Shanghai, 8 hours ahead all year.
+    assert time.isoformat() == "2026-11-23T02:30:00+08:00"
+    assert time.astimezone(UTC) == datetime(2026, 11, 22, 18, 30, tzinfo=UTC)
+
+
+def test_a_night_that_skips_the_hour_still_has_later_ones() -> None:
+    # In Berlin 2:00 to 3:00 of 29 March 2026 does not exist.
+    start = datetime(2026, 3, 29, 12, 0, tzinfo=ZoneInfo("Europe/Berlin"))
+    assert cron.next_times("0 30 2 * * *", start, 1)[0].isoformat() == "2026-03-30T02:30:00+02:00"
+
+
+@pytest.mark.parametrize(
+    ("expression", "words"),
+    [
+        ("0 30 2 * * *", "At 02:30 every day"),
+        ("0 0 4 * * 1-5", "At 04:00 on Monday through Friday"),
+        ("15 0 */6 * * *", "At second 15 at minute 0 past every sixth hour"),
+    ],
+)
+def test_an_expression_is_told_in_words(expression: str, words: str) -> None:
+    assert cron.in_words(expression) == words
+
+
+@pytest.mark.parametrize(
+    ("expression", "message"),
+    [
+        ("30 2 * * *", "has five fields; the scheduler takes the first for seconds .* write '0 30 2 \\* \\* \\*'"),
+        ("@daily", "expected six fields, second minute hour"),
+        ("", "expected six fields"),
+        ("0 0 30 2 * * *", "expected six fields"),
+        ("0 61 2 * * *", "bad minute"),
+        ("0 30 24 * * *", "bad hour"),
+        ("60 30 2 * * *", "bad second"),
+        ("0 30 2 L * *", "day-of-month is 'L'"),
+        ("0 30 2 * * MON#2", "day-of-week is 'MON#2'"),
+        ("0 30 2 * * 7", "day-of-week is '7', expected 0 to 6: Sunday is 0"),
+        ("0 30 2 * * 5-7", "day-of-week is '5-7', expected 0 to 6"),
+        ("0 30 2 * * FRI-MON", "bad day-of-week"),
+        ("0 30 2 31 2 *", "bad day-of-month"),
+        ("0 30 2 * MAI *", "month is 'MAI'"),
+    ],
+)
+def test_what_the_scheduler_would_refuse_or_misread_is_refused(expression: str, message: str) -> None:
+    with pytest.raises(ValueError, match=f"cron '.*{message}"):
+        cron.checked(expression)
+
+
+def test_an_unknown_zone_is_refused() -> None:
+    with pytest.raises(ValueError, match="time zone 'Berlin': expected a name such as"):
+        cron.zone("Berlin")

@@ -1,0 +1,111 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.cluster.tasks import STAGES
+from tests.golden import COMPILED
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
+Executors = dict[str, dict[str, Any]]
+
+
+def read(name: str) -> tuple[dict[str, Any], Executors, Executors]:
+    """Return a golden pipeline's spec, its containers and their settings on Kubernetes, both by executor."""
+    spec, platform = yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text(encoding="utf-8"))
+    containers = {key: value["container"] for key, value in spec["deploymentSpec"]["executors"].items()}
+    return spec, containers, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+
+
+def stage_of(executor: str) -> str:
+    return executor.split("-")[1]
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_every_task_has_limits_a_deadline_and_a_user(name: str) -> None:
+    _, containers, settings = read(name)
+    assert {stage_of(key) for key in containers} >= set(STAGES) - {"fresh"}
+    for key, container in containers.items():
+        resources, mine = container["resources"], settings[key]
+        for resource in ("Cpu", "Memory"):
+            assert resources[f"resource{resource}Limit"] == resources[f"resource{resource}Request"]
+        assert int(mine["activeDeadlineSeconds"]) >= 3600, key
+        assert mine["securityContext"] == {"runAsUser": "10001", "runAsGroup": "10001", "runAsNonRoot": True}
+        assert mine["pvcMount"][0]["mountPath"] == "/cache"
+
+
+@pytest.mark.parametrize("name", COMPILED)
+def test_secrets_are_named_and_never_written(name: str) -> None:
+    spec, containers, settings = read(name)
+    assert not [key for key, container in containers.items() if container.get("env")]
+    named = {(key, entry["secretName"]) for key in settings for entry in settings[key]["secretAsEnv"]}
+    assert {secret for _, secret in named} == {"wordmill-s3", "wordmill-webhook"}
+    assert [key for key, secret in named if secret == "wordmill-webhook"] == ["exec-report"]
+    assert not [key for key in spec["root"]["inputDefinitions"]["parameters"] if "secret" in key or "token" in key]
+
+
+@pytest.mark.parametrize(
+    ("name", "resource", "count", "nodes", "labels"),
+    [
+        ("crnn_r34", None, None, {}, {}),
+        ("crnn_r34.gpu-1", "nvidia.com/gpu", "1", {}, {}),
+        ("crnn_r34.ascend-1p", "huawei.com/Ascend910", "1", {"accelerator-type": "module-910b-8"},
+         {"ring-controller.atlas": "ascend-910b"}),
+        ("crnn_r34.ascend-8p", "huawei.com/Ascend910", "8", {"accelerator-type": "module-910b-8"},
+         {"ring-controller.atlas": "ascend-910b"}),
+    ],
+)  # fmt: skip
+def test_training_gets_a_profiles_devices(
+    name: str, resource: str | None, count: str | None, nodes: dict[str, str], labels: dict[str, str]
+) -> None:
+    _, containers, settings = read(name)
+    asked = containers["exec-train"]["resources"].get("accelerator", {})
+    assert (asked.get("resourceType"), asked.get("resourceCount")) == (resource, count)
+    mine = settings["exec-train"]
+    assert mine.get("nodeSelector", {}).get("labels", {}) == nodes
+    assert mine.get("podMetadata", {}).get("labels", {}) == labels
+    assert mine["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
+    assert "accelerator" not in containers["exec-fetch"]["resources"]
+
+
+def test_npus_are_used_from_an_image_with_cann() -> None:
+    for name, environment in (("crnn_r34.ascend-8p", "cann"), ("crnn_r34.gpu-1", "mindspore")):
+        _, containers, _ = read(name)
+        images = {stage_of(key): container["image"] for key, container in containers.items()}
+        assert f"/{environment}-python:" in images["train"]
+        assert f"/{environment}-python:" in images["evaluate"]
+    gang = json.loads(read("crnn_r34.ascend-4x8")[0]["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"])
+    assert "/cann-python:" in gang["image"]
+
+
+def test_measuring_and_trying_an_om_file_take_one_device_each() -> None:
+    _, containers, _ = read("crnn_r34.ascend-8p")
+    counts = {key: value["resources"].get("accelerator", {}).get("resourceCount") for key, value in containers.items()}
+    assert {count for key, count in counts.items() if stage_of(key) == "evaluate"} == {"1"}
+    assert sorted(str(count) for key, count in counts.items() if stage_of(key) == "smoke") == ["1"] + ["None"] * 4
+
+
+def test_several_nodes_are_a_jobs_and_not_the_stages_own() -> None:
+    spec, containers, settings = read("crnn_r34.ascend-4x8")
+    assert "accelerator" not in containers["exec-train"]["resources"]
+    assert "emptyDirMounts" not in settings["exec-train"]
+    gang = json.loads(spec["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"])
+    assert (gang["nodes"], gang["processes"], gang["resource"]) == (4, 8, "huawei.com/Ascend910")
+    own = int(settings["exec-train"]["activeDeadlineSeconds"])
+    assert own > gang["deadline_s"], "the stage must outlive its job, to take or remove it"
+
+
+def test_a_night_begins_with_a_look_and_does_the_rest_only_if_something_is_new() -> None:
+    spec, containers, _ = read("crnn_r34.nightly")
+    night = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    assert sorted(night) == ["condition-2", "fresh"]
+    assert night["fresh"]["cachingOptions"] == {}
+    condition = night["condition-2"]["triggerPolicy"]["condition"]
+    assert condition == "inputs.parameter_values['pipelinechannel--fresh-Output'] == 'changed'"
+    inside = spec["components"]["comp-condition-2"]["dag"]["tasks"]
+    assert {"fetch", "shard", "train", "gate"} <= set(inside)
+    report = spec["root"]["dag"]["tasks"]["report"]["inputs"]["parameters"]
+    assert report["nightly"]["runtimeValue"]["constant"] is True
+    assert len(containers) == len(read("crnn_r34")[1]) + 1

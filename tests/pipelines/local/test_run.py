@@ -1,0 +1,69 @@
+import io
+import multiprocessing
+import time
+from pathlib import Path
+
+from pipelines.building import build
+from pipelines.cli import command_line
+from pipelines.local.run import StageOutput, _retry_nothing, _unfinished_tasks, one_at_a_time
+from tests.waiting import LIMIT_S
+
+ENGINE = """\
+    [KFP Executor 2026-11-20 22:12:59,588 INFO]: Looking for component `fetch` in /tmp/x
+    [KFP Executor 2026-11-20 22:12:59,589 INFO]: Got executor_input:
+    {
+        "inputs": {
+            "parameterValues": {}
+        }
+    }
+    fetch words: 3/3 files
+    [KFP Executor 2026-11-20 22:12:59,589 INFO]: Wrote executor output file to /tmp/x.
+
+
+"""
+
+
+def test_the_terminal_shows_what_stages_say_and_the_log_keeps_everything() -> None:
+    terminal, log = io.StringIO(), io.StringIO()
+    output = StageOutput(terminal, log)
+    for piece in (ENGINE[:100], ENGINE[100:300], ENGINE[300:]):  # lines arrive in pieces
+        output.write(piece)
+    assert terminal.getvalue() == "fetch words: 3/3 files\n"
+    assert log.getvalue() == ENGINE
+
+
+def test_a_task_without_its_record_is_not_believed(tmp_path: Path) -> None:
+    good, bad = tmp_path / "run" / "fetch", tmp_path / "run" / "train"
+    for task in (good, bad):
+        task.mkdir(parents=True)
+        (task / "verified").touch()
+    (good / "executor_output.json").touch()
+    assert _unfinished_tasks(tmp_path) == "tasks without outputs: train"
+    (bad / "executor_output.json").touch()
+    assert _unfinished_tasks(tmp_path) == ""
+
+
+def hold(path: Path, log: Path, seconds: float) -> None:
+    with one_at_a_time(path), log.open("a") as file:
+        file.write("in ")
+        file.flush()
+        time.sleep(seconds)
+        file.write("out ")
+
+
+def test_a_second_run_waits_for_the_first(tmp_path: Path) -> None:
+    lock, log = tmp_path / "run.lock", tmp_path / "log"
+    runs = [multiprocessing.get_context("spawn").Process(target=hold, args=(lock, log, 0.3)) for _ in range(2)]
+    for run in runs:
+        run.start()
+    for run in runs:
+        run.join(LIMIT_S)
+    assert log.read_text() == "in out in out "
+
+
+def test_nothing_is_tried_again_on_this_machine() -> None:
+    options = command_line().parse_args(["run", "quickstart"])
+    _, pipeline = build(options)
+    assert "retry_policy" in str(pipeline.pipeline_spec)
+    _retry_nothing(pipeline)
+    assert "retry_policy" not in str(pipeline.pipeline_spec)

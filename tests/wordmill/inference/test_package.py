@@ -1,0 +1,274 @@
+import ast
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from pipelines.cli import main
+from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
+from tests.wordmill.inference.maker import DATA, Maker
+from wordmill.inference.package import INPUTS, READER, REQUIREMENTS, place_model
+from wordmill.inference.packaged.pyfunc import COLUMN, open_onnx
+from wordmill.models.pt.predict import Predictor
+from wordmill.pictures.image import Picture, decode
+from wordmill.recipe import frameworks
+from wordmill.recipe.sections import Model
+from wordmill.store import tracking
+from wordmill.store.artifacts import ROOT, source_files
+from wordmill.store.storage import Store, hash_file
+
+CRNN = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
+RARE = Model(name="rare", backbone="compact", neck="bilstm", hidden=16, layers=1, max_length=12, decoder_hidden=16)
+SIZES = [(32, 100), (20, 90), (80, 30), (64, 64), (31, 200), (32, 100)]  # (H, W): the third is turned
+
+STRANGER = """
+import json, sys, types
+sys.modules["components"] = types.ModuleType("components")  # a stranger's own package of that name
+sys.modules["torch"] = None  # which cannot be imported there
+import mlflow, numpy as np, pandas as pd
+arrays = [np.load(path) for path in sys.argv[3:]]
+paths = [path.replace(".npy", ".png") for path in sys.argv[3:]]
+files = [open(path, "rb").read() for path in paths]
+model = mlflow.pyfunc.load_model(sys.argv[1])
+table = pd.DataFrame({"image": [files[0], paths[1], *arrays[2:]]}, index=[f"row {i}" for i in range(len(files))])
+answers = {"bytes": model.predict(files), "paths": model.predict(paths), "arrays": model.predict(arrays),
+           "table": model.predict(table)}
+try:
+    model.predict([files[0], b"no picture", "absent.png", arrays[0].astype(float), 7])
+except ValueError as error:
+    told = str(error)
+with open(sys.argv[2], "w") as file:
+    json.dump({"answers": {name: answer.to_dict("list") for name, answer in answers.items()}, "told": told,
+               "index": list(answers["table"].index), "confidence": str(answers["bytes"]["confidence"].dtype),
+               "inputs": model.metadata.signature.inputs.to_dict(),
+               "outputs": model.metadata.signature.outputs.to_dict(),
+               "licence": model.metadata.metadata["data_sets"]["words"]["licence"],
+               "foreign": [name for name in sys.modules if name.startswith(("components.", "torch."))]}, file)
+"""
+
+
+@pytest.fixture
+def images() -> list[Picture]:
+    random = np.random.default_rng(7)
+    coarse = [random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8) for height, width in SIZES]
+    return [
+        np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
+        for image, (height, width) in zip(coarse, SIZES, strict=True)
+    ]
+
+
+@pytest.fixture
+def maker(store: Store, tmp_path: Path, mlflow_uri: str) -> Callable[..., Maker]:  # noqa: F811
+    return lambda model, data=DATA: Maker(store, tmp_path, model, data)
+
+
+def png(image: Picture) -> bytes:
+    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def ask_a_stranger(uri: str, images: list[Picture], folder: Path) -> dict[str, Any]:
+    """Load a model in a process that knows the MLflow server alone, and hand it pictures in every form."""
+    folder.mkdir()
+    paths = [folder / f"{number}.npy" for number in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        np.save(path, image)
+        path.with_suffix(".png").write_bytes(png(image))
+    known = ("PATH", "HOME", "LANG", "MLFLOW_TRACKING_URI")
+    environment = {name: os.environ[name] for name in known if name in os.environ}
+    # -I leaves out the working directory, PYTHONPATH and the user's own packages.
+    command = [sys.executable, "-I", "-c", STRANGER, uri, "answer.json", *map(str, paths)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads((folder / "answer.json").read_text())
+    return found
+
+
+def test_a_stranger_reads_with_the_champion(maker: Callable[..., Maker], images: list[Picture], tmp_path: Path) -> None:
+    made = maker(CRNN)
+    assert made.decide(made.exported())["outcome"] == "promoted"
+    found = ask_a_stranger(f"models:/wordmill-{made.recipe}@champion", images, tmp_path / "elsewhere")
+    texts, confidences = made.expected(images)
+    assert len({*texts}) > 3
+    for form, answer in found["answers"].items():
+        assert answer["text"] == texts, form
+        assert answer["confidence"] == pytest.approx(confidences, abs=1e-4), form
+    assert found["index"] == [f"row {number}" for number in range(len(images))]
+    assert found["confidence"] == "float32"
+    assert found["inputs"] == [{"type": "any", "name": "image", "required": True}]
+    assert [(entry["name"], entry["type"]) for entry in found["outputs"]] == [
+        ("text", "string"),
+        ("confidence", "float"),
+    ]
+    assert found["licence"] == "words licence"
+    assert found["foreign"] == []
+    assert found["told"].startswith("4 of 5 images cannot be read: image 1: not a whole picture")
+    for part in ("image 2 (absent.png): [Errno 2]", "image 3: expected uint8 (H, W) or (H, W, 1 or 3), found float64",
+                 "image 4: expected bytes, a path or a uint8 array, found int"):  # fmt: skip
+        assert part in found["told"]
+
+
+def test_the_verb_read_finds_registered_models(
+    maker: Callable[..., Maker],
+    images: list[Picture],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def read(*model: str) -> object:
+        with pytest.raises(SystemExit) as ended:
+            main(["read", str(words), "--recipe", made.recipe, "--output", str(tmp_path / "out"), *model])
+        return ended.value.code
+
+    made, words = maker(CRNN), tmp_path / "words"
+    made.decide(made.exported())
+    words.mkdir()
+    for number, image in enumerate(images):
+        (words / f"{number}.png").write_bytes(png(image))
+    monkeypatch.setattr("pipelines.local.services.STATE", tmp_path / "state")
+    texts = made.expected(images)[0]
+    downloads = []
+
+    def download(**at: str) -> str:
+        downloads.append(at)
+        return str(mlflow.artifacts.download_artifacts(**at))
+
+    monkeypatch.setattr(tracking, "download_artifacts", download)
+    name = f"wordmill-{made.recipe}"
+    for model in ([], ["--model", "champion"], ["--model", f"{name}@candidate"], ["--model", f"{name}/1"]):
+        (tmp_path / "out").unlink(missing_ok=True)
+        assert read(*model) == 0
+        assert [json.loads(line)["text"] for line in (tmp_path / "out").read_text().splitlines()] == texts
+    assert len(downloads) == 1
+    assert str(read("--model", "best")).endswith(f"has no model '{name}' with the alias 'best'")
+    assert str(read("--model", "other/7")).endswith("has no model 'other' with the version '7'")
+    assert read("--model", "other.onnx") == "error: other.onnx: no such file"
+
+
+def test_a_model_is_packaged_and_registered_once(maker: Callable[..., Maker], store: Store, tmp_path: Path) -> None:
+    made = maker(CRNN)
+    exported = made.exported()
+    assert made.decide(exported)["version"] == made.decide(exported)["version"] == "1"
+    client, run = tracking.connect(), tracking.run(store, made.seed.run_tag)
+    logged = client.search_logged_models([run.experiment_id])
+    assert [(model.source_run_id, str(model.status)) for model in logged] == [(run.run_id, "READY")]
+    version = client.get_model_version(f"wordmill-{made.recipe}", "1")
+    assert (version.source, version.run_id) == (f"models:/{logged[0].model_id}", run.run_id)
+    assert [output.model_id for output in client.get_run(run.run_id).outputs.model_outputs] == [logged[0].model_id]
+    assert not list(store.cache.glob("work/*"))
+
+
+def test_the_card_tells_what_the_file_needs_and_what_it_was_made_of(
+    maker: Callable[..., Maker], store: Store, tmp_path: Path
+) -> None:
+    made = maker(CRNN)
+    exported = made.exported()
+    made.open(tmp_path / "data", exported)
+    card = json.loads((tmp_path / "data" / "card.json").read_text())
+    onnx = exported.object("model.onnx")
+    assert card["file"] == {"name": "model.onnx", "sha256": onnx.sha256, "bytes": onnx.bytes}
+    assert card["input"] == {"name": "images", "shape": ["N", 3, 32, 100], "layout": "NCHW", "dtype": "float32",
+                             "range": [-1.0, 127 / 128], "colour": "RGB"}  # fmt: skip
+    steps = Predictor(made.checkpoint, "cpu")(np.zeros((1, 32, 100, 3), np.uint8)).shape[1]
+    assert card["output"]["shape"] == ["N", steps, 37]
+    assert {"rule": "ctc", "search": "greedy", "blank": 0, "first": 1}.items() <= card["decode"].items()
+    assert card["charset"] == {"name": "lower36", "symbols": "0123456789abcdefghijklmnopqrstuvwxyz"}
+    assert card["recipe"]["data"]["fit"] == "pad_grey"
+    assert card["recipe"]["train"]["optimizer"] == "adamw"
+    weights = made.trained.object("model.safetensors")
+    uri = f"s3://{store.bucket}/objects/{weights.sha256[:2]}/{weights.sha256}"
+    assert card["files"]["safetensors"] == [
+        {"name": "model.safetensors", "sha256": weights.sha256, "bytes": weights.bytes, "uri": uri}
+    ]
+    assert card["files"]["onnx"][0]["sha256"] == onnx.sha256
+    words = card["data_sets"]["words"]
+    assert {key: words[key] for key in ("use", "source", "licence", "sha256", "samples")} == {
+        "use": "train", "source": "https://data.example/words.zip", "licence": "words licence",
+        "sha256": "wordswordswords", "samples": 9,
+    }  # fmt: skip
+    assert card["data_sets"]["others"]["use"] == "val"
+    street = {"accuracy": 0.75, "correct": 3, "total": 4, "dataset": "shard/street"}
+    street |= {"evaluation": {"protocol": "mindocr", "beams": 1}, "manifest": made.measured[0].reference}
+    assert card["benchmarks"] == {"street": street}
+    assert card["made_by"]["git_commit"] == made.trained.git_commit
+    assert card["made_by"]["start"] == "f00d"
+    assert card["made_by"]["report"] == f"s3://{store.bucket}/runs/{made.seed.run_tag}/report.html"
+
+
+@pytest.mark.parametrize("model", [CRNN, RARE], ids=lambda model: model.name)
+def test_a_recipe_without_onnx_gets_a_file_of_its_checkpoint(
+    maker: Callable[..., Maker], images: list[Picture], tmp_path: Path, model: Model
+) -> None:
+    made = maker(model, dataclasses.replace(DATA, channels=1, width=64, fit="stretch"))
+    found = made.open(tmp_path / "data").predict([png(image) for image in images])
+    texts, confidences = made.expected([decode(png(image), 1) for image in images])
+    assert any(texts)
+    assert list(found["text"]) == texts
+    assert list(found["confidence"]) == pytest.approx(confidences, abs=1e-4)
+
+
+def test_without_onnx_and_without_pytorch_the_error_says_what_to_export(
+    maker: Callable[..., Maker], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def twin(framework: str, module: str) -> None:
+        raise ImportError("No module named 'torch'")
+
+    made = maker(CRNN)
+    monkeypatch.setattr(frameworks, "twin", twin)
+    with pytest.raises(RuntimeError, match=r"No module named 'torch'\): add onnx to export.formats"):
+        place_model(made.store, made.lineage(), tmp_path / "model.onnx")
+
+
+def test_the_reader_takes_batches_and_says_what_it_does_not_take(
+    maker: Callable[..., Maker], images: list[Picture], tmp_path: Path
+) -> None:
+    made = maker(CRNN)
+    reader = made.open(tmp_path / "data", made.exported())
+    many = np.stack([images[0], images[5]] * 40)  # more than one batch of the network
+    assert list(reader.predict(many)["text"]) == made.expected([images[0], images[5]])[0] * 40
+    assert reader.predict([]).empty
+    for wrong, told in [
+        (images[0], r"shape \(N, H, W, C\), found \(32, 100, 3\): hand over a list"),
+        (b"one", "expected a list of images or a DataFrame, found bytes"),
+        (pd.DataFrame({"picture": [b"one"]}), r"expected a column 'image', found \['picture'\]"),
+        (
+            [np.zeros((0, 4), np.uint8)],
+            r"1 of 1 images cannot be read: image 0: expected uint8 .* found uint8 \(0, 4\)",
+        ),
+        ([None], "image 0: expected bytes, a path or a uint8 array, found NoneType"),
+    ]:
+        with pytest.raises(ValueError, match=told):
+            reader.predict(wrong)
+    assert INPUTS.input_names() == [COLUMN]
+
+
+def test_a_damaged_file_is_refused(maker: Callable[..., Maker], tmp_path: Path) -> None:
+    made = maker(CRNN)
+    made.open(tmp_path / "data", made.exported())
+    path = tmp_path / "data" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ValueError, match=f"sha256 is {hash_file(path)}, expected .*: the file is damaged"):
+        open_onnx(tmp_path / "data" / "card.json")
+
+
+def test_the_requirements_are_this_environments_and_cover_what_the_code_imports() -> None:
+    pins = REQUIREMENTS.read_text().split()
+    constraints = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
+    assert [pin for pin in pins if pin not in constraints] == []
+    named = {"cv2": "opencv-python-headless", "yaml": "PyYAML"}
+    imported = set()
+    for path in source_files([READER]):
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imported |= {*modules, *([node.module or ""] if isinstance(node, ast.ImportFrom) else [])}
+    packages = {name.partition(".")[0] for name in imported} - {*sys.stdlib_module_names, "wordmill"}
+    assert {named.get(name, name) for name in packages} == {re.split("==", pin)[0] for pin in pins} - {"mlflow"}

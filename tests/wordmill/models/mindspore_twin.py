@@ -1,0 +1,72 @@
+"""What MindSpore makes of a recipe's recogniser, in a process of its own: it keeps the memory of every network.
+
+`python -m tests.wordmill.models.mindspore_twin RECIPE.yaml GIVEN.npz FOUND.npz`, with --compiled: by compiled graphs.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from tests.wordmill.models.ms import ms  # isort: skip  # before anything imports MindSpore
+from tests.wordmill.models.parts import part_of
+from wordmill.models.checkpoint import Checkpoint, Tensors
+from wordmill.models.ms.model import Recogniser, build
+from wordmill.models.ms.predict import Predictor
+from wordmill.models.ms.weights import dump, load
+from wordmill.recipe.sections import Recipe, load_recipe
+from wordmill.shards.loader import Batch
+from wordmill.text.decoding import codec_of
+from wordmill.training.ms.optimisers import build as build_optimiser
+from wordmill.training.ms.step import Gradients, LossScale, Objective, Update
+from wordmill.training.ms.train import tensors_of
+from wordmill.training.targets import Targets
+
+
+def main(recipe: Recipe, given: Path, found: Path, compiled: bool) -> None:
+    """Take weights, pictures and targets, give the weights back, what they read, and what a training step makes."""
+    with np.load(given) as arrays:
+        tensors, images = part_of(dict(arrays), "weights"), arrays["images"]
+        targets = Targets(**part_of(dict(arrays), "targets"))
+    checkpoint = Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=0)
+    read = Predictor(checkpoint, "cpu")(images)
+    net = build(recipe.model, recipe.data, codec_of(recipe.model, recipe.data).classes)
+    load(net, tensors, "given")
+    passed = dump(net)
+    if not compiled:
+        ms.set_context(mode=ms.PYNATIVE_MODE)
+    loss, logits, gradients = step(recipe, net, tensors, images, targets)
+    results = {"read": read, "loss": loss, "logits": logits}
+    parts = {"weights": passed, "gradients": gradients, "updated": dump(net)}
+    np.savez(found, **results, **{f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()})
+
+
+def step(
+    recipe: Recipe, net: Recogniser, tensors: Tensors, images: np.ndarray, targets: Targets
+) -> tuple[float, np.ndarray, Tensors]:
+    """Make a step by the cells that training compiles; return its loss, logits and gradients."""
+    objective = Objective(net, recipe.data.middle)
+    arrays = tensors_of((Batch(images=images, labels=[]), targets))
+    logits = objective.set_train()(*arrays)[1].asnumpy()
+    load(net, tensors, "given")  # that pass has moved the running statistics
+    scale, ones = LossScale(1.0, dynamic=False), ms.Tensor([1.0], ms.float32)
+    vector = Gradients(objective, scale).set_train()(ones, ones, ms.Tensor([0, 0], ms.float32), *arrays)
+    gradients = split(vector.asnumpy(), net)
+    update = Update(net, build_optimiser(net, recipe.train), scale, recipe.train.clip_norm, parts=1, processes=1)
+    return update(vector, ms.Tensor(recipe.train.lr, ms.float32)).asnumpy()[0], logits, gradients
+
+
+def split(vector: np.ndarray, net: Recogniser) -> Tensors:
+    """Return the gradients by name that Gradients has put one behind the other."""
+    weights = {name: array for name, array in dump(net).items() if ".running_" not in name}
+    parts = np.split(vector, np.cumsum([array.size for array in weights.values()]))
+    return {name: part.reshape(array.shape) for (name, array), part in zip(weights.items(), parts, strict=False)}
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("recipe", "given", "found"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--compiled", action="store_true")
+    told = parser.parse_args()
+    main(load_recipe(told.recipe), told.given, told.found, told.compiled)

@@ -1,0 +1,73 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from tests.wordmill.models.ms import COMPACT, DATA, TRAIN
+from wordmill.inference.mindir import MindirRuntime
+from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.ms.export import export_mindir
+from wordmill.models.ms.model import build
+from wordmill.models.ms.predict import Predictor
+from wordmill.models.ms.weights import dump
+from wordmill.pictures.image import normalise
+from wordmill.recipe.sections import Model
+
+RARE = Model(name="rare", backbone="compact", neck="bilstm", hidden=16, layers=1, max_length=4, decoder_hidden=16)
+SEQ2SEQ = Model(name="seq2seq", backbone="compact", neck="bilstm_linked", hidden=16, layers=1, decoder_hidden=16)
+CLASSES = {"crnn": 37, "rare": 38, "seq2seq": 38}
+
+
+def make_checkpoint(model: Model = COMPACT) -> Checkpoint:
+    rng = np.random.default_rng(4)
+    tensors = dump(build(model, DATA[1], CLASSES[model.name]))
+    for name in tensors:
+        if ".running_" in name:  # fresh ones are 0 and 1, which an export might lose unnoticed
+            tensors[name] = rng.uniform(0.5, 1.5, tensors[name].shape).astype(np.float32)
+    return Checkpoint(tensors=tensors, data=DATA[1], model=model, train=TRAIN, step=0)
+
+
+def pictures(count: int, width: int = 100) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(count).integers(0, 256, (count, 32, width, 1), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("model", [COMPACT, RARE, SEQ2SEQ])
+def test_a_mindir_file_gives_the_recognisers_logits_for_any_batch(model: Model, tmp_path: Path) -> None:
+    checkpoint, path = make_checkpoint(model), tmp_path / "model.mindir"
+    export_mindir(checkpoint, path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.mindir"]
+    runtime, predictor = MindirRuntime(path), Predictor(checkpoint, "cpu")
+    for batch in (1, 7):
+        images = pictures(batch)
+        assert np.abs(runtime(normalise(images, 127.5)) - predictor(images)).max() < 1e-5
+
+
+def test_a_static_file_takes_its_own_batch_alone(tmp_path: Path) -> None:
+    checkpoint, path = make_checkpoint(), tmp_path / "model.mindir"
+    export_mindir(checkpoint, path, batch=4)
+    runtime, images = MindirRuntime(path), pictures(4)
+    assert np.abs(runtime(normalise(images, 127.5)) - Predictor(checkpoint, "cpu")(images)).max() < 1e-5
+    with pytest.raises((RuntimeError, ValueError)):
+        runtime(normalise(images[:3], 127.5))
+
+
+def test_a_ctc_recogniser_takes_pictures_of_any_width(tmp_path: Path) -> None:
+    checkpoint, path = make_checkpoint(), tmp_path / "model.mindir"
+    export_mindir(checkpoint, path, any_width=True)
+    runtime, predictor = MindirRuntime(path), Predictor(checkpoint, "cpu")
+    assert np.abs(runtime(normalise(pictures(3), 127.5)) - predictor(pictures(3))).max() < 1e-5
+    wide = pictures(2, width=164)
+    broad = Predictor(dataclasses.replace(checkpoint, data=dataclasses.replace(DATA[1], width=164)), "cpu")
+    logits = runtime(normalise(wide, 127.5))
+    assert logits.shape == (2, 41, 37)
+    assert np.abs(logits - broad(wide)).max() < 1e-5
+
+
+def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "model.mindir"
+    export_mindir(make_checkpoint(), path)
+    path.write_bytes(path.read_bytes()[:100_000])
+    with pytest.raises(ValueError, match=r"model\.mindir: not a readable MindIR file"):
+        MindirRuntime(path)

@@ -1,0 +1,50 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from wordmill.models.checkpoint import Checkpoint, check_fit, load, save
+from wordmill.recipe.sections import load_recipe
+
+RECIPE = load_recipe(Path(__file__).resolve().parents[3] / "pipelines" / "recipes" / "quickstart.yaml")
+
+
+def checkpoint(order: tuple[str, ...] = ("b", "a")) -> Checkpoint:
+    values = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float32([1.5])}
+    tensors = {name: values[name] for name in order}
+    return Checkpoint(tensors=tensors, data=RECIPE.data, model=RECIPE.model, train=RECIPE.train, step=7)
+
+
+def test_a_checkpoint_carries_its_recipe_and_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(path, checkpoint())
+    back = load(path)
+    assert (back.data, back.model, back.train, back.step) == (RECIPE.data, RECIPE.model, RECIPE.train, 7)
+    assert back.tensors["a"].tobytes() == checkpoint().tensors["a"].tobytes()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_equal_checkpoints_are_equal_bytes(tmp_path: Path) -> None:
+    save(tmp_path / "1", checkpoint(("a", "b")))
+    save(tmp_path / "2", checkpoint(("b", "a")))
+    assert (tmp_path / "1").read_bytes() == (tmp_path / "2").read_bytes()
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"not safetensors at all")
+    with pytest.raises(ValueError, match="model.safetensors: not a readable safetensors file"):
+        load(path)
+    save(path, checkpoint())
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ValueError, match="not a readable safetensors file"):
+        load(path)
+
+
+def test_weights_that_do_not_fit_are_named() -> None:
+    tensors = checkpoint().tensors
+    check_fit({"a": (2, 3), "b": (1,)}, tensors, "here")
+    with pytest.raises(
+        ValueError, match=r"missing \['c'\], surplus \['b'\], shapes \['a is \(2, 3\), expected \(3, 2\)'\]"
+    ):
+        check_fit({"a": (3, 2), "c": (1,)}, tensors, "here")

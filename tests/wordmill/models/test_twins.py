@@ -1,0 +1,190 @@
+"""Every recipe's recogniser in PyTorch and in MindSpore: the same weights, the same results, the same training step."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from tests.wordmill.models.parts import part_of
+from wordmill.models.checkpoint import Checkpoint, Tensors
+from wordmill.models.pt import model as pt_model
+from wordmill.models.pt import predict as pt_predict
+from wordmill.models.pt import weights as pt_weights
+from wordmill.pictures.image import normalise
+from wordmill.recipe import frameworks
+from wordmill.recipe.sections import Recipe, load_recipe
+from wordmill.text.decoding import Codec, codec_of
+from wordmill.training.pt import losses as pt_losses
+from wordmill.training.pt import optimisers as pt_optimisers
+from wordmill.training.targets import Draws, Targets, pack
+
+RECIPES = sorted((Path(__file__).resolve().parents[3] / "pipelines" / "recipes").glob("*.yaml"))
+SAMPLES = 4
+DRAWN = Draws(forced=np.array([1, 0, 1, 0], np.float32), seeds=np.array([7, -8, 2**31 - 1, 0], np.int32))
+
+
+@pytest.fixture(scope="module", params=RECIPES, ids=lambda path: path.stem)
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    return load_recipe(request.param)
+
+
+@pytest.fixture(scope="module")
+def codec(recipe: Recipe) -> Codec:
+    return codec_of(recipe.model, recipe.data)
+
+
+@pytest.fixture(scope="module")
+def images(recipe: Recipe) -> np.ndarray:
+    """Pictures of smooth gray and colour, not noise: after noise every feature of a deep backbone is the same."""
+    data, rng = recipe.data, np.random.default_rng(2)
+    coarse = rng.integers(0, 256, (SAMPLES, data.height // 8, data.width // 4, data.channels), dtype=np.uint8)
+    smooth = [cv2.resize(picture, (data.width, data.height), interpolation=cv2.INTER_CUBIC) for picture in coarse]
+    return np.stack(smooth).reshape(SAMPLES, data.height, data.width, data.channels)
+
+
+@pytest.fixture(scope="module")
+def tensors(recipe: Recipe, codec: Codec, images: np.ndarray) -> Tensors:
+    """Weights with running statistics as after training, and a last layer that writes more than one class."""
+    torch.manual_seed(6)
+    net = pt_model.build(recipe.model, recipe.data, codec.classes).train()
+    for part in net.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.momentum = 1.0  # one pass leaves the batch's own statistics
+    with torch.no_grad():
+        logits = net(torch.from_numpy(normalise(images, recipe.data.middle)))
+    tensors = pt_weights.dump(net)
+    last = "head" if recipe.model.name == "crnn" else "decoder.generator"
+    tensors[f"{last}.weight"] /= float(logits.std())
+    if recipe.model.rectification == "tps":  # fresh, it leaves pictures as they are, whatever it sees
+        tensors["rectifier.fc2.weight"] = (
+            np.random.default_rng(6).normal(0, 0.01, tensors["rectifier.fc2.weight"].shape).astype(np.float32)
+        )
+    return tensors
+
+
+@pytest.fixture(scope="module")
+def targets(recipe: Recipe, codec: Codec) -> Targets:
+    net = pt_model.build(recipe.model, recipe.data, codec.classes)
+    steps = pt_model.count_steps(net, recipe.data)
+    labels = ["a", "hello", "00112", "zz"]
+    return pack(labels, codec, steps, recipe.train.loss, DRAWN)
+
+
+@pytest.fixture(scope="module", params=["cell by cell", pytest.param("compiled", marks=pytest.mark.slow)])
+def mindspore(
+    request: pytest.FixtureRequest,
+    recipe: Recipe,
+    tensors: Tensors,
+    images: np.ndarray,
+    targets: Targets,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Tensors:
+    """What mindspore_twin.py finds; compiling the steps of all recipes takes many minutes."""
+    given, found = (tmp_path_factory.mktemp("twin") / f"{name}.npz" for name in ("given", "found"))
+    parts = {"weights": tensors, "targets": vars(targets)}
+    np.savez(
+        given, images=images, **{f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()}
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "tests.wordmill.models.mindspore_twin",
+        RECIPES[0].with_stem(recipe.name),
+        given,
+        found,
+    ]
+    told = os.environ | frameworks.environment("mindspore", "cpu")
+    subprocess.run([*command, *(["--compiled"] if request.param == "compiled" else [])], env=told, check=True)
+    with np.load(found) as arrays:
+        results = dict(arrays)
+    for path in (given, found):
+        path.unlink()
+    return results
+
+
+def torch_twin(recipe: Recipe, codec: Codec, tensors: Tensors) -> pt_model.Recogniser:
+    net = pt_model.build(recipe.model, recipe.data, codec.classes).train()
+    pt_weights.load(net, tensors, "torch")
+    return net
+
+
+def test_weights_pass_from_one_to_the_other_and_back_bit_for_bit(
+    recipe: Recipe, codec: Codec, tensors: Tensors, mindspore: Tensors
+) -> None:
+    returned = pt_weights.dump(torch_twin(recipe, codec, part_of(mindspore, "weights")))
+    assert set(returned) == set(tensors)
+    assert all(np.array_equal(returned[name], tensors[name]) for name in tensors)
+
+
+def test_the_same_weights_give_the_same_logits_and_texts(
+    recipe: Recipe, codec: Codec, tensors: Tensors, images: np.ndarray, mindspore: Tensors
+) -> None:
+    checkpoint = Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=0)
+    one, other = pt_predict.Predictor(checkpoint, "cpu")(images), mindspore["read"]
+    assert np.abs(one - other).max() <= 1e-4
+    assert codec.decode(other)[0] == codec.decode(one)[0]
+    assert len(np.unique(one.argmax(axis=2))) > 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Step:
+    """What PyTorch makes of a training step; `updated` are weights and statistics after it."""
+
+    loss: float
+    logits: np.ndarray
+    gradients: Tensors
+    updated: Tensors
+
+
+def torch_step(recipe: Recipe, net: pt_model.Recogniser, images: np.ndarray, targets: Targets) -> Step:
+    """Make one step by the recipe's loss, clipping and optimiser."""
+    optimiser = pt_optimisers.build(net, recipe.train)
+    inputs = torch.from_numpy(normalise(images, recipe.data.middle))
+    arrays = targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds
+    classes, lengths, weights, forced, seeds = map(torch.from_numpy, arrays)
+    writes = isinstance(net, pt_model.EncoderDecoder)
+    logits = net(inputs, classes, forced, seeds) if writes else net(inputs)
+    losses = pt_losses.sequence_losses if writes else pt_losses.ctc_losses
+    loss = (losses(logits, classes, lengths) * weights).sum()
+    loss.backward()
+    gradients = {name: np.array(weight.grad) for name, weight in net.named_parameters() if weight.grad is not None}
+    torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.train.clip_norm or float("inf"))
+    optimiser.step()
+    return Step(loss=loss.item(), logits=logits.detach().numpy(), gradients=gradients, updated=pt_weights.dump(net))
+
+
+def length(arrays: Iterable[np.ndarray]) -> float:
+    return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
+
+
+def test_a_training_step_has_the_same_logits_loss_statistics_and_weights(
+    recipe: Recipe, codec: Codec, tensors: Tensors, images: np.ndarray, targets: Targets, mindspore: Tensors
+) -> None:
+    expected = torch_step(recipe, torch_twin(recipe, codec, tensors), images, targets)
+    gradients, updated = part_of(mindspore, "gradients"), part_of(mindspore, "updated")
+    assert np.abs(mindspore["logits"] - expected.logits).max() <= 1e-4
+    # A float32 in the hundreds has no fourth decimal.
+    assert mindspore["loss"] == pytest.approx(expected.loss, abs=1e-4, rel=1e-6)
+    for name in tensors:
+        if ".running_" in name:
+            assert np.allclose(updated[name], expected.updated[name], rtol=1e-4, atol=1e-5), name
+    # Through deep networks float32 gradients differ by hundredths, wherever a ReLU or a pool decides the other way:
+    # `rounding.measure` has 0.012 for crnn_vgg7 and 0.023 for crnn_r34, in more time than each recipe should take here.
+    rounding = {name: np.abs(gradients[name] - gradient) for name, gradient in expected.gradients.items()}
+    assert length(rounding.values()) <= 0.03 * length(expected.gradients.values())
+    for name, gradient in expected.gradients.items():
+        # The first steps of Adam and Lion are the gradient's sign: where that is rounding, so is the step.
+        clear = rounding[name] <= 0.05 * np.abs(gradient)
+        after = expected.updated[name]
+        # A bias that starts from 0 is its first step, which is as near as its gradient.
+        bound = max(1e-3 * np.abs(after).max(), 0.05 * np.abs(after - tensors[name]).max())
+        assert np.abs(updated[name] - after)[clear].max(initial=0) <= bound, name
+        # Biases before batch normalisation have no gradient but rounding.
+        assert clear.mean() > 0.5 or name.endswith(".bias"), name

@@ -1,0 +1,129 @@
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wordmill.recipe.sections import load_recipe
+
+RECIPES = Path(__file__).resolve().parents[3] / "pipelines" / "recipes"
+
+
+def refusal(recipe: str, **keys: Any) -> str:
+    overrides = tuple(f"export.{key}={value}" for key, value in keys.items())
+    with pytest.raises(ValueError, match="export") as raised:
+        load_recipe(RECIPES / f"{recipe}.yaml", overrides)
+    return str(raised.value).removeprefix(f"{recipe}.yaml: export")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "keys", "told"),
+    [
+        ("quickstart", {"optional": "[onnx]"}, ": 'onnx' is named twice: expected once"),
+        ("quickstart", {"opset": 10}, ".opset: found 10, expected 11 to 17"),
+        ("quickstart", {"opset": 18}, ".opset: found 18, expected 11 to 17"),
+        ("rare_r34_tps", {"opset": 15}, ".opset: found 15, expected at least 16: ONNX has GridSample"),
+        ("quickstart", {"formats": "[onnx_int8]", "opset": 12}, ".opset: found 12, expected at least 13: 8-bit"),
+        ("quickstart", {"batches": "[4, 0]"}, ".batches: found [4, 0], expected different sizes from 1 on"),
+        ("quickstart", {"batches": "[4, 4]"}, ".batches: found [4, 4], expected different sizes from 1 on"),
+        ("quickstart", {"beam": "true"}, ".beam: found mindir, onnx of model crnn, expected onnx of a model with"),
+        ("rare_r34", {"beam": "true", "formats": "[mindir]", "optional": "[]"}, ".beam: found mindir of model rare"),
+        ("rare_r34", {"any_width": "true"}, ".any_width: expected model crnn without rectification"),
+        ("quickstart", {"any_width": "true", "batches": "[1]"}, ".any_width: expected model crnn without rectific"),
+        ("quickstart", {"aipp": "true"}, ".aipp: found True, which is for om files alone: the formats are mindir"),
+        ("quickstart", {"precision_mode": "allow_mix_precision"}, ".precision_mode: found allow_mix_precision, which"),
+        ("quickstart", {"lite_device": "ascend"}, ".lite_device: found ascend, which is for lite files alone"),
+        ("quickstart", {"formats": "[om]", "gears": "true"}, ".batches: found [], expected for gears 2 to 100 sizes"),
+        (
+            "quickstart",
+            {"formats": "[om]", "gears": "true", "batches": "[1, 4096]"},
+            ".batches: found [1, 4096], expected for gears 2 to 100 sizes up to 2048",
+        ),
+        ("quickstart", {"precision_mode": "fp16"}, ".precision_mode: found 'fp16'"),
+    ],
+)
+def test_export_keys_that_do_not_go_together_are_refused_by_name(recipe: str, keys: dict[str, Any], told: str) -> None:
+    assert refusal(recipe, **keys).startswith(told)
+
+
+def test_export_keys_that_go_together_are_taken() -> None:
+    keys = ("export.formats=[onnx]", "export.optional=[om, lite, onnx_int8]", "export.batches=[1, 16]",
+            "export.gears=true", "export.aipp=true", "export.lite_device=ascend", "export.opset=13")  # fmt: skip
+    export = load_recipe(RECIPES / "quickstart.yaml", keys).export
+    assert (export.formats, export.optional, export.batches) == (("onnx",), ("om", "lite", "onnx_int8"), (1, 16))
+    rare = load_recipe(RECIPES / "rare_r34_tps.yaml", ("export.beam=true", "export.formats=[onnx]"))
+    assert dataclasses.asdict(rare.export)["beam"] is True
+    only_mindir = load_recipe(
+        RECIPES / "rare_r34_tps.yaml", ("export.opset=11", "export.formats=[mindir]", "export.optional=[]")
+    )
+    assert only_mindir.export.opset == 11
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("epochs=0", "epochs: found 0, expected at least 1"),
+        ("lr=0.0", "lr: found 0.0, expected more than 0"),
+        ("lr=.inf", "lr: found inf, expected more than 0"),
+        ("beta1=1.0", "beta1: found 1.0, expected 0 or more and less than 1"),
+        ("beta2=.nan", "beta2: found nan, expected 0 or more and less than 1"),
+        ("weight_decay=-0.1", "weight_decay: found -0.1, expected at least 0"),
+        ("clip_norm=-1", "clip_norm: found -1.0, expected 0, no limit, or more"),
+        ("ema_decay=1.0", "ema_decay: found 1.0, expected 0, none, or more and less than 1"),
+        ("teacher_forcing=50", "teacher_forcing: found 50.0, expected a share of 0 to 1"),
+        ("loss_scale=1000", "loss_scale: found 1000.0, expected a power of two from 1 on"),
+        ("loss_scale=0.5", "loss_scale: found 0.5, expected a power of two from 1 on"),
+        ("loss_scale=.inf", "loss_scale: found inf, expected a power of two from 1 on"),
+        ("loss_scale=.nan", "loss_scale: found nan, expected a power of two from 1 on"),
+        ("profile=-1", "profile: found -1, expected 0, none, or a number of steps"),
+        ("checkpoint_minutes=0", "checkpoint_minutes: found 0.0, expected more than 0"),
+        ("checkpoint_minutes=.inf", "checkpoint_minutes: found inf, expected more than 0"),
+        ("step_timeout_minutes=-2", "step_timeout_minutes: found -2.0, expected more than 0"),
+        ("loss_scaling=none", "loss_scaling: found 'none': .*dynamic, static"),
+        ("min_lr=0.1", "min_lr: found 0.1 with schedule warmup_cosine and lr 0.0015, expected where a cosine"),
+        ("min_lr=-0.1", "min_lr: found -0.1, expected at least 0"),
+        ("teacher_forcing=0.5", "teacher_forcing: found 0.5: model crnn has no decoder"),
+        ("augment=views", "augment: found views of pictures of 32 x 100, expected a width of several heights"),
+    ],
+)
+def test_what_nothing_can_be_trained_with_is_refused_by_name(change: str, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"^quickstart\.yaml: train\.{told}"):
+        load_recipe(RECIPES / "quickstart.yaml", (f"train.{change}",))
+
+
+def test_a_lowest_rate_is_refused_where_the_rate_is_constant() -> None:
+    with pytest.raises(ValueError, match=r"train\.min_lr: found 1e-06 with schedule constant and lr 0.0008"):
+        load_recipe(RECIPES / "seq2seq_fsns.yaml", ("train.min_lr=1.0e-6",))
+
+
+def test_the_bounds_themselves_are_taken() -> None:
+    edge = ("loss_scale=1", "beta1=0", "ema_decay=0", "clip_norm=0", "weight_decay=0", "min_lr=1.5e-3", "profile=0",
+            "checkpoint_minutes=0.001", "teacher_forcing=1")  # fmt: skip
+    train = load_recipe(RECIPES / "quickstart.yaml", tuple(f"train.{change}" for change in edge)).train
+    assert (train.loss_scale, train.min_lr, train.checkpoint_minutes) == (1.0, 1.5e-3, 0.001)
+
+
+def test_a_longest_label_of_less_than_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data\.max_label: found -1, expected 0, any length, or more"):
+        load_recipe(RECIPES / "quickstart.yaml", ("data.max_label=-1",))
+
+
+# The peers' own limits; the port for Ascend's PyTorch has none, and FSNS is filtered as strictly as by DTRB.
+POLICIES = {
+    "crnn_vgg7": ("mindocr", 23),
+    "crnn_r34": ("mindocr", 24),
+    "crnn_icdar15": ("mindocr", 23),
+    "crnn_r34_ch": ("mindocr", 40),
+    "rare_r34": ("mindocr", 25),
+    "rare_r34_tps": ("mindocr", 25),
+    "rare_r34_ch": ("mindocr", 40),
+    "crnn_mv3": ("paddleocr", 25),
+    "crnn_npu": ("dtrb", 0),
+    "seq2seq_fsns": ("dtrb", 62),
+    "quickstart": ("mindocr", 25),
+}
+
+
+def test_every_recipe_filters_labels_as_its_original() -> None:
+    found = {path.stem: load_recipe(path).data for path in RECIPES.glob("*.yaml")}
+    assert {name: (data.label_policy, data.max_label) for name, data in found.items()} == POLICIES

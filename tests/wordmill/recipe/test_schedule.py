@@ -1,0 +1,95 @@
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from wordmill.recipe.schedule import batch_of_process, constant, make_plan, warmup_cosine
+from wordmill.recipe.sections import Train
+
+
+def train(**changes: object) -> Train:
+    values: dict[str, object] = {
+        "framework": "pytorch", "epochs": 1, "global_batch": 8, "loss": "ctc", "optimizer": "adamw", "lr": 0.1,
+        "warmup_epochs": 0.0, "weight_decay": 0.0, "amp": "O0", "seed": 1,
+    }  # fmt: skip
+    return Train(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_rates_are_those_of_the_published_schedule() -> None:
+    # MindOCR with 1,000 steps an epoch, 1 epoch of warm-up and 9 of cosine, as read off its scheduler.
+    rates = warmup_cosine(5e-4, 10_000, 1000)
+    assert rates.dtype == np.float32
+    assert rates.shape == (10_000,)
+    assert rates[0] == 0.0
+    assert rates[[1, 999, 1000, 5500]] == pytest.approx([5e-7, 4.995e-4, 5e-4, 2.5e-4], rel=1e-6)
+    assert rates[-1] == pytest.approx(1.5e-11, rel=0.05)
+
+
+def test_without_warm_up_the_first_step_has_the_full_rate() -> None:
+    assert warmup_cosine(1.0, 4, 0) == pytest.approx([1.0, 0.5 + math.sqrt(0.125), 0.5, 0.5 - math.sqrt(0.125)])
+
+
+def test_the_cosine_ends_above_its_lowest_rate() -> None:
+    # Half the way down after 2 of 4 steps, at 0.2 + 0.8 (1 + cos 45 degrees) / 2 after 1
+    rates = warmup_cosine(1.0, 6, 2, 0.2)
+    assert rates == pytest.approx(
+        [0.0, 0.5, 1.0, 0.2 + 0.4 * (1 + math.sqrt(0.5)), 0.6, 0.2 + 0.4 * (1 - math.sqrt(0.5))]
+    )
+
+
+def test_a_constant_rate_may_warm_up_too() -> None:
+    assert constant(0.5, 3, 0).tolist() == [0.5, 0.5, 0.5]
+    assert constant(0.5, 5, 2).tolist() == [0.0, 0.25, 0.5, 0.5, 0.5]
+    assert constant(0.5, 5, 2).dtype == np.float32
+
+
+def test_plan_follows_the_recipes_schedule() -> None:
+    plan = make_plan(train(schedule="constant", warmup_epochs=0.2), samples=80, processes=1)
+    assert plan.rates == pytest.approx([0.0, 0.05] + [0.1] * 8)
+    falling = make_plan(train(min_lr=0.05), samples=80, processes=1).rates
+    assert falling[[0, 5]] == pytest.approx([0.1, 0.075])
+
+
+@pytest.mark.parametrize("schedule", [warmup_cosine, constant])
+@pytest.mark.parametrize("warmup_steps", [-1, 10, 11])
+def test_a_warm_up_that_leaves_no_step_is_refused(schedule: Callable[..., object], warmup_steps: int) -> None:
+    with pytest.raises(ValueError, match=r"train.warmup_epochs .* expected 0 to 9"):
+        schedule(1.0, 10, warmup_steps)
+
+
+def test_plan_drops_the_remainder_and_spreads_validation() -> None:
+    plan = make_plan(train(epochs=2, validations_per_epoch=3, warmup_epochs=0.5), samples=87, processes=2)
+    assert (plan.batch, plan.steps_per_epoch, plan.steps) == (4, 10, 20)
+    assert plan.validate_after == {3, 6, 10, 13, 16, 20}
+    assert plan.rates[:6] == pytest.approx([0.0, 0.02, 0.04, 0.06, 0.08, 0.1])
+
+
+def test_plan_refuses_more_validations_than_steps() -> None:
+    with pytest.raises(ValueError, match=r"train.validations_per_epoch is 11, expected 1 to 10"):
+        make_plan(train(validations_per_epoch=11), samples=80, processes=1)
+
+
+def test_plan_refuses_fewer_samples_than_a_batch() -> None:
+    with pytest.raises(ValueError, match="7"):
+        make_plan(train(), samples=7, processes=1)
+
+
+def test_global_batch_is_shared_equally_or_refused_with_the_nearest() -> None:
+    assert batch_of_process(train(global_batch=128), 2) == 64
+    with pytest.raises(
+        ValueError, match=r"train.global_batch is 100, which 3 processes cannot share equally: .* is 99"
+    ):
+        batch_of_process(train(global_batch=100), 3)
+    with pytest.raises(ValueError, match=r"which 8 processes .* is 8"):
+        batch_of_process(train(global_batch=2), 8)
+    with pytest.raises(ValueError, match="processes is 0"):
+        batch_of_process(train(), 0)
+
+
+def test_each_processs_share_divides_into_parts() -> None:
+    assert batch_of_process(train(global_batch=24, accumulation=3), 2) == 12
+    with pytest.raises(ValueError, match=r"global_batch is 26, which 2 processes .* in 3 parts each: .* is 24"):
+        batch_of_process(train(global_batch=26, accumulation=3), 2)
+    with pytest.raises(ValueError, match=r"train.accumulation is 0, expected at least 1"):
+        batch_of_process(train(accumulation=0), 1)

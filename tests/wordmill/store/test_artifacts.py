@@ -1,0 +1,106 @@
+import gc
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from wordmill.store import artifacts
+from wordmill.store.artifacts import (
+    Manifest,
+    code_digest,
+    digest,
+    find_manifest,
+    from_document,
+    read_manifest,
+    source_files,
+    to_document,
+    write_atomically,
+)
+from wordmill.store.storage import Object, Store
+
+
+def manifest(*objects: Object) -> Manifest:
+    return Manifest(stage="shard", name="words", key="k1", inputs={"a": 1}, git_commit="c", objects=objects)
+
+
+def test_a_manifest_survives_the_way_through_json(tmp_path: Path) -> None:
+    one = manifest(Object(name="x", sha256="0" * 64, bytes=3))
+    path = tmp_path / "manifest"
+    write_atomically(path, json.dumps(to_document(one)))
+    assert read_manifest(path) == one
+    assert one.reference == "shard/k1"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["manifest"]
+
+
+def test_another_schema_and_a_missing_file_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="here: manifest schema is 99, this code reads 1"):
+        from_document({**to_document(manifest()), "schema": 99}, "here")
+    with pytest.raises(ValueError, match="none: no such manifest"):
+        read_manifest(tmp_path / "none")
+
+
+def test_an_object_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"shard/k1: no object 'y', it has \['x'\]"):
+        manifest(Object(name="x", sha256="0" * 64, bytes=3)).object("y")
+
+
+def test_the_digest_depends_on_content_not_on_order() -> None:
+    assert digest({"a": 1, "b": [2]}) == digest({"b": [2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})
+
+
+def test_a_manifest_is_found_only_while_its_objects_are_there(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"content of the artifacts test")
+    entry = store.put_file(path, "x")
+    one = manifest(entry)
+    store.put_json(f"manifests/{one.reference}.json", to_document(one))
+    assert find_manifest(store, "shard/k1") == one
+    assert find_manifest(store, "shard/other") is None
+    store.client.delete_object(Bucket=store.bucket, Key=f"objects/{entry.sha256[:2]}/{entry.sha256}")
+    assert find_manifest(store, "shard/k1") is None
+
+
+def test_the_code_digest_follows_imports_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(artifacts, "ROOT", tmp_path)
+
+    def write(name: str, text: str) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        code_digest.cache_clear()
+
+    write("components/shard/stage.py", "from wordmill.pictures import image\nimport os\n")
+    write("wordmill/pictures/image.py", "def f():\n    from wordmill.pictures.deep import g\n")
+    for name in ("pictures/deep", "pictures/other", "models/pt/model"):
+        write(f"wordmill/{name}.py", "x = 1\n")
+    before = code_digest("shard"), code_digest("shard", ("wordmill.models.pt",))
+    write("wordmill/pictures/other.py", "x = 2\n")
+    assert (code_digest("shard"), code_digest("shard", ("wordmill.models.pt",))) == before
+    write("wordmill/models/pt/model.py", "x = 2\n")
+    assert code_digest("shard") == before[0]
+    assert code_digest("shard", ("wordmill.models.pt",)) != before[1]
+    write("wordmill/pictures/deep.py", "x = 2\n")
+    assert code_digest("shard") != before[0]
+
+
+@pytest.fixture
+def busy_collector() -> Iterator[None]:
+    """Let other threads run in the midst of what allocates, as tools that watch the garbage collector do."""
+    threshold = gc.get_threshold()
+    callback: Callable[[str, dict[str, int]], None] = lambda phase, info: time.sleep(0)  # noqa: E731
+    gc.callbacks.append(callback)
+    gc.set_threshold(10)
+    yield
+    gc.set_threshold(*threshold)
+    gc.callbacks.remove(callback)
+
+
+@pytest.mark.usefixtures("busy_collector")
+def test_imports_are_followed_in_several_threads_at_once() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(source_files, [["components.fetch"]] * 6))
+    assert found == [source_files(["components.fetch"])] * 6

@@ -1,0 +1,126 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wordmill.store.artifacts import Manifest, read_manifest
+from wordmill.store.stages import Made, StoppedError, find_or_make, main, run_stage, work_folder
+from wordmill.store.storage import Store
+
+CALLS: list[int] = []
+
+
+def make(folder: Path) -> Made:
+    CALLS.append(1)
+    (folder / "x").write_bytes(b"made by the stages test")
+    return Made(files={"x": folder / "x"}, facts={"n": 3}, metrics={"m": 0.5})
+
+
+@pytest.fixture(autouse=True)
+def _no_calls() -> None:
+    CALLS.clear()
+
+
+def test_finished_work_is_found_by_its_inputs(store: Store) -> None:
+    first, found = find_or_make(store, "shard", "words", {"test": "find"}, make)
+    again, found_again = find_or_make(store, "shard", "words", {"test": "find"}, make)
+    assert (found, found_again, len(CALLS)) == (False, True, 1)
+    assert again == first
+    assert (first.facts, first.metrics, first.object("x").bytes) == ({"n": 3}, {"m": 0.5}, 23)
+    find_or_make(store, "shard", "words", {"test": "another"}, make)
+    assert len(CALLS) == 2
+
+
+def test_work_that_fails_is_not_found_and_leaves_no_folder(store: Store) -> None:
+    def fail(folder: Path) -> Made:
+        (folder / "half").touch()
+        raise ValueError("bad input")
+
+    with pytest.raises(ValueError, match="bad input"):
+        find_or_make(store, "shard", "words", {"test": "fails"}, fail)
+    assert list((store.cache / "work").iterdir()) == []
+    _, found = find_or_make(store, "shard", "words", {"test": "fails"}, make)
+    assert not found
+
+
+def test_a_stage_hands_on_its_manifest_and_records_itself(store: Store, tmp_path: Path) -> None:
+    def work(inner: Store) -> tuple[Manifest, bool]:
+        return find_or_make(inner, "shard", "words", {"test": "run"}, make)
+
+    reference = run_stage("shard", "words", "tag-1", str(tmp_path / "out"), work)
+    assert read_manifest(tmp_path / "out").reference == reference
+    record = store.get_json("runs/tag-1/stages/shard.words.json")
+    assert (record["ok"], record["found"], record["manifest"]) == (True, False, reference)
+    assert record["seconds"] >= 0
+
+
+@pytest.mark.parametrize("error", [ValueError("x.yaml: bad key"), RuntimeError("no space"), KeyError("bug")])
+def test_a_failure_is_one_line_a_file_and_a_record(
+    store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str], error: Exception
+) -> None:
+    def work(inner: Store) -> tuple[Manifest, bool]:
+        raise error
+
+    with pytest.raises(SystemExit) as end:
+        run_stage("shard", "words", "tag-2", str(tmp_path / "out"), work)
+    assert end.value.code == 1
+    assert f"error: shard words: {error if not isinstance(error, KeyError) else 'KeyError'}" in capsys.readouterr().out
+    assert json.loads((tmp_path / "error.json").read_text())["ok"] is False
+    assert store.get_json("runs/tag-2/stages/shard.words.json")["ok"] is False
+    assert not (tmp_path / "out").exists()
+
+
+def test_work_that_was_stopped_asks_to_be_run_again(store: Store, tmp_path: Path) -> None:
+    def work(inner: Store) -> tuple[Manifest, bool]:
+        raise StoppedError("stopped after step 3")
+
+    with pytest.raises(SystemExit) as end:
+        run_stage("train", "crnn", "tag-2", str(tmp_path / "out"), work)
+    assert end.value.code == 75
+    assert json.loads((tmp_path / "error.json").read_text())["error"] == "stopped after step 3"
+
+
+def test_a_failure_without_storage_is_still_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("WORDMILL_BUCKET", raising=False)
+    with pytest.raises(SystemExit):
+        run_stage("shard", "words", "tag-3", str(tmp_path / "out"), lambda store: pytest.fail("not reached"))
+    assert "WORDMILL_BUCKET is not set" in capsys.readouterr().out
+
+
+def stage(*, name: str, count: int) -> str:
+    """Do something."""
+    return f"{name} {count + 1}"
+
+
+def test_a_stage_is_a_program(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["stage", "--name", "a", "--count", "2"])
+    main(stage)
+    assert capsys.readouterr().out == "a 3\n"
+    monkeypatch.setattr("sys.argv", ["stage", "--help"])
+    with pytest.raises(SystemExit):
+        main(stage)
+    assert "Do something." in capsys.readouterr().out
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(store: Store) -> None:
+    code = (
+        "import sys, time; from pathlib import Path; from wordmill.store.stages import work_folder\n"
+        "from types import SimpleNamespace\n"
+        "with work_folder(SimpleNamespace(cache=Path(sys.argv[1])), 'shard-x') as folder:\n"
+        "    print(folder, flush=True); time.sleep(600)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(store.cache)], stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        left = Path(owner.stdout.readline().strip())
+        with work_folder(store, "shard-x") as folder:
+            assert left.is_dir()
+            assert folder != left
+        owner.kill()
+        owner.wait()
+    with work_folder(store, "shard-y") as folder:
+        assert [path.name for path in (store.cache / "work").iterdir() if path.is_dir()] == [folder.name]
+    assert not any((store.cache / "work").iterdir())

@@ -1,0 +1,169 @@
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST
+
+from tests.mlflow_server import BUCKET, mlflow_uri  # noqa: F401 (a fixture)
+from wordmill.store import tracking
+from wordmill.store.artifacts import git_commit
+from wordmill.store.storage import Store
+
+pytestmark = pytest.mark.usefixtures("mlflow_uri")
+
+
+@pytest.fixture
+def tag() -> str:
+    return f"run-{uuid.uuid4().hex[:8]}"
+
+
+@pytest.fixture
+def client() -> MlflowClient:
+    return tracking.connect()
+
+
+def test_one_pipeline_run_has_one_mlflow_run(store: Store, tag: str, client: MlflowClient) -> None:
+    created = tracking.run(store, tag, "crnn_r34")
+    assert tracking.run(store, tag).run_id == created.run_id
+    assert store.get_json(f"runs/{tag}/mlflow.json") == {"run_id": created.run_id}
+    stored = client.get_run(created.run_id)
+    assert client.get_experiment(stored.info.experiment_id).name == "wordmill/crnn_r34"
+    assert stored.data.tags["wordmill.run_tag"] == tag
+    assert stored.data.tags["wordmill.git_commit"] == git_commit()
+    assert stored.info.status == "RUNNING"
+    assert created.url == f"{tracking.tracking_uri()}/#/experiments/{stored.info.experiment_id}/runs/{created.run_id}"
+
+
+def test_an_injected_run_is_used(store: Store, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    injected = tracking.run(store, f"{tag}-outer", "crnn_r34")
+    monkeypatch.setenv("MLFLOW_RUN_ID", injected.run_id)
+    assert tracking.run(store, tag).run_id == injected.run_id
+    assert store.get_json(f"runs/{tag}/mlflow.json") is None
+
+
+def test_a_run_that_the_server_lost_is_created_anew(store: Store, tag: str) -> None:
+    store.put_json(f"runs/{tag}/mlflow.json", {"run_id": "0" * 32})
+    created = tracking.run(store, tag, "crnn_r34")
+    assert created.run_id != "0" * 32
+    assert store.get_json(f"runs/{tag}/mlflow.json") == {"run_id": created.run_id}
+
+
+def test_many_points_go_in_few_calls(
+    store: Store, tag: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = tracking.run(store, tag, "crnn_r34")
+    calls: list[int] = []
+    send = run.client.log_batch
+    monkeypatch.setattr(run.client, "log_batch", lambda *a, **k: (calls.append(len(k["metrics"])), send(*a, **k)))
+    start = time.time()
+    run.log_metrics(("train/loss", 2.0 - i / 1000, i, start + i) for i in range(1500))
+    assert calls == [1000, 500]
+    history = client.get_metric_history(run.run_id, "train/loss")
+    assert [(m.step, m.value, m.timestamp) for m in history[:2]] == [
+        (0, 2.0, round(start * 1000)), (1, 1.999, round((start + 1) * 1000)),
+    ]  # fmt: skip
+    assert len(history) == 1500
+
+
+def test_parameters_tags_artifacts_and_the_end(store: Store, tag: str, client: MlflowClient, tmp_path: Path) -> None:
+    run = tracking.run(store, tag, "crnn_r34")
+    run.log_params({f"p{i}": str(i) for i in range(150)})
+    run.set_tags({"wordmill.recipe_digest": "abc"})
+    (tmp_path / "page.html").write_text("page")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.json").write_text("{}")
+    run.log_artifact(tmp_path / "page.html")
+    run.log_artifact(tmp_path / "folder", "manifests")
+    run.finish(False)
+    stored = client.get_run(run.run_id)
+    assert (len(stored.data.params), stored.data.params["p149"]) == (150, "149")
+    assert stored.data.tags["wordmill.recipe_digest"] == "abc"
+    assert stored.info.status == "FAILED"
+    assert stored.info.artifact_uri.startswith("mlflow-artifacts:")
+    assert {f.path for f in client.list_artifacts(run.run_id)} == {"page.html", "manifests"}
+    key = f"artifacts/{stored.info.experiment_id}/{run.run_id}/artifacts/manifests/a.json"
+    assert Store(BUCKET, tmp_path).get_json(key) == {}
+    run.finish(True)
+    assert client.get_run(run.run_id).info.status == "FINISHED"
+
+
+def test_a_model_is_registered_once_and_promoted_by_alias(store: Store, tag: str) -> None:
+    run, name = tracking.run(store, tag, "crnn_r34"), f"wordmill-{tag}"
+    assert tracking.champion(name) is None
+
+    def register(model: str, evaluations: str) -> str:
+        tags = {"wordmill.evaluations": evaluations}
+        source = f"s3://wordmill/objects/{model}"
+        return tracking.register(name, model=model, source=source, run_id=run.run_id, tags=tags, description="test")
+
+    assert register("train/a", "old") == "1"
+    assert tracking.champion(name) is None  # registered, not promoted
+    tracking.promote(name, "1")
+    assert register("train/a", "new") == "1"
+    assert register("train/b", "other") == "2"
+    found = tracking.champion(name)
+    assert found is not None
+    assert (found.version, found.source) == ("1", "s3://wordmill/objects/train/a")
+    assert found.tags == {"wordmill.model": "train/a", "wordmill.evaluations": "new"}
+    assert tracking.connect().get_model_version_by_alias(name, "candidate").version == "2"
+
+
+def test_an_experiment_that_another_run_has_just_made_is_used(
+    store: Store, tag: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, look = tracking.run(store, tag, tag), MlflowClient.get_experiment_by_name
+    found = iter([None, look(client, f"wordmill/{tag}")])  # not there yet when it is looked for, there afterwards
+    monkeypatch.setattr(MlflowClient, "get_experiment_by_name", lambda self, name: next(found))
+    assert tracking.run(store, f"{tag}-second", tag).experiment_id == first.experiment_id
+
+
+def test_an_alias_that_another_run_has_just_made_is_moved(
+    store: Store, tag: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, name, move = tracking.run(store, tag, tag), f"wordmill-{tag}", MlflowClient.set_registered_model_alias
+    collisions = [MlflowException("UniqueViolation: duplicate key", error_code=BAD_REQUEST)]
+
+    def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
+        if collisions:
+            raise collisions.pop()  # as with PostgreSQL
+        move(client, name, alias, version)
+
+    monkeypatch.setattr(MlflowClient, "set_registered_model_alias", set_alias)
+    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, tags={}, description="test")
+    assert tracking.connect().get_model_version_by_alias(name, "candidate").version == "1"
+
+
+def test_a_version_says_what_the_gate_found(store: Store, tag: str) -> None:
+    run, name = tracking.run(store, tag, tag), f"wordmill-{tag}"
+    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, tags={}, description="test")
+    tracking.explain(name, "1", "good enough")
+    tracking.promote(name, "1")
+    found = tracking.champion(name)
+    assert found is not None
+    assert found.tags == {"wordmill.model": "train/a", "wordmill.gate": "good enough"}
+
+
+def test_a_refused_value_is_an_error_with_mlflows_reason(store: Store, tag: str) -> None:
+    run = tracking.run(store, tag, "crnn_r34")
+    run.log_params({"train.lr": "0.1"})
+    with pytest.raises(RuntimeError, match=r"cannot log parameters: MLFLOW_TRACKING_URI http://127.*train\.lr"):
+        run.log_params({"train.lr": "0.2"})
+
+
+@pytest.mark.parametrize("what", ["run", "champion"])
+def test_an_unreachable_server_is_named(
+    store: Store, tag: str, what: str, silent_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_address)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RuntimeError, match=f"MLFLOW_TRACKING_URI {silent_address}"):
+        tracking.run(store, tag, "crnn_r34") if what == "run" else tracking.champion("wordmill-x")
+
+
+def test_an_address_that_is_not_set_is_named(store: Store, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    with pytest.raises(RuntimeError, match="MLFLOW_TRACKING_URI is not set"):
+        tracking.run(store, tag)

@@ -1,0 +1,61 @@
+"""Tiny training jobs for the tests of both frameworks."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from wordmill.recipe.sections import Data, Model, Train
+from wordmill.shards.blocks import ShardWriter
+from wordmill.shards.index import Index, measure_labels
+from wordmill.shards.sets import ShardSet
+from wordmill.store.storage import Object, hash_file
+from wordmill.text.charset import load_charset
+from wordmill.training.course import Job
+
+WORDS = ("a", "be", "cat", "door", "eagle", "f00d", "1234", "zz")
+DATA = Data(train=("t",), val=("v",), charset="lower36", height=32, width=100, channels=1)
+MODEL = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
+TRAIN = Train(
+    framework="pytorch", epochs=1, global_batch=16, loss="ctc_by_length", optimizer="adamw", lr=2e-3, warmup_epochs=0.0,
+    weight_decay=1e-4, amp="O0", seed=7, clip_norm=5.0,
+)  # fmt: skip
+
+
+def picture(number: int) -> npt.NDArray[np.uint8]:
+    """Return one of the pictures (32, 100, 1): large squares of random gray, easy to tell apart."""
+    squares = np.random.default_rng(number).integers(0, 256, (4, 10), dtype=np.uint8)
+    return np.kron(squares, np.ones((8, 10), dtype=np.uint8))[:, :, np.newaxis]
+
+
+def write_shard(path: Path, samples: int, labels: tuple[str, ...] = WORDS) -> Path:
+    """Write a shard in which sample i has label and picture number i modulo the number of labels."""
+    with ShardWriter(path, (32, 100, 1), samples) as writer:
+        for number in range(samples):
+            kind = number % len(labels)
+            writer.add(picture(kind), labels[kind])
+    return path
+
+
+def write_set(path: Path, samples: int, labels: tuple[str, ...] = WORDS) -> Path:
+    """Write a shard as `write_shard` does and its index beside it; return the index's path."""
+    return write_index(write_shard(path, samples, labels))
+
+
+def write_index(shard: Path) -> Path:
+    """Write the index of a shard beside it, and return its path."""
+    read, path = ShardSet.open([shard]), shard.with_suffix(".npz")
+    labels = [label for number in range(read.index.blocks) for label in read.block(number).labels]
+    entry = Object(name=shard.name, sha256=hash_file(shard), bytes=shard.stat().st_size)
+    measured = measure_labels(labels, load_charset("lower36"))
+    Index.of_shard(entry, read.shape, read.index.picture, read.index.table, measured).save(path)
+    return path
+
+
+def make_job(folder: Path, *, train: Train = TRAIN, samples: int = 64, processes: int = 1) -> Job:
+    """Return a job on fresh sets: `samples` for training, 20 for validation."""
+    return Job(
+        data=DATA, model=MODEL, train=train, device="cpu", processes=processes, folder=folder, start=None,
+        train_sets=(write_set(folder / "train.shard", samples),),
+        val_sets=(write_set(folder / "val.shard", 20),),
+    )  # fmt: skip

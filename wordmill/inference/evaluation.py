@@ -1,0 +1,155 @@
+"""Reading a whole data set with a recogniser: every prediction, and pictures of the worst mistakes."""
+
+import base64
+import heapq
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from wordmill.pictures.image import Picture
+from wordmill.recipe.sections import Evaluation
+from wordmill.shards.loader import Batch, ordered_batches
+from wordmill.shards.sets import ShardSet
+from wordmill.store.artifacts import write_atomically
+from wordmill.store.progress import Progress
+from wordmill.text import metrics
+from wordmill.text.charset import Charset
+from wordmill.text.decoding import Codec, Reading
+from wordmill.text.metrics import Pair
+from wordmill.text.protocols import compare
+
+BATCH = 256
+WORST = 48  # mistakes kept with their pictures
+
+
+class Recogniser(Protocol):
+    """What reads pictures: the Predictor of either framework."""
+
+    codec: Codec
+
+    def read(self, images: npt.NDArray[np.uint8], beams: int) -> Reading:
+        """Return texts and confidences of images (N, H, W, C) uint8."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What was read of one sample: `truth` is the label as it is stored, `confidence` lies in 0..1.
+
+    `correct` is None for a sample that the protocol leaves out.
+    """
+
+    index: int
+    truth: str
+    prediction: str
+    confidence: float
+    correct: bool | None
+
+
+Mistake = tuple[Prediction, Picture]
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """A data set as a recogniser reads it and a protocol counts it.
+
+    predictions: of every sample, in the stored order
+    pairs:       reading and label, as they are compared, of those that count
+    worst:       the mistakes, most confident first, at most 48
+    left_out:    samples that do not count, by reason
+    changed:     labels of the others that are not compared as they are stored, by reason
+    """
+
+    predictions: list[Prediction] = field(default_factory=list)
+    pairs: list[Pair] = field(default_factory=list)
+    worst: list[Mistake] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    changed: Counter[str] = field(default_factory=Counter)
+
+    def add(self, truth: str, text: str, confidence: float, protocol: str, charset: Charset) -> Prediction:
+        """Compare the reading of the next sample with its label and keep both."""
+        found = compare(protocol, text, truth, charset)
+        if found.left_out:
+            self.left_out[found.left_out] += 1
+        else:
+            self.changed.update(found.changed)
+            self.pairs.append((found.prediction, found.label))
+        prediction = Prediction(
+            index=len(self.predictions),
+            truth=truth,
+            prediction=text,
+            confidence=round(confidence, 6),
+            correct=None if found.left_out else found.prediction == found.label,
+        )
+        self.predictions.append(prediction)
+        return prediction
+
+    def write(self, path: Path) -> None:
+        """Write every prediction as a line of JSON."""
+        lines = (json.dumps(asdict(prediction), ensure_ascii=False) for prediction in self.predictions)
+        write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+
+def read_all(recogniser: Recogniser, shards: ShardSet, rules: Evaluation, what: str) -> Outcome:
+    """Read every sample in the stored order; ValueError where the protocol leaves out all of them."""
+    progress = Progress(what, shards.samples, "images")
+    outcome = Outcome()
+    correct = 0
+    for batch in ordered_batches(shards, BATCH):
+        found = _read_batch(recogniser, batch, rules, outcome)
+        wrong = [(item, image) for item, image in zip(found, batch.images, strict=True) if item.correct is False]
+        outcome.worst = heapq.nsmallest(WORST, outcome.worst + wrong, key=_badness)
+        correct += sum(item.correct is True for item in found)
+        progress.update(len(outcome.predictions), f"{correct / max(1, len(outcome.pairs)):.2%} right")
+    if not outcome.pairs:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.left_out.items())
+        raise ValueError(f"protocol {rules.protocol} counts none of {shards.samples} samples: left out are {reasons}")
+    return outcome
+
+
+def _read_batch(recogniser: Recogniser, batch: Batch, rules: Evaluation, outcome: Outcome) -> list[Prediction]:
+    """Read a batch, add it to the outcome and return its predictions."""
+    texts, confidences = recogniser.read(batch.images, rules.beams)
+    return [
+        outcome.add(truth, text, float(confidence), rules.protocol, recogniser.codec.charset)
+        for truth, text, confidence in zip(batch.labels, texts, confidences, strict=True)
+    ]
+
+
+def facts_of(outcome: Outcome, protocol: str) -> dict[str, Any]:
+    """Return the numbers of a measured benchmark."""
+    result = metrics.score(outcome.pairs)
+    low, high = metrics.wilson_interval(result.correct, result.total)
+    counted = [(item.confidence, item.correct) for item in outcome.predictions if item.correct is not None]
+    return {
+        **asdict(result),
+        "accuracy": result.accuracy,
+        "low": low,
+        "high": high,
+        "protocol": protocol,
+        "left_out": dict(outcome.left_out),
+        "changed": dict(outcome.changed),
+        "by_length": [asdict(row) for row in metrics.by_length(outcome.pairs)],
+        "confusion": [asdict(row) for row in metrics.confusion(outcome.pairs)],
+        "calibration": asdict(metrics.calibration(counted)),
+    }
+
+
+def _badness(mistake: Mistake) -> tuple[float, int]:
+    """Order mistakes: the more confident the worse; equal ones as they are stored."""
+    return -mistake[0].confidence, mistake[0].index
+
+
+def picture_document(mistake: Mistake) -> dict[str, Any]:
+    """Return a mistake as a JSON document with its picture as base64 text of a PNG file."""
+    prediction, image = mistake
+    pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.shape[2] == 3 else image
+    encoded, data = cv2.imencode(".png", pixels)
+    if not encoded:
+        raise RuntimeError(f"sample {prediction.index}: OpenCV could not write its picture {image.shape} as PNG")
+    return {**asdict(prediction), "png": base64.b64encode(data.tobytes()).decode("ascii")}

@@ -1,0 +1,176 @@
+"""What a registered model carries: the ONNX file, a card that describes it, and the code that reads with it."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mlflow import pyfunc
+from mlflow.entities import LoggedModelOutput
+from mlflow.models import Model as ModelFile
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types.schema import AnyType
+
+from wordmill.inference import card
+from wordmill.inference.card import CARD, REFERENCE
+from wordmill.models import checkpoint
+from wordmill.recipe import frameworks
+from wordmill.recipe.sections import Data, Model, from_json
+from wordmill.store.artifacts import ROOT, Manifest, from_document, source_files, write_atomically
+from wordmill.store.storage import Object, Store, file_facts, object_key
+from wordmill.store.tracking import LOGGED, Run, asking
+from wordmill.text.charset import Charset
+
+READER = "wordmill.inference.packaged.pyfunc"
+PACKAGE = ROOT / "wordmill"
+REQUIREMENTS = PACKAGE / "inference" / "packaged" / "requirements.txt"
+FILE = "model.onnx"
+INPUTS = Schema([ColSpec(AnyType(), "image")])
+OUTPUTS = Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.float, "confidence")])
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lineage:
+    """Where a recogniser comes from: the manifests of the stages that made, measured and exported it, and its run."""
+
+    recipe: str
+    trained: Manifest
+    measured: list[Manifest]
+    exported: list[Manifest]
+    run_tag: str
+    run: Run
+
+
+def log_package(store: Store, lineage: Lineage, name: str, folder: Path) -> str:
+    """Log a recogniser as an MLflow model of its run, written in an empty folder first; return its address."""
+    data, model = folder / "recogniser", folder / "model"
+    data.mkdir()
+    sections = place_model(store, lineage, data / FILE)
+    told = describe(store, lineage, data / FILE, *sections)
+    write_atomically(data / CARD, json.dumps(told, indent=1, ensure_ascii=False))
+    code, run = copy_code(folder), lineage.run
+    with asking(f"log the model {name}"):
+        logged = run.client.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id)
+        head = ModelFile(artifact_path=logged.artifact_location, run_id=run.run_id, model_id=logged.model_id)
+        _save(head, told, data, code, model)
+        run.client.log_model_artifacts(logged.model_id, str(model))
+        run.client.finalize_logged_model(logged.model_id, "READY")
+        run.client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    return f"{LOGGED}{logged.model_id}"
+
+
+def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder: Path) -> None:
+    """Write a model's folder as MLflow has it, with the card in its head too, where it is read without the files."""
+    signature = ModelSignature(inputs=INPUTS, outputs=OUTPUTS)
+    # Else MLflow makes a table of scalars of a list, which no array fits; the reader checks what it gets itself.
+    signature._is_signature_from_type_hint = True
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it wants an example of what the signature says
+        pyfunc.save_model(
+            folder,
+            loader_module=READER.replace(PACKAGE.name, code.name, 1),
+            data_path=str(data),
+            code_paths=[str(code)],
+            signature=signature,
+            pip_requirements=REQUIREMENTS.read_text(encoding="utf-8").split(),
+            metadata=told,
+            mlflow_model=head,
+        )
+
+
+def place_model(store: Store, lineage: Lineage, path: Path) -> tuple[Data, Model]:
+    """Put the exported ONNX file there, or one made of the checkpoint where none was exported; return its sections."""
+    for made in lineage.exported:
+        if made.name == "onnx" and FILE in made.facts.get("files", {}).values():
+            shutil.copyfile(store.fetch(made.object(FILE)), path)
+            return from_json(Data, made.facts["data"]), from_json(Model, made.facts["model"])
+    saved = checkpoint.load(store.fetch(lineage.trained.object("model.safetensors")))
+    try:
+        frameworks.twin("pytorch", "models.export").export_onnx(saved, path)
+    except ImportError as error:
+        raise RuntimeError(f"a registered model carries an ONNX file, which the recipe does not export and which "
+                           f"PyTorch cannot make here ({error}): add onnx to export.formats") from None  # fmt: skip
+    return saved.data, saved.model
+
+
+def describe(store: Store, lineage: Lineage, path: Path, data: Data, model: Model) -> dict[str, Any]:
+    """Return the model's card: how to use the file, and what it was made of."""
+    trained, report = lineage.trained, f"runs/{lineage.run_tag}/report.html"
+    with np.load(store.fetch(trained.object(REFERENCE)), allow_pickle=False) as reference:
+        steps = reference["logits"].shape[1]
+    charset = Charset(name=data.charset, symbols=trained.inputs["symbols"])
+    interface = card.describe(data, model, charset, steps, decoded=True)
+    return {
+        "format": "onnx",
+        "file": file_facts(path),
+        **interface,
+        "recipe": {"name": lineage.recipe, **interface["recipe"], "train": trained.inputs["train"]},
+        "files": _files(store, lineage),
+        "data_sets": _data_sets(store, trained),
+        "benchmarks": {made.name: {key: made.facts[key] for key in ("accuracy", "correct", "total", "dataset")}
+                       | {"evaluation": made.inputs["evaluation"], "manifest": made.reference}
+                       for made in lineage.measured},
+        "made_by": {"git_commit": trained.git_commit, "manifest": trained.reference, "start": trained.inputs["start"],
+                    "run_tag": lineage.run_tag, "mlflow_run": lineage.run.run_id,
+                    "report": f"s3://{store.bucket}/{report}"},
+    }  # fmt: skip
+
+
+def _files(store: Store, lineage: Lineage) -> dict[str, list[dict[str, Any]]]:
+    """Return the recogniser's files by format, the checkpoint among them: name, size, digest and place in the store."""
+    stored: dict[str, list[Object]] = {"safetensors": [lineage.trained.object("model.safetensors")]}
+    stored |= {made.name: list(made.objects) for made in lineage.exported if made.objects}
+    return {
+        kind: [dataclasses.asdict(entry) | {"uri": f"s3://{store.bucket}/{object_key(entry)}"} for entry in entries]
+        for kind, entries in stored.items()
+    }
+
+
+def _data_sets(store: Store, trained: Manifest) -> dict[str, dict[str, Any]]:
+    """Return what was learnt from and validated on, by name: source, licence, digest, and manifests that tell more."""
+    sets = {}
+    for use in ("train", "val"):
+        for reference in trained.inputs[f"{use}_sets"]:
+            packed = _stored(store, reference)
+            fetched = _stored(store, packed.inputs["source"])
+            told = {key: fetched.facts.get(key) for key in ("source", "licence", "sha256")}
+            sets[packed.name] = {"use": use, **told, "samples": packed.facts["samples"], "shards": packed.reference,
+                                 "fetched": fetched.reference}  # fmt: skip
+    return sets
+
+
+def _stored(store: Store, reference: str) -> Manifest:
+    document = store.get_json(f"manifests/{reference}.json")
+    if document is None:
+        raise RuntimeError(f"manifests/{reference}.json is missing in bucket '{store.bucket}'")
+    return from_document(document, reference)
+
+
+def copy_code(folder: Path) -> Path:
+    """Copy the reader and all of this project that it imports into a folder; return the package that they make there.
+
+    It is named by its content: a consumer may have a package `wordmill` of his own, or other models open.
+    """
+    sources = source_files([READER])
+    content = hashlib.sha256()
+    for path in sources:
+        content.update(path.read_bytes())
+    package = folder / f"wordmill_{content.hexdigest()[:12]}"
+    for path in sources:
+        copy = package / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(_renamed(path.read_text(encoding="utf-8"), package.name), encoding="utf-8")
+    for parent in {package, *(path.parent for path in package.rglob("*.py"))}:
+        (parent / "__init__.py").touch()
+    return package
+
+
+def _renamed(text: str, package: str) -> str:
+    """Return a module's text with its imports of this project from a package of another name."""
+    return re.sub(rf"^(\s*from ){PACKAGE.name}\.", rf"\1{package}.", text, flags=re.MULTILINE)

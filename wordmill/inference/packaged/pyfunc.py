@@ -1,0 +1,174 @@
+"""What runs inside a registered model, wherever MLflow loads it: pictures in, texts and confidences out.
+
+This file and what it imports of this project travel with the model; `requirements.txt` beside it says what else it
+needs.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from wordmill.inference.batches import Array, in_batches
+from wordmill.inference.card import CARD, codec_of_card
+from wordmill.pictures.image import Picture, decode, fit_picture, normalise
+from wordmill.recipe.sections import Data, parse_section
+from wordmill.text.decoding import Codec, Logits, Reading
+
+COLUMN = "image"
+BATCH = 64  # pictures at a time through the network
+NAMED = 10  # pictures that one error names
+
+Network = Callable[[Picture], Logits]  # from uint8 (N, H, W, C) of the recipe's size to (N, T, classes)
+
+
+def _load_pyfunc(folder: str) -> "Recogniser":
+    """Open a packaged recogniser: the name and the signature that MLflow asks for."""
+    return open_onnx(Path(folder) / CARD)
+
+
+def find_card(folder: Path) -> Path:
+    """Return the card in an exported file's folder, or in a registered model's; ValueError where there is none."""
+    for place in (folder, folder / "data" / "recogniser"):
+        if (place / CARD).is_file():
+            return place / CARD
+    raise ValueError(f"{folder}: expected a folder with {CARD}, or a registered model's")
+
+
+def open_onnx(card_path: Path, threads: int = 0) -> "Recogniser":
+    """Open the ONNX file that a card describes in ONNX Runtime on the processor.
+
+    0 threads: one to each core.
+    """
+    # Who reads other files with this module need not have it.
+    from wordmill.inference.onnx_runtime import onnxruntime
+
+    card, model = read_card(card_path)
+    data, codec = sections_of(card, card_path)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # A thread without work would keep its core busy waiting for some, and so keep it from other work.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    given, found = card["input"]["name"], card["output"]["name"]
+
+    def call(images: Array) -> list[Array]:
+        return [np.asarray(session.run([found], {given: images})[0], dtype=np.float32)]
+
+    size = session.get_inputs()[0].shape[0]  # a name where it is open
+
+    def network(pictures: Picture) -> Logits:
+        images = normalise(pictures, data.middle)
+        return (in_batches(call, size, images) if isinstance(size, int) else call(images))[0]
+
+    return Recogniser(data, codec, network)
+
+
+def read_card(path: Path, name: str = "") -> tuple[dict[str, Any], Path]:
+    """Return a card and the file beside it, or one `name` of several, that it describes; ValueError for any other."""
+    card = json.loads(path.read_text(encoding="utf-8"))
+    entries = [card["file"], *(entry for entries in card.get("files", {}).values() for entry in entries)]
+    model = path.with_name(name or card["file"]["name"])
+    # A registered model's card lists files of several formats, of which two may have one name.
+    known = [entry["sha256"] for entry in entries if entry["name"] == model.name]
+    if not known:
+        names = dict.fromkeys(entry["name"] for entry in entries)
+        raise ValueError(f"{model}: the card beside it, {path}, describes {', '.join(names)}")
+    with model.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found not in known:
+        told = " or ".join(dict.fromkeys(known))
+        raise ValueError(f"{model}: sha256 is {found}, expected {told}: the file is damaged")
+    return card, model
+
+
+def sections_of(card: dict[str, Any], path: Path) -> tuple[Data, Codec]:
+    """Return how pictures become inputs, and logits texts, as the card at this path says."""
+    data = parse_section(Data, card["recipe"]["data"], f"{path}: recipe.data")
+    return data, codec_of_card(card)
+
+
+class Recogniser:
+    """A network with what goes before and after it: pictures of any size in, texts and confidences out."""
+
+    def __init__(self, data: Data, codec: Codec, network: Network) -> None:
+        self.data, self.codec, self.network = data, codec, network
+
+    def fit(self, image: Any) -> Picture:
+        """Return a picture, in any form that `predict` takes, as uint8 (H, W, C) of the recipe's size.
+
+        ValueError, or OSError of a path, where there is no picture in it.
+        """
+        return fit_picture(_picture(image, self.data.channels), self.data)
+
+    def read(self, pictures: Picture) -> Reading:
+        """Read fitted pictures (N, H, W, C) uint8 in one batch: N texts, and confidences (N,) in 0..1."""
+        return self.codec.decode(self.network(pictures))
+
+    def predict(self, images: Any) -> pd.DataFrame:
+        """Read pictures: `text` and `confidence` in 0..1, one row each, under the rows' own index where they have one.
+
+        images: a list, a pandas Series, a DataFrame with the column `image`, or uint8 (N, H, W, C). A picture is the
+        bytes of an encoded file, the path of one, or uint8 (H, W) or (H, W, 1 or 3) in RGB. A picture that cannot be
+        read is a ValueError that names it, and all others like it up to ten.
+        """
+        rows = _rows(images)
+        pictures = self._pictures(rows)
+        texts: list[str] = []
+        confidences: list[float] = []
+        for start in range(0, len(pictures), BATCH):
+            found, sure = self.read(np.stack(pictures[start : start + BATCH]))
+            texts += found
+            confidences += sure.tolist()
+        index = images.index if isinstance(images, (pd.DataFrame, pd.Series)) else pd.RangeIndex(len(texts))
+        return pd.DataFrame({"text": texts, "confidence": np.asarray(confidences, dtype=np.float32)}, index=index)
+
+    def _pictures(self, rows: list[Any]) -> list[Picture]:
+        """Return every row as uint8 (H, W, C) of the recipe's size."""
+        fitted: list[Picture] = []
+        wrong: list[str] = []
+        for number, row in enumerate(rows):
+            try:
+                fitted.append(self.fit(row))
+            except (ValueError, OSError) as error:
+                wrong.append(f"image {number}{_named(row)}: {error}")
+        if wrong:
+            more = "; ..." if len(wrong) > NAMED else ""
+            listed = "; ".join(wrong[:NAMED])
+            raise ValueError(f"{len(wrong)} of {len(rows)} images cannot be read: {listed}{more}")
+        return fitted
+
+
+def _rows(images: Any) -> list[Any]:
+    """Return what was handed over as a list of pictures."""
+    if isinstance(images, pd.DataFrame):
+        if COLUMN not in images:
+            raise ValueError(f"expected a column '{COLUMN}', found {list(images.columns)}")
+        return list(images[COLUMN])
+    if isinstance(images, np.ndarray) and images.dtype != object and images.ndim != 4:
+        raise ValueError(f"an array of several images has shape (N, H, W, C), found {images.shape}: hand over a list")
+    if isinstance(images, (str, bytes, bytearray, os.PathLike, dict)) or not isinstance(images, Iterable):
+        raise ValueError(f"expected a list of images or a DataFrame, found {type(images).__name__}")
+    return list(images)
+
+
+def _picture(row: Any, channels: int) -> Picture:
+    """Return a picture as uint8 (H, W) or (H, W, 1 or 3)."""
+    if isinstance(row, np.ndarray):
+        if row.dtype != np.uint8 or not (row.ndim == 2 or (row.ndim == 3 and row.shape[2] in (1, 3))) or not row.size:
+            raise ValueError(f"expected uint8 (H, W) or (H, W, 1 or 3), found {row.dtype} {row.shape}")
+        return row
+    if isinstance(row, (str, os.PathLike)):
+        row = Path(row).read_bytes()
+    if not isinstance(row, (bytes, bytearray)):
+        raise ValueError(f"expected bytes, a path or a uint8 array, found {type(row).__name__}")
+    return decode(bytes(row), channels)
+
+
+def _named(row: Any) -> str:
+    return f" ({row})" if isinstance(row, (str, os.PathLike)) else ""

@@ -1,0 +1,71 @@
+"""Checkpoints: weights as safetensors under PyTorch's names, with the recipe sections that made them inside."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from wordmill.recipe.sections import Data, Model, Train, from_json, to_json
+
+# One key for everything: safetensors writes several in an order that differs from run to run.
+KEY = "wordmill"
+
+Tensors = dict[str, npt.NDArray[np.float32]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Weights by name (float32) and the recipe sections that they belong to."""
+
+    tensors: Tensors
+    data: Data
+    model: Model
+    train: Train
+    step: int
+
+
+def save(path: Path, checkpoint: Checkpoint) -> None:
+    """Write a checkpoint under a temporary name, then rename it."""
+    sections = {"data": checkpoint.data, "model": checkpoint.model, "train": checkpoint.train}
+    made_by = {name: to_json(section) for name, section in sections.items()} | {"step": checkpoint.step}
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    tensors = {name: np.ascontiguousarray(values) for name, values in checkpoint.tensors.items()}
+    save_file(tensors, temporary, metadata={KEY: json.dumps(made_by)})
+    temporary.replace(path)
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint; ValueError for a file that is none."""
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
+    if KEY not in metadata:
+        raise ValueError(f"{path}: no checkpoint of this project: its metadata has no key '{KEY}'")
+    made_by = json.loads(metadata[KEY])
+    return Checkpoint(
+        tensors=tensors,
+        data=from_json(Data, made_by["data"]),
+        model=from_json(Model, made_by["model"]),
+        train=from_json(Train, made_by["train"]),
+        step=made_by["step"],
+    )
+
+
+def check_fit(expected: dict[str, tuple[int, ...]], tensors: Tensors, where: str) -> None:
+    """Refuse weights that do not fit a model: every name and shape must be there, and nothing else."""
+    missing = sorted(set(expected) - set(tensors))
+    surplus = sorted(set(tensors) - set(expected))
+    wrong = sorted(name for name in set(expected) & set(tensors) if tensors[name].shape != expected[name])
+    if missing or surplus or wrong:
+        shapes = [f"{name} is {tensors[name].shape}, expected {expected[name]}" for name in wrong]
+        raise ValueError(
+            f"{where}: weights do not fit the model: missing {missing}, surplus {surplus}, shapes {shapes}"
+        )

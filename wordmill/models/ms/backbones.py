@@ -1,0 +1,120 @@
+"""Backbones in MindSpore: from normalised pictures (N, C, H, W) to features (N, channels, 1, T)."""
+
+from mindspore import Tensor, nn, ops
+from mindspore.common.initializer import Normal, TruncatedNormal, initializer
+
+from wordmill.models.ms.layers import conv, norm
+from wordmill.models.ms.mobilenet import MobileNetV3
+from wordmill.models.ms.resnet import ResNet34Vd
+from wordmill.models.ms.views import ViewsCnn
+
+
+class Compact(nn.Cell):
+    """A small backbone for processors: (N, C, 32, W) to (N, 320, 1, W/4), 32x100 gives 25 columns."""
+
+    height, channels = 32, 320
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # The first layer halves the picture both ways, which saves most of the work of a VGG.
+        self.conv1, self.bn1 = conv(channels, 32, 4, padding=1, stride=2), norm(32)
+        self.conv2, self.bn2 = conv(32, 48, 3, padding=1), norm(48)
+        self.conv3, self.bn3 = conv(48, 96, 3, padding=1), norm(96)
+        self.conv4, self.bn4 = conv(96, 96, 3, padding=1), norm(96)
+        self.conv5, self.bn5 = conv(96, 192, 3, padding=1), norm(192)
+        self.conv6, self.bn6 = conv(192, 256, 3, padding=1), norm(256)
+        self.conv7, self.bn7 = conv(256, 320, (2, 3), padding=(0, 0, 1, 1)), norm(320)
+        self.pool = nn.MaxPool2d(2, 2)
+        self.pool_height = nn.MaxPool2d((2, 1), (2, 1))
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return features (N, 320, 1, T)."""
+        x = ops.relu(self.bn1(self.conv1(x)))
+        x = self.pool(ops.relu(self.bn2(self.conv2(x))))
+        x = ops.relu(self.bn3(self.conv3(x)))
+        x = self.pool_height(ops.relu(self.bn4(self.conv4(x))))
+        x = ops.relu(self.bn5(self.conv5(x)))
+        x = self.pool_height(ops.relu(self.bn6(self.conv6(x))))
+        return ops.relu(self.bn7(self.conv7(x)))
+
+
+class Vgg7(nn.Cell):
+    """MindOCR's backbone rec_vgg7: (N, C, 32, W) to (N, 512, 1, W/4 - 1), 32x100 gives 24 columns."""
+
+    height, channels = 32, 512
+
+    def __init__(self, channels: int, padded: bool = False) -> None:
+        super().__init__()
+        eps = 1e-5 if padded else 1e-4
+        self.conv1 = conv(channels, 64, 3, padding=1, bias=True)
+        self.conv2 = conv(64, 128, 3, padding=1, bias=True)
+        self.conv3, self.bn3 = conv(128, 256, 3, padding=1, bias=True), norm(256, eps)
+        self.conv4 = conv(256, 256, 3, padding=1, bias=True)
+        self.conv5, self.bn5 = conv(256, 512, 3, padding=1, bias=True), norm(512, eps)
+        self.conv6 = conv(512, 512, 3, padding=1, bias=True)
+        self.conv7, self.bn7 = conv(512, 512, 2, padding=0, bias=True), norm(512, eps)
+        self.pool = nn.MaxPool2d(2, 2)
+        self.pool_height = PaddedPool() if padded else nn.MaxPool2d((2, 1), (2, 1))
+        for layer in self.cells():
+            if padded:
+                _start_from_normals(layer)
+            else:
+                _start_from_cut_normals(layer)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return features (N, 512, 1, T)."""
+        x = self.pool(ops.relu(self.conv1(x)))
+        x = self.pool(ops.relu(self.conv2(x)))
+        x = ops.relu(self.bn3(self.conv3(x)))
+        x = self.pool_height(ops.relu(self.conv4(x)))
+        x = ops.relu(self.bn5(self.conv5(x)))
+        x = self.pool_height(ops.relu(self.conv6(x)))
+        return ops.relu(self.bn7(self.conv7(x)))
+
+
+class Vgg7Padded(Vgg7):
+    """The CNN of the CRNN in Ascend's ModelZoo-PyTorch: (N, C, 32, W) to (N, 512, 1, W/4 + 1), 32x100 gives 26."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, padded=True)
+
+
+class PaddedPool(nn.Cell):
+    """Largest of 2x2 by stride (2, 1) with a column at either side: (N, C, H, W) to (N, C, H/2, W + 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad = nn.Pad(((0, 0), (0, 0), (0, 0), (1, 1)))
+        self.pool = nn.MaxPool2d(2, (2, 1))
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return the maxima of what ReLU left, of which zeros are never more than the largest."""
+        return self.pool(self.pad(x))
+
+
+def _start_from_cut_normals(layer: nn.Cell) -> None:
+    """Fill a convolution as MindOCR does, with normals that are cut at two deviations."""
+    if isinstance(layer, nn.Conv2d):
+        # MindSpore 2.9 takes the bounds as values, not in deviations as it documents: its default cuts nothing here.
+        layer.weight.set_data(initializer(TruncatedNormal(0.02, a=-0.04, b=0.04), layer.weight.shape))
+        layer.bias.set_data(initializer(TruncatedNormal(0.01, a=-0.02, b=0.02), layer.bias.shape))
+
+
+def _start_from_normals(layer: nn.Cell) -> None:
+    """Fill weights as DCGAN does (Radford et al. 2015, arXiv 1511.06434), and after it many a CRNN."""
+    if isinstance(layer, nn.Conv2d):
+        layer.weight.set_data(initializer(Normal(0.02), layer.weight.shape))
+    elif isinstance(layer, nn.BatchNorm2d):
+        layer.gamma.set_data(initializer(Normal(0.02, mean=1.0), layer.gamma.shape))
+
+
+Backbone = Compact | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
+
+BACKBONES: dict[str, type[Backbone]] = {
+    "compact": Compact,
+    "vgg7": Vgg7,
+    "vgg7_padded": Vgg7Padded,
+    "resnet34_vd": ResNet34Vd,
+    "mobilenet_v3": MobileNetV3,
+    "views_cnn": ViewsCnn,
+}

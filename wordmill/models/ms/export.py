@@ -1,0 +1,28 @@
+"""Export of a trained recogniser to MindIR."""
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.ms.model import build
+from wordmill.models.ms.weights import load
+from wordmill.text.decoding import codec_of
+
+
+def export_mindir(checkpoint: Checkpoint, path: Path, batch: int | None = None, any_width: bool = False) -> None:
+    """Write a MindIR file: `images` (N, C, H, W) float32 normalised to logits (N, T, classes).
+
+    batch: N, any if not given. any_width: any N and W of a CTC recogniser without rectification, T grows with W.
+    """
+    data = checkpoint.data
+    net = build(checkpoint.model, data, codec_of(checkpoint.model, data).classes)
+    net.set_train(False)
+    load(net, checkpoint.tensors, str(path))
+    temporary = path.with_name(f"{path.stem}.part.mindir")  # MindSpore appends .mindir to any other name
+    open_shape = [None, data.channels, data.height, None if any_width else data.width]
+    fixed = np.zeros((batch or 1, data.channels, data.height, data.width), dtype=np.float32)
+    images = ms.Tensor(fixed) if batch else ms.Tensor(shape=open_shape, dtype=ms.float32)
+    ms.export(net, images, file_name=str(temporary), file_format="MINDIR")
+    temporary.replace(path)

@@ -1,0 +1,24 @@
+"""Weights that other projects saved with MindSpore."""
+
+from pathlib import Path
+
+import mindspore as ms
+import numpy as np
+
+from wordmill.models.checkpoint import Tensors
+from wordmill.models.ms.parameters import TO_CANONICAL
+
+
+def read(path: Path) -> Tensors:
+    """Return what a .ckpt file holds, as float32 by name; normalisation has PyTorch's names for its parts."""
+    try:
+        found = ms.load_checkpoint(str(path))
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"{path}: not a checkpoint of MindSpore: {error}") from None
+    tensors = {name: value.asnumpy().astype(np.float32) for name, value in found.items() if not isinstance(value, str)}
+    return {_canonical(name): values for name, values in tensors.items()}
+
+
+def _canonical(name: str) -> str:
+    path, dot, leaf = name.rpartition(".")
+    return f"{path}{dot}{TO_CANONICAL.get(leaf, leaf)}"

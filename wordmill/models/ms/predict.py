@@ -1,0 +1,109 @@
+"""Prediction with a trained recogniser."""
+
+import mindspore as ms
+import numpy as np
+import numpy.typing as npt
+from mindspore import Tensor, nn, ops
+
+from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.ms.model import EncoderDecoder, Recogniser, build
+from wordmill.models.ms.precision import choose_precision, halve
+from wordmill.models.ms.weights import load
+from wordmill.pictures.image import normalise
+from wordmill.recipe.frameworks import check_device
+from wordmill.text.beam import Floats, Integers, attention_beam_search, ctc_beam_search
+from wordmill.text.decoding import AttentionCodec, CtcCodec, Reading, codec_of
+
+TARGETS = {"cpu": "CPU", "npu": "Ascend"}
+
+
+def open_device(device: str) -> None:
+    """Choose the device of this process and graph mode; RuntimeError where the device is not there."""
+    check_device(device)
+    if device not in TARGETS:
+        raise RuntimeError(f"device '{device}': MindSpore {ms.__version__} runs on {', '.join(TARGETS)}: "
+                           "use one of these, or train.framework pytorch")  # fmt: skip
+    try:
+        ms.set_device(TARGETS[device])
+    except (RuntimeError, ValueError, TypeError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise RuntimeError(f"device '{device}': MindSpore {ms.__version__} cannot use it here: {reason}") from None
+    ms.set_context(mode=ms.GRAPH_MODE)
+
+
+class Predictor:
+    """A recogniser on one device, in float32 where `amp` is O0."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str, amp: str = "O0") -> None:
+        open_device(device)
+        half, self.precision = choose_precision(amp, device)
+        data = checkpoint.data
+        self.middle = data.middle
+        self.codec = codec_of(checkpoint.model, data)
+        self.net = build(checkpoint.model, data, self.codec.classes)
+        load(self.net, checkpoint.tensors, "checkpoint")
+        self.net.set_train(False)
+        if half:
+            halve(self.net, amp)
+        # A size left open: the graph is compiled once for all batches.
+        shape = [None, data.channels, data.height, data.width]
+        self.net.set_inputs(Tensor(shape=shape, dtype=ms.float32))
+        self.start, self.step = _Start(self.net), _Step(self.net)
+        self.start.set_inputs(Tensor(shape=shape, dtype=ms.float32), Tensor(shape=[None], dtype=ms.int32))
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return logits (N, T, classes) float32 of images (N, H, W, C) uint8."""
+        logits = self.net(Tensor(normalise(images, self.middle)))
+        return np.asarray(logits.asnumpy(), dtype=np.float32)
+
+    def read(self, images: npt.NDArray[np.uint8], beams: int = 1) -> Reading:
+        """Return texts and confidences of images (N, H, W, C) uint8, by a beam search with more than one beam."""
+        net, codec = self.net, self.codec
+        if beams > 1 and isinstance(codec, CtcCodec):
+            return ctc_beam_search(self(images), codec, beams)
+        if beams > 1 and isinstance(codec, AttentionCodec) and isinstance(net, EncoderDecoder):
+            samples = np.repeat(np.arange(len(images), dtype=np.int32), beams)
+            memory, hidden = self.start(Tensor(normalise(images, self.middle)), Tensor(samples))
+            writer = _Writer(self.step, memory, hidden)
+            return attention_beam_search(writer, len(images), codec, beams, net.decoder.steps)
+        return codec.decode(self(images))
+
+
+class _Start(nn.Cell):
+    """What a beam search starts from."""
+
+    def __init__(self, net: Recogniser) -> None:
+        super().__init__()
+        self.net = net
+
+    def construct(self, images: Tensor, samples: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return the decoder's memory and hidden state for hypotheses of the images `samples` (R,)."""
+        return self.net.decoder.start(ops.gather(self.net.encode(images), samples, 0))
+
+
+class _Step(nn.Cell):
+    """A step of a beam search."""
+
+    def __init__(self, net: Recogniser) -> None:
+        super().__init__()
+        self.net = net
+
+    def construct(
+        self, memory: tuple[Tensor, ...], hidden: Tensor, parents: Tensor, tokens: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Go on with hypotheses `parents` (R,) by `tokens` (R,): log-probabilities (R, classes), hidden states."""
+        logits, hidden = self.net.decoder.step(memory, ops.gather(hidden, parents, 0), tokens)
+        return ops.log_softmax(logits, axis=1), hidden
+
+
+class _Writer:
+    """A decoder with the state of every hypothesis of a beam search."""
+
+    def __init__(self, step: _Step, memory: tuple[Tensor, ...], hidden: Tensor) -> None:
+        self.step, self.memory, self.hidden = step, memory, hidden
+
+    def __call__(self, parents: Integers, tokens: Integers) -> Floats:
+        """Go on with hypotheses `parents` (R,), each by its class of `tokens` (R,): log-probabilities (R, classes)."""
+        numbers = (Tensor(array.astype(np.int32)) for array in (parents, tokens))
+        likely, self.hidden = self.step(self.memory, self.hidden, *numbers)
+        return np.asarray(likely.asnumpy(), dtype=np.float64)

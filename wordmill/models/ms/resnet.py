@@ -1,0 +1,54 @@
+"""ResNet34_vd in MindSpore, the backbone of MindOCR's crnn_resnet34 and rare_resnet34."""
+
+from mindspore import Tensor, nn, ops
+
+from wordmill.models.ms.layers import ConvNorm
+
+STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # channels and blocks
+
+
+class BasicBlock(nn.Cell):
+    """Two convolutions beside a shortcut (He et al. 2015, arXiv 1512.03385), which `projects` or passes its input on.
+
+    Where the block strides, the shortcut averages and then projects (variant D of He et al. 2018, arXiv 1812.01187).
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: tuple[int, int], projects: bool) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(inputs, outputs, 3, stride)
+        self.conv2 = ConvNorm(outputs, outputs, 3)
+        self.pool = nn.Identity() if stride == (1, 1) else nn.AvgPool2d(stride, stride)
+        self.shortcut = ConvNorm(inputs, outputs, 1) if projects else nn.Identity()
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
+        shortcut = self.shortcut(self.pool(x))
+        return ops.relu(self.conv2(ops.relu(self.conv1(x))) + shortcut)
+
+
+class ResNet34Vd(nn.Cell):
+    """MindOCR's backbone rec_resnet34: (N, C, 32, W) to (N, 512, 1, W/4), 32x100 gives 25 columns."""
+
+    height, channels = 32, 512
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(channels, 32, 3)
+        self.conv2 = ConvNorm(32, 32, 3)
+        self.conv3 = ConvNorm(32, 64, 3)
+        self.pool_start = nn.MaxPool2d(3, 2, pad_mode="same")
+        blocks, inputs = [], 64
+        for stage, (outputs, depth) in enumerate(STAGES):
+            for number in range(depth):
+                stride = (2, 1) if stage > 0 and number == 0 else (1, 1)
+                blocks.append(BasicBlock(inputs, outputs, stride, projects=number == 0))
+                inputs = outputs
+        self.blocks = nn.SequentialCell(*blocks)
+        self.pool = nn.MaxPool2d(2, 2)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return features (N, 512, 1, T)."""
+        x = ops.relu(self.conv1(x))
+        x = ops.relu(self.conv2(x))
+        x = self.pool_start(ops.relu(self.conv3(x)))
+        return self.pool(self.blocks(x))

@@ -1,0 +1,110 @@
+"""Backbones in PyTorch: from normalised pictures (N, C, H, W) to features (N, channels, 1, T)."""
+
+import torch
+from torch import nn
+
+from wordmill.models.pt.mobilenet import MobileNetV3
+from wordmill.models.pt.resnet import ResNet34Vd
+from wordmill.models.pt.views import ViewsCnn
+
+
+class Compact(nn.Module):
+    """A small backbone for processors: (N, C, 32, W) to (N, 320, 1, W/4), 32x100 gives 25 columns."""
+
+    height, channels = 32, 320
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        # The first layer halves the picture both ways, which saves most of the work of a VGG.
+        self.conv1, self.bn1 = nn.Conv2d(channels, 32, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(32)
+        self.conv2, self.bn2 = nn.Conv2d(32, 48, 3, padding=1, bias=False), nn.BatchNorm2d(48)
+        self.conv3, self.bn3 = nn.Conv2d(48, 96, 3, padding=1, bias=False), nn.BatchNorm2d(96)
+        self.conv4, self.bn4 = nn.Conv2d(96, 96, 3, padding=1, bias=False), nn.BatchNorm2d(96)
+        self.conv5, self.bn5 = nn.Conv2d(96, 192, 3, padding=1, bias=False), nn.BatchNorm2d(192)
+        self.conv6, self.bn6 = nn.Conv2d(192, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256)
+        self.conv7, self.bn7 = nn.Conv2d(256, 320, (2, 3), padding=(0, 1), bias=False), nn.BatchNorm2d(320)
+        self.pool = nn.MaxPool2d(2)
+        self.pool_height = nn.MaxPool2d((2, 1))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (N, 320, 1, T)."""
+        # ReLU after pooling gives the same as before it, on fewer numbers.
+        x = self.relu(self.bn1(self.conv1(x)))
+        x = self.relu(self.pool(self.bn2(self.conv2(x))))
+        x = self.relu(self.bn3(self.conv3(x)))
+        x = self.relu(self.pool_height(self.bn4(self.conv4(x))))
+        x = self.relu(self.bn5(self.conv5(x)))
+        x = self.relu(self.pool_height(self.bn6(self.conv6(x))))
+        features: torch.Tensor = self.relu(self.bn7(self.conv7(x)))
+        return features
+
+
+class Vgg7(nn.Module):
+    """MindOCR's backbone rec_vgg7: (N, C, 32, W) to (N, 512, 1, W/4 - 1), 32x100 gives 24 columns."""
+
+    height, channels = 32, 512
+
+    def __init__(self, channels: int, padded: bool = False) -> None:
+        super().__init__()
+        eps = 1e-5 if padded else 1e-4
+        self.conv1 = nn.Conv2d(channels, 64, 3, padding=1)
+        self.conv2 = nn.Conv2d(64, 128, 3, padding=1)
+        self.conv3, self.bn3 = nn.Conv2d(128, 256, 3, padding=1), nn.BatchNorm2d(256, eps)
+        self.conv4 = nn.Conv2d(256, 256, 3, padding=1)
+        self.conv5, self.bn5 = nn.Conv2d(256, 512, 3, padding=1), nn.BatchNorm2d(512, eps)
+        self.conv6 = nn.Conv2d(512, 512, 3, padding=1)
+        self.conv7, self.bn7 = nn.Conv2d(512, 512, 2), nn.BatchNorm2d(512, eps)
+        self.pool = nn.MaxPool2d(2)
+        self.pool_height = nn.MaxPool2d(2, (2, 1), (0, 1)) if padded else nn.MaxPool2d((2, 1))
+        self.relu = nn.ReLU(inplace=True)
+        for layer in self.modules():
+            if padded:
+                _start_from_normals(layer)
+            else:
+                _start_from_cut_normals(layer)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (N, 512, 1, T)."""
+        x = self.relu(self.pool(self.conv1(x)))
+        x = self.relu(self.pool(self.conv2(x)))
+        x = self.relu(self.bn3(self.conv3(x)))
+        x = self.relu(self.pool_height(self.conv4(x)))
+        x = self.relu(self.bn5(self.conv5(x)))
+        x = self.relu(self.pool_height(self.conv6(x)))
+        features: torch.Tensor = self.relu(self.bn7(self.conv7(x)))
+        return features
+
+
+class Vgg7Padded(Vgg7):
+    """The CNN of the CRNN in Ascend's ModelZoo-PyTorch: (N, C, 32, W) to (N, 512, 1, W/4 + 1), 32x100 gives 26."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, padded=True)
+
+
+def _start_from_cut_normals(layer: nn.Module) -> None:
+    """Fill a convolution as MindOCR does, with MindSpore's TruncatedNormal: cut at two deviations."""
+    if isinstance(layer, nn.Conv2d) and layer.bias is not None:
+        nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.04, b=0.04)
+        nn.init.trunc_normal_(layer.bias, std=0.01, a=-0.02, b=0.02)
+
+
+def _start_from_normals(layer: nn.Module) -> None:
+    """Fill weights as DCGAN does (Radford et al. 2015, arXiv 1511.06434), and after it many a CRNN."""
+    if isinstance(layer, nn.Conv2d):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.normal_(layer.weight, 1.0, 0.02)
+
+
+Backbone = Compact | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
+
+BACKBONES: dict[str, type[Backbone]] = {
+    "compact": Compact,
+    "vgg7": Vgg7,
+    "vgg7_padded": Vgg7Padded,
+    "resnet34_vd": ResNet34Vd,
+    "mobilenet_v3": MobileNetV3,
+    "views_cnn": ViewsCnn,
+}

@@ -1,0 +1,87 @@
+"""MobileNetV3 in PyTorch (Howard et al. 2019, arXiv 1905.02244), the backbone of PaddleOCR's small CRNN."""
+
+import torch
+from torch import nn
+
+from wordmill.models.pt.layers import ConvNorm
+
+# Kernel, channels inside, channels out, squeeze and excitation, hard swish (else ReLU), stride of the height.
+ROWS = (
+    (3, 8, 8, False, False, 1),
+    (3, 32, 16, False, False, 2),
+    (3, 40, 16, False, False, 1),
+    (5, 40, 24, True, False, 2),
+    (5, 64, 24, True, False, 1),
+    (5, 64, 24, True, False, 1),
+    (3, 120, 40, False, True, 1),
+    (3, 104, 40, False, True, 1),
+    (3, 96, 40, False, True, 1),
+    (3, 96, 40, False, True, 1),
+    (3, 240, 56, True, True, 1),
+    (3, 336, 56, True, True, 1),
+    (5, 336, 80, True, True, 2),
+    (5, 480, 80, True, True, 1),
+    (5, 480, 80, True, True, 1),
+)
+
+
+class SqueezeExcitation(nn.Module):
+    """Weights of the channels worked out from their means (Hu et al. 2017, arXiv 1709.01507), a quarter as many inside.
+
+    The hard sigmoid is that of Howard et al., relu6(x + 3) / 6; some releases of PaddleOCR have a slope of 0.2.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels // 4, 1)
+        self.conv2 = nn.Conv2d(channels // 4, channels, 1)
+        self.relu = nn.ReLU(inplace=True)
+        self.hard_sigmoid = nn.Hardsigmoid()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (N, channels, H, W) of the same."""
+        inner = self.relu(self.conv1(x.mean((2, 3), keepdim=True)))
+        features: torch.Tensor = x * self.hard_sigmoid(self.conv2(inner))
+        return features
+
+
+class InvertedResidual(nn.Module):
+    """Expansion, depthwise convolution, squeeze and excitation, projection; added to its input where both fit."""
+
+    def __init__(
+        self, inputs: int, kernel: int, inner: int, outputs: int, squeezes: bool, swishes: bool, stride: int
+    ) -> None:
+        super().__init__()
+        self.expand = ConvNorm(inputs, inner, 1)
+        self.depthwise = ConvNorm(inner, inner, kernel, (stride, 1), groups=inner)
+        self.squeeze = SqueezeExcitation(inner) if squeezes else nn.Identity()
+        self.project = ConvNorm(inner, outputs, 1)
+        self.activation = nn.Hardswish() if swishes else nn.ReLU(inplace=True)
+        self.adds = stride == 1 and inputs == outputs
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (N, outputs, H / stride, W) of (N, inputs, H, W)."""
+        inner = self.activation(self.depthwise(self.activation(self.expand(x))))
+        features: torch.Tensor = self.project(self.squeeze(inner))
+        return x + features if self.adds else features
+
+
+class MobileNetV3(nn.Module):
+    """The large network at half its channels: (N, C, 32, W) to (N, 480, 1, W/4), 32x100 gives 25 columns."""
+
+    height, channels = 32, 480
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(channels, 8, 3, stride=2)
+        inputs = (8, *(outputs for _, _, outputs, _, _, _ in ROWS))
+        self.blocks = nn.Sequential(*(InvertedResidual(inputs[i], *row) for i, row in enumerate(ROWS)))
+        self.conv2 = ConvNorm(inputs[-1], 480, 1)
+        self.activation = nn.Hardswish()
+        self.pool = nn.MaxPool2d(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (N, 480, 1, T)."""
+        x = self.blocks(self.activation(self.conv1(x)))
+        features: torch.Tensor = self.pool(self.activation(self.conv2(x)))
+        return features

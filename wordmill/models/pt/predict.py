@@ -1,0 +1,100 @@
+"""Prediction with a trained recogniser."""
+
+import importlib
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.pt.decoders import Decoder
+from wordmill.models.pt.model import EncoderDecoder, build
+from wordmill.models.pt.precision import choose_precision
+from wordmill.models.pt.weights import load
+from wordmill.recipe.frameworks import check_device
+from wordmill.text.beam import Floats, Integers, attention_beam_search, ctc_beam_search
+from wordmill.text.decoding import AttentionCodec, CtcCodec, Reading, codec_of
+
+
+def open_device(device: str, index: int = 0) -> torch.device:
+    """Return one device of the kind that was asked for; RuntimeError where it is not there."""
+    check_device(device)
+    if device == "npu":
+        try:
+            importlib.import_module("torch_npu")
+        except ImportError as error:
+            raise RuntimeError(f"device 'npu': torch_npu cannot be imported ({error}): install it with CANN") from None
+    if device == "cpu":
+        return torch.device("cpu")
+    found = torch.get_device_module(device).device_count()
+    if index >= found:
+        raise RuntimeError(f"device '{device}' number {index}: PyTorch {torch.__version__} sees {found} of them")
+    torch.get_device_module(device).set_device(index)
+    return torch.device(device, index)
+
+
+class Predictor:
+    """A recogniser on one device, in float32 where `amp` is O0."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str, amp: str = "O0") -> None:
+        self.device, self.middle = open_device(device), checkpoint.data.middle
+        self.dtype, self.precision = choose_precision(amp, device)
+        self.codec = codec_of(checkpoint.model, checkpoint.data)
+        self.net = build(checkpoint.model, checkpoint.data, self.codec.classes)
+        load(self.net, checkpoint.tensors, "checkpoint")
+        _fold_normalisation(self.net.eval())
+        self.net.to(self.device)
+        self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
+
+    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return logits (N, T, classes) float32 of images (N, H, W, C) uint8."""
+        with torch.inference_mode(), self._autocast():
+            logits = self.net(self._inputs(images))
+        return np.asarray(logits.cpu().numpy(), dtype=np.float32)
+
+    def read(self, images: npt.NDArray[np.uint8], beams: int = 1) -> Reading:
+        """Return texts and confidences of images (N, H, W, C) uint8, by a beam search with more than one beam."""
+        net, codec = self.net, self.codec
+        if beams > 1 and isinstance(codec, CtcCodec):
+            return ctc_beam_search(self(images), codec, beams)
+        if beams > 1 and isinstance(codec, AttentionCodec) and isinstance(net, EncoderDecoder):
+            with torch.inference_mode(), self._autocast():
+                writer = _Writer(net.decoder, net.encode(self._inputs(images)), beams)
+                return attention_beam_search(writer, len(images), codec, beams, net.decoder.steps)
+        return codec.decode(self(images))
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def _inputs(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
+        # As `normalise` has it, on the device: a quarter of the bytes travel, and they come out as channels_last.
+        pictures = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
+        return (pictures.float() - self.middle) / self.middle
+
+
+def _fold_normalisation(net: nn.Module) -> None:
+    """Work each batch normalisation into the convolution before it, of the same name, as evaluation allows."""
+    for part in net.modules():
+        for name, norm in list(part.named_children()):
+            if isinstance(norm, nn.BatchNorm2d):
+                before = name.replace("bn", "conv")
+                convolution: nn.Conv2d = getattr(part, before)
+                setattr(part, before, fuse_conv_bn_eval(convolution, norm))
+                setattr(part, name, nn.Identity())
+
+
+class _Writer:
+    """A decoder with the state of every hypothesis of a beam search."""
+
+    def __init__(self, decoder: Decoder, features: torch.Tensor, beams: int) -> None:
+        self.decoder = decoder
+        self.memory, self.hidden = decoder.start(features.repeat_interleave(beams, 0))
+
+    def __call__(self, parents: Integers, tokens: Integers) -> Floats:
+        """Go on with hypotheses `parents` (R,), each by its class of `tokens` (R,): log-probabilities (R, classes)."""
+        device = self.hidden.device
+        hidden = self.hidden[torch.from_numpy(parents).to(device)]
+        logits, self.hidden = self.decoder.step(self.memory, hidden, torch.from_numpy(tokens).to(device))
+        return np.asarray(logits.log_softmax(1).cpu().numpy(), dtype=np.float64)

@@ -1,0 +1,48 @@
+"""Rectification in PyTorch: crooked words made straight before they are read."""
+
+import torch
+from torch import nn
+from torch.nn.functional import grid_sample
+
+from wordmill.models.tps import CONTROL_POINTS, control_points, pixel_matrix
+
+
+class Tps(nn.Module):
+    """A spatial transformer (Jaderberg et al. 2015) by a thin-plate spline, as RARE has it: (N, C, H, W) to the same.
+
+    Shi et al. 2016 (arXiv 1603.03915, 3.1); the localisation network has the layers of DTRB (Baek et al. 2019).
+    """
+
+    pixels: torch.Tensor
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)
+        self.conv2, self.bn2 = nn.Conv2d(64, 128, 3, padding=1, bias=False), nn.BatchNorm2d(128)
+        self.conv3, self.bn3 = nn.Conv2d(128, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256)
+        self.conv4, self.bn4 = nn.Conv2d(256, 512, 3, padding=1, bias=False), nn.BatchNorm2d(512)
+        self.pool = nn.MaxPool2d(2)
+        self.fc1 = nn.Linear(512, 256)
+        self.fc2 = nn.Linear(256, 2 * CONTROL_POINTS)
+        # Training starts from pictures as they are; DTRB starts from control points on slanting lines.
+        nn.init.zeros_(self.fc2.weight)
+        with torch.no_grad():
+            self.fc2.bias.copy_(torch.from_numpy(control_points().ravel()))
+        self.register_buffer("pixels", torch.from_numpy(pixel_matrix(height, width)), persistent=False)
+
+    def locate(self, images: torch.Tensor) -> torch.Tensor:
+        """Return where the control points lie in images (N, C, H, W): (N, 20, 2), x and y from -1 to 1."""
+        x = self.pool(torch.relu(self.bn1(self.conv1(images))))
+        x = self.pool(torch.relu(self.bn2(self.conv2(x))))
+        x = self.pool(torch.relu(self.bn3(self.conv3(x))))
+        x = torch.relu(self.bn4(self.conv4(x))).mean((2, 3))
+        points: torch.Tensor = self.fc2(torch.relu(self.fc1(x)))
+        return points.float().reshape(-1, CONTROL_POINTS, 2)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the straightened pictures (N, C, H, W) float32; places outside a picture show its nearest edge."""
+        points = self.locate(images)
+        _, _, height, width = images.shape
+        with torch.autocast(images.device.type, enabled=False):
+            grid = torch.matmul(self.pixels, points).reshape(-1, height, width, 2)
+            return grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=True)

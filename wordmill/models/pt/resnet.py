@@ -1,0 +1,60 @@
+"""ResNet34_vd in PyTorch, the backbone of MindOCR's crnn_resnet34 and rare_resnet34."""
+
+import torch
+from torch import nn
+
+from wordmill.models.pt.layers import ConvNorm
+
+STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # channels and blocks
+
+
+class BasicBlock(nn.Module):
+    """Two convolutions beside a shortcut (He et al. 2015, arXiv 1512.03385), which `projects` or passes its input on.
+
+    Where the block strides, the shortcut averages and then projects (variant D of He et al. 2018, arXiv 1812.01187).
+    """
+
+    def __init__(self, inputs: int, outputs: int, stride: tuple[int, int], projects: bool) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(inputs, outputs, 3, stride)
+        self.conv2 = ConvNorm(outputs, outputs, 3)
+        self.pool = nn.Identity() if stride == (1, 1) else nn.AvgPool2d(stride)
+        self.shortcut = ConvNorm(inputs, outputs, 1) if projects else nn.Identity()
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
+        shortcut = self.shortcut(self.pool(x))
+        features: torch.Tensor = self.relu(self.conv2(self.relu(self.conv1(x))) + shortcut)
+        return features
+
+
+class ResNet34Vd(nn.Module):
+    """MindOCR's backbone rec_resnet34: (N, C, 32, W) to (N, 512, 1, W/4), 32x100 gives 25 columns."""
+
+    height, channels = 32, 512
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(channels, 32, 3)
+        self.conv2 = ConvNorm(32, 32, 3)
+        self.conv3 = ConvNorm(32, 64, 3)
+        # What MindSpore calls "same": of sides that are even, only the ends are padded.
+        self.pool_start = nn.MaxPool2d(3, 2, ceil_mode=True)
+        blocks, inputs = [], 64
+        for stage, (outputs, depth) in enumerate(STAGES):
+            for number in range(depth):
+                stride = (2, 1) if stage > 0 and number == 0 else (1, 1)
+                blocks.append(BasicBlock(inputs, outputs, stride, projects=number == 0))
+                inputs = outputs
+        self.blocks = nn.Sequential(*blocks)
+        self.pool = nn.MaxPool2d(2)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Return features (N, 512, 1, T)."""
+        x = self.relu(self.conv1(x))
+        x = self.relu(self.conv2(x))
+        x = self.relu(self.pool_start(self.conv3(x)))
+        features: torch.Tensor = self.pool(self.blocks(x))
+        return features

@@ -1,0 +1,92 @@
+"""The table of recognisers: `python -m wordmill.models.table RECIPE.yaml... [--format table|json]`."""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from wordmill.recipe.frameworks import PACKAGES, environment, twin
+from wordmill.recipe.sections import Recipe, load_recipe
+from wordmill.text.decoding import codec_of
+
+COLUMNS = ("recipe", "framework", "parameters", "steps", "classes", "input_shape")
+
+Row = dict[str, Any]
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the recognisers of recipes in both frameworks, or in one."""
+    parser = argparse.ArgumentParser(prog="python -m wordmill.models.table", description=__doc__)
+    parser.add_argument("recipes", nargs="+", type=Path, help="recipe files")
+    parser.add_argument("--format", choices=("table", "json"), default="table")
+    parser.add_argument("--framework", choices=tuple(PACKAGES), help="build in this process, in one framework alone")
+    options = parser.parse_args(arguments)
+    try:
+        recipes = [load_recipe(path) for path in options.recipes]
+        if options.framework:
+            rows = [describe(recipe, options.framework) for recipe in recipes]
+        else:
+            columns = [_ask(framework, options.recipes) for framework in PACKAGES]
+            rows = [row for pair in zip(*columns, strict=True) for row in pair]
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    print(json.dumps(rows) if options.format == "json" else table(rows))
+
+
+def describe(recipe: Recipe, framework: str) -> Row:
+    """Build a recipe's recogniser in a framework and return its row: trainable parameters, steps T, classes, input."""
+    model, weights = twin(framework, "models.model"), twin(framework, "models.weights")
+    twin(framework, "models.predict").open_device("cpu")
+    data, classes = recipe.data, codec_of(recipe.model, recipe.data).classes
+    net = model.build(recipe.model, data, classes)
+    sizes = {name: values.size for name, values in weights.dump(net).items() if ".running_" not in name}
+    return {
+        "recipe": recipe.name,
+        "framework": framework,
+        "parameters": sum(sizes.values()),
+        "steps": model.count_steps(net, data),
+        "classes": classes,
+        "input_shape": [data.channels, data.height, data.width],
+    }
+
+
+def table(rows: list[Row]) -> str:
+    """Return rows as aligned columns under their names."""
+    cells = [COLUMNS, *(tuple(_cell(row[name]) for name in COLUMNS) for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
+    return "\n".join("  ".join(map(_aligned, line, widths, range(len(line)))).rstrip() for line in cells)
+
+
+def _ask(framework: str, paths: list[Path]) -> list[Row]:
+    """Return the rows of one framework, from a process with the environment that it needs."""
+    command = [sys.executable, "-m", "wordmill.models.table", *map(str, paths)]
+    done = subprocess.run(
+        [*command, "--framework", framework, "--format", "json"],
+        env=os.environ | environment(framework, "cpu"),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{framework}: the process that builds the recognisers ended with code {done.returncode}: "
+                           "see above")  # fmt: skip
+    rows: list[Row] = json.loads(done.stdout)
+    return rows
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return "x".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _aligned(text: str, width: int, column: int) -> str:
+    """Return a cell in its width: names to the left, numbers to the right."""
+    return text.ljust(width) if column < 2 else text.rjust(width)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""LMDB environments of CRNN and DTRB: `num-samples`, `image-%09d` and `label-%09d`, counted from 1.
+
+Fudan University's Chinese benchmark has the same form.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import lmdb
+
+from wordmill.readers.sample import Sample
+from wordmill.shards.blocks import open_lmdb
+
+MOST_OPEN = 256  # environments at a time, of several thousand in one data set
+
+
+class Lmdb:
+    """All environments below a folder, ordered by path, as one sequence. None of them stays open between reads."""
+
+    def __init__(self, root: Path) -> None:
+        self.files = sorted(path for path in root.rglob("*.mdb") if path.name != "lock.mdb")
+        if not self.files:
+            raise ValueError("no LMDB environment (data.mdb) is in the archive")
+        self.names = [path.relative_to(root).as_posix() for path in self.files]
+        with _Environments(self.files) as opened:
+            counts = [_count(opened, number, name) for number, name in enumerate(self.names)]
+        self.stops = list(accumulate(counts))
+
+    def __len__(self) -> int:
+        return self.stops[-1]
+
+    def read(self, indices: Iterable[int]) -> Iterator[Sample]:
+        """Yield the samples of these numbers, which count through all environments."""
+        with _Environments(self.files) as opened:
+            for index in indices:
+                number = bisect_right(self.stops, index)
+                first = self.stops[number - 1] if number else 0
+                yield _sample(opened, number, self.names[number], index - first + 1)
+
+
+class _Environment(NamedTuple):
+    file: lmdb.Environment
+    transaction: lmdb.Transaction
+
+
+class _Environments:
+    """Environments by number, opened when they are needed; beyond MOST_OPEN the longest unused is closed."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+        self.open: dict[int, _Environment] = {}
+
+    def __enter__(self) -> "_Environments":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in list(self.open):
+            self.close(number)
+
+    def __getitem__(self, number: int) -> lmdb.Transaction:
+        found = self.open.pop(number, None)
+        if found is None:
+            if len(self.open) == MOST_OPEN:
+                self.close(next(iter(self.open)))
+            file = open_lmdb(self.files[number])
+            found = _Environment(file, file.begin())
+        self.open[number] = found
+        return found.transaction
+
+    def close(self, number: int) -> None:
+        """Close an open environment; it is opened again when it is asked for."""
+        self.open.pop(number).file.close()
+
+
+def _count(opened: _Environments, number: int, name: str) -> int:
+    try:
+        record = bytes(opened[number].get(b"num-samples") or b"").strip()
+        if not record.isdigit() or len(record) > 9:
+            raise ValueError(f"{name}: num-samples is {record[:40]!r}, expected a number: not an LMDB of word images")
+        count = int(record)
+        if opened[number].get(beyond := b"image-%09d" % (count + 1)) is not None:
+            raise ValueError(f"{name}: num-samples is {count}, but there is {beyond.decode()}: is the count too small?")
+    except lmdb.Error as error:
+        raise ValueError(f"{name}: damaged: {error}") from None
+    return count
+
+
+def _sample(opened: _Environments, number: int, name: str, record: int) -> Sample:
+    where = f"{name}: {record:09}"
+    transaction = opened[number]
+    try:
+        image, label = transaction.get(b"image-%09d" % record), transaction.get(b"label-%09d" % record)
+    except lmdb.Error as error:
+        opened.close(number)  # a transaction that met damage refuses everything else
+        return Sample(where, b"", "", f"unreadable record: {error}")
+    if not image or label is None:
+        missing = [kind for kind, found in (("image", image), ("label", label)) if found is None]
+        problem = f"no {' and no '.join(missing)} record" if missing else "the image record is empty"
+        return Sample(where, b"", "", problem)
+    try:
+        return Sample(where, bytes(image), str(label, "utf-8"))
+    except UnicodeDecodeError as error:
+        return Sample(where, b"", "", f"unreadable label: {error}")

@@ -1,0 +1,121 @@
+"""Which keys of a recipe go together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # recipe.py imports this module
+    from wordmill.recipe.sections import Data, Export, Model, Recipe, Train
+
+OPSETS = range(11, 18)  # CANN's atc reads no later ones, and the converters are tried with no earlier ones
+GRID_SAMPLE_OPSET = 16  # the first with the operator that rectification needs
+PER_CHANNEL_OPSET = 13  # the first whose quantisation has a scale for each channel
+MOST_GEARS, LARGEST_GEAR = 100, 2048  # of one om file
+ATC_DEFAULTS = {"precision_mode": "force_fp16", "output_type": "FP32", "aipp": False, "gears": False}
+
+# Of keys of train: what a value must be, and in words.
+BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "epochs": (lambda value: value >= 1, "at least 1"),
+    "lr": (lambda value: 0 < value < math.inf, "more than 0"),
+    "min_lr": (lambda value: 0 <= value < math.inf, "at least 0"),
+    "beta1": (lambda value: 0 <= value < 1, "0 or more and less than 1"),
+    "beta2": (lambda value: 0 <= value < 1, "0 or more and less than 1"),
+    "weight_decay": (lambda value: 0 <= value < math.inf, "at least 0"),
+    "clip_norm": (lambda value: 0 <= value < math.inf, "0, no limit, or more"),
+    "ema_decay": (lambda value: 0 <= value < 1, "0, none, or more and less than 1"),
+    "teacher_forcing": (lambda value: 0 <= value <= 1, "a share of 0 to 1"),
+    "loss_scale": (lambda value: value >= 1 and math.frexp(value)[0] == 0.5, "a power of two from 1 on"),
+    "profile": (lambda value: value >= 0, "0, none, or a number of steps"),
+    "checkpoint_minutes": (lambda value: 0 < value < math.inf, "more than 0"),
+    "step_timeout_minutes": (lambda value: 0 < value < math.inf, "more than 0"),
+}
+
+
+def check_together(recipe: Recipe, where: str) -> None:
+    """Refuse a recipe whose keys are right each by itself and do not go together."""
+    model, train = recipe.model, recipe.train
+    kinds = ("ctc", "ctc_by_length") if model.name == "crnn" else ("cross_entropy", "cross_entropy_unmasked")
+    if train.loss not in kinds:
+        raise ValueError(f"{where}: train.loss: found {train.loss}, model {model.name} needs one of {', '.join(kinds)}")
+    if (model.max_length > 0) != (model.name == "rare"):
+        needed = "at least 1 for model rare" if model.name == "rare" else f"none: model {model.name} derives it"
+        raise ValueError(f"{where}: model.max_length: found {model.max_length}, expected {needed}")
+    if (model.decoder_hidden > 0) != (model.name != "crnn"):
+        needed = "none: model crnn has no decoder" if model.name == "crnn" else f"at least 1 for model {model.name}"
+        raise ValueError(f"{where}: model.decoder_hidden: found {model.decoder_hidden}, expected {needed}")
+    if recipe.data.max_label < 0:
+        raise ValueError(f"{where}: data.max_label: found {recipe.data.max_label}, expected 0, any length, or more")
+    if recipe.data.streamed and len(recipe.data.train) != 1:
+        raise ValueError(f"{where}: data.streamed: found {len(recipe.data.train)} sets in data.train, expected one")
+    if recipe.evaluation.beams < 1:
+        raise ValueError(f"{where}: evaluation.beams: found {recipe.evaluation.beams}, expected at least 1")
+    _check_train(train, recipe.data, model, f"{where}: train")
+    _check_export(recipe.export, model, f"{where}: export")
+
+
+def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
+    """Refuse values that nothing can be trained with, and those that would change nothing."""
+    for key, (fits, expected) in BOUNDS.items():
+        if not fits(value := getattr(train, key)):
+            raise ValueError(f"{where}.{key}: found {value}, expected {expected}")
+    if train.min_lr > train.lr or (train.min_lr and train.schedule == "constant"):
+        raise ValueError(f"{where}.min_lr: found {train.min_lr} with schedule {train.schedule} and lr {train.lr}, "
+                         "expected where a cosine from lr ends, at most lr")  # fmt: skip
+    if train.teacher_forcing < 1 and model.name == "crnn":
+        raise ValueError(f"{where}.teacher_forcing: found {train.teacher_forcing}: model crnn has no decoder")
+    if train.augment == "views" and data.width % data.height:
+        raise ValueError(f"{where}.augment: found views of pictures of {data.height} x {data.width}, expected a width "
+                         "of several heights, the views side by side")  # fmt: skip
+
+
+def _check_export(export: Export, model: Model, where: str) -> None:
+    """Refuse an export section whose keys do not go together or do not fit the model; ValueError names the key."""
+    named = (*export.formats, *export.optional)
+    if twice := [name for name in named if named.count(name) > 1]:
+        raise ValueError(f"{where}: '{twice[0]}' is named twice: expected once, in formats or in optional")
+    if export.opset not in OPSETS:
+        raise ValueError(f"{where}.opset: found {export.opset}, expected {OPSETS[0]} to {OPSETS[-1]}")
+    if any(batch < 1 for batch in export.batches) or len(set(export.batches)) < len(export.batches):
+        raise ValueError(f"{where}.batches: found {list(export.batches)}, expected different sizes from 1 on")
+    _check_model(export, model, named, where)
+    _check_converters(export, named, where)
+
+
+def _check_model(export: Export, model: Model, named: tuple[str, ...], where: str) -> None:
+    """Refuse what the recogniser cannot be written as."""
+    if set(named) - {"mindir"}:
+        check_grid_sample(export.opset, model, where)
+    if "onnx_int8" in named and export.opset < PER_CHANNEL_OPSET:
+        raise ValueError(f"{where}.opset: found {export.opset}, expected at least {PER_CHANNEL_OPSET}: 8-bit weights "
+                         "have a scale per channel, which ONNX takes from there on")  # fmt: skip
+    if export.beam and ("onnx" not in named or model.name == "crnn"):
+        raise ValueError(f"{where}.beam: found {', '.join(named)} of model {model.name}, expected onnx of a model with "
+                         "a decoder, rare or seq2seq: CTC's beam search needs the logits alone")  # fmt: skip
+    if export.any_width and (model.name != "crnn" or model.rectification != "none" or export.batches):
+        raise ValueError(f"{where}.any_width: expected model crnn without rectification and no export.batches: "
+                         f"the weights or sizes of others hold the width")  # fmt: skip
+    if export.any_width and not {"onnx", "mindir"} & set(named):
+        raise ValueError(f"{where}.any_width: found {', '.join(named)}, expected onnx or mindir among them")
+
+
+def check_grid_sample(opset: int, model: Model, where: str) -> None:
+    """Refuse an opset without the operator that a rectifying model needs."""
+    if model.rectification == "tps" and opset < GRID_SAMPLE_OPSET:
+        raise ValueError(f"{where}.opset: found {opset}, expected at least {GRID_SAMPLE_OPSET}: ONNX has GridSample, "
+                         "which model.rectification tps needs, from there on")  # fmt: skip
+
+
+def _check_converters(export: Export, named: tuple[str, ...], where: str) -> None:
+    """Refuse options of converters that nothing is converted by, and gears that atc does not take."""
+    for key, default in ATC_DEFAULTS.items():
+        if "om" not in named and getattr(export, key) != default:
+            raise ValueError(f"{where}.{key}: found {getattr(export, key)}, which is for om files alone: "
+                             f"the formats are {', '.join(named)}")  # fmt: skip
+    if "lite" not in named and export.lite_device != "cpu":
+        raise ValueError(f"{where}.lite_device: found {export.lite_device}, which is for lite files alone: "
+                         f"the formats are {', '.join(named)}")  # fmt: skip
+    if export.gears and not (2 <= len(export.batches) <= MOST_GEARS and max(export.batches) <= LARGEST_GEAR):
+        raise ValueError(f"{where}.batches: found {list(export.batches)}, expected for gears 2 to {MOST_GEARS} sizes "
+                         f"up to {LARGEST_GEAR}")  # fmt: skip

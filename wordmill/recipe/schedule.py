@@ -1,0 +1,92 @@
+"""The plan of a training run: its steps, the learning rate of each, and when validation comes."""
+
+import dataclasses
+
+import numpy as np
+import numpy.typing as npt
+
+from wordmill.recipe.sections import Train
+
+
+def steps_per_epoch(samples: int, global_batch: int) -> int:
+    """Return the number of full global batches; the remainder is left out of the epoch."""
+    if samples < global_batch:
+        raise ValueError(
+            f"{samples} samples do not fill one global batch of {global_batch}: use more data or a smaller batch"
+        )
+    return samples // global_batch
+
+
+def warmup_cosine(lr: float, steps: int, warmup_steps: int, min_lr: float = 0.0) -> npt.NDArray[np.float32]:
+    """Return the learning rate of every step, (steps,) float32: linear from 0 to `lr`, then half a cosine to `min_lr`.
+
+    MindOCR's warmup_cosine_decay, stepwise: the first step has rate 0 where there is a warm-up, step
+    `warmup_steps` is the first with the full rate, the last one lies just above `min_lr`.
+    """
+    rates = constant(lr, steps, warmup_steps).astype(np.float64)
+    falling = np.pi * np.arange(steps - warmup_steps) / (steps - warmup_steps)
+    rates[warmup_steps:] = min_lr + 0.5 * (lr - min_lr) * (1.0 + np.cos(falling))
+    return np.asarray(rates, dtype=np.float32)
+
+
+def constant(lr: float, steps: int, warmup_steps: int) -> npt.NDArray[np.float32]:
+    """Return the learning rate of every step, (steps,) float32: linear from 0 to `lr`, then `lr`."""
+    if not 0 <= warmup_steps < steps:
+        raise ValueError(f"train.warmup_epochs gives {warmup_steps} warm-up steps, expected 0 to {steps - 1}: "
+                         f"training has {steps} steps in all")  # fmt: skip
+    rising = np.arange(steps, dtype=np.float64) / max(warmup_steps, 1)
+    return np.asarray(lr * np.where(np.arange(steps) < warmup_steps, rising, 1.0), dtype=np.float32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The steps of a training run: sizes, the rate of each step, and after which steps (1..) validation comes."""
+
+    batch: int  # of one process and step, all parts of it
+    epochs: int
+    steps_per_epoch: int
+    rates: npt.NDArray[np.float32]  # (steps,)
+    validate_after: frozenset[int]
+
+    @property
+    def steps(self) -> int:
+        """Steps in all."""
+        return len(self.rates)
+
+
+def make_plan(train: Train, samples: int, processes: int) -> Plan:
+    """Derive the plan from the recipe's section, the number of training samples and of processes."""
+    batch = batch_of_process(train, processes)
+    steps = steps_per_epoch(samples, train.global_batch)
+    if not 1 <= train.validations_per_epoch <= steps:
+        raise ValueError(f"train.validations_per_epoch is {train.validations_per_epoch}, "
+                         f"expected 1 to {steps}, the steps of an epoch")  # fmt: skip
+    validations = range(1, train.epochs * train.validations_per_epoch + 1)
+    return Plan(
+        batch=batch,
+        epochs=train.epochs,
+        steps_per_epoch=steps,
+        rates=_rates(train, train.epochs * steps, round(train.warmup_epochs * steps)),
+        validate_after=frozenset(number * steps // train.validations_per_epoch for number in validations),
+    )
+
+
+def _rates(train: Train, steps: int, warmup_steps: int) -> npt.NDArray[np.float32]:
+    if train.schedule == "constant":
+        return constant(train.lr, steps, warmup_steps)
+    return warmup_cosine(train.lr, steps, warmup_steps, train.min_lr)
+
+
+def batch_of_process(train: Train, processes: int) -> int:
+    """Return how many samples of a step one process has; ValueError names the nearest global batch that divides."""
+    if processes < 1:
+        raise ValueError(f"processes is {processes}, expected at least 1")
+    if train.accumulation < 1:
+        raise ValueError(f"train.accumulation is {train.accumulation}, expected at least 1")
+    shares = processes * train.accumulation
+    if train.global_batch < 1 or train.global_batch % shares:
+        near = max(1, round(train.global_batch / shares)) * shares
+        parts = f" in {train.accumulation} parts each" if train.accumulation > 1 else ""
+        raise ValueError(f"train.global_batch is {train.global_batch}, which {processes} processes cannot share "
+                         f"equally{parts}: the nearest that they can is {near}")  # fmt: skip
+    return train.global_batch // processes

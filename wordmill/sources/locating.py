@@ -1,0 +1,171 @@
+"""Where data sets come from: local files, web servers, S3 and the renderer; what each is known by, and how it comes."""
+
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from wordmill.recipe.catalogue import Entry
+from wordmill.sources.archives import folder_files, inside_folder, pack
+from wordmill.sources.download import CONNECTIONS, download
+from wordmill.sources.patience import patiently
+from wordmill.sources.remote import Remote, s3_file, s3_folder, web_file
+from wordmill.store.artifacts import digest
+from wordmill.store.files import room
+from wordmill.store.storage import Store, hash_file
+from wordmill.synth.renderer import SynthSpec, renderer_digest
+
+FEW = 1000  # local files that are stored one by one; more become a tar
+NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
+
+Bring = Callable[[Path, threading.Event], dict[str, Path]]  # a folder to put them into, how to stop -> files by name
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """A source that was found: what its content is known by, how to bring its files, and where they then lie.
+
+    What lies in `downloads` is of use until all is stored, in later runs too.
+    """
+
+    identity: dict[str, Any]
+    bring: Callable[[threading.Event], dict[str, Path]]
+    downloads: Path
+
+
+def check_sources(entries: dict[str, Entry]) -> None:
+    """Refuse, before anything is moved, what cannot be fetched: data to be got by hand, a wrong rendering."""
+    missing: dict[tuple[str, str], list[str]] = {}
+    for name, entry in entries.items():
+        if entry.source.startswith("manual:"):
+            steps = entry.steps or f"get it from {entry.homepage or 'its authors'}"
+            missing.setdefault((entry.archive, steps), []).append(name)
+        if entry.reader == "synth" and SynthSpec.parse(entry.source).count != entry.samples:
+            raise ValueError(f"data set '{name}': expected {entry.samples} samples, its source renders another count")
+    if missing:
+        raise ValueError("a person must get some data: " + "; ".join(_to_do(*item) for item in missing.items()))
+
+
+def _to_do(what: tuple[str, str], names: list[str]) -> str:
+    archive, steps = what
+    place = f"--from {archive or names[0]}=PLACE"
+    return f"{', '.join(names)}: {steps}, then run with {place}, a path or s3://bucket/key"
+
+
+def origin(entry: Entry) -> str:
+    """Return what is fetched for an entry: its source, or of a local folder the part `source#inside`."""
+    address = urlsplit(entry.source)
+    partial_folder = entry.inside and address.scheme == "file" and Path(unquote(address.path)).is_dir()
+    return f"{entry.source}#{entry.inside}" if partial_folder else entry.source
+
+
+def locate(store: Store, name: str, entry: Entry, stop: threading.Event) -> Located:
+    """Find a source and what identifies its content, without moving it; `name` is for messages."""
+    scheme = urlsplit(entry.source).scheme
+    if scheme == "synth":
+        identity: dict[str, Any] = {"source": entry.source, "renderer": renderer_digest()}
+        bring: Bring = _bring_nothing
+    elif scheme == "file":
+        identity, bring = _locate_local(name, entry)
+    else:
+        identity, bring = _locate_remote(store, name, entry, stop)
+    downloads = store.cache / "downloads" / digest(identity)
+    return Located(identity=identity, bring=partial(bring, downloads), downloads=downloads)
+
+
+def _bring_nothing(folder: Path, stop: threading.Event) -> dict[str, Path]:
+    return {}  # what is rendered has no files
+
+
+def _locate_local(name: str, entry: Entry) -> tuple[dict[str, Any], Bring]:
+    path = Path(unquote(urlsplit(entry.source).path))
+    if path.is_file():
+        return {"sha256": hash_file(path)}, partial(_copy, name, {path.name: path})
+    if not path.is_dir():
+        raise ValueError(f"data set '{name}': {path}: no such file or folder")
+    root = inside_folder(path, entry.inside) if entry.inside else path
+    files = {file.relative_to(path).as_posix(): file for file in folder_files(root)}
+    if not files:
+        raise ValueError(f"data set '{name}': {root} holds no file")
+    identity = {"files": [(file, hash_file(place)) for file, place in files.items()]}
+    return identity, partial(_copy if len(files) <= FEW else _pack, name, files)
+
+
+def _copy(name: str, files: dict[str, Path], folder: Path, stop: threading.Event) -> dict[str, Path]:
+    copies = {file: folder / f"{number:05}" for number, file in enumerate(files)}
+    with _fresh(name, folder, files.values()):
+        for file, place in files.items():
+            shutil.copyfile(place, copies[file])
+    return copies
+
+
+def _pack(name: str, files: dict[str, Path], folder: Path, stop: threading.Event) -> dict[str, Path]:
+    with _fresh(name, folder, files.values()):
+        pack(files, folder / "tar")
+    return {"folder.tar": folder / "tar"}
+
+
+@contextmanager
+def _fresh(name: str, folder: Path, files: Iterable[Path]) -> Iterator[None]:
+    """Make an empty folder with room for local files."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    with room(f"data set '{name}'", folder, sum(file.stat().st_size for file in files)):
+        yield
+
+
+def _locate_remote(store: Store, name: str, entry: Entry, stop: threading.Event) -> tuple[dict[str, Any], Bring]:
+    """Files with a known digest are not asked for until they are to come: what is stored already is not looked for."""
+
+    def bring(folder: Path, stop: threading.Event) -> dict[str, Path]:
+        return download(f"fetch {name}", remotes or _ask(store, entry.source, stop), folder, stop)
+
+    if entry.sha256:
+        remotes: dict[str, Remote] = {}
+        return {"sha256": entry.sha256}, bring
+    remotes = _ask(store, entry.source, stop)
+    for remote in remotes.values():
+        if not remote.version and remote.size is None:
+            raise ValueError(
+                f"{remote.address}: the server tells neither size nor version: add the file's sha256 to the catalogue"
+            )
+    files = [[file, remote.version, remote.size] for file, remote in remotes.items()]
+    return {"source": entry.source, "files": files}, bring
+
+
+def _ask(store: Store, source: str, stop: threading.Event) -> dict[str, Remote]:
+    """Ask the server about each file of a source, several at once."""
+    parts = urlsplit(source)
+    if parts.scheme == "s3" and parts.path.endswith("/"):
+        found = patiently(source, stop, partial(s3_folder, store, parts.netloc, unquote(parts.path).lstrip("/")))
+        if not found:
+            raise ValueError(f"{source}: no object's key begins so")
+        return found
+    addresses = numbered(source)
+    with ThreadPoolExecutor(CONNECTIONS) as pool:
+        remotes = list(pool.map(partial(_ask_one, store, stop), addresses))
+    return {PurePosixPath(unquote(urlsplit(remote.address).path)).name: remote for remote in remotes}
+
+
+def _ask_one(store: Store, stop: threading.Event, address: str) -> Remote:
+    parts = urlsplit(address)
+    if parts.scheme == "s3":
+        return patiently(address, stop, partial(s3_file, store, parts.netloc, unquote(parts.path).lstrip("/")))
+    return patiently(address, stop, partial(web_file, address))
+
+
+def numbered(source: str) -> list[str]:
+    """Return the addresses that `{00..99}` in a source stands for, with leading zeros as the first has them."""
+    match = NUMBERS.search(source)
+    if not match:
+        return [source]
+    first, last = match[1], match[2]
+    return [f"{source[: match.start()]}{number:0{len(first)}}{source[match.end() :]}"
+            for number in range(int(first), int(last) + 1)]  # fmt: skip

@@ -1,0 +1,179 @@
+"""Manifests: the small JSON documents that stages hand on, and the digests that identify finished work."""
+
+import ast
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from wordmill.store.storage import Object, Store
+
+PARSING = threading.Lock()  # Python 3.11 parses in one thread at a time only: python/cpython#106905
+SCHEMA = 1
+LOOKS = 16  # objects that are looked for at a time
+ROOT = Path(__file__).resolve().parents[2]  # the folder of wordmill/ and components/
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What a stage made: identity, objects in storage, and facts for people and later stages.
+
+    `key` is the digest of everything that went in; `metrics` are single numbers and `curves` are
+    (step, value, unix time in s) by name, both as MLflow shows them.
+    """
+
+    stage: str
+    name: str
+    key: str
+    inputs: dict[str, Any]
+    git_commit: str
+    objects: tuple[Object, ...] = ()
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    curves: dict[str, list[tuple[int, float, float]]] = dataclasses.field(default_factory=dict)
+    seconds: float = 0.0
+    schema: int = SCHEMA
+
+    def object(self, name: str) -> Object:
+        """Return the object of this name; ValueError names the manifest."""
+        for entry in self.objects:
+            if entry.name == name:
+                return entry
+        raise ValueError(
+            f"{self.stage}/{self.key}: no object '{name}', it has {[entry.name for entry in self.objects]}"
+        )
+
+    @property
+    def reference(self) -> str:
+        """The manifest's place below `manifests/` in the store: `<stage>/<key>`."""
+        return f"{self.stage}/{self.key}"
+
+
+def to_document(manifest: Manifest) -> dict[str, Any]:
+    """Return the manifest as a JSON document."""
+    return dataclasses.asdict(manifest)
+
+
+def from_document(document: dict[str, Any], where: str) -> Manifest:
+    """Read a manifest from its JSON document; ValueError for another schema."""
+    if document.get("schema") != SCHEMA:
+        raise ValueError(f"{where}: manifest schema is {document.get('schema')!r}, this code reads {SCHEMA}")
+    objects = tuple(Object(**entry) for entry in document["objects"])
+    return Manifest(**{**document, "objects": objects})
+
+
+def read_manifest(path: str | Path) -> Manifest:
+    """Read a manifest from a local file, the form in which a pipeline hands it to a stage."""
+    file = Path(path)
+    if not file.is_file():
+        raise ValueError(f"{file}: no such manifest")
+    return from_document(json.loads(file.read_text(encoding="utf-8")), str(file))
+
+
+def find_manifest(store: Store, reference: str) -> Manifest | None:
+    """Return the manifest `<stage>/<key>` if it is stored and every object of it is there, else None."""
+    document = store.get_json(f"manifests/{reference}.json")
+    if document is None:
+        return None
+    manifest = from_document(document, reference)
+    with ThreadPoolExecutor(LOOKS) as pool:  # a large data set has hundreds of objects
+        return manifest if all(pool.map(store.has, manifest.objects)) else None
+
+
+def whole_manifest(store: Store, reference: str, name: str = "") -> Manifest:
+    """Return the manifest `<stage>/<key>` of what is called `name`; RuntimeError where any of it is not stored."""
+    found = find_manifest(store, reference)
+    if found is None:
+        what, stage = f"{reference} ({name})" if name else reference, reference.split("/")[0]
+        raise RuntimeError(f"{what} is not whole in bucket '{store.bucket}' any more: run the {stage} stage again")
+    return found
+
+
+def record_manifest(
+    store: Store, *, stage: str, name: str, key: str, inputs: dict[str, Any], facts: dict[str, Any], seconds: float
+) -> Manifest:
+    """Store and return the manifest of work that is a run's own: it has no objects and is never found by digest."""
+    manifest = Manifest(
+        stage=stage,
+        name=name,
+        key=key,
+        inputs=inputs,
+        git_commit=git_commit(),
+        facts=facts,
+        seconds=round(seconds, 3),
+    )
+    store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
+    return manifest
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file under a temporary name, then rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def digest(document: Any) -> str:
+    """Return 32 hexadecimal digits of the sha256 over a document's canonical JSON."""
+    return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@cache
+def code_digest(stage: str, uses: tuple[str, ...] = ()) -> str:
+    """Return a digest of the code that a stage runs: its folder, what that imports of this project, and the packages
+    that it imports by name (`uses`), such as a framework's.
+    """
+    total = hashlib.sha256()
+    for path in source_files((f"components.{stage}", *uses)):
+        total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
+    return total.hexdigest()[:32]
+
+
+def source_files(modules: Iterable[str]) -> list[Path]:
+    """Return the files of modules and packages of this project and of all of it that they import, in order."""
+    waiting = [path for module in modules for path in _files(module)]
+    reached: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in reached:
+            reached.add(path)
+            waiting += [file for module in _imports(path) for file in _files(module)]
+    return sorted(reached)
+
+
+def _files(module: str) -> list[Path]:
+    """Return the source file of a module, or the files of a package's folder."""
+    path = ROOT.joinpath(*module.split("."))
+    return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Give the modules of this project that a file imports, inside functions too."""
+    with PARSING:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("components.", "wordmill.")):
+            if ROOT.joinpath(*str(node.module).split(".")).is_dir():
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+@cache
+def git_commit() -> str:
+    """Return this code's commit, `-dirty` behind it where files differ; WORDMILL_COMMIT where there is no git."""
+    if commit := os.environ.get("WORDMILL_COMMIT"):
+        return commit
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,168 @@
+"""What every stage has in common: finished work is found by digest, the rest is made, stored and recorded."""
+
+import argparse
+import dataclasses
+import fcntl
+import inspect
+import json
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from wordmill.store.artifacts import (
+    Manifest,
+    code_digest,
+    digest,
+    find_manifest,
+    git_commit,
+    to_document,
+    write_atomically,
+)
+from wordmill.store.storage import Object, Store
+
+RESUME = 75  # EX_TEMPFAIL of <sysexits.h>, the exit code of work that goes on where it was when it is started again
+
+
+class StoppedError(RuntimeError):
+    """Somebody stopped work that had done nothing wrong; it goes on when the stage runs again."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Made:
+    """What the work of a stage gives back: files to store by object name, and what its manifest is to say.
+
+    `stored` are objects of the manifest that the work itself has stored.
+    """
+
+    files: dict[str, Path]
+    facts: dict[str, Any]
+    stored: tuple[Object, ...] = ()
+    metrics: dict[str, float] = dataclasses.field(default_factory=dict)
+    curves: dict[str, list[tuple[int, float, float]]] = dataclasses.field(default_factory=dict)
+
+
+def find_or_make(
+    store: Store,
+    stage: str,
+    name: str,
+    inputs: dict[str, Any],
+    make: Callable[[Path], Made],
+    uses: tuple[str, ...] = (),
+) -> tuple[Manifest, bool]:
+    """Return the manifest of finished work with these inputs and True, or make it and return it and False.
+
+    `make` gets an empty folder for its files; `uses` names the packages that it imports by name. The manifest is
+    stored last, so unfinished work is never found.
+    """
+    key = digest({"stage": stage, "name": name, "code": code_digest(stage, uses), **inputs})
+    if found := find_manifest(store, f"{stage}/{key}"):
+        # One write, line end included: data sets are looked for in threads.
+        print(
+            f"{stage} {name}: found finished by digest {key[:12]}, made in {found.seconds:.1f} s\n", end="", flush=True
+        )
+        return found, True
+    started = time.monotonic()
+    with work_folder(store, f"{stage}-{key}") as folder:
+        made = make(folder)
+        files = tuple(store.put_file(path, object_name) for object_name, path in made.files.items())
+    manifest = Manifest(
+        stage=stage,
+        name=name,
+        key=key,
+        inputs=inputs,
+        git_commit=git_commit(),
+        objects=(*made.stored, *files),
+        facts=made.facts,
+        metrics=made.metrics,
+        curves=made.curves,
+        seconds=round(time.monotonic() - started, 3),
+    )
+    store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
+    return manifest, False
+
+
+@contextmanager
+def work_folder(store: Store, name: str) -> Iterator[Path]:
+    """Give an empty folder beside the cache and remove it afterwards, and what killed processes left behind.
+
+    A lock file beside it says that its owner lives: pods may share the cache, where process numbers say nothing.
+    """
+    parent = store.cache / "work"
+    parent.mkdir(parents=True, exist_ok=True)
+    for left in parent.glob("*.lock"):
+        with suppress(OSError), left.open("r+b") as lock:  # locked, or removed by another process meanwhile
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _remove(left)
+    descriptor, path = tempfile.mkstemp(".lock", f"{name}.", parent)
+    with open(descriptor, "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = Path(path).with_suffix("")
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            _remove(Path(path))
+
+
+def _remove(lock: Path) -> None:
+    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
+    lock.unlink(missing_ok=True)
+
+
+def run_stage(stage: str, name: str, run_tag: str, output: str, work: Callable[[Store], tuple[Manifest, bool]]) -> str:
+    """Do a stage's work for one pipeline run and return the manifest's reference.
+
+    The manifest goes to the file `output` and the outcome to `runs/<run_tag>/` in the store, where the report
+    finds it. What the user or the environment got wrong ends the process with one line, code 1 and `error.json`;
+    work that was stopped ends it with code RESUME.
+    """
+    started = time.monotonic()
+    try:
+        store = Store.from_environment()
+        manifest, found = work(store)
+        write_atomically(Path(output), json.dumps(to_document(manifest)))
+        record = {"stage": stage, "name": name, "ok": True, "found": found, "manifest": manifest.reference}
+        _record(store, run_tag, record, started)
+    except Exception as error:
+        _fail(stage, name, run_tag, output, error, started)
+        raise SystemExit(RESUME if isinstance(error, StoppedError) else 1) from None
+    print(f"{stage} {name}: {'found' if found else 'done'} in {time.monotonic() - started:.1f} s", flush=True)
+    return manifest.reference
+
+
+def _record(store: Store, run_tag: str, record: dict[str, Any], started: float) -> None:
+    record["seconds"] = round(time.monotonic() - started, 3)
+    store.put_json(f"runs/{run_tag}/stages/{record['stage']}.{record['name']}.json", record)
+
+
+def _fail(stage: str, name: str, run_tag: str, output: str, error: Exception, started: float) -> None:
+    """Say what went wrong in one line, and leave it beside the output and, where the store answers, with the run."""
+    expected = isinstance(error, (ValueError, RuntimeError, OSError))
+    if not expected:
+        traceback.print_exc()
+    what = str(error) if isinstance(error, (ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
+    print(f"error: {stage} {name}: {what}", flush=True)
+    record = {"stage": stage, "name": name, "ok": False, "found": False, "manifest": None, "error": what}
+    write_atomically(Path(output).with_name("error.json"), json.dumps(record, indent=1))
+    try:
+        _record(Store.from_environment(), run_tag, record, started)
+    except RuntimeError as second:
+        print(f"error: {stage} {name}: the failure could not be recorded either: {second}", flush=True)
+
+
+def main(run: Callable[..., str]) -> None:
+    """Run a stage's `run` from the command line: one option per parameter, the docstring as help."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m {run.__module__.removesuffix('.stage')}",
+        description=inspect.getdoc(run),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    for parameter in inspect.signature(run).parameters.values():
+        parser.add_argument(f"--{parameter.name.replace('_', '-')}", required=True, type=parameter.annotation)
+    print(run(**vars(parser.parse_args())), file=sys.stdout)

@@ -1,0 +1,286 @@
+"""The MLflow run of a pipeline run, and the registry of models with its aliases `candidate` and `champion`."""
+
+import logging
+import os
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.rest_utils import http_request, verify_rest_response
+
+from wordmill.store.artifacts import git_commit
+from wordmill.store.storage import Store
+
+Point = tuple[str, float, int, float]  # name, value, step, unix time in s
+
+BATCH = 1000  # entries: the most that MLflow's log-batch call takes, metrics, parameters and tags together
+HISTORIES = "/ajax-api/2.0/mlflow/metrics/get-history-bulk-interval"
+LOGGED = "models:/"  # the address of a model that a run has logged begins so, its id follows
+TAGS_AND_PARAMETERS = 100  # the most of either kind in one call
+# MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang for minutes. The last one keeps
+# its advertisement of the run's page out of the stages' output.
+SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Version:
+    """One version of a registered model."""
+
+    version: str
+    source: str
+    tags: dict[str, str]
+
+
+class Run:
+    """The MLflow run of one pipeline run; every call is one request or a few, however much is logged."""
+
+    def __init__(self, client: MlflowClient, run_id: str, experiment_id: str) -> None:
+        self.client, self.run_id, self.experiment_id = client, run_id, experiment_id
+
+    @property
+    def url(self) -> str:
+        """Return the address of the run's page."""
+        return page_of(self.experiment_id, self.run_id)
+
+    def log_metrics(self, points: Iterable[Point]) -> None:
+        """Log (name, value, step, unix time in s) points."""
+        metrics = [Metric(name, value, round(at * 1000), step) for name, value, step, at in points]
+        for start in range(0, len(metrics), BATCH):
+            with asking("log metrics"):
+                self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+
+    def log_params(self, parameters: dict[str, str]) -> None:
+        """Log parameters; MLflow refuses another value for a name that is logged already."""
+        entries = [Param(name, value) for name, value in parameters.items()]
+        for start in range(0, len(entries), TAGS_AND_PARAMETERS):
+            with asking("log parameters"):
+                self.client.log_batch(self.run_id, params=entries[start : start + TAGS_AND_PARAMETERS])
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Set up to 100 tags."""
+        with asking("set tags"):
+            self.client.log_batch(self.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+
+    def log_artifact(self, path: Path, folder: str = "") -> None:
+        """Upload a file, or everything in a directory, below `folder` of the run's artifacts."""
+        with asking(f"upload {path.name}"):
+            upload = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
+            upload(self.run_id, str(path), folder or None)
+
+    def finish(self, succeeded: bool) -> None:
+        """End the run as FINISHED or FAILED."""
+        with asking("end the run"):
+            self.client.set_terminated(self.run_id, "FINISHED" if succeeded else "FAILED")
+
+
+def run(store: Store, run_tag: str, recipe: str = "") -> Run:
+    """Return the MLflow run of this pipeline run: the injected MLFLOW_RUN_ID, the one in the store, or a new one.
+
+    The recipe names the experiment of a new run, `wordmill/<recipe>`; a stage that does not know it leaves it out.
+    """
+    client, key = connect(), f"runs/{run_tag}/mlflow.json"
+    run_id = os.environ.get("MLFLOW_RUN_ID") or (store.get_json(key) or {}).get("run_id")
+    if run_id and (found := _find_run(client, run_id)):
+        return found
+    with asking("create a run"):
+        experiment_id = _experiment(client, f"wordmill/{recipe}".rstrip("/"))
+        tags = {"wordmill.run_tag": run_tag, "wordmill.git_commit": git_commit(),
+                "wordmill.host": socket.gethostname(), "wordmill.pid": str(os.getpid())}  # fmt: skip
+        created = client.create_run(experiment_id, tags=tags, run_name=run_tag)
+    store.put_json(key, {"run_id": created.info.run_id})
+    return Run(client, created.info.run_id, experiment_id)
+
+
+def champion(name: str) -> Version | None:
+    """Return the version with the alias `champion`, or None where no model has it yet."""
+    client = connect()
+    with asking(f"look for the champion of {name}"):
+        try:
+            aliases = client.get_registered_model(name).aliases
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+        if "champion" not in aliases:
+            return None
+        found = client.get_model_version(name, aliases["champion"])
+    return _version(found)
+
+
+def find_version(name: str, which: str) -> Version:
+    """Return a version of a registered model by its number or by an alias; ValueError where there is none."""
+    client = connect()
+    with asking(f"look for {name}, {which}"):
+        try:
+            by_number = which.isdigit()
+            found = (
+                client.get_model_version(name, which) if by_number else client.get_model_version_by_alias(name, which)
+            )
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            kind = "version" if by_number else "alias"
+            raise ValueError(f"MLflow at {tracking_uri()} has no model '{name}' with the {kind} '{which}'") from None
+    return _version(found)
+
+
+def download(version: Version, folder: Path) -> Path:
+    """Return the folder of a registered model's files, downloaded into one of its own below `folder` the first time."""
+    if not version.source.startswith(LOGGED):
+        raise ValueError(f"version {version.version} is of {version.source}, which is no model that a run has logged")
+    whole = folder / version.source.removeprefix(LOGGED)
+    if not whole.is_dir():
+        part = whole.with_name(f"{whole.name}.{os.getpid()}.part")
+        part.mkdir(parents=True)
+        with asking(f"download {version.source}"):
+            download_artifacts(artifact_uri=version.source, dst_path=str(part), tracking_uri=tracking_uri())
+        part.replace(whole)
+    return whole
+
+
+def registered(name: str, model: str) -> Version | None:
+    """Return the version that holds the model of this manifest reference `train/<key>`, or None."""
+    with asking(f"look for {model} among the versions of {name}"):
+        found = connect().search_model_versions(f"name = '{name}' AND tags.`wordmill.model` = '{model}'")
+    return _version(found[0]) if found else None
+
+
+def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str, str], description: str) -> str:
+    """Register a model under its manifest reference `train/<key>`, once, as the candidate, and return its version.
+
+    `source` is the address of its files. A model that is registered already keeps its version and gets the new tags.
+    """
+    client, tags, known = connect(), {**tags, "wordmill.model": model}, registered(name, model)
+    with asking(f"register {name}"):
+        if known:
+            version = known.version
+            for tag, value in tags.items():
+                client.set_model_version_tag(name, version, tag, value)
+        else:
+            _registered_model(client, name)
+            model_id = source.removeprefix(LOGGED) if source.startswith(LOGGED) else None
+            made = client.create_model_version(
+                name, source, run_id=run_id, tags=tags, description=description, model_id=model_id
+            )
+            version = str(made.version)
+        _set_alias(client, name, "candidate", version)
+    return version
+
+
+def explain(name: str, version: str, why: str) -> None:
+    """Write on a version what the gate found, whatever it decides."""
+    client = connect()
+    with asking(f"explain version {version} of {name}"):
+        client.set_model_version_tag(name, version, "wordmill.gate", why)
+
+
+def promote(name: str, version: str) -> None:
+    """Move the alias `champion` to this version."""
+    client = connect()
+    with asking(f"promote version {version} of {name}"):
+        _set_alias(client, name, "champion", version)
+
+
+def sampled_histories(run_ids: list[str], name: str, most: int) -> dict[str, list[tuple[int, float, float]]]:
+    """Return a metric's (step, value, unix time in s) by run id, about `most` of each run, first and last among them.
+
+    The server draws the sample, as it does for its own charts: days of training are hundreds of thousands of points.
+    """
+    asked = {"run_ids": run_ids, "metric_key": name, "max_results": most}
+    with asking(f"read the curves {name}"):
+        answer = http_request(get_default_host_creds(tracking_uri()), HISTORIES, "GET", params=asked)
+        points = verify_rest_response(answer, HISTORIES).json().get("metrics", [])
+    curves: dict[str, list[tuple[int, float, float]]] = {run_id: [] for run_id in run_ids}
+    for point in points:
+        curves[point["run_id"]].append((int(point["step"]), float(point["value"]), int(point["timestamp"]) / 1000))
+    return curves
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(version=str(found.version), source=found.source, tags=dict(found.tags))
+
+
+def connect() -> MlflowClient:
+    """Return a client of the server that MLFLOW_TRACKING_URI names."""
+    for variable, value in SETTINGS.items():
+        os.environ.setdefault(variable, value)
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every model version that it makes
+    return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
+
+
+def tracking_uri() -> str:
+    """Return MLFLOW_TRACKING_URI; RuntimeError where it is not set."""
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        raise RuntimeError("MLFLOW_TRACKING_URI is not set: it is the address of the MLflow server")
+    return uri
+
+
+def page_of(experiment_id: str, run_id: str) -> str:
+    """Return the address of a run's page."""
+    return f"{tracking_uri().rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+
+
+@contextmanager
+def asking(what: str) -> Iterator[None]:
+    """Turn what goes wrong with MLflow while it is asked for this into one RuntimeError with its address."""
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise RuntimeError(
+            f"cannot {what}: MLFLOW_TRACKING_URI {tracking_uri()}: {reason}: check the address and that the server runs"
+        ) from error
+
+
+def _find_run(client: MlflowClient, run_id: str) -> Run | None:
+    """Return a run by its id, None where the server has lost it."""
+    with asking("find the run"):
+        try:
+            found = client.get_run(run_id)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
+    return Run(client, run_id, found.info.experiment_id)
+
+
+def _experiment(client: MlflowClient, name: str) -> str:
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    return str(client.get_experiment_by_name(name).experiment_id)  # another run has just made it
+
+
+def _set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
+    """Move an alias, a second time where the first fails: two runs at once may both insert what is new to both."""
+    try:
+        client.set_registered_model_alias(name, alias, version)
+    except MlflowException as error:
+        if error.error_code != "BAD_REQUEST":
+            raise
+        client.set_registered_model_alias(name, alias, version)
+
+
+def _registered_model(client: MlflowClient, name: str) -> None:
+    try:
+        client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise

@@ -1,0 +1,167 @@
+"""Pictures of text rendered from glyph atlases: `synth://words?...`, data sets that need no download.
+
+Picture `index` depends on the specification (without its count) and the index alone: the same bytes on every
+machine, in any order, from any number of processes. Randomness comes from hashes, pixels from integer arithmetic.
+
+python -m wordmill.synth.renderer ADDRESS --sheet sheet.png    draws the first pictures of a set, for people
+"""
+
+import argparse
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import get_args
+from urllib.parse import parse_qsl, urlsplit
+
+import cv2
+import numpy as np
+
+from wordmill.synth.chinese import Lines
+from wordmill.synth.fonts import ATLAS, CHINESE_ATLAS, SIGN_ATLAS, Pixels
+from wordmill.synth.random import Dice
+from wordmill.synth.signs import Signs
+from wordmill.synth.style import Difficulty
+from wordmill.synth.text import LISTS, WORD_LISTS
+from wordmill.synth.words import Words
+
+_SHEET_PICTURES = 96
+_CHOICES = {
+    "kind": ("words", "chinese", "signs"),
+    "fonts": ("train", "test"),
+    "words": ("train", "test"),
+    "difficulty": get_args(Difficulty),
+    "colour": ("0", "1"),
+}
+_EXAMPLES = """expected one like
+  synth://words?seed=1&count=200000&fonts=train&words=train&difficulty=mixed&colour=0
+  synth://chinese?seed=1&count=200000&words=train&difficulty=mixed
+  synth://signs?seed=1&count=20000&words=train&difficulty=mixed"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthSpec:
+    """One rendered data set.
+
+    kind: Latin words 32x100, Chinese lines 26..40 high in colour, or French street signs 150x600 in colour.
+    words, fonts: "train" or "test", parts that share no text and no family of faces; Chinese lines and signs have
+    few faces, which both parts share. colour: words in red, green and blue.
+    """
+
+    kind: str = "words"
+    seed: int
+    count: int
+    fonts: str = "train"
+    words: str
+    difficulty: str
+    colour: str = "0"
+
+    def __post_init__(self) -> None:
+        for key, allowed in _CHOICES.items():
+            if getattr(self, key) not in allowed:
+                raise ValueError(f"synth: {key} is {getattr(self, key)!r}, expected one of {', '.join(allowed)}")
+        if self.seed < 0 or self.count < 1:
+            raise ValueError(f"synth: seed is {self.seed} and count is {self.count}, expected seed >= 0 and count >= 1")
+
+    @classmethod
+    def parse(cls, uri: str) -> "SynthSpec":
+        """Read an address; every key that its kind has is needed once, but `colour`, which is 0 if left out."""
+        parts = urlsplit(uri)
+        if parts.scheme != "synth" or parts.netloc not in _CHOICES["kind"] or parts.path or parts.fragment:
+            raise ValueError(f"{uri}: not an address of rendered text, {_EXAMPLES}")
+        pairs = parse_qsl(parts.query, keep_blank_values=True)
+        values = dict(pairs)
+        latin = {"fonts", "colour"}
+        known = [f.name for f in fields(cls) if f.name != "kind" and (parts.netloc == "words" or f.name not in latin)]
+        wrong = [f"unknown key {key}" for key in values if key not in known]
+        wrong += [f"missing key {key}" for key in known if key not in values and key != "colour"]
+        if wrong or len(values) != len(pairs):
+            raise ValueError(f"{uri}: {', '.join(wrong) or 'a key stands twice'}; {_EXAMPLES}")
+        for key in ("seed", "count"):
+            if not (values[key].isascii() and values[key].isdigit()):
+                raise ValueError(f"{uri}: {key} is {values[key]!r}, expected a whole number such as {key}=1")
+        return cls(
+            kind=parts.netloc,
+            seed=int(values["seed"]),
+            count=int(values["count"]),
+            fonts=values.get("fonts", "train"),
+            words=values["words"],
+            difficulty=values["difficulty"],
+            colour=values.get("colour", "0"),
+        )
+
+
+class Renderer:
+    """Draws the pictures of one specification."""
+
+    def __init__(self, spec: SynthSpec) -> None:
+        cv2.setNumThreads(1)
+        self._key = (spec.kind, spec.seed, spec.fonts, spec.words, spec.difficulty, spec.colour)
+        self._artist = _artist(spec)
+
+    def sample(self, index: int) -> tuple[Pixels, str]:
+        """Picture (h, w) gray or (h, w, 3) RGB, uint8, and label of one index."""
+        return self._artist.draw(Dice(*self._key, index))
+
+
+def _artist(spec: SynthSpec) -> Words | Lines | Signs:
+    if spec.kind == "chinese":
+        return Lines(spec.words, spec.difficulty)
+    if spec.kind == "signs":
+        return Signs(spec.words, spec.difficulty)
+    return Words(spec.fonts, spec.words, spec.difficulty, 3 if spec.colour == "1" else 1)
+
+
+def render(spec: SynthSpec, start: int, stop: int) -> Iterator[tuple[Pixels, str]]:
+    """Pictures and labels of the indices start..stop-1, in order: what one worker process runs."""
+    if not 0 <= start <= stop <= spec.count:
+        raise ValueError(f"synth: range {start}..{stop} does not lie in 0..{spec.count}, the count of {spec}")
+    renderer = Renderer(spec)
+    for index in range(start, stop):
+        yield renderer.sample(index)
+
+
+def renderer_digest() -> str:
+    """SHA-256, hexadecimal, over all that pictures depend on: the atlases, the word lists and this code."""
+    code = sorted(Path(__file__).parent.glob("*.py"))
+    digest = hashlib.sha256()
+    for path in (ATLAS, CHINESE_ATLAS, SIGN_ATLAS, *WORD_LISTS.values(), *LISTS.values(), *code):
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def contact_sheet(images: Sequence[Pixels], labels: Sequence[str], columns: int = 8) -> bytes:
+    """A PNG with pictures, uint8 (h, w) or RGB (h, w, 3), at twice their size, each above its label.
+
+    Letters outside ASCII are shown as question marks in labels.
+    """
+    if not images or len(images) != len(labels):
+        raise ValueError(f"contact sheet: {len(images)} pictures and {len(labels)} labels, expected as many, not none")
+    height, width = (2 * max(image.shape[axis] for image in images) for axis in (0, 1))
+    rows = (len(images) + columns - 1) // columns
+    sheet = np.full((rows * (height + 16), columns * (width + 6), 3), 255, np.uint8)
+    for number, (image, label) in enumerate(zip(images, labels, strict=True)):
+        top, left = number // columns * (height + 16), number % columns * (width + 6)
+        large = image.repeat(2, 0).repeat(2, 1)
+        sheet[top : top + large.shape[0], left : left + large.shape[1]] = large.reshape(*large.shape[:2], -1)
+        place = (left, top + height + 12)
+        cv2.putText(sheet, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    return cv2.imencode(".png", cv2.cvtColor(sheet, cv2.COLOR_RGB2BGR))[1].tobytes()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Draw the first pictures of a set onto a sheet."""
+    parser = argparse.ArgumentParser(prog="python -m wordmill.synth.renderer", description="See rendered data.")
+    parser.add_argument("address", type=SynthSpec.parse, help="synth://...")
+    parser.add_argument("--sheet", type=Path, required=True, help="the PNG file to write")
+    options = parser.parse_args(arguments)
+    spec: SynthSpec = options.address
+    samples = list(render(spec, 0, min(spec.count, _SHEET_PICTURES)))
+    columns = {"words": 8, "chinese": 4, "signs": 2}[spec.kind]
+    sheet = contact_sheet([image for image, _ in samples], [label for _, label in samples], columns)
+    options.sheet.write_bytes(sheet)
+    print(f"{options.sheet}: {len(samples)} pictures")
+
+
+if __name__ == "__main__":
+    main()

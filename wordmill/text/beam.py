@@ -1,0 +1,122 @@
+"""Beam search: readings that are likelier as a whole than that of the likeliest class at each step."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from wordmill.text.decoding import AttentionCodec, CtcCodec, Logits, Reading
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+Prefix = tuple[int, ...]
+# Goes on with hypotheses `parents` (R,), each by its class of `tokens` (R,): log-probabilities (R, classes).
+Advance = Callable[[Integers, Integers], Floats]
+
+
+def ctc_beam_search(logits: Logits, codec: CtcCodec, beams: int) -> Reading:
+    """Prefix beam search (Hannun et al. 2014, without a language model) of logits (N, T, C).
+
+    A text's probability is the sum over all its paths; the confidence is its geometric mean over the characters,
+    0 for an empty text.
+    """
+    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
+    found = [_likeliest_prefix(rows, beams) for rows in exponents / exponents.sum(axis=2, keepdims=True)]
+    texts = ["".join(codec.charset.symbols[c - 1] for c in prefix) for prefix, _ in found]
+    confidences = [math.exp(likely / len(prefix)) if prefix else 0.0 for prefix, likely in found]
+    return texts, np.array(confidences, dtype=np.float32)
+
+
+def _likeliest_prefix(rows: Floats, beams: int) -> tuple[Prefix, float]:
+    """Return the likeliest text that the beam keeps of probabilities (T, C), and its log-probability."""
+    # Of all that one prefix can grow into, the beam has room for so many, and its last character may count for less
+    # than others. What grows into a prefix of the beam is looked at too, so nothing is lost by looking at no more.
+    looked_at = min(beams + 1, rows.shape[1] - 1)
+    likeliest = np.argpartition(-rows[:, 1:], looked_at - 1, axis=1)[:, :looked_at] + 1
+    # Probabilities of a prefix's paths: of those that end in a blank, and of those that end in its last character.
+    beam: dict[Prefix, tuple[float, float]] = {(): (1.0, 0.0)}
+    scale = 0.0
+    for row, best in zip(rows, likeliest.tolist(), strict=True):
+        grown = _grow(beam, row, {*best, *(prefix[-1] for prefix in beam if prefix)})
+        kept = sorted(grown.items(), key=lambda item: -sum(item[1]))[:beams]
+        largest = sum(kept[0][1])
+        scale += math.log(largest)  # taken out at each step, so that long products stay within float64
+        beam = {prefix: (blank / largest, last / largest) for prefix, (blank, last) in kept}
+    return next(iter(beam)), scale
+
+
+def _grow(
+    beam: dict[Prefix, tuple[float, float]], row: Floats, candidates: set[int]
+) -> dict[Prefix, tuple[float, float]]:
+    """Return the prefixes after one more step of probabilities (C,): each as it was, and with each candidate."""
+    blank_odds = float(row[CtcCodec.BLANK])
+    odds = {number: float(row[number]) for number in candidates}
+    blanks: dict[Prefix, float] = defaultdict(float)
+    lasts: dict[Prefix, float] = defaultdict(float)
+    for prefix, (blank, last) in beam.items():
+        blanks[prefix] += (blank + last) * blank_odds
+        for number, odd in odds.items():
+            repeats = bool(prefix) and number == prefix[-1]
+            if repeats:  # without a blank between them, equal neighbours are one character
+                lasts[prefix] += last * odd
+            lasts[(*prefix, number)] += (blank if repeats else blank + last) * odd
+    return {prefix: (blanks.get(prefix, 0.0), lasts.get(prefix, 0.0)) for prefix in blanks | lasts}
+
+
+@dataclass(kw_only=True)
+class _Hypotheses:
+    """What a beam search goes on with: words without STOP, K for each of N samples."""
+
+    scores: Floats  # (N, K) log-probabilities
+    words: Integers  # (N, K, length) classes
+    sums: Floats  # (N, K) of the probabilities of the words' characters
+
+
+def attention_beam_search(advance: Advance, samples: int, codec: AttentionCodec, beams: int, steps: int) -> Reading:
+    """Beam search with an attention decoder of so many steps; `advance` takes N * K hypotheses, samples first.
+
+    A text's probability is that of its characters and STOP; GO is never written. The confidence is the mean
+    probability of the characters, 0 for an empty text or where no hypothesis reaches STOP, which reads as empty.
+    """
+    live = _Hypotheses(
+        scores=np.where(np.arange(beams) == 0, np.zeros((samples, 1)), -np.inf),  # all start alike: one is enough
+        words=np.zeros((samples, beams, 0), dtype=np.int64),
+        sums=np.zeros((samples, beams)),
+    )
+    ended = np.full(samples, -np.inf)  # log-probabilities of the best words that reached STOP
+    found: list[tuple[list[int], float]] = [([], 0.0)] * samples
+    parents, tokens = np.arange(samples * beams), np.full(samples * beams, AttentionCodec.GO)
+    for _ in range(steps):
+        likely = advance(parents, tokens).astype(np.float64).reshape(samples, beams, -1)
+        stops = live.scores + likely[:, :, AttentionCodec.STOP]
+        for sample in np.flatnonzero(stops.max(axis=1) > ended):
+            best = int(stops[sample].argmax())
+            word, total = live.words[sample, best].tolist(), float(live.sums[sample, best])
+            ended[sample], found[sample] = stops[sample, best], (word, total / max(1, len(word)))
+        live, parents = _extend(live, likely)
+        tokens = live.words[:, :, -1].ravel()
+        if (ended >= live.scores.max(axis=1)).all():  # probabilities only fall from here
+            break
+    symbols = codec.charset.symbols
+    texts = ["".join(symbols[number - AttentionCodec.FIRST] for number in word) for word, _ in found]
+    return texts, np.array([confidence for _, confidence in found], dtype=np.float32)
+
+
+def _extend(live: _Hypotheses, likely: Floats) -> tuple[_Hypotheses, Integers]:
+    """Return the K best hypotheses of each sample with one character more, and which ones (N * K,) they continue."""
+    samples, beams, classes = likely.shape
+    totals = live.scores[:, :, np.newaxis] + likely
+    totals[:, :, [AttentionCodec.GO, AttentionCodec.STOP]] = -np.inf
+    flat = totals.reshape(samples, -1)
+    kept = np.argpartition(-flat, beams - 1, axis=1)[:, :beams]
+    parent, token = np.divmod(kept, classes)
+    own = np.arange(samples)[:, np.newaxis]
+    longer = _Hypotheses(
+        scores=np.take_along_axis(flat, kept, axis=1),
+        words=np.concatenate([live.words[own, parent], token[:, :, np.newaxis]], axis=2),
+        sums=live.sums[own, parent] + np.exp(likely[own, parent, token]),
+    )
+    return longer, (own * beams + parent).ravel()

@@ -1,0 +1,127 @@
+"""Characters that a recogniser can write."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from wordmill.recipe.sections import Data, nearest
+
+FOLDER = Path(__file__).resolve().parent / "charsets"  # what is built in; SOURCES.md there says where it comes from
+SEPARATOR, OUTSIDE = -1, -2  # in place of a character's number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Charset:
+    """An ordered set of characters."""
+
+    name: str
+    symbols: str
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {symbol: number for number, symbol in enumerate(self.symbols)}
+
+    @cached_property
+    def _members(self) -> frozenset[str]:
+        return frozenset(self.symbols)
+
+    @cached_property
+    def _cases(self) -> tuple[bool, bool]:
+        """Whether the set has upper-case letters, and whether it has lower-case ones."""
+        return any(map(str.isupper, self.symbols)), any(map(str.islower, self.symbols))
+
+    def fold(self, text: str) -> str:
+        """Return the text in the case that this charset writes: lowered, raised, or, where it has both, as it is."""
+        upper, lower = self._cases
+        if upper and lower:
+            return text
+        return text.upper() if upper else text.lower()
+
+    def holds(self, text: str) -> bool:
+        """Tell whether every character of a folded text is in the charset."""
+        return self._members.issuperset(text)
+
+    def clean(self, text: str) -> str:
+        """Return the folded text without the characters that are not in the charset."""
+        return "".join(symbol for symbol in self.fold(text) if symbol in self._numbers)
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.int64]:
+        """The number of every code point up to the charset's last, SEPARATOR for NUL, OUTSIDE for others and beyond."""
+        table = np.full(max(map(ord, self.symbols), default=0) + 2, OUTSIDE)
+        table[0] = SEPARATOR
+        table[[ord(symbol) for symbol in self.symbols]] = np.arange(len(self.symbols))
+        return table
+
+    def spell(self, texts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return `numbers` of all texts, one behind the other, and how many each text has, (N,); no text has a NUL."""
+        joined = self.fold("\0".join(["", *texts])).encode("utf-32-le", "surrogatepass")
+        numbers = self._table[np.minimum(np.frombuffer(joined, dtype="<u4"), len(self._table) - 1)]
+        numbers = numbers[numbers != OUTSIDE]
+        starts = np.flatnonzero(numbers == SEPARATOR)
+        if len(starts) != len(texts):
+            raise ValueError(f"{len(texts)} texts have {len(starts) - len(texts)} NUL characters, expected none")
+        return numbers[numbers != SEPARATOR], np.diff(starts, append=len(numbers)) - 1
+
+    def numbers(self, text: str) -> list[int]:
+        """Return the places, from 0, of the text's characters in the charset; characters outside it are left out."""
+        return [self._numbers[symbol] for symbol in self.fold(text) if symbol in self._numbers]
+
+
+def charset_of(data: Data) -> Charset:
+    """Return the characters of a recipe's data section."""
+    charset = load_charset(data.charset)
+    if not data.space:
+        return charset
+    if " " in charset.symbols:
+        raise ValueError(f"data.space: charset {data.charset} has the space already: leave the key out")
+    return Charset(name=charset.name, symbols=f"{charset.symbols} ")
+
+
+def built_in() -> list[str]:
+    """Return the names of the charsets that come with the project."""
+    return sorted(path.stem for path in FOLDER.glob("*.txt"))
+
+
+def load_charset(name: str) -> Charset:
+    """Return a built-in charset, or the one in a UTF-8 file with one character per line (`name` ends in .txt)."""
+    if name.endswith(".txt"):
+        path = Path(name)
+        if not path.is_file():
+            raise ValueError(f"charset {path}: no such file")
+    elif name in built_in():
+        path = FOLDER / f"{name}.txt"
+    else:
+        raise ValueError(f"charset '{name}': {nearest(name, built_in())}, or the path of a .txt file")
+    return Charset(name=path.stem, symbols=_read(path))
+
+
+def _read(path: Path) -> str:
+    """Return the characters of a file in the order of its lines; ValueError names the line that is wrong.
+
+    A byte order mark, CRLF, and a last line without its end are all right; a combining mark is a character as any
+    other, as Thai and Hindi need it.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"charset {path}: not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from None
+    symbols: dict[str, int] = {}
+    # Not `splitlines`, to which characters such as U+2028 are ends of lines.
+    for number, line in enumerate(re.split(r"\r?\n", re.sub(r"\r?\n\Z", "", text)), start=1):
+        where = f"charset {path}, line {number}"
+        if len(line) != 1:
+            raise ValueError(f"{where}: expected one character, found {len(line)}: {line!a}")
+        if not line.isprintable():
+            raise ValueError(
+                f"{where}: U+{ord(line):04X} cannot be seen: the one blank that is allowed is the space U+0020"
+            )
+        if line in symbols:
+            raise ValueError(f"{where}: {line!r} stands on line {symbols[line]} already")
+        symbols[line] = number
+    return "".join(symbols)

@@ -1,0 +1,212 @@
+"""The training loop, the same in every framework: steps, validation, checkpoints, and when to stop."""
+
+import json
+import math
+import shutil
+import sys
+import time
+from collections import deque
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Generic
+
+import numpy as np
+
+from wordmill.models.checkpoint import Checkpoint, Tensors, check_fit, load, save
+from wordmill.store.artifacts import git_commit, write_atomically
+from wordmill.training.course import Part, training_stream, write_reference
+from wordmill.training.records import METRICS, NONFINITE_LIMIT, Metrics, Pulse, keep_nonfinite
+from wordmill.training.state import Progress, Saver, State, best_path, read_state, undo
+from wordmill.training.trainer import Handle, Trainer, Vector, score
+
+LAG = 2  # steps that are begun before the result of one is looked at: a look waits for the device
+TRACED_AFTER = 10  # steps: the first ones are not like the others
+STOP = "stop"  # a file in the run's folder by which the stage asks for a checkpoint and the end
+TRACE = "trace"  # the folder of a trace
+PROGRESS = "progress"  # among the tensors that processes share: steps done, left out, left out in a row, scored
+STATISTICS = "statistics/"  # of batch normalisation, which each process has of its own
+
+
+class DivergedError(RuntimeError):
+    """Training does not get on, and would not if it were started again."""
+
+
+class Loop(Generic[Handle]):
+    """A run of one process from its start, or from a checkpoint, to its end, or to where it is stopped."""
+
+    def __init__(self, trainer: Trainer[Handle]) -> None:
+        self.trainer, self.course = trainer, trainer.course
+        self.job, self.rank, self.plan = self.course.job, self.course.rank, self.course.plan
+        job, plan, self.leads = self.job, self.plan, self.rank == 0
+        self.progress = self.resume()
+        done = self.progress.step
+        self.began = time.monotonic() - self.progress.seconds
+        self.stream = training_stream(self.course, done)
+        first = max(done + 1, min(done + 1 + TRACED_AFTER, plan.steps + 1 - job.train.profile))
+        self.traced = range(first, min(first + job.train.profile, plan.steps + 1)) if self.leads else range(0)
+        self.checkpoints = job.folder / "checkpoints"
+        self.saver = Saver(self.checkpoints, 60 * job.train.checkpoint_minutes, (job.data, job.model, job.train))
+        if self.leads:
+            undo(self.checkpoints, done)
+        self.metrics, self.pulse = Metrics(job, plan, done), Pulse(job.folder, self.rank)
+        self.begun: deque[tuple[int, list[Part], Handle]] = deque()  # steps that were not looked at yet
+        self.looked, self.start_s = done, math.nan
+        self.save = self.stop = False
+
+    def resume(self) -> Progress:
+        """Return how far the run is, after all processes have taken over the checkpoint that process 0 reads."""
+        progress, given = Progress(), self.trainer.state()
+        if self.leads and self.job.resume:
+            state = read_state(self.job.resume)
+            tensors = respread(state.tensors, self.job.processes)
+            check_fit({name: tensor.shape for name, tensor in given.items()}, tensors, str(self.job.resume))
+            progress, given = state.progress, tensors
+        counters = [progress.step, progress.nonfinite, progress.nonfinite_in_a_row, progress.scored]
+        shared = self.trainer.share(given | {PROGRESS: np.array(counters, np.float32)})  # exact up to 2^24 steps
+        step, nonfinite, in_a_row, scored = shared.pop(PROGRESS).astype(int).tolist()
+        self.trainer.restore(shared)
+        attempt = {"step": step, "processes": self.job.processes, "git_commit": git_commit() if self.leads else ""}
+        return replace(progress, step=step, nonfinite=nonfinite, nonfinite_in_a_row=in_a_row, scored=scored,
+                       attempts=(*progress.attempts, attempt))  # fmt: skip
+
+    def run(self) -> bool:
+        """Train to the end and leave its records; False where it was stopped, with a checkpoint of where."""
+        if self.leads:
+            self.metrics.write(self.progress.step, {"train/unfit_labels": self.course.unfit})
+        done = self.progress.step
+        if done in self.plan.validate_after and self.progress.scored < done:
+            self.validate(done)
+        with ExitStack() as tracing:
+            for step in range(done + 1, self.plan.steps + 1):
+                if self.stop:
+                    break
+                if step == self.traced.start and self.traced:
+                    (self.job.folder / TRACE).mkdir(exist_ok=True)
+                    tracing.enter_context(self.trainer.trace(self.job.folder / TRACE))
+                self.step(step)
+                if step == self.traced.stop - 1:
+                    tracing.close()
+                if self.save or self.stop:
+                    self.keep(step)
+        if self.stop:
+            self.saver.wait()
+            return False
+        if self.progress.step < self.plan.steps:
+            self.keep(self.plan.steps)
+        self.finish()
+        return True
+
+    def step(self, step: int) -> None:
+        """Do one step, and what is due after it."""
+        waiting = time.monotonic()
+        parts = next(self.stream)
+        self.metrics.waited_s += time.monotonic() - waiting
+        asked = self.leads and self.saver.due(), self.asked_to_stop()
+        rate = float(self.plan.rates[step - 1])
+        self.begun.append((step, parts, self.trainer.step(step, parts, rate, asked)))
+        self.pulse.beat(step)
+        while len(self.begun) > (0 if math.isnan(self.start_s) else LAG):
+            self.look()
+        if step in self.plan.validate_after:
+            self.validate(step)
+        elif self.leads and self.metrics.due():
+            self.metrics.training(self.looked, self.trainer.memory_bytes())
+
+    def asked_to_stop(self) -> bool:
+        """Tell whether the stage of this process's machine has asked for the end."""
+        return (self.job.folder / STOP).exists()
+
+    def look(self) -> None:
+        """Look at the result of the first step that is not looked at yet; DivergedError after too many bad ones."""
+        step, parts, handle = self.begun.popleft()
+        result, done = self.trainer.look(handle), self.progress
+        finite = math.isfinite(result.norm)
+        if not finite:
+            keep_nonfinite(self.job.folder, step, self.rank, parts)
+        self.progress = replace(done, nonfinite=done.nonfinite + (not finite),
+                                nonfinite_in_a_row=0 if finite else done.nonfinite_in_a_row + 1)  # fmt: skip
+        if self.progress.nonfinite_in_a_row >= NONFINITE_LIMIT:
+            raise DivergedError(
+                f"training diverged: the gradients of {NONFINITE_LIMIT} steps in a row up to step {step} were not "
+                f"finite ({self.progress.nonfinite} skipped in all): lower train.lr, set train.clip_norm or use "
+                f"train.amp O0; the batches are in {self.job.folder / 'nonfinite'}"
+            )
+        if math.isnan(self.start_s):
+            self.start_s = time.time() - (self.job.folder / "job.json").stat().st_mtime
+        if self.leads:
+            self.metrics.losses.append(result.loss)
+        self.looked = step
+        self.save, self.stop = self.save or result.save, self.stop or result.stop
+
+    def settle(self) -> None:
+        """Look at all results that were not looked at yet, and record them."""
+        while self.begun:
+            self.look()
+        if self.metrics.losses:
+            self.metrics.training(self.looked, self.trainer.memory_bytes())
+
+    def validate(self, step: int) -> None:
+        """Score the weights after a step, and keep them where they are the best so far.
+
+        Who asks for the end does not wait for it: whatever goes on from this step then begins with it.
+        """
+        self.settle()
+        weights = self.trainer.weights()
+        found = None if self.stop else score(self.trainer, weights, lambda: self.pulse.beat(step), self.asked_to_stop)
+        if found is None:
+            self.stop = True
+            return
+        self.progress = replace(self.progress, scored=step)
+        if self.leads:
+            accuracy, loss = found.correct / max(found.total, 1), found.loss_sum / max(found.total, 1)
+            self.metrics.write(step, {"val/accuracy": accuracy, "val/loss": loss})
+            merit = accuracy, -loss if math.isfinite(loss) else -sys.float_info.max
+            if merit > self.progress.best:
+                save(best_path(self.checkpoints, step), self.checkpoint(step, weights))
+                self.progress = replace(self.progress, best_step=step, best=merit)
+        self.metrics.begin(step)
+
+    def checkpoint(self, step: int, weights: Tensors) -> Checkpoint:
+        """Return weights with the recipe that made them."""
+        return Checkpoint(tensors=weights, data=self.job.data, model=self.job.model, train=self.job.train, step=step)
+
+    def keep(self, step: int) -> None:
+        """Keep a checkpoint of this step, written in the background."""
+        self.settle()
+        self.save = False
+        self.progress = replace(self.progress, step=step, seconds=time.monotonic() - self.began)
+        tensors = self.trainer.state()
+        if self.leads:
+            state = State(tensors=tensors, progress=self.progress, processes=self.job.processes)
+            self.saver.save(state, (self.job.folder / METRICS).read_bytes())
+
+    def finish(self) -> None:
+        """Write last.safetensors, best.safetensors, reference.npz and, last of all, outcome.json."""
+        weights, job, done = self.trainer.weights(), self.job, self.progress
+        self.saver.wait()
+        if not self.leads:
+            return
+        save(job.folder / "last.safetensors", self.checkpoint(done.step, weights))
+        best = best_path(self.checkpoints, done.best_step)
+        shutil.copyfile(best, job.folder / "best.safetensors")
+        write_reference(job, self.trainer.predictor(load(best)))
+        images = self.plan.steps * job.train.global_batch
+        outcome = {
+            "framework": job.train.framework, "device": job.device, "processes": job.processes,
+            "steps": self.plan.steps, "images": images, "images_per_s": images / done.seconds,
+            "start_s": None if math.isnan(self.start_s) else self.start_s, "val_accuracy": done.best[0],
+            "unfit_labels": self.course.unfit, "nonfinite_steps": done.nonfinite, "attempts": done.attempts,
+        }  # fmt: skip
+        write_atomically(job.folder / "outcome.json", json.dumps(outcome | self.trainer.facts(), indent=1))
+
+
+def respread(tensors: Tensors, processes: int) -> Tensors:
+    """Return a checkpoint's tensors for so many processes: each has its own statistics, or all have their mean."""
+
+    def rows(statistics: Vector) -> Vector:
+        if len(statistics) == processes:
+            return statistics
+        mean = statistics.mean(0, dtype=np.float64).astype(np.float32)
+        return np.ascontiguousarray(np.broadcast_to(mean, (processes, *mean.shape)))
+
+    return {name: rows(tensor) if name.startswith(STATISTICS) else tensor for name, tensor in tensors.items()}

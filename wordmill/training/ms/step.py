@@ -1,0 +1,131 @@
+"""A training step as two compiled graphs: a part's gradients, and the update by their mean over parts and processes."""
+
+import mindspore as ms
+from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+
+from wordmill.models.ms.model import EncoderDecoder, Recogniser
+from wordmill.models.ms.parameters import statistics
+from wordmill.training.ms.losses import CtcLosses, SequenceLosses
+from wordmill.training.ms.optimisers import Optimiser
+
+ROW = 1024  # numbers that are summed up at a time
+PATIENCE = 1000  # finite steps in a row after which a dynamic loss scale is doubled
+
+
+class Objective(nn.Cell):
+    """The loss of a batch as it comes from the shards; pictures are normalised on the device."""
+
+    def __init__(self, net: Recogniser, middle: float) -> None:
+        super().__init__()
+        self.net = net
+        self.middle = middle
+        self.writes = isinstance(net, EncoderDecoder)
+        self.losses = SequenceLosses() if self.writes else CtcLosses()
+
+    def construct(
+        self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, forced: Tensor, seeds: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return sum(weights * losses) and the logits (N, T, C) of images (N, H, W, C) uint8 and their targets."""
+        x = ((images.astype(ms.float32) - self.middle) / self.middle).transpose(0, 3, 1, 2)
+        logits = self.net(x, classes, forced, seeds) if self.writes and self.training else self.net(x)
+        return (self.losses(logits, classes, lengths) * weights).sum(), logits
+
+
+class LossScale(nn.Cell):
+    """What losses are multiplied by so that float16 gradients do not vanish.
+
+    A dynamic one is halved, to 1 at least, where gradients are not finite and doubled after PATIENCE steps in a row
+    that were, as MindOCR's.
+    """
+
+    def __init__(self, start: float, dynamic: bool) -> None:
+        super().__init__()
+        self.dynamic = dynamic
+        self.value = Parameter(Tensor(start, ms.float32), name="scale", requires_grad=False)
+        self.finite_steps = Parameter(Tensor(0.0, ms.float32), name="finite_steps", requires_grad=False)
+
+    def construct(self, finite: Tensor) -> Tensor:
+        """Take the step in, of which `finite` tells whether its gradients are; return the next scale."""
+        if self.dynamic:
+            steps = self.finite_steps + 1.0
+            grows = ops.logical_and(finite, steps >= PATIENCE)
+            counts = ops.logical_and(finite, steps < PATIENCE)
+            fallen = ops.where(finite, self.value, ops.maximum(self.value / 2.0, Tensor(1.0, ms.float32)))
+            ops.assign(self.value, ops.where(grows, 2.0 * self.value, fallen))
+            ops.assign(self.finite_steps, ops.where(counts, steps, ops.zeros_like(steps)))
+        return self.value
+
+
+class Gradients(nn.Cell):
+    """The gradients of one part of a batch, times the loss scale."""
+
+    def __init__(self, objective: Objective, scale: LossScale) -> None:
+        super().__init__()
+        self.objective = objective
+        self.scale = scale.value
+        self.gradient = ops.value_and_grad(self.scaled, None, ParameterTuple(objective.net.trainable_params()))
+
+    def scaled(self, share: Tensor, *batch: Tensor) -> Tensor:
+        """Return the loss of what Objective takes times the part's share and the loss scale."""
+        return self.objective(*batch)[0] * share * self.scale
+
+    def construct(self, counted: Tensor, mean: Tensor, asked: Tensor, *batch: Tensor) -> Tensor:
+        """Return all gradients one behind the other, the loss, both scaled, and `asked` (2,): one float32 vector.
+
+        One vector, so that parts are added, the network is asked and the norm is taken once each. `counted` (1,) is of
+        how many things the part's loss is the mean, `mean` (1,) the mean of that over all parts of all processes,
+        `batch` what Objective takes. The loss is weighted before its gradients are taken: synchronised batch
+        normalisation mixes those of processes.
+        """
+        share = (counted / mean).reshape(())
+        loss, gradients = self.gradient(share, *batch)
+        return ops.concat([*[gradient.reshape(-1) for gradient in gradients], loss.reshape(1), asked])
+
+
+class Update(nn.Cell):
+    """The optimiser's update on all processes; gradients that are not finite change nothing but the loss scale."""
+
+    def __init__(
+        self, net: Recogniser, optimiser: Optimiser, scale: LossScale, clip_norm: float, parts: int, processes: int
+    ) -> None:
+        super().__init__()
+        self.optimiser, self.scale = optimiser, scale
+        self.clip_norm = clip_norm
+        self.divisor = float(parts * processes)
+        self.total = ops.AllReduce() if processes > 1 else nn.Identity()
+        # Running statistics are moved by a step's forward pass, before anybody knows what comes of it.
+        self.statistics = ParameterTuple(statistics(net).values())
+        self.kept = self.statistics.clone(prefix="kept", init="same")
+        sizes = [parameter.size for parameter in optimiser.parameters]
+        self.shapes = [tuple(parameter.shape) for parameter in optimiser.parameters]
+        self.ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+        self.filling = ROW - self.ends[-1] % ROW
+
+    def construct(self, vector: Tensor, rate: Tensor) -> Tensor:
+        """Return the loss's mean, the norm of the gradients and how much any process asks for, (4,) float32.
+
+        `vector` is the sum over the process's parts of what Gradients returns, `rate` a scalar float32.
+        """
+        vector = self.total(vector) / (self.scale.value * self.divisor)
+        rest = vector[-3:]
+        # By rows: on processors MindSpore tries how many threads are best for a sum of all, and each count rounds
+        # otherwise, so that a run that goes on would not be the undisturbed one.
+        squares = ops.concat([vector[:-3] * vector[:-3], ops.zeros(self.filling, ms.float32)])
+        norm = ops.sqrt(squares.reshape(-1, ROW).sum(axis=1).sum())
+        finite = ops.isfinite(norm)
+        if finite:
+            if self.clip_norm > 0:
+                vector = vector * ops.minimum(self.clip_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
+            means = []
+            start = 0
+            for i in range(len(self.ends)):
+                means.append(vector[start : self.ends[i]].reshape(self.shapes[i]))
+                start = self.ends[i]
+            rate = self.optimiser(means, rate)
+            for i in range(len(self.kept)):
+                ops.assign(self.kept[i], self.statistics[i])
+        else:
+            for i in range(len(self.kept)):
+                ops.assign(self.statistics[i], self.kept[i])
+        self.scale(finite)
+        return ops.concat([rest[:1], norm.reshape(1), rest[1:]])

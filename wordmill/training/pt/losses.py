@@ -1,0 +1,20 @@
+"""The losses of each sample in PyTorch; targets.py says what classes, lengths and weights are."""
+
+import torch
+from torch.nn.functional import cross_entropy, ctc_loss
+
+from wordmill.text.decoding import CtcCodec
+
+
+def ctc_losses(logits: torch.Tensor, classes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Return the CTC losses (N,) float32 of logits (N, T, C), classes (N, L) and lengths (N,) int32."""
+    frames = torch.full_like(lengths, logits.shape[1])
+    likely = logits.float().log_softmax(2).permute(1, 0, 2)
+    return ctc_loss(likely, classes, frames, lengths, CtcCodec.BLANK, reduction="none")
+
+
+def sequence_losses(logits: torch.Tensor, classes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Return the cross entropies (N,) of logits (N, T, C), summed over its first `lengths` (N,) classes (N, T)."""
+    losses = cross_entropy(logits.float().transpose(1, 2), classes.long(), reduction="none")
+    counted = torch.arange(classes.shape[1], device=classes.device) < lengths.unsqueeze(1)
+    return (losses * counted).sum(1)

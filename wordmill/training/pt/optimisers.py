@@ -1,0 +1,132 @@
+"""The optimisers of the recipes in PyTorch, and the moving average of the weights that they make."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from wordmill.recipe.sections import Train
+
+EPSILON = 1e-8  # of Adam
+RHO, ADADELTA_EPSILON = 0.9, 1e-6
+AVERAGE_WARMUP = 2000.0  # steps; MindOCR's moving average starts short and grows longer
+
+
+class Lion(torch.optim.Optimizer):
+    """Lion (Chen et al. 2023, arXiv 2302.06675, program 1) with decoupled weight decay."""
+
+    _step_supports_amp_scaling = True  # GradScaler sets `found_inf` for a step, 1 where the step is to change nothing
+    found_inf = torch.zeros(())
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float]) -> None:
+        super().__init__(groups, {"lr": lr, "betas": betas, "weight_decay": 0.0})
+        _start_states(self, "first")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever given
+        """Update the parameters once by their gradients; each must have one."""
+        lost = self.found_inf > 0
+        for group in self.param_groups:
+            weights, rate, (beta1, beta2) = group["params"], group["lr"], group["betas"]
+            first = [self.state[weight]["first"] for weight in weights]
+            gradients = [torch.where(lost, mean, weight.grad) for weight, mean in zip(weights, first, strict=True)]
+            signs = torch._foreach_lerp(gradients, first, beta1)
+            torch._foreach_sign_(signs)
+            torch._foreach_mul_(signs, torch.where(lost, 0.0, rate))
+            torch._foreach_mul_(weights, torch.where(lost, 1.0, 1.0 - rate * group["weight_decay"]))
+            torch._foreach_sub_(weights, signs)
+            torch._foreach_lerp_(first, gradients, 1.0 - beta2)
+
+
+class Adadelta(torch.optim.Optimizer):
+    """Adadelta (Zeiler 2012, arXiv 1212.5701) with a rate and the L2 penalty.
+
+    PyTorch's own is left out by GradScaler only after the processor has waited for the device, in every step.
+    """
+
+    _step_supports_amp_scaling = True  # as Lion's
+    found_inf = torch.zeros(())
+
+    def __init__(self, groups: list[dict[str, Any]], lr: float) -> None:
+        super().__init__(groups, {"lr": lr, "weight_decay": 0.0})
+        _start_states(self, "squares", "moves")
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever given
+        """Update the parameters once by their gradients; each must have one."""
+        lost = self.found_inf > 0
+        kept = torch.where(lost, 1.0, RHO)
+        for group in self.param_groups:
+            weights = group["params"]
+            squares, moves = ([self.state[weight][name] for weight in weights] for name in ("squares", "moves"))
+            gradients = torch._foreach_add([weight.grad for weight in weights], weights, alpha=group["weight_decay"])
+            for gradient in gradients:
+                gradient.masked_fill_(lost, 0.0)
+            torch._foreach_mul_(squares, kept)
+            torch._foreach_addcmul_(squares, gradients, gradients, 1.0 - RHO)
+            steps = torch._foreach_div(_roots(moves), _roots(squares))
+            torch._foreach_mul_(steps, gradients)
+            torch._foreach_mul_(moves, kept)
+            torch._foreach_addcmul_(moves, steps, steps, 1.0 - RHO)
+            torch._foreach_add_(weights, steps, alpha=-group["lr"])
+
+
+def _roots(squares: list[torch.Tensor]) -> list[torch.Tensor]:
+    roots = list(torch._foreach_add(squares, ADADELTA_EPSILON))
+    torch._foreach_sqrt_(roots)
+    return roots
+
+
+def _start_states(optimizer: torch.optim.Optimizer, *names: str) -> None:
+    """Give each parameter tensors of zeros under these names."""
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            optimizer.state[weight] = {name: torch.zeros_like(weight) for name in names}
+
+
+def build(net: nn.Module, train: Train) -> torch.optim.Optimizer:
+    """Build the recipe's optimiser; Adam's weight decay is the L2 penalty, AdamW's and Lion's are decoupled."""
+    groups, betas = decay_groups(net, train), (train.beta1, train.beta2)
+    if train.optimizer == "lion":
+        return Lion(groups, train.lr, betas)
+    if train.optimizer == "adadelta":
+        return Adadelta(groups, train.lr)
+    kind = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
+    optimizer = kind(groups, lr=train.lr, betas=betas, eps=EPSILON, fused=True)
+    # As it would itself in its first step; a checkpoint of before has them too.
+    _start_states(optimizer, "exp_avg", "exp_avg_sq")
+    for weight, state in optimizer.state.items():
+        state["step"] = torch.zeros((), device=weight.device)
+    return optimizer
+
+
+def decay_groups(net: nn.Module, train: Train) -> list[dict[str, Any]]:
+    """Return the parameters by their weight decay: without train.decay_all, biases and normalisation have none."""
+    weights = list(net.parameters())
+    if train.decay_all:
+        return [{"params": weights, "weight_decay": train.weight_decay}]
+    return [
+        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": train.weight_decay},
+        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+class Average:
+    """MindOCR's exponential moving average of the parameters, started from them as they are now.
+
+    After step n, 1.., it is d * average + (1 - d) * parameters with d = decay * (1 - exp(-n / 2000)).
+    """
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.parameters: list[torch.Tensor] = list(net.parameters())
+        self.tensors = {name: parameter.detach().clone() for name, parameter in net.named_parameters()}
+
+    @torch.no_grad()
+    def __call__(self, step: int, finite: torch.Tensor) -> None:
+        """Take the parameters in after step 1.., in order, unless it was left out: `finite` is a scalar bool."""
+        averages, decay = list(self.tensors.values()), self.decay * (1.0 - math.exp(-step / AVERAGE_WARMUP))
+        moves = torch._foreach_sub(self.parameters, averages)
+        torch._foreach_mul_(moves, finite * (1.0 - decay))
+        torch._foreach_add_(averages, moves)

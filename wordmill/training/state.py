@@ -1,0 +1,185 @@
+"""Checkpoints of a training run: everything that it needs to go on, written while training does.
+
+In a run's folder `checkpoints/` there are, for step 120:
+step-00000120.json: the record, written last, which names the others with their digests and holds the counters
+step-00000120.safetensors: weights, optimiser, loss scale, moving average, running statistics of every process
+metrics-00000120.jsonl: the lines of metrics.jsonl up to that step
+best-00000100.safetensors: the best weights up to that step, of the validation after step 100
+
+No generator has a state that would have to be kept: whatever is drawn is drawn by seed, step and place in the global
+batch. The position in the data is the step.
+"""
+
+import dataclasses
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from wordmill.models.checkpoint import Tensors
+from wordmill.recipe.sections import Data, Model, Train, to_json
+from wordmill.store.artifacts import git_commit, write_atomically
+from wordmill.store.storage import file_facts
+
+KEPT = 3  # checkpoints, and the best weights that they name
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is: steps done, what was skipped, the best validation, seconds of training."""
+
+    step: int = 0
+    nonfinite: int = 0  # steps left out in all
+    nonfinite_in_a_row: int = 0
+    scored: int = 0  # the step of the last validation; one that is due after `step` and is not it was cut short
+    best_step: int = 0  # 0: no validation yet
+    best: tuple[float, float] = (-1.0, 0.0)  # its accuracy, and -loss among equals
+    seconds: float = 0.0
+    attempts: tuple[dict[str, Any], ...] = ()  # each one's first step, processes and git commit
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class State:
+    """A checkpoint: tensors by name as the framework's trainer gives and takes them, and how far the run is."""
+
+    tensors: Tensors
+    progress: Progress
+    processes: int
+
+
+def best_path(folder: Path, step: int) -> Path:
+    """Return the file of the best weights, of the validation after this step."""
+    return folder / f"best-{step:08}.safetensors"
+
+
+def write_state(folder: Path, state: State, metrics: bytes, sections: tuple[Data, Model, Train]) -> Path:
+    """Write a checkpoint's files, then the record that makes them one, and return the record's path."""
+    name = f"{state.progress.step:08}"
+    tensors, lines = folder / f"step-{name}.safetensors", folder / f"metrics-{name}.jsonl"
+    temporary = tensors.with_suffix(".part")
+    # safetensors writes the memory as it lies: an array with other strides would become another one.
+    save_file({key: np.asarray(tensor, order="C") for key, tensor in state.tensors.items()}, temporary)
+    temporary.replace(tensors)
+    lines.write_bytes(metrics)
+    files = [tensors, lines]
+    if state.progress.best_step:
+        files.append(best_path(folder, state.progress.best_step))
+    document = {
+        "processes": state.processes,
+        "git_commit": git_commit(),
+        "recipe": {type(section).__name__.lower(): json.loads(to_json(section)) for section in sections},
+        "progress": dataclasses.asdict(state.progress),
+        "files": [file_facts(path) for path in files],
+    }
+    record = folder / f"step-{name}.json"
+    write_atomically(record, json.dumps(document, indent=1))
+    return record
+
+
+def read_state(record: Path) -> State:
+    """Read a checkpoint by its record."""
+    document = read_record(record)
+    values = document["progress"]
+    progress = Progress(**{**values, "best": tuple(values["best"]), "attempts": tuple(values["attempts"])})
+    return State(
+        tensors=load_file(record.with_suffix(".safetensors")), progress=progress, processes=document["processes"]
+    )
+
+
+def read_record(record: Path) -> dict[str, Any]:
+    """Read what a record says, without the tensors; ValueError where it is not whole."""
+    try:
+        document: dict[str, Any] = json.loads(record.read_bytes())
+        return {key: document[key] for key in ("processes", "git_commit", "recipe", "progress", "files")}
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{record}: not a checkpoint's record: {type(error).__name__}: {error}") from None
+
+
+def check_state(record: Path) -> None:
+    """Refuse a checkpoint of which a file is missing or has other bytes; ValueError names it."""
+    for expected in read_record(record)["files"]:
+        path = record.with_name(expected["name"])
+        if not path.is_file():
+            raise ValueError(f"{path}: it is missing")
+        found = file_facts(path)
+        if found != expected:
+            raise ValueError(f"{path}: {found['bytes']} bytes with sha256 {found['sha256']}, "
+                             f"expected {expected['bytes']} with {expected['sha256']}")  # fmt: skip
+
+
+def records(folder: Path) -> list[Path]:
+    """Return the records of a folder's checkpoints, the newest first."""
+    return sorted(folder.glob("step-*.json"), reverse=True)
+
+
+def trim(folder: Path) -> None:
+    """Remove all checkpoints but the newest ones, records first, and what no record names."""
+    kept: list[dict[str, Any]] = []
+    for record in records(folder):
+        try:
+            kept.append(read_record(record))
+        except ValueError:  # whoever looks for a checkpoint would only be told so again
+            record.unlink()
+        if len(kept) > KEPT:
+            kept.pop()
+            record.unlink()
+    named = {entry["name"] for document in kept for entry in document["files"]}
+    for path in folder.glob("*-*"):
+        # Best weights that are newer than the newest checkpoint belong to the next one.
+        if path.suffix != ".json" and path.name not in named and _step(path) <= kept[0]["progress"]["step"]:
+            path.unlink()
+
+
+def undo(folder: Path, step: int) -> None:
+    """Remove what another attempt left of later steps, which are done again, and what it left half-written."""
+    later = [path for path in folder.glob("*-*") if _step(path) > step]
+    later.sort(key=lambda path: path.suffix != ".json")  # records first
+    for path in [*later, *folder.glob("*.part"), *folder.glob(".tmp*")]:  # the last are safetensors' own
+        path.unlink(missing_ok=True)
+
+
+def _step(path: Path) -> int:
+    """Return the step that a checkpoint's file is of."""
+    return int(path.name.partition("-")[2].partition(".")[0])
+
+
+class Saver:
+    """Writes checkpoints in a thread, one at a time; one that cannot be written is told and training goes on."""
+
+    def __init__(self, folder: Path, every_s: float, sections: tuple[Data, Model, Train]) -> None:
+        self.folder, self.every_s, self.sections = folder, every_s, sections
+        self.begun = time.monotonic()
+        self.thread: threading.Thread | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def due(self) -> bool:
+        """Tell whether it is time for another checkpoint and the last one is written."""
+        writes = self.thread is not None and self.thread.is_alive()
+        return not writes and time.monotonic() - self.begun >= self.every_s
+
+    def save(self, state: State, metrics: bytes) -> None:
+        """Begin to write a checkpoint, after the last one is written; `metrics` are the lines up to its step."""
+        self.wait()
+        self.begun = time.monotonic()
+        self.thread = threading.Thread(target=self._save, args=(state, metrics))
+        self.thread.start()
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is written."""
+        if self.thread is not None:
+            self.thread.join()
+
+    def _save(self, state: State, metrics: bytes) -> None:
+        try:
+            write_state(self.folder, state, metrics, self.sections)
+        except (OSError, SafetensorError) as error:
+            print(f"warning: no checkpoint of step {state.progress.step} in {self.folder}: {error}", flush=True)
+            for path in self.folder.glob(f"[ms]*-{state.progress.step:08}.*"):  # a full disk needs the room
+                path.unlink(missing_ok=True)
+            return
+        trim(self.folder)

@@ -1,0 +1,111 @@
+"""Labels as losses take them, and which labels a recogniser can learn."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from wordmill.recipe.sections import Train
+from wordmill.shards.index import MANY, count_repeats
+from wordmill.shards.sets import ShardSet
+from wordmill.text.decoding import AttentionCodec, Codec
+
+Counts = npt.NDArray[np.integer[Any]]
+
+DRAWS = 1  # parts these words from those that the loader shuffles an epoch by: a seed sequence ends with any zeros
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Targets:
+    """Labels of a batch: the batch's loss is sum(weights * loss of each sample).
+
+    classes (N, L) int32: class numbers; an attention decoder's end with STOP; padded with 0 to L, the steps
+    lengths (N,) int32:   how many of them count, from 1 on
+    weights (N,) float32: make the batch's mean; 0 for a label that is empty or too long, which nothing is learnt from
+    forced (N,) float32:  1 where the decoder is told the truth before each step, 0 where it goes by its own reading
+    seeds (N,) int32:     what the sample's dropout masks are drawn from
+    counted:              of how many things, samples or characters, the batch's loss is the mean
+    """
+
+    classes: npt.NDArray[np.int32]
+    lengths: npt.NDArray[np.int32]
+    weights: npt.NDArray[np.float32]
+    forced: npt.NDArray[np.float32]
+    seeds: npt.NDArray[np.int32]
+    counted: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Draws:
+    """What is drawn for each sample of a batch, Targets.forced and Targets.seeds."""
+
+    forced: npt.NDArray[np.float32]
+    seeds: npt.NDArray[np.int32]
+
+    def __getitem__(self, rows: slice) -> "Draws":
+        return Draws(forced=self.forced[rows], seeds=self.seeds[rows])
+
+
+def fitting(shards: ShardSet, codec: Codec, steps: int) -> ShardSet:
+    """Return the training samples whose label fits; the others are left out before training starts.
+
+    A deliberate correction of MindOCR, which keeps them as pictures of an empty word.
+    """
+    if steps >= MANY:
+        raise ValueError(f"a recogniser of {steps} steps: an index of shards tells labels apart up to {MANY - 1}")
+    kept = shards.keep(_fit(shards.index.characters, shards.index.frames, codec, steps))
+    if not kept.samples:
+        raise ValueError(f"none of the {shards.samples} training labels fits: expected labels with characters of "
+                         f"charset {codec.charset.name} that need at most {steps} steps")  # fmt: skip
+    return kept
+
+
+def _fit(characters: Counts, frames: Counts, codec: Codec, steps: int) -> npt.NDArray[np.bool_]:
+    """Tell which labels (N,) can be learnt in so many steps, as `codec.steps_needed` has it; empty ones cannot."""
+    return (characters > 0) & (characters < steps if isinstance(codec, AttentionCodec) else frames <= steps)
+
+
+def pack(labels: list[str], codec: Codec, steps: int, loss: str, drawn: Draws | None = None) -> Targets:
+    """Encode labels for a recogniser of so many steps; `loss` is the recipe's train.loss.
+
+    Without `drawn` decoders are told the truth. L is `steps` whatever the labels, so that shapes stay. A label that
+    does not fit has one class in its place.
+    """
+    numbers, counts = codec.charset.spell(labels)
+    fit = _fit(counts, counts + count_repeats(numbers, counts), codec, steps)
+    classes = np.zeros((len(labels), steps), dtype=np.int32)
+    classes[~fit, 0] = 1
+    rows = np.repeat(np.arange(len(labels)), counts)
+    columns = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    chosen = fit[rows]
+    classes[rows[chosen], columns[chosen]] = numbers[chosen] + codec.FIRST
+    lengths = np.where(fit, counts, 1).astype(np.int32)
+    if isinstance(codec, AttentionCodec):
+        classes[fit, lengths[fit]] = AttentionCodec.STOP
+        lengths[fit] += 1
+    if loss == "cross_entropy_unmasked":
+        lengths[:] = steps
+    counted = max(1, int(lengths[fit].sum())) if loss == "cross_entropy" else len(labels)
+    shares = fit / (lengths if loss == "ctc_by_length" else 1)  # by length: what PyTorch calls reduction "mean"
+    drawn = drawn or Draws(forced=np.ones(len(labels), np.float32), seeds=np.zeros(len(labels), np.int32))
+    return Targets(
+        classes=classes,
+        lengths=lengths,
+        weights=np.asarray(shares / counted, dtype=np.float32),
+        forced=drawn.forced,
+        seeds=drawn.seeds,
+        counted=counted,
+    )
+
+
+def draw(train: Train, step: int, rows: slice) -> Draws:
+    """Draw for some rows of global batch `step`, 1..: the same for any number of processes, in every framework.
+
+    A sample's decoder is told the truth with probability train.teacher_forcing.
+    """
+    key = np.random.SeedSequence((train.seed, step, 0, DRAWS))
+    words = np.random.Philox(key).random_raw(2 * train.global_batch)
+    coins, seeds = words.reshape(2, -1)[:, rows]
+    forced = (coins >> np.uint64(11)) * 2.0**-53 < train.teacher_forcing
+    return Draws(forced=forced.astype(np.float32), seeds=seeds.astype(np.uint32).view(np.int32))
