@@ -11,7 +11,8 @@ from benchmarks.models import Row
 from benchmarks.peers.loaders import create_lmdb
 from components.shard.packing import Rules, Task, pack
 from wordmill.recipe.catalogue import Entry
-from wordmill.recipe.sections import Data, from_json
+from wordmill.recipe.parsing import from_json
+from wordmill.recipe.sections import Data
 from wordmill.text.charset import charset_of
 
 GRAY_US, MEMORY_MB, PER_CORE_S = 30.0, 1024.0, 33_000

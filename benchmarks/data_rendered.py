@@ -8,7 +8,7 @@ import sys
 from benchmarks.data_rows import Scale, alone
 from benchmarks.data_stages import children_s
 from benchmarks.models import RECIPES, ROOT, Row, interleaved
-from wordmill.recipe.sections import load_recipe
+from wordmill.recipe.loading import load_recipe
 from wordmill.synth.renderer import SynthSpec
 from wordmill.training.rendered import rendered_batches
 

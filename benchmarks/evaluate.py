@@ -28,7 +28,8 @@ from wordmill.inference.evaluation import facts_of, read_all
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.pictures.image import Picture, decode, fit_picture, normalise
 from wordmill.recipe.frameworks import twin
-from wordmill.recipe.sections import Evaluation, Recipe, load_recipe
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Evaluation, Recipe
 from wordmill.shards.blocks import ShardWriter
 from wordmill.shards.sets import ShardSet
 from wordmill.synth.renderer import SynthSpec, render

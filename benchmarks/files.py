@@ -14,7 +14,8 @@ from wordmill.inference import card
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.pictures.image import Picture, fit_picture
 from wordmill.recipe.frameworks import twin
-from wordmill.recipe.sections import Recipe, load_recipe
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Recipe
 from wordmill.store.storage import hash_file
 from wordmill.synth.renderer import SynthSpec, render
 from wordmill.text.decoding import codec_of

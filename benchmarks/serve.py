@@ -29,7 +29,8 @@ from benchmarks.models import NO_PEER, RECIPES, Row, table
 from wordmill.inference.onnx_runtime import onnxruntime
 from wordmill.pictures.image import fit_picture, normalise
 from wordmill.recipe.frameworks import free_port
-from wordmill.recipe.sections import Recipe, load_recipe
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 BATCH = 64

@@ -27,7 +27,8 @@ from benchmarks.data_rows import against, alone
 from benchmarks.models import Row, table
 from benchmarks.train_runs import Ran, Samples, Turn, make_job, make_samples, run_job, run_peer, run_turns
 from wordmill.recipe.frameworks import Framework
-from wordmill.recipe.sections import Recipe, load_recipe
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Recipe
 
 Result = TypeVar("Result")
 

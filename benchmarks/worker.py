@@ -16,7 +16,7 @@ if not __package__:  # msrun starts a file, not a module
 
 from benchmarks import ours
 from benchmarks.contender import Contender
-from wordmill.recipe.sections import load_recipe
+from wordmill.recipe.loading import load_recipe
 
 
 def build(name: str, path: Path, mode: str, batch: int, device: str) -> Contender:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from pipelines.profiles import PROFILES, Profile
 from wordmill.recipe.catalogue import Entry, load_catalogue, redirect, select
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.parsing import nearest
 from wordmill.recipe.schedule import batch_of_process
-from wordmill.recipe.sections import Recipe, load_recipe, nearest
+from wordmill.recipe.sections import Recipe
 from wordmill.text.charset import charset_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,8 @@ from pipelines.cluster.images import EXPORTERS
 from pipelines.cluster.tasks import CONFIG, accelerate, gang_job, notify, place, train_on
 from pipelines.profiles import Profile
 from wordmill.recipe.catalogue import Entry, to_text
-from wordmill.recipe.sections import Recipe, to_json
+from wordmill.recipe.parsing import to_json
+from wordmill.recipe.sections import Recipe
 
 
 def training_pipeline(

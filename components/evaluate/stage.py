@@ -7,7 +7,8 @@ from pathlib import Path
 from wordmill.inference.evaluation import facts_of, picture_document, read_all
 from wordmill.inference.trained import load_trained
 from wordmill.recipe import frameworks
-from wordmill.recipe.sections import Evaluation, from_json, nearest
+from wordmill.recipe.parsing import from_json, nearest
+from wordmill.recipe.sections import Evaluation
 from wordmill.shards.sets import open_dataset
 from wordmill.store.artifacts import Manifest, read_manifest, whole_manifest, write_atomically
 from wordmill.store.stages import Made, find_or_make, run_stage

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from components.export.converter import LOG, convert, find_tool
 from components.export.formats import Source, Written, exporter, model_path
-from wordmill.inference.card import ANY, INPUT
+from wordmill.inference.card import ANY
+from wordmill.models.ports import INPUT
 from wordmill.recipe.sections import Data
 
 BATCHES = (1, 16, 64)  # without the recipe's, for chips: some run no file of an open batch size

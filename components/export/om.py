@@ -5,7 +5,8 @@ from pathlib import Path
 
 from components.export.converter import LOG, convert, find_tool
 from components.export.formats import NotMadeError, Source, Written, exporter, model_path
-from wordmill.inference.card import ANY, INPUT
+from wordmill.inference.card import ANY
+from wordmill.models.ports import INPUT
 from wordmill.recipe.sections import Data, Export
 
 BATCHES = (1, 16, 64)  # without the recipe's: an OM file of an LSTM is dependable for one batch size only

@@ -26,7 +26,8 @@ from components.export.om import soc_version, write_om
 from wordmill.inference.card import CARD, REFERENCE, describe
 from wordmill.inference.trained import load_trained
 from wordmill.recipe import frameworks
-from wordmill.recipe.sections import Export, from_json, nearest, to_json
+from wordmill.recipe.parsing import from_json, nearest, to_json
+from wordmill.recipe.sections import Export
 from wordmill.shards.loader import Batch, ordered_batches
 from wordmill.shards.sets import fetch_index, open_sets
 from wordmill.store.artifacts import Manifest, git_commit, read_manifest, write_atomically

@@ -8,7 +8,8 @@ from typing import Any
 from components.gate.compare import Decision, against_champion, against_floor, below_floors, uncompared
 from components.gate.pairing import look
 from wordmill.inference.package import Lineage, log_package
-from wordmill.recipe.sections import Gate, from_json
+from wordmill.recipe.parsing import from_json
+from wordmill.recipe.sections import Gate
 from wordmill.store import tracking
 from wordmill.store.artifacts import Manifest, digest, read_manifest, record_manifest, whole_manifest
 from wordmill.store.stages import run_stage, work_folder

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from wordmill.recipe.sections import read_yaml
+from wordmill.recipe.parsing import read_yaml
 
 FILE = Path(__file__).with_name("published.yaml")
 

@@ -12,7 +12,8 @@ from components.shard.summary import Summary, quarantine_sheet, samples_sheet
 from wordmill.pictures.image import PICTURE_KEYS
 from wordmill.readers.opening import open_reader
 from wordmill.recipe.catalogue import Entry
-from wordmill.recipe.sections import Data, from_json, parse_section
+from wordmill.recipe.parsing import from_json, parse_section
+from wordmill.recipe.sections import Data
 from wordmill.shards.blocks import shard_samples
 from wordmill.shards.index import INDEX, Index
 from wordmill.shards.sets import open_sets

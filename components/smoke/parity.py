@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from wordmill.inference.card import CONFIDENCE, LOGITS, TOKENS, codec_of_card
+from wordmill.inference.card import codec_of_card
+from wordmill.models.ports import CONFIDENCE, LOGITS, TOKENS
 from wordmill.text.decoding import Codec, Logits, Reading
 
 UNKNOWN = "\N{REPLACEMENT CHARACTER}"  # in place of a token that is no character of the charset

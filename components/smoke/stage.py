@@ -12,7 +12,8 @@ from components.smoke.launch import Outputs, run_probe
 from components.smoke.parity import TOLERANCES, Agreement, agreement, logit_tolerance
 from wordmill.inference.card import CARD, REFERENCE, codec_of_card
 from wordmill.recipe import frameworks
-from wordmill.recipe.sections import Data, Export, Model, from_json
+from wordmill.recipe.parsing import from_json
+from wordmill.recipe.sections import Data, Export, Model
 from wordmill.store.artifacts import Manifest, read_manifest
 from wordmill.store.stages import Made, find_or_make, run_stage
 from wordmill.store.storage import Object, Store

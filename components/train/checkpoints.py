@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wordmill.recipe.sections import OPERATION, Data, Model, Train, to_json
+from wordmill.recipe.parsing import to_json
+from wordmill.recipe.sections import OPERATION, Data, Model, Train
 from wordmill.store.storage import Store
 from wordmill.training.state import check_state, read_record, records
 

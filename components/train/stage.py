@@ -16,8 +16,9 @@ from components.train.outcome import collect, store_results
 from components.train.start import find_start
 from components.train.watch import Sender
 from wordmill.recipe import frameworks
+from wordmill.recipe.parsing import from_json, to_json
 from wordmill.recipe.schedule import batch_of_process
-from wordmill.recipe.sections import Data, Model, Train, from_json, to_json
+from wordmill.recipe.sections import Data, Model, Train
 from wordmill.shards.sets import fetch_index
 from wordmill.store.artifacts import Manifest, code_digest, digest, read_manifest, to_document, whole_manifest
 from wordmill.store.stages import Made, find_or_make, run_stage

@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from pipelines.cluster.site import load_site
-from wordmill.recipe.sections import read_yaml
+from wordmill.recipe.parsing import read_yaml
 
 ENVIRONMENTS = ("data", "pytorch", "mindspore", "cann", "lite")
 ROOT = Path(__file__).resolve().parents[2]

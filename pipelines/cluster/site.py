@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from wordmill.recipe.sections import parse_section, read_yaml
+from wordmill.recipe.parsing import parse_section, read_yaml
 
 VALUES = Path(__file__).resolve().parents[2] / "manifests" / "site" / "values.yaml"
 CACHE = "wordmill-cache"  # the claim that stages mount at /cache

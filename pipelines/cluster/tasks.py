@@ -9,7 +9,7 @@ from pipelines.cluster.images import image
 from pipelines.cluster.site import CACHE, QUEUE, TRAINING_ACCOUNT, TRAINING_LABELS, Accelerator, load_site
 from pipelines.profiles import Profile
 from wordmill.recipe.frameworks import Framework
-from wordmill.recipe.sections import to_json
+from wordmill.recipe.parsing import to_json
 
 SECRET = "wordmill-s3"  # noqa: S105 (the name of a Kubernetes secret, not a secret)
 WEBHOOK = "wordmill-webhook"

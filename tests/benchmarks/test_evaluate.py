@@ -5,7 +5,7 @@ import torch
 from rapidfuzz.distance import Levenshtein
 
 from benchmarks import evaluate
-from wordmill.recipe.sections import load_recipe
+from wordmill.recipe.loading import load_recipe
 from wordmill.text.charset import load_charset
 from wordmill.text.decoding import CtcCodec
 

@@ -5,7 +5,7 @@ import pytest
 from benchmarks import inference, models, serve, worker
 from benchmarks.contender import Contender, made_pictures, made_words
 from benchmarks.models import Result
-from wordmill.recipe.sections import load_recipe
+from wordmill.recipe.loading import load_recipe
 
 OURS = [Result("pytorch", 2.0, 3.0), Result("mindspore", 10.0, 12.0)]
 DTRB, DOCTR = Result("dtrb", 3.0, 4.0), Result("doctr", 1.0, 9.0)

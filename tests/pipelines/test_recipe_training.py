@@ -9,8 +9,9 @@ import pytest
 
 from pipelines.building import FOLDER, recipe_path
 from wordmill.recipe.catalogue import load_catalogue, select
+from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.schedule import Plan, make_plan
-from wordmill.recipe.sections import Train, load_recipe
+from wordmill.recipe.sections import Train
 
 # fmt: off
 CHINESE = {"epochs": 60, "global_batch": 2048, "optimizer": "adamw", "lr": 1e-3, "min_lr": 1e-5, "warmup_epochs": 6,

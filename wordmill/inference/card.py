@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wordmill.models.ports import CONFIDENCE, INPUT, LOGITS, TOKENS
 from wordmill.pictures.image import PADDING, Picture, normalise
 from wordmill.recipe.sections import Data, Model
 from wordmill.text.charset import Charset
@@ -13,7 +14,6 @@ from wordmill.text.decoding import AttentionCodec, Codec, CtcCodec
 
 CARD, REFERENCE = "card.json", "reference.npz"  # the names that they have beside every exported file
 ANY = "any"  # the size of batch of a file that takes all
-INPUT, LOGITS, TOKENS, CONFIDENCE = "images", "logits", "tokens", "confidence"  # ports of the files
 CODECS: dict[str, type[CtcCodec] | type[AttentionCodec]] = {"ctc": CtcCodec, "attention": AttentionCodec}
 
 

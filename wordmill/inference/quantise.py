@@ -12,8 +12,8 @@ from wordmill.inference.onnx_runtime import onnxruntime  # isort: skip  # before
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from wordmill.inference.card import INPUT, LOGITS
 from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.ports import INPUT, LOGITS
 from wordmill.pictures.image import Picture, normalise
 from wordmill.shards.loader import Batch
 from wordmill.text.decoding import Logits, codec_of

@@ -10,7 +10,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from wordmill.recipe.sections import Data, Model, Train, from_json, to_json
+from wordmill.recipe.parsing import from_json, to_json
+from wordmill.recipe.sections import Data, Model, Train
 
 # One key for everything: safetensors writes several in an order that differs from run to run.
 KEY = "wordmill"

@@ -18,7 +18,8 @@ import numpy as np
 from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.recipe.frameworks import twin
-from wordmill.recipe.sections import Data, Model, Recipe, load_recipe
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Data, Model, Recipe
 from wordmill.text.decoding import codec_of
 
 Rename = str | Callable[[re.Match[str]], str]

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from wordmill.recipe.frameworks import PACKAGES, environment, twin
-from wordmill.recipe.sections import Recipe, load_recipe
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Recipe
 from wordmill.text.decoding import codec_of
 
 COLUMNS = ("recipe", "framework", "parameters", "steps", "classes", "input_shape")

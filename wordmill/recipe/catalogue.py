@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from wordmill.recipe.sections import nearest, parse_section, read_yaml
+from wordmill.recipe.parsing import nearest, parse_section, read_yaml
 
 SCHEMES = ("file", "http", "https", "s3", "synth", "manual")
 NAME = re.compile(r"[A-Za-z0-9_.-]+")

@@ -1,13 +1,9 @@
 """Which keys of a recipe go together."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # recipe.py imports this module
-    from wordmill.recipe.sections import Data, Export, Model, Recipe, Train
+from wordmill.recipe.sections import Data, Export, Model, Recipe, Train
 
 OPSETS = range(11, 18)  # CANN's atc reads no later ones, and the converters are tried with no earlier ones
 GRID_SAMPLE_OPSET = 16  # the first with the operator that rectification needs

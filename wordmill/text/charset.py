@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from wordmill.recipe.sections import Data, nearest
+from wordmill.recipe.parsing import nearest
+from wordmill.recipe.sections import Data
 
 FOLDER = Path(__file__).resolve().parent / "charsets"  # what is built in; SOURCES.md there says where it comes from
 SEPARATOR, OUTSIDE = -1, -2  # in place of a character's number

@@ -17,8 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from wordmill.pictures.augmentation import augment_views
+from wordmill.recipe.parsing import from_json, to_json
 from wordmill.recipe.schedule import Plan, make_plan
-from wordmill.recipe.sections import Data, Model, Train, from_json, to_json
+from wordmill.recipe.sections import Data, Model, Train
 from wordmill.shards.loader import Batch, ordered_batches, training_batches
 from wordmill.shards.sets import ShardSet, open_sets
 from wordmill.store.artifacts import write_atomically

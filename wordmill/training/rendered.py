@@ -14,7 +14,8 @@ import numpy as np
 
 from wordmill.pictures.image import fit_picture
 from wordmill.recipe.frameworks import prepended
-from wordmill.recipe.sections import Data, from_json, to_json
+from wordmill.recipe.parsing import from_json, to_json
+from wordmill.recipe.sections import Data
 from wordmill.shards.loader import Batch
 from wordmill.store.artifacts import ROOT
 from wordmill.synth.renderer import Renderer, SynthSpec

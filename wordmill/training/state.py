@@ -22,7 +22,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from wordmill.models.checkpoint import Tensors
-from wordmill.recipe.sections import Data, Model, Train, to_json
+from wordmill.recipe.parsing import to_json
+from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import git_commit, write_atomically
 from wordmill.store.storage import file_facts
 

@@ -25,7 +25,8 @@ from components.train.stopping import sigterm_as_error
 from components.train.watch import Sender
 from components.train.workers import LostError
 from wordmill.recipe.frameworks import MEET_TIMEOUT_S, Node
-from wordmill.recipe.sections import Data, Model, Train, from_json
+from wordmill.recipe.parsing import from_json
+from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import from_document
 from wordmill.store.stages import RESUME, StoppedError
 from wordmill.store.storage import Object, Store

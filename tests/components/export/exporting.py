@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from components.export.stage import run
-from wordmill.recipe.sections import Export, to_json
+from wordmill.recipe.parsing import to_json
+from wordmill.recipe.sections import Export
 from wordmill.store.artifacts import Manifest, read_manifest
 from wordmill.store.storage import Store
 

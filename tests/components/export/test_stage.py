@@ -18,7 +18,8 @@ from wordmill.inference.onnx_runtime import onnxruntime
 from wordmill.inference.packaged.pair import PairReader
 from wordmill.models.pt.predict import Predictor
 from wordmill.pictures.image import normalise
-from wordmill.recipe.sections import Export, Model, to_json
+from wordmill.recipe.parsing import to_json
+from wordmill.recipe.sections import Export, Model
 from wordmill.store.artifacts import Manifest, read_manifest
 from wordmill.store.storage import Store, hash_file
 from wordmill.text.charset import load_charset

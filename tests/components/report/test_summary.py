@@ -15,7 +15,8 @@ from components.report.summary import summarise
 from pipelines.local.summary import render
 from tests.components.gate.finished_run import readings
 from wordmill.recipe.catalogue import load_catalogue
-from wordmill.recipe.sections import load_recipe, read_yaml
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.parsing import read_yaml
 from wordmill.store.artifacts import Manifest
 
 ROOT = Path(__file__).resolve().parents[3]

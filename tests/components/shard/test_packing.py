@@ -11,7 +11,8 @@ from tests.components.shard.shard_sets import drawn, labels, records, section
 from tests.wordmill.pictures.test_image_forms import jpeg
 from wordmill.pictures.image import decode, fit_picture
 from wordmill.recipe.catalogue import Entry
-from wordmill.recipe.sections import Data, from_json
+from wordmill.recipe.parsing import from_json
+from wordmill.recipe.sections import Data
 from wordmill.shards.sets import ShardSet
 from wordmill.synth.renderer import Renderer, SynthSpec
 from wordmill.text.charset import load_charset

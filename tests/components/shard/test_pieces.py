@@ -18,7 +18,8 @@ from components.shard.pieces import pieces
 from tests.components.shard.shard_sets import drawn, fetched, one, records, section, shard
 from tests.waiting import wait_until
 from wordmill.recipe.catalogue import Entry
-from wordmill.recipe.sections import Data, from_json
+from wordmill.recipe.parsing import from_json
+from wordmill.recipe.sections import Data
 from wordmill.store.artifacts import Manifest, read_manifest
 from wordmill.store.storage import Store
 from wordmill.text.charset import load_charset

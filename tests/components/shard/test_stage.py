@@ -9,7 +9,8 @@ import pytest
 from components.shard import stage
 from tests.components.shard.shard_sets import drawn, fetched, labels, one, photos, png, section, shard
 from wordmill.pictures.image import fit_picture
-from wordmill.recipe.sections import Data, from_json
+from wordmill.recipe.parsing import from_json
+from wordmill.recipe.sections import Data
 from wordmill.shards.sets import open_dataset
 from wordmill.store import files as disk
 from wordmill.store.artifacts import Manifest, digest, read_manifest

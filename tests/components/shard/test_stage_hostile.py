@@ -11,7 +11,8 @@ from tests.components.shard.shard_sets import labels, one, records, section, sha
 from tests.wordmill.pictures.test_image import GRAY, png
 from tests.wordmill.pictures.test_image_forms import BROKEN, GOOD_JPEG, GOOD_PNG
 from wordmill.recipe.catalogue import Entry
-from wordmill.recipe.sections import Data, from_json
+from wordmill.recipe.parsing import from_json
+from wordmill.recipe.sections import Data
 from wordmill.shards.sets import open_dataset
 from wordmill.store.storage import Store
 from wordmill.text.charset import load_charset

@@ -15,7 +15,8 @@ from tests.components.train.trained import DATA, MODEL, lively, put_checkpoint, 
 from wordmill.inference import card
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.pt.export import export_onnx
-from wordmill.recipe.sections import Export, to_json
+from wordmill.recipe.parsing import to_json
+from wordmill.recipe.sections import Export
 from wordmill.store.artifacts import Manifest, read_manifest
 from wordmill.store.stages import Made, find_or_make
 from wordmill.store.storage import Store

@@ -25,7 +25,8 @@ from tests.components.smoke.smoked import (
 from tests.components.train.trained import lively, put_checkpoint, put_trained, write_manifest
 from wordmill.inference import card
 from wordmill.inference.runtimes import INSTALL
-from wordmill.recipe.sections import Export, Model, to_json
+from wordmill.recipe.parsing import to_json
+from wordmill.recipe.sections import Export, Model
 from wordmill.store.artifacts import Manifest, read_manifest
 from wordmill.store.stages import Made, find_or_make
 from wordmill.store.storage import Store

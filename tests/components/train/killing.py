@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 
 from tests.wordmill.training.tiny import DATA, MODEL
-from wordmill.recipe.sections import Train, to_json
+from wordmill.recipe.parsing import to_json
+from wordmill.recipe.sections import Train
 from wordmill.store.artifacts import Manifest, read_manifest
 from wordmill.store.storage import Store
 from wordmill.training.records import read_pulse

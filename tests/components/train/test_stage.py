@@ -14,7 +14,8 @@ from tests.components.train.trained import put_trained
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, write_set
 from wordmill.models import checkpoint
-from wordmill.recipe.sections import OPERATION, Train, to_json
+from wordmill.recipe.parsing import to_json
+from wordmill.recipe.sections import OPERATION, Train
 from wordmill.shards.index import INDEX
 from wordmill.store import tracking
 from wordmill.store.artifacts import Manifest, read_manifest, to_document

@@ -7,7 +7,8 @@ import pytest
 from components.train import stage as train_stage
 from tests.components.shard.shard_sets import drawn, one, photos, png, section, shard
 from tests.wordmill.training.tiny import MODEL, TRAIN
-from wordmill.recipe.sections import load_recipe, to_json
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.parsing import to_json
 from wordmill.store.artifacts import read_manifest
 from wordmill.store.storage import Store
 

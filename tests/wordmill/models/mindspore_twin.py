@@ -14,7 +14,8 @@ from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.ms.model import Recogniser, build
 from wordmill.models.ms.predict import Predictor
 from wordmill.models.ms.weights import dump, load
-from wordmill.recipe.sections import Recipe, load_recipe
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Recipe
 from wordmill.shards.loader import Batch
 from wordmill.text.decoding import codec_of
 from wordmill.training.ms.optimisers import build as build_optimiser

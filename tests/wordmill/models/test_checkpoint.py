@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wordmill.models.checkpoint import Checkpoint, check_fit, load, save
-from wordmill.recipe.sections import load_recipe
+from wordmill.recipe.loading import load_recipe
 
 RECIPE = load_recipe(Path(__file__).resolve().parents[3] / "pipelines" / "recipes" / "quickstart.yaml")
 

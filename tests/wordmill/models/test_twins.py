@@ -19,7 +19,8 @@ from wordmill.models.pt import predict as pt_predict
 from wordmill.models.pt import weights as pt_weights
 from wordmill.pictures.image import normalise
 from wordmill.recipe import frameworks
-from wordmill.recipe.sections import Recipe, load_recipe
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Recipe
 from wordmill.text.decoding import Codec, codec_of
 from wordmill.training.pt import losses as pt_losses
 from wordmill.training.pt import optimisers as pt_optimisers

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from wordmill.recipe.sections import load_recipe
+from wordmill.recipe.loading import load_recipe
 
 RECIPES = Path(__file__).resolve().parents[3] / "pipelines" / "recipes"
 

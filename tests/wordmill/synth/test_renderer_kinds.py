@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from wordmill.pictures.image import fit_picture
-from wordmill.recipe.sections import load_recipe
+from wordmill.recipe.loading import load_recipe
 from wordmill.synth.chinese import Lines, common_characters
 from wordmill.synth.fonts import ATLAS, CHINESE_ATLAS, SIGN_ATLAS, Faces, read_atlas
 from wordmill.synth.french import Streets, lines_of

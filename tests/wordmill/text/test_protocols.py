@@ -4,7 +4,8 @@ from typing import get_args, get_type_hints
 import pytest
 
 from components.report.published import published
-from wordmill.recipe.sections import Evaluation, load_recipe
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Evaluation
 from wordmill.text.charset import Charset, load_charset
 from wordmill.text.protocols import FSNS_ALIKE, PROTOCOLS, compare, is_correct
 

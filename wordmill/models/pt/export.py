@@ -7,8 +7,8 @@ import onnx
 import torch
 from torch import nn
 
-from wordmill.inference.card import CONFIDENCE, INPUT, LOGITS, TOKENS
 from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.ports import CONFIDENCE, INPUT, LOGITS, TOKENS
 from wordmill.models.pt.decoders import Decoder
 from wordmill.models.pt.model import EncoderDecoder, Recogniser, build
 from wordmill.models.pt.weights import load

@@ -18,7 +18,7 @@ from tests.components.train.gang.kube_api import Cluster
 from tests.components.train.test_stage import combined_manifest
 from tests.golden.jobs import CPUS, KEY, spec
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
-from wordmill.recipe.sections import to_json
+from wordmill.recipe.parsing import to_json
 from wordmill.store.artifacts import read_manifest
 from wordmill.store.storage import Store
 

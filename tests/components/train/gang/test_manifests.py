@@ -15,7 +15,7 @@ from tests.golden import jobs as golden
 from tests.golden.jobs import CPUS, GPUS, KEY, spec
 from tests.manifests.test_schemas import check
 from tests.pipelines.test_training import compile_recipe
-from wordmill.recipe.sections import from_json
+from wordmill.recipe.parsing import from_json
 
 NPUS = PROFILES["ascend-4x8"]
 JOBS = golden.jobs()

@@ -18,7 +18,7 @@ from tests.wordmill.training.test_course import is_alive
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
 from wordmill.recipe import frameworks
 from wordmill.recipe.frameworks import Node, launch
-from wordmill.recipe.sections import to_json
+from wordmill.recipe.parsing import to_json
 from wordmill.store.artifacts import read_manifest, to_document
 from wordmill.store.storage import Store
 

@@ -13,7 +13,7 @@ from wordmill.models.pt.model import build
 from wordmill.models.pt.predict import Predictor, open_device
 from wordmill.models.pt.weights import dump
 from wordmill.pictures.image import normalise
-from wordmill.recipe.sections import load_recipe
+from wordmill.recipe.loading import load_recipe
 from wordmill.text.decoding import codec_of
 
 RECIPES = Path(__file__).resolve().parents[4] / "pipelines" / "recipes"

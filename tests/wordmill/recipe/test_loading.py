@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from wordmill.recipe.catalogue import load_catalogue, select
-from wordmill.recipe.sections import Data, Gate, Train, from_json, load_recipe, read_yaml, to_json
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.parsing import from_json, read_yaml, to_json
+from wordmill.recipe.sections import Data, Gate, Train
 from wordmill.text.charset import built_in
 
 RECIPES = Path(__file__).resolve().parents[3] / "pipelines" / "recipes"

@@ -1,0 +1,63 @@
+"""A recipe file with overrides, checked as a whole."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from wordmill.recipe.parsing import nearest, parse_section, parse_value, read_yaml
+from wordmill.recipe.rules import check_together
+from wordmill.recipe.sections import SECTIONS, Gate, Recipe
+
+
+def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read a recipe file and apply overrides such as `train.epochs=1`; ValueError names file and key."""
+    document = read_yaml(path)
+    own = document.get("benchmarks")
+    for override in overrides:
+        _override(document, override)
+    where = path.name
+    unknown = sorted(set(document) - {*SECTIONS, "benchmarks"})
+    if unknown:
+        raise ValueError(f"{where}: unknown section '{unknown[0]}': {nearest(unknown[0], [*SECTIONS, 'benchmarks'])}")
+    missing = [name for name in (*SECTIONS, "benchmarks") if name not in document]
+    if missing:
+        raise ValueError(f"{where}: section '{missing[0]}' is missing")
+    benchmarks = parse_value(document["benchmarks"], tuple[str, ...], f"{where}: benchmarks")
+    if not benchmarks:
+        raise ValueError(f"{where}: benchmarks: the list is empty, at least one benchmark is needed")
+    sections: dict[str, Any] = {
+        name: parse_section(kind, document[name], f"{where}: {name}") for name, kind in SECTIONS.items()
+    }
+    recipe = Recipe(name=path.stem, benchmarks=benchmarks, **sections)
+    check_together(recipe, where)
+    # A run of fewer benchmarks than the recipe's own keeps the floors of them all: it cannot be promoted past them.
+    _check_gate(recipe.gate, {*benchmarks, *(own if isinstance(own, list) else ())}, f"{where}: gate")
+    learnt = {*recipe.data.train, *recipe.data.val}
+    if leaked := [name for name in benchmarks if name in learnt]:
+        raise ValueError(f"{where}: benchmarks: '{leaked[0]}' is trained or validated on too: it would measure memory")
+    return recipe
+
+
+def _check_gate(gate: Gate, benchmarks: set[str], where: str) -> None:
+    """Refuse floors of no benchmark and bounds that are no share, such as per cent."""
+    for name in gate.floors:
+        if name not in benchmarks:
+            raise ValueError(f"{where}.floors: '{name}' is no benchmark here: {nearest(name, sorted(benchmarks))}")
+    floors = {f"floors.{name}": floor for name, floor in gate.floors.items()}
+    for key, bound in {"floor": gate.floor, "tolerance": gate.tolerance, **floors}.items():
+        if not 0 <= bound <= 1:
+            raise ValueError(f"{where}.{key}: found {bound}, expected a share of 0 to 1")
+
+
+def _override(document: dict[str, Any], text: str) -> None:
+    key, sign, value = text.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(parts):
+        raise ValueError(f"override '{text}': expected KEY=VALUE such as train.epochs=1")
+    target = document
+    for part in parts[:-1]:
+        if not isinstance(target.get(part), dict):
+            raise ValueError(f"override '{text}': unknown section '{part}': {nearest(part, list(SECTIONS))}")
+        target = target[part]
+    target[parts[-1]] = yaml.safe_load(value)

@@ -1,0 +1,101 @@
+"""Typed reading: YAML and JSON into frozen dataclasses, with errors that name the key."""
+
+import dataclasses
+import difflib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import yaml
+
+Section = TypeVar("Section")
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """Return a clause that lists the known words, the one that looks like `word` first."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    hint = f"did you mean '{close[0]}'? " if close else ""
+    return f"{hint}known are {', '.join(sorted(known))}"
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that must hold a mapping; ValueError names the file and the place."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such file") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not readable as YAML: {error}") from None
+    if not isinstance(document, dict):
+        raise ValueError(f"{path}: expected a mapping of keys to values, found {type(document).__name__}")
+    return document
+
+
+def parse_section(kind: type[Section], values: Any, where: str) -> Section:
+    """Build a section from a mapping; unknown keys, missing keys and wrong types are ValueErrors that name them."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where}: expected a mapping, found {type(values).__name__} {values!r}")
+    hints = get_type_hints(kind)
+    for key in values:
+        if key not in hints:
+            raise ValueError(f"{where}: unknown key '{key}': {nearest(str(key), list(hints))}")
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if required and field.name not in values:
+            raise ValueError(f"{where}: key '{field.name}' is missing")
+    return kind(**{key: parse_value(value, hints[key], f"{where}.{key}") for key, value in values.items()})
+
+
+def parse_value(value: Any, kind: Any, where: str) -> Any:
+    """Check one value against its annotation and return it in that type."""
+    if get_origin(kind) is Literal:
+        return _choice(value, get_args(kind), where)
+    if get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where}: expected a list, found {type(value).__name__} {value!r}")
+        return tuple(parse_value(item, get_args(kind)[0], f"{where}[{i}]") for i, item in enumerate(value))
+    if get_origin(kind) is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected a mapping, found {type(value).__name__} {value!r}")
+        key, item = get_args(kind)
+        return {parse_value(k, key, f"{where}: key"): parse_value(v, item, f"{where}.{k}") for k, v in value.items()}
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(
+            f"{where}: expected {kind.__name__}, found {type(value).__name__} {value!r}{_hint(value, kind)}"
+        )
+    return value
+
+
+def _choice(value: Any, known: tuple[Any, ...], where: str) -> Any:
+    if value in known and type(value) in {type(item) for item in known}:
+        return value
+    raise ValueError(f"{where}: found {value!r}: {nearest(str(value), [str(item) for item in known])}")
+
+
+def _hint(value: Any, kind: Any) -> str:
+    """Explain YAML 1.1's reading of 5e-4 as text, the one trap that everybody meets."""
+    if kind is not float or not isinstance(value, str):
+        return ""
+    try:
+        float(value)
+    except ValueError:
+        return ""
+    mantissa, _, exponent = value.lower().partition("e")
+    return f": to YAML a number with an exponent needs a decimal point, write {mantissa}.0e{exponent}"
+
+
+def to_json(section: Any) -> str:
+    """Return the canonical JSON text of a section, the form in which a stage receives it."""
+    return json.dumps(dataclasses.asdict(section), sort_keys=True)
+
+
+def from_json(kind: type[Section], text: str) -> Section:
+    """Read a section back from the JSON text that a stage received."""
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"section {kind.__name__.lower()}: not JSON: {error}") from None
+    return parse_section(kind, values, f"section {kind.__name__.lower()}")
