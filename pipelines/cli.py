@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _compile(options: argparse.Namespace) -> int:
-    from wordmill.store.artifacts import write_atomically
+    from wordmill.store.files import write_atomically
 
     recipe, pipeline = build(options, options.nightly)
     output = Path(options.output or f"{recipe.name}.yaml")
@@ -90,7 +90,7 @@ def _compare(options: argparse.Namespace) -> int:
     from components.report.compare.runs import find, histories, last
     from components.report.compare.text import render
     from pipelines.local import services
-    from wordmill.store.artifacts import write_atomically
+    from wordmill.store.files import write_atomically
 
     if bool(options.runs) == bool(options.last):
         raise ValueError('name either runs or a number of last runs: RUNS="a b", or PIPELINE=quickstart LAST=5')

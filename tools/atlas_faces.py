@@ -2,7 +2,6 @@
 
 import json
 import lzma
-import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -12,6 +11,8 @@ from pathlib import Path
 import freetype
 import numpy as np
 import numpy.typing as npt
+
+from wordmill.store.files import write_atomically
 
 CAPITAL_PX = 28  # height of "H" in the atlas of Latin faces
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
@@ -117,7 +118,5 @@ def _pack_face(face: Face, characters: str, levels: int) -> bytes:
 
 def write(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, then rename it."""
-    draft = path.with_suffix(".tmp")
-    draft.write_bytes(content)
-    os.replace(draft, path)
+    write_atomically(path, content)
     print(f"{path}: {len(content):,} bytes")

@@ -10,7 +10,8 @@ from wordmill.recipe import frameworks
 from wordmill.recipe.parsing import from_json, nearest
 from wordmill.recipe.sections import Evaluation
 from wordmill.shards.sets import open_dataset
-from wordmill.store.artifacts import Manifest, read_manifest, whole_manifest, write_atomically
+from wordmill.store.artifacts import Manifest, read_manifest, whole_manifest
+from wordmill.store.files import write_atomically
 from wordmill.store.stages import Made, find_or_make, run_stage
 from wordmill.store.storage import Store
 

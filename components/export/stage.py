@@ -30,7 +30,8 @@ from wordmill.recipe.parsing import from_json, nearest, to_json
 from wordmill.recipe.sections import Export
 from wordmill.shards.loader import Batch, ordered_batches
 from wordmill.shards.sets import fetch_index, open_sets
-from wordmill.store.artifacts import Manifest, git_commit, read_manifest, write_atomically
+from wordmill.store.artifacts import Manifest, git_commit, read_manifest
+from wordmill.store.files import write_atomically
 from wordmill.store.stages import Made, find_or_make, run_stage
 from wordmill.store.storage import Store, file_facts
 from wordmill.text.decoding import codec_of

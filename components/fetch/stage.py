@@ -12,9 +12,9 @@ from typing import Any
 
 from components.fetch.lock import hold
 from wordmill.recipe.catalogue import Entry, from_text
-from wordmill.sources.download import alone
 from wordmill.sources.locating import Located, check_sources, locate, origin
 from wordmill.store.artifacts import Manifest, digest
+from wordmill.store.files import locked
 from wordmill.store.stages import Made, find_or_make, run_stage
 from wordmill.store.storage import Object, Store, hash_file
 
@@ -59,7 +59,8 @@ def _fetch(store: Store, names: list[str], entry: Entry, run_tag: str, stop: Eve
     label = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
     located = locate(store, label, entry, stop)
     inputs = {"content": located.identity, "sha256": entry.sha256}
-    with alone(located.downloads.with_suffix(".lock")):
+    lock = located.downloads.with_suffix(".lock")
+    with locked(lock, waiting=f"{lock}: waiting, the same is fetched elsewhere", remove=True):
         bring = cache(partial(_content, store, label, entry, located, stop))
         made = [find_or_make(store, "fetch", name, inputs, partial(_make, entry, bring)) for name in names]
         shutil.rmtree(located.downloads, ignore_errors=True)

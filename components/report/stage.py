@@ -11,7 +11,8 @@ from components.report.notify import close_night
 from components.report.page import collect, report_html
 from components.report.summary import parameters, points, summarise, tags
 from wordmill.store import tracking
-from wordmill.store.artifacts import Manifest, digest, record_manifest, to_document, write_atomically
+from wordmill.store.artifacts import Manifest, digest, record_manifest, to_document
+from wordmill.store.files import write_atomically
 from wordmill.store.stages import run_stage, work_folder
 from wordmill.store.storage import Store
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from components.smoke.job import Job
 from wordmill.recipe import frameworks
-from wordmill.store.artifacts import ROOT, write_atomically
+from wordmill.store.artifacts import ROOT
+from wordmill.store.files import write_atomically
 
 PROBE_LIMIT_S = 600
 LAST_LINES = 5  # of the probe's output in an error

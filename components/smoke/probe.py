@@ -21,7 +21,7 @@ from components.smoke.job import Job
 from wordmill.inference.batches import Array, Call, in_batches
 from wordmill.inference.card import prepared
 from wordmill.inference.runtimes import MissingRuntimeError, batches_of, open_file
-from wordmill.store.artifacts import write_atomically
+from wordmill.store.files import write_atomically
 
 THROUGHPUT_BATCHES = (16, 64)
 TRIED = (1, *THROUGHPUT_BATCHES)  # sizes of batches that a file is tried with which takes any

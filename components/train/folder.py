@@ -1,15 +1,14 @@
 """The folder of a training run, which outlives a killed stage: one process works in it at a time."""
 
-import fcntl
 import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
 
 from components.train.checkpoints import step_of
+from wordmill.store.files import locked
 from wordmill.training.records import METRICS
 
 LEFT_DAYS = 14.0  # a dead run's folder is kept for so long
@@ -21,45 +20,16 @@ LAUNCHER_LOG, WORKER_LOGS, LOG = "launcher.log", "msrun", "log.txt"
 def run_folder(cache: Path, name: str) -> Iterator[Path]:
     """Give the folder training/<name> of the cache to one process at a time; it stays unless it is removed within."""
     parent = cache / "training"
-    parent.mkdir(parents=True, exist_ok=True)
     _sweep(parent, name)
-    lock = parent / f"{name}.lock"
-    with _locked(lock, wait=True):
-        folder = parent / name
+    lock, folder = parent / f"{name}.lock", parent / name
+    with locked(lock, waiting=f"train: another process does the same work in {folder}: this one waits"):
+        os.utime(lock)
         folder.mkdir(exist_ok=True)
         try:
             yield folder
         finally:
             if not folder.exists():
                 lock.unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(path: Path, wait: bool) -> Iterator[None]:
-    """Hold a file's lock; BlockingIOError where another process does and it is not waited for."""
-    while True:
-        with path.open("ab") as file:
-            _lock(file, path, wait)
-            if _is_at(file, path):  # else the last owner has removed it meanwhile, and a third may hold a new one
-                os.utime(path)
-                yield
-                return
-
-
-def _lock(file: BinaryIO, path: Path, wait: bool) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if not wait:
-            raise
-        print(f"train: another process does the same work in {path.with_suffix('')}: this one waits", flush=True)
-        fcntl.flock(file, fcntl.LOCK_EX)
-
-
-def _is_at(file: BinaryIO, path: Path) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    return False
 
 
 def _sweep(parent: Path, own: str) -> None:
@@ -71,9 +41,8 @@ def _sweep(parent: Path, own: str) -> None:
         with suppress(OSError):  # held, or removed by another process meanwhile
             changed = max(path.stat().st_mtime for path in (lock, folder, folder / "checkpoints") if path.exists())
             if time.time() - changed > 86400 * LEFT_DAYS:
-                with _locked(lock, wait=False):
+                with locked(lock, wait=False, remove=True):
                     shutil.rmtree(folder, ignore_errors=True)
-                    lock.unlink()
 
 
 def prepare(folder: Path, resume: Path | None) -> None:

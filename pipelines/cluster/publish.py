@@ -13,7 +13,8 @@ import yaml
 
 from pipelines.cluster.images import CONTENTS, ENVIRONMENTS, LOCK, ROOT, contents, tagged
 from pipelines.cluster.site import VALUES, load_site
-from wordmill.store.artifacts import git_commit, write_atomically
+from wordmill.store.artifacts import git_commit
+from wordmill.store.files import write_atomically
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -1,7 +1,6 @@
 """One pipeline run on this machine, in subprocesses or in containers of kfp.local, and its summary."""
 
 import contextlib
-import fcntl
 import io
 import json
 import logging
@@ -9,7 +8,6 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,7 +19,7 @@ from pipelines.local import services
 from pipelines.local.summary import render
 from wordmill.recipe.frameworks import prepended
 from wordmill.store import tracking
-from wordmill.store.artifacts import write_atomically
+from wordmill.store.files import locked, write_atomically
 from wordmill.store.storage import Object, Store
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -29,7 +27,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run(pipeline: GraphComponent, recipe: str, in_containers: bool = False) -> int:
     """Run a pipeline to its end, print its summary and return the exit code: 0 if every stage did its work."""
-    with one_at_a_time(services.STATE / "run.lock"):
+    lock = services.STATE / "run.lock"  # of this working tree
+    with locked(lock, waiting=f"another run holds {lock}: waiting until it ends"):
         services.settings()
         store = Store.from_environment()
         _close_abandoned(store)
@@ -120,19 +119,6 @@ def _close_abandoned(store: Store) -> None:
             tracking.run(store, run_tag, "").finish(succeeded=False)
             print(f"run {run_tag} was killed: marked as failed in MLflow", flush=True)
         marker.unlink()
-
-
-@contextlib.contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Hold a lock file: the second run in one working tree waits for the first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"another run holds {path}: waiting until it ends", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 class StageOutput(io.TextIOBase):

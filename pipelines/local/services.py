@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from wordmill.store.artifacts import write_atomically
+from wordmill.store.files import atomic_file, write_atomically
 from wordmill.store.storage import Store, endpoint_url
 
 BUCKET = "wordmill"
@@ -148,11 +148,9 @@ def _credentials() -> tuple[str, str]:
     """Return the generated S3 keys of this state folder, readable by its owner alone."""
     path = STATE / "s3.keys"
     if not path.exists():
-        STATE.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".part")
-        temporary.touch(mode=0o600)
-        temporary.write_text(f"{secrets.token_hex(10)} {secrets.token_hex(20)}", encoding="utf-8")
-        temporary.replace(path)
+        with atomic_file(path) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_text(f"{secrets.token_hex(10)} {secrets.token_hex(20)}", encoding="utf-8")
     key, secret = path.read_text(encoding="utf-8").split()
     return key, secret
 

@@ -16,7 +16,7 @@ from wordmill.pictures.image import Picture
 from wordmill.recipe.sections import Evaluation
 from wordmill.shards.loader import Batch, ordered_batches
 from wordmill.shards.sets import ShardSet
-from wordmill.store.artifacts import write_atomically
+from wordmill.store.files import write_atomically
 from wordmill.store.progress import Progress
 from wordmill.text import metrics
 from wordmill.text.charset import Charset

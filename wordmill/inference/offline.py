@@ -19,7 +19,7 @@ from wordmill.inference.card import CARD, codec_of_card, prepared
 from wordmill.inference.evaluation import BATCH, Outcome, facts_of
 from wordmill.shards.loader import ordered_batches
 from wordmill.shards.sets import ShardSet, fetch_index, open_sets
-from wordmill.store.artifacts import write_atomically
+from wordmill.store.files import write_atomically
 from wordmill.store.progress import Progress
 from wordmill.store.storage import Store
 from wordmill.text.decoding import Logits

@@ -16,6 +16,7 @@ from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ports import INPUT, LOGITS
 from wordmill.pictures.image import Picture, normalise
 from wordmill.shards.loader import Batch
+from wordmill.store.files import atomic_file
 from wordmill.text.decoding import Logits, codec_of
 from wordmill.text.protocols import is_correct
 
@@ -40,21 +41,21 @@ def quantise(source: Path, path: Path, pictures: Picture, middle: float) -> None
     Weights have a scale per channel. What follows the convolutions stays in fp32: ONNX Runtime has no LSTM in
     integers, and with the last layer in them a CRNN's file became 1 % smaller and no faster.
     """
-    prepared, temporary = path.with_name(f"{path.name}.prepared"), path.with_name(f"{path.name}.part")
+    prepared = path.with_name(f"{path.name}.prepared")
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
-        str(prepared),
-        str(temporary),
-        _Pictures(pictures, middle),
-        quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["Conv"],
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
+    with atomic_file(path) as temporary:
+        quantize_static(
+            str(prepared),
+            str(temporary),
+            _Pictures(pictures, middle),
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=["Conv"],
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        onnx.checker.check_model(str(temporary), full_check=True)
     prepared.unlink()
-    onnx.checker.check_model(str(temporary), full_check=True)
-    temporary.replace(path)
 
 
 def measure(whole: Path, quantised: Path, samples: Batch, checkpoint: Checkpoint) -> dict[str, Any]:

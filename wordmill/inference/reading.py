@@ -15,7 +15,7 @@ from wordmill.inference.runtimes import batches_of, open_file
 from wordmill.models import checkpoint
 from wordmill.pictures.image import Picture
 from wordmill.recipe import frameworks
-from wordmill.store.artifacts import write_atomically
+from wordmill.store.files import write_atomically
 from wordmill.store.progress import Progress
 from wordmill.text.decoding import Logits, codec_of
 

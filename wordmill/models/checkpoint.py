@@ -1,7 +1,6 @@
 """Checkpoints: weights as safetensors under PyTorch's names, with the recipe sections that made them inside."""
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.numpy import save_file
 
 from wordmill.recipe.parsing import from_json, to_json
 from wordmill.recipe.sections import Data, Model, Train
+from wordmill.store.files import atomic_file
 
 # One key for everything: safetensors writes several in an order that differs from run to run.
 KEY = "wordmill"
@@ -34,10 +34,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint under a temporary name, then rename it."""
     sections = {"data": checkpoint.data, "model": checkpoint.model, "train": checkpoint.train}
     made_by = {name: to_json(section) for name, section in sections.items()} | {"step": checkpoint.step}
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
     tensors = {name: np.ascontiguousarray(values) for name, values in checkpoint.tensors.items()}
-    save_file(tensors, temporary, metadata={KEY: json.dumps(made_by)})
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        save_file(tensors, temporary, metadata={KEY: json.dumps(made_by)})
 
 
 def load(path: Path) -> Checkpoint:

@@ -28,6 +28,7 @@ import xxhash
 
 from wordmill.pictures.image import PICTURE_KEYS, Picture
 from wordmill.recipe.sections import Data
+from wordmill.store.files import temporary_path
 
 SCHEMA = 2
 MOST_BLOCK_SAMPLES, MOST_BLOCK_BYTES = 256, 2_500_000
@@ -165,14 +166,13 @@ class ShardWriter:
     def __init__(self, path: Path, shape: Shape, capacity: int, encoded: Data | None = None) -> None:
         self.path, self.shape = path, shape
         self.picture = {key: getattr(encoded, key) for key in PICTURE_KEYS} if encoded else None
-        self.temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+        self.temporary = temporary_path(path)
         self.samples = self.blocks = 0
         self.labels: list[str] = []
         self.files: list[bytes] = []
         self.full = block_samples(shape)
         self.images = None if encoded else np.empty((self.full, *shape), dtype=np.uint8)
         self.written: list[tuple[int, str]] = []  # samples and digest of each block
-        self.temporary.unlink(missing_ok=True)
         each = (MAX_FILE_BYTES if encoded else int(np.prod(shape))) + MAX_LABEL_BYTES + 5
         most = capacity * each + (capacity + 20) * 8 * PAGE
         # writemap: pages come from a fresh, zeroed file; LMDB's other way leaves bytes of its heap in page headers.

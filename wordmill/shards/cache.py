@@ -6,13 +6,11 @@ takes more bytes than its bound: room is reserved before a block is fetched, and
 A mapped file may be removed: what is mapped stays until it is let go of.
 """
 
-import fcntl
 import os
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ import numpy as np
 from wordmill.shards.blocks import Record, digest_of
 from wordmill.shards.index import Index
 from wordmill.shards.mapping import map_file
-from wordmill.store.artifacts import write_atomically
+from wordmill.store.files import atomic_file, locked, write_atomically
 from wordmill.store.storage import Store, object_key
 
 VARIABLE, DEFAULT_BYTES = "WORDMILL_CACHE_BYTES", 32 << 30
@@ -114,17 +112,12 @@ class Room:
 
     def put(self, path: Path, content: Record) -> None:
         """Write a file below the folder, having removed what was used longest ago where there is no room."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
-        try:
+        with atomic_file(path) as temporary:
             self._reserve(temporary, len(content))
             with temporary.open("r+b") as file:
                 file.write(content.data)
                 file.flush()
                 os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _reserve(self, temporary: Path, size: int) -> None:
         """Make room, and the file at its full size, so that every process counts it from now on."""
@@ -151,12 +144,3 @@ class Room:
                 path.unlink(missing_ok=True)
                 total -= state.st_size
         return total
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keep other threads and processes out; the kernel frees the lock of a process that ends, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

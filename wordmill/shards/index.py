@@ -6,7 +6,6 @@ small file, `index.npz`, beside the shards; equal indices have equal bytes.
 
 import dataclasses
 import json
-import os
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wordmill.shards.blocks import SCHEMA, BlockTable, Shape
+from wordmill.store.files import atomic_file
 from wordmill.store.storage import Object
 from wordmill.text.charset import Charset
 
@@ -106,10 +106,8 @@ class Index:
                  "objects": [dataclasses.astuple(entry) for entry in self.objects]}  # fmt: skip
         text = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
         table = {name: getattr(self.table, name) for name in TABLE}
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-        with temporary.open("wb") as file:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
             np.savez(file, facts=text, shard=self.shard, characters=self.characters, frames=self.frames, **table)
-        temporary.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> "Index":

@@ -2,16 +2,17 @@
 
 import errno
 import os
-import shutil
 import tarfile
 import zipfile
 import zlib
 from dataclasses import dataclass, field
 from lzma import LZMAError
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from wordmill.sources.members import Member, kind_of, members
+from wordmill.store.files import atomic_folder
 
 CHUNK = 1 << 20  # bytes
 DEPTH = 64  # folders in a member's path
@@ -39,25 +40,18 @@ def lay_out(
     files, and the member. Refused are paths that lead out, links, devices, names that stand twice, and more than the
     limits allow. The disk holds the archives, what is taken of them, and meanwhile one archive that lies in another.
     """
-    work = folder.with_name(f"{folder.name}.{os.getpid()}.part")
-    shutil.rmtree(work, ignore_errors=True)
-    root = work / "root"
-    root.mkdir(parents=True)
+    packed_bytes = sum(path.stat().st_size for path in files.values())
     try:
-        layout = _Layout(
-            root, work / "nested", inside, limits or Limits(), sum(p.stat().st_size for p in files.values())
-        )
-        for name, path in files.items():
-            if kind_of(path) == "file":
-                layout.link(PurePosixPath(name), path)
-            else:
-                layout.unpack(path, PurePosixPath())
-        layout.check_found()
-        root.replace(folder)
+        with atomic_folder(folder) as root, TemporaryDirectory(dir=folder.parent) as nested:
+            layout = _Layout(root, Path(nested) / "archive", inside, limits or Limits(), packed_bytes)
+            for name, path in files.items():
+                if kind_of(path) == "file":
+                    layout.link(PurePosixPath(name), path)
+                else:
+                    layout.unpack(path, PurePosixPath())
+            layout.check_found()
     except ValueError as error:
         raise ValueError(f"{source or ', '.join(list(files)[:3])}: {error}") from None
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 @dataclass

@@ -1,14 +1,12 @@
 """Downloads in pieces, several at once; what is there survives a kill at any byte and is not fetched again."""
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -18,7 +16,7 @@ import xxhash
 
 from wordmill.sources.patience import ChangedError, StoppedError, patiently
 from wordmill.sources.remote import Remote
-from wordmill.store.files import RESERVE, room
+from wordmill.store.files import RESERVE, room, write_atomically
 from wordmill.store.progress import Progress
 
 PIECE = 8 << 20  # bytes: what one request asks for, and at most what a kill costs each connection
@@ -53,9 +51,7 @@ class Part:
             lines = [title]
             self.path.write_bytes(b"")
         kept = [line for line in lines[1:] if self._is_whole(line)]
-        temporary = self.journal.with_suffix(".new")
-        temporary.write_text("".join(f"{line}\n" for line in [title, *kept]), encoding="utf-8")
-        temporary.replace(self.journal)
+        write_atomically(self.journal, "".join(f"{line}\n" for line in [title, *kept]))
         return {(int(start), int(stop)) for start, stop, _ in map(str.split, kept)}
 
     def note(self, start: int, stop: int, digest: str) -> None:
@@ -101,33 +97,6 @@ def download(what: str, remotes: dict[str, Remote], folder: Path, stop: threadin
         if part.remote.size is not None:
             os.truncate(part.path, part.remote.size)  # which an earlier try may have passed
     return {name: part.path for name, part in parts.items()}
-
-
-@contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Keep other processes out until the end; the file is removed then."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f"{lock}: waiting, the same is fetched elsewhere\n", end="", flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            if _is_at(lock, file.fileno()):
-                try:
-                    yield
-                finally:
-                    lock.unlink()
-                return
-
-
-def _is_at(path: Path, descriptor: int) -> bool:
-    """Tell whether an open file is the one at a path, not one that was removed from there."""
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
 
 
 class _Tally:

@@ -1,12 +1,94 @@
-"""Room on a disk: asked for before work starts, and said clearly when it runs out all the same."""
+"""Files that appear whole or not at all, locks that end with their process, and room on a disk."""
 
 import errno
+import fcntl
+import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 RESERVE = 64 << 20  # bytes of disk left free
+
+
+@contextmanager
+def atomic_file(path: Path, ending: str = "") -> Iterator[Path]:
+    """Give a temporary name beside a file; what is written there becomes the file unless the writing fails.
+
+    `ending` is for writers that append it to names without it.
+    """
+    temporary = temporary_path(path, ending)
+    try:
+        yield temporary
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(folder: Path) -> Iterator[Path]:
+    """Give an empty temporary folder beside one that is not there; it becomes that unless the filling fails."""
+    temporary = temporary_path(folder)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.replace(folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file of text, in UTF-8, or of bytes under a temporary name, then rename it."""
+    with atomic_file(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def temporary_path(path: Path, ending: str = "") -> Path:
+    """Return a name of one's own beside a file or folder; pods share folders, where process numbers say nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.with_name(f"{path.name}.{secrets.token_hex(6)}.part{ending}")
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True, waiting: str = "", remove: bool = False) -> Iterator[None]:
+    """Keep other threads and processes out; the kernel frees the lock of a process that ends, however it ends.
+
+    Who has to wait prints the line `waiting`, or gets BlockingIOError without `wait`. The file stays, unless it is to
+    be removed with the lock, or is within.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with path.open("ab") as file:
+            _lock(file, wait, waiting)
+            if _is_at(path, file):  # else the last owner has removed it meanwhile, and a third may hold a new one
+                try:
+                    yield
+                finally:
+                    if remove:
+                        path.unlink(missing_ok=True)
+                return
+
+
+def _lock(file: BinaryIO, wait: bool, waiting: str) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            raise
+        if waiting:
+            print(f"{waiting}\n", end="", flush=True)  # one write, line end included: threads wait, too
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    """Tell whether an open file is the one at a path, not one that was removed from there."""
+    with suppress(FileNotFoundError):
+        return os.path.samestat(path.stat(), os.fstat(file.fileno()))
+    return False
 
 
 @contextmanager

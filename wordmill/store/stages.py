@@ -2,12 +2,11 @@
 
 import argparse
 import dataclasses
-import fcntl
 import inspect
 import json
+import secrets
 import shutil
 import sys
-import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -15,15 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from wordmill.store.artifacts import (
-    Manifest,
-    code_digest,
-    digest,
-    find_manifest,
-    git_commit,
-    to_document,
-    write_atomically,
-)
+from wordmill.store.artifacts import Manifest, code_digest, digest, find_manifest, git_commit, to_document
+from wordmill.store.files import locked, write_atomically
 from wordmill.store.storage import Object, Store
 
 RESUME = 75  # EX_TEMPFAIL of <sysexits.h>, the exit code of work that goes on where it was when it is started again
@@ -94,25 +86,16 @@ def work_folder(store: Store, name: str) -> Iterator[Path]:
     A lock file beside it says that its owner lives: pods may share the cache, where process numbers say nothing.
     """
     parent = store.cache / "work"
-    parent.mkdir(parents=True, exist_ok=True)
     for left in parent.glob("*.lock"):
-        with suppress(OSError), left.open("r+b") as lock:  # locked, or removed by another process meanwhile
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(left)
-    descriptor, path = tempfile.mkstemp(".lock", f"{name}.", parent)
-    with open(descriptor, "wb") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = Path(path).with_suffix("")
+        with suppress(OSError), locked(left, wait=False, remove=True):  # else its owner lives
+            shutil.rmtree(left.with_suffix(""), ignore_errors=True)
+    folder = parent / f"{name}.{secrets.token_hex(4)}"
+    with locked(parent / f"{folder.name}.lock", remove=True):
         folder.mkdir()
         try:
             yield folder
         finally:
-            _remove(Path(path))
-
-
-def _remove(lock: Path) -> None:
-    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-    lock.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def run_stage(stage: str, name: str, run_tag: str, output: str, work: Callable[[Store], tuple[Manifest, bool]]) -> str:

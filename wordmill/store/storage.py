@@ -4,9 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +14,8 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+
+from wordmill.store.files import atomic_file
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -82,7 +82,7 @@ class Store:
             self.upload(path, object_key(entry))
         cached = self._cached(entry)
         if not cached.exists():
-            with _part(cached) as temporary:
+            with atomic_file(cached) as temporary:
                 try:
                     os.link(path, temporary)
                 except OSError:  # the cache lies on another file system
@@ -110,7 +110,7 @@ class Store:
             return whole
         cached = self._cached(entry)
         key = object_key(entry)
-        with _part(cached) as temporary:
+        with atomic_file(cached) as temporary:
             self._download(key, temporary)
             found = hash_file(temporary)
             if found != entry.sha256:
@@ -133,7 +133,7 @@ class Store:
 
     def download(self, key: str, path: Path) -> None:
         """Read what is stored under a key into a file, which is whole or not there; whoever knows its digest checks."""
-        with _part(path) as temporary:
+        with atomic_file(path) as temporary:
             self._download(key, temporary)
 
     def put_bytes(self, key: str, body: bytes, content_type: str) -> None:
@@ -205,15 +205,3 @@ def endpoint_url() -> str:
 def object_key(entry: Object) -> str:
     """Return the key of an object in the bucket: its content's digest."""
     return f"objects/{entry.sha256[:2]}/{entry.sha256}"
-
-
-@contextmanager
-def _part(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside a file; it becomes the file, or nothing if its making fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.part")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

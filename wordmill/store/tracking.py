@@ -17,6 +17,7 @@ from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
 from wordmill.store.artifacts import git_commit
+from wordmill.store.files import atomic_folder
 from wordmill.store.storage import Store
 
 Point = tuple[str, float, int, float]  # name, value, step, unix time in s
@@ -142,11 +143,8 @@ def download(version: Version, folder: Path) -> Path:
         raise ValueError(f"version {version.version} is of {version.source}, which is no model that a run has logged")
     whole = folder / version.source.removeprefix(LOGGED)
     if not whole.is_dir():
-        part = whole.with_name(f"{whole.name}.{os.getpid()}.part")
-        part.mkdir(parents=True)
-        with asking(f"download {version.source}"):
+        with asking(f"download {version.source}"), atomic_folder(whole) as part:
             download_artifacts(artifact_uri=version.source, dst_path=str(part), tracking_uri=tracking_uri())
-        part.replace(whole)
     return whole
 
 

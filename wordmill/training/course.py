@@ -22,7 +22,7 @@ from wordmill.recipe.schedule import Plan, make_plan
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.shards.loader import Batch, ordered_batches, training_batches
 from wordmill.shards.sets import ShardSet, open_sets
-from wordmill.store.artifacts import write_atomically
+from wordmill.store.files import atomic_file, write_atomically
 from wordmill.synth.renderer import SynthSpec
 from wordmill.text.decoding import Codec
 from wordmill.text.protocols import is_correct
@@ -211,7 +211,5 @@ def count_correct(logits: Logits, labels: list[str], codec: Codec) -> int:
 def write_reference(job: Job, predict: Callable[[npt.NDArray[np.uint8]], Logits]) -> None:
     """Write reference.npz: the first validation images (N, H, W, C) uint8 and the trained model's logits (N, T, C)."""
     images = next(ordered_batches(open_sets(job.val_sets), REFERENCE_IMAGES)).images
-    path = job.folder / "reference.npz"
-    temporary = path.with_name(f"part.{os.getpid()}.npz")  # numpy appends .npz to any other name
-    np.savez(temporary, images=images, logits=predict(images).astype(np.float32))
-    temporary.replace(path)
+    with atomic_file(job.folder / "reference.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, images=images, logits=predict(images).astype(np.float32))

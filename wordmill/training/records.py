@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wordmill.recipe.schedule import Plan
+from wordmill.store.files import atomic_file
 from wordmill.training.course import Job, Part
 
 NONFINITE_LIMIT = 20  # so many skipped steps in a row end training
@@ -93,7 +94,5 @@ def keep_nonfinite(folder: Path, step: int, rank: int, parts: list[Part]) -> Non
     images = np.concatenate([batch.images for batch, _ in parts])
     labels = np.array([label for batch, _ in parts for label in batch.labels])
     path = kept / f"step-{step:08}.rank-{rank}.npz"
-    temporary = path.with_suffix(".part")
-    with temporary.open("wb") as file:  # to a name numpy would append .npz
+    with atomic_file(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, images=images, labels=labels)
-    temporary.replace(path)

@@ -24,7 +24,8 @@ from safetensors.numpy import load_file, save_file
 from wordmill.models.checkpoint import Tensors
 from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import Data, Model, Train
-from wordmill.store.artifacts import git_commit, write_atomically
+from wordmill.store.artifacts import git_commit
+from wordmill.store.files import atomic_file, write_atomically
 from wordmill.store.storage import file_facts
 
 KEPT = 3  # checkpoints, and the best weights that they name
@@ -62,10 +63,9 @@ def write_state(folder: Path, state: State, metrics: bytes, sections: tuple[Data
     """Write a checkpoint's files, then the record that makes them one, and return the record's path."""
     name = f"{state.progress.step:08}"
     tensors, lines = folder / f"step-{name}.safetensors", folder / f"metrics-{name}.jsonl"
-    temporary = tensors.with_suffix(".part")
-    # safetensors writes the memory as it lies: an array with other strides would become another one.
-    save_file({key: np.asarray(tensor, order="C") for key, tensor in state.tensors.items()}, temporary)
-    temporary.replace(tensors)
+    with atomic_file(tensors) as temporary:
+        # safetensors writes the memory as it lies: an array with other strides would become another one.
+        save_file({key: np.asarray(tensor, order="C") for key, tensor in state.tensors.items()}, temporary)
     lines.write_bytes(metrics)
     files = [tensors, lines]
     if state.progress.best_step:

@@ -1,12 +1,9 @@
 import io
-import multiprocessing
-import time
 from pathlib import Path
 
 from pipelines.building import build
 from pipelines.cli import command_line
-from pipelines.local.run import StageOutput, _retry_nothing, _unfinished_tasks, one_at_a_time
-from tests.waiting import LIMIT_S
+from pipelines.local.run import StageOutput, _retry_nothing, _unfinished_tasks
 
 ENGINE = """\
     [KFP Executor 2026-11-20 22:12:59,588 INFO]: Looking for component `fetch` in /tmp/x
@@ -41,24 +38,6 @@ def test_a_task_without_its_record_is_not_believed(tmp_path: Path) -> None:
     assert _unfinished_tasks(tmp_path) == "tasks without outputs: train"
     (bad / "executor_output.json").touch()
     assert _unfinished_tasks(tmp_path) == ""
-
-
-def hold(path: Path, log: Path, seconds: float) -> None:
-    with one_at_a_time(path), log.open("a") as file:
-        file.write("in ")
-        file.flush()
-        time.sleep(seconds)
-        file.write("out ")
-
-
-def test_a_second_run_waits_for_the_first(tmp_path: Path) -> None:
-    lock, log = tmp_path / "run.lock", tmp_path / "log"
-    runs = [multiprocessing.get_context("spawn").Process(target=hold, args=(lock, log, 0.3)) for _ in range(2)]
-    for run in runs:
-        run.start()
-    for run in runs:
-        run.join(LIMIT_S)
-    assert log.read_text() == "in out in out "
 
 
 def test_nothing_is_tried_again_on_this_machine() -> None:

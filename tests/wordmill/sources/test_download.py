@@ -1,7 +1,6 @@
 """Downloads that are killed: what was whole is kept, what was not is fetched again, and the bytes are the same."""
 
 import json
-import multiprocessing
 import os
 import random
 import re
@@ -12,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Event
 
@@ -21,11 +19,10 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.waiting import LIMIT_S
 from tests.wordmill.sources.web_site import BODY, Site, open_site
 from wordmill.recipe.catalogue import Entry
 from wordmill.sources import download as sources_download
-from wordmill.sources.download import Part, alone, download
+from wordmill.sources.download import Part, download
 from wordmill.sources.locating import locate
 from wordmill.sources.patience import patiently
 from wordmill.sources.remote import Remote, web_file
@@ -202,27 +199,6 @@ def test_many_small_files_come_at_once(tmp_path: Path) -> None:
     remotes = {name: remote(lambda start, stop, name=name: iter([name.encode()]), 11) for name in names}
     files = download("fetch words", remotes, tmp_path, Event())
     assert [path.read_text() for path in files.values()] == names
-
-
-def hold_lock(path: Path, pipe: Connection) -> None:
-    with alone(path):
-        pipe.send("in")
-        pipe.recv()
-
-
-def test_two_processes_do_not_fetch_the_same_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    lock, (here, there) = tmp_path / "x.lock", context.Pipe()
-    other = context.Process(target=hold_lock, args=(lock, there))
-    other.start()
-    assert here.recv() == "in"
-    with lock.open("w") as file, pytest.raises(BlockingIOError):
-        sources_download.fcntl.flock(file, sources_download.fcntl.LOCK_EX | sources_download.fcntl.LOCK_NB)
-    here.send("out")
-    with alone(lock):
-        pass
-    other.join(LIMIT_S)
-    assert not lock.exists()
 
 
 FETCH = """

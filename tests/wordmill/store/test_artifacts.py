@@ -17,8 +17,8 @@ from wordmill.store.artifacts import (
     read_manifest,
     source_files,
     to_document,
-    write_atomically,
 )
+from wordmill.store.files import write_atomically
 from wordmill.store.storage import Object, Store
 
 

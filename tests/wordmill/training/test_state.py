@@ -160,9 +160,9 @@ def breaking(patch: pytest.MonkeyPatch, at: int) -> list[int]:
     def broken(operation: Callable[..., Any], half: Callable[..., Any] | None) -> Callable[..., Any]:
         def run(*arguments: Any, **options: Any) -> Any:
             done[0] += 1
-            if done[0] == at:
-                if half:
-                    half(*arguments, **options)
+            if done[0] == at and half:
+                half(*arguments, **options)
+            if done[0] >= at:  # nothing is tidied up any more
                 raise KilledError
             return operation(*arguments, **options)
 

@@ -13,6 +13,7 @@ from wordmill.models.pt.decoders import Decoder
 from wordmill.models.pt.model import EncoderDecoder, Recogniser, build
 from wordmill.models.pt.weights import load
 from wordmill.recipe.rules import check_grid_sample
+from wordmill.store.files import atomic_file
 from wordmill.text.decoding import AttentionCodec, CtcCodec, codec_of
 
 OPSET = 17
@@ -141,14 +142,13 @@ def _write(
     open_axes: Axes,
 ) -> None:  # fmt: skip
     """Write a network as a checked ONNX file under a temporary name, then rename it."""
-    temporary = path.with_name(f"{path.name}.part")
-    with warnings.catch_warnings():
-        # It warns that it is deprecated, but CANN's atc does not read what its successor writes (IR 10), and of an
-        # LSTM's batch size, which the graph takes from its input's shape.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            net, arguments, str(temporary), dynamo=False, opset_version=opset, input_names=inputs,
-            output_names=outputs, dynamic_axes=open_axes,
-        )  # fmt: skip
-    onnx.checker.check_model(str(temporary), full_check=True)
-    temporary.replace(path)
+    with atomic_file(path) as temporary:
+        with warnings.catch_warnings():
+            # It warns that it is deprecated, but CANN's atc does not read what its successor writes (IR 10), and of
+            # an LSTM's batch size, which the graph takes from its input's shape.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                net, arguments, str(temporary), dynamo=False, opset_version=opset, input_names=inputs,
+                output_names=outputs, dynamic_axes=open_axes,
+            )  # fmt: skip
+        onnx.checker.check_model(str(temporary), full_check=True)
