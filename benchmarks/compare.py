@@ -57,7 +57,7 @@ def curves(points: int) -> list[tracking.Point]:
 
 def log(store: Store, recipe: str, tag: str, points: int) -> str:
     """Log a run as a pipeline does, with the parameters, tags and metrics of a large recipe, and return its id."""
-    run = tracking.run(store, tag, recipe)
+    run = tracking.open_run(store, tag, recipe)
     digests = {name: uuid.uuid4().hex for name in BENCHMARKS}
     run.set_tags({"wordmill.recipe": recipe, "wordmill.data_digests": json.dumps(digests),
                   "wordmill.versions": json.dumps({"torch": "2.13.0", "mlflow": "3.17.2"})})  # fmt: skip
@@ -109,7 +109,7 @@ def row(name: str, work: Callable[[], object]) -> Row:
 def refused() -> None:
     """Look for a run that is not there, the search that goes through everything."""
     try:
-        compare_runs.find("nowhere")
+        compare_runs.find_run("nowhere")
     except ValueError:
         return
     raise AssertionError("a run of no name was found")
@@ -125,7 +125,7 @@ def measure() -> list[Row]:
         row("make compare, last 3", lambda: subprocess.run([*command, *recipe], check=True, capture_output=True)),
         row("make compare, 3 names", lambda: subprocess.run([*command, *named], check=True, capture_output=True)),
         row("the last 3 of a recipe", lambda: compare_runs.last("recipe_0", COMPARED)),
-        row("a run by its prefix", lambda: compare_runs.find("recipe_7-firs")),
+        row("a run by its prefix", lambda: compare_runs.find_run("recipe_7-firs")),
         row("a run that is not there", refused),
         row("curves of 3 runs", lambda: compare_runs.histories(chosen, CHARTS)),
     ]

@@ -9,7 +9,7 @@ from benchmarks.data_rows import CPU, Scale, against, alone, per_sample_us
 from benchmarks.data_stages import Ran, section
 from benchmarks.models import Row
 from benchmarks.peers.loaders import create_lmdb
-from components.shard.packing import Rules, Task, pack
+from components.shard.packing import Rules, Task, pack_shard
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data
@@ -47,7 +47,7 @@ def packer(root: Path, data: Data, scale: Scale) -> Callable[[], int]:
 
     def run() -> int:
         path = scale.folder / f"packed-{data.channels}-{data.stored}-{next(number)}.lmdb"
-        packed = pack(Task(entry=entry, root=root, start=0, stop=scale.samples, path=path, rules=rules))
+        packed = pack_shard(Task(entry=entry, root=root, start=0, stop=scale.samples, path=path, rules=rules))
         path.unlink()
         if packed.samples != scale.samples:
             raise RuntimeError(f"{packed.samples} of {scale.samples} samples were packed: {packed}")

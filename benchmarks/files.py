@@ -57,7 +57,7 @@ def write_card(path: Path, saved: Checkpoint, kind: str) -> None:
     steps = twin("pytorch", "models.predict").Predictor(saved, "cpu")(blank).shape[1]
     file = {"name": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size}
     files = {kind: [{**file, "batch": card.ANY}]}
-    told = {"format": kind, "file": file, "files": files, **card.describe(data, saved.model, codec.charset, steps)}
+    told = {"format": kind, "file": file, "files": files, **card.describe_file(data, saved.model, codec.charset, steps)}
     path.with_name(card.CARD).write_text(json.dumps(told), encoding="utf-8")
 
 

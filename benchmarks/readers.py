@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks.contender import Contender
 from benchmarks.files import crops
 from wordmill.inference.card import CARD
-from wordmill.inference.packaged.pyfunc import Recogniser, open_onnx, read_card, sections_of
+from wordmill.inference.packaged.pyfunc import TextRecogniser, open_onnx, read_card, sections_of
 from wordmill.inference.reading import open_recogniser
 from wordmill.pictures.image import Picture, normalise
 from wordmill.recipe.sections import Recipe
@@ -40,7 +40,7 @@ def reader(recipe: Recipe, name: str, batch: int, threads: int) -> Callable[[lis
     return lambda pictures: recogniser.read(np.stack([recogniser.fit(picture) for picture in pictures]))
 
 
-def opened(recipe: Recipe, name: str, threads: int) -> Recogniser:
+def opened(recipe: Recipe, name: str, threads: int) -> TextRecogniser:
     """Open our recogniser in a runtime: `openvino` is another for the file `onnx`."""
     folder = Path(tempfile.mkdtemp(dir=Path.cwd()))  # which goes with the worker
     kind = "onnx" if name == "openvino" else name
@@ -51,7 +51,7 @@ def opened(recipe: Recipe, name: str, threads: int) -> Recogniser:
     return open_recogniser(folder) if name == "mindir" else open_onnx(folder / CARD, threads)
 
 
-def in_openvino(folder: Path, threads: int) -> Recogniser:
+def in_openvino(folder: Path, threads: int) -> TextRecogniser:
     """Open an ONNX file in OpenVINO, in float32 as the others, where it would take bfloat16 by itself."""
     import openvino  # type: ignore[import-not-found]
 
@@ -63,4 +63,4 @@ def in_openvino(folder: Path, threads: int) -> Recogniser:
     def run(pictures: Picture) -> Logits:
         return np.array(network(normalise(pictures, data.middle))["logits"], dtype=np.float32)
 
-    return Recogniser(data, codec, run)
+    return TextRecogniser(data, codec, run)

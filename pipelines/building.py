@@ -24,7 +24,7 @@ PROFILE = "train.profile=20"
 SMOKE = ("data.limit=4096", "train.epochs=1", "train.validations_per_epoch=1")
 
 
-def load(options: argparse.Namespace) -> tuple[Recipe, dict[str, Entry]]:
+def load_inputs(options: argparse.Namespace) -> tuple[Recipe, dict[str, Entry]]:
     """Return the recipe with what the command line changes, and the catalogue entries of its data sets."""
     overrides = [*(SMOKE if options.smoke else ()), *([PROFILE] if options.profile else []), *options.set]
     if options.framework:
@@ -49,11 +49,11 @@ def recipe_path(name: str) -> Path:
     return FOLDER / "recipes" / f"{name}.yaml"
 
 
-def build(options: argparse.Namespace, nightly: bool = False) -> tuple[Recipe, "GraphComponent"]:
+def build_pipeline(options: argparse.Namespace, nightly: bool = False) -> tuple[Recipe, "GraphComponent"]:
     """Return the recipe and the graph that trains it; a nightly one only where something is new."""
     from pipelines.training import training_pipeline
 
-    recipe, catalogue = load(options)
+    recipe, catalogue = load_inputs(options)
     if options.hardware and (options.device or options.processes):
         raise ValueError(
             f"--hardware {options.hardware} names devices and processes: leave out --device and --processes"

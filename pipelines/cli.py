@@ -6,7 +6,7 @@ import re
 import sys
 from pathlib import Path
 
-from pipelines.building import build, compiled
+from pipelines.building import build_pipeline, compiled
 from pipelines.cluster import publish
 from pipelines.cluster import verbs as cluster_verbs
 from pipelines.profiles import PROFILES
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
 def _compile(options: argparse.Namespace) -> int:
     from wordmill.store.files import write_atomically
 
-    recipe, pipeline = build(options, options.nightly)
+    recipe, pipeline = build_pipeline(options, options.nightly)
     output = Path(options.output or f"{recipe.name}.yaml")
     write_atomically(output, compiled(pipeline))
     print(output)
@@ -34,13 +34,13 @@ def _compile(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    recipe, pipeline = build(options, options.nightly)
+    recipe, pipeline = build_pipeline(options, options.nightly)
     if options.hardware and PROFILES[options.hardware].nodes > 1:
         raise ValueError(f"--hardware {options.hardware} takes several nodes of a cluster: submit it")
     from pipelines.local import run as local
 
     try:
-        return local.run(pipeline, recipe.name, options.runner == "docker")
+        return local.run_locally(pipeline, recipe.name, options.runner == "docker")
     except KeyboardInterrupt:
         sys.exit("stopped: run it again: what is finished is found, and training goes on from its last checkpoint")
 
@@ -87,8 +87,8 @@ def _ui(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     from components.report.compare.comparison import compare
     from components.report.compare.page import CHARTS, compare_html
-    from components.report.compare.runs import find, histories, last
-    from components.report.compare.text import render
+    from components.report.compare.runs import find_run, histories, last
+    from components.report.compare.text import comparison_text
     from pipelines.local import services
     from wordmill.store.files import write_atomically
 
@@ -96,11 +96,11 @@ def _compare(options: argparse.Namespace) -> int:
         raise ValueError('name either runs or a number of last runs: RUNS="a b", or PIPELINE=quickstart LAST=5')
     if "MLFLOW_TRACKING_URI" not in os.environ:  # a site's own MLflow is all that this needs, S3 is not
         services.settings()
-    runs = [find(name) for name in options.runs] or last(options.recipe, options.last)
+    runs = [find_run(name) for name in options.runs] or last(options.recipe, options.last)
     comparison = compare(runs)
     page = Path(options.output) if options.output else services.STATE / "compare.html"
     write_atomically(page, compare_html(comparison, histories(runs, CHARTS)))
-    print(render(comparison))
+    print(comparison_text(comparison))
     print(page)
     return 0
 
@@ -131,7 +131,7 @@ def _registered(options: argparse.Namespace) -> Path:
         services.settings()
     name, _, which = re.sub("[@/]", "@", options.model).rpartition("@")
     version = tracking.find_version(name or f"wordmill-{options.recipe}", which)
-    return tracking.download(version, services.STATE / "models")
+    return tracking.download_model(version, services.STATE / "models")
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -184,8 +184,8 @@ def command_line() -> argparse.ArgumentParser:
     reads.add_argument("--recipe", default="quickstart", help="whose champion")
     reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
     reads.set_defaults(verb=_read)
-    cluster_verbs.add(verbs, recipe)
-    publish.add(verbs)
+    cluster_verbs.add_cluster_verbs(verbs, recipe)
+    publish.add_image_verbs(verbs)
     accepts = verbs.add_parser("accept", help="go on with what a changed source holds now")
     accepts.add_argument("source", help="the source as the error names it")
     accepts.set_defaults(verb=_accept)

@@ -15,7 +15,7 @@ from components.shard.component import shard
 from components.smoke.component import smoke
 from components.train.component import train
 from pipelines.cluster.images import EXPORTERS
-from pipelines.cluster.tasks import CONFIG, accelerate, gang_job, notify, place, train_on
+from pipelines.cluster.tasks import CONFIG, accelerate, configure, gang_job, notify, train_on
 from pipelines.profiles import Profile
 from wordmill.recipe.catalogue import Entry, to_text
 from wordmill.recipe.parsing import to_json
@@ -47,7 +47,7 @@ def training_pipeline(
         gang: str = gang_job(profile, framework),
     ) -> None:
         summary = notify(
-            place(report(recipe=recipe.name, run_tag=run_tag, nightly=nightly), "report", "data", "report")
+            configure(report(recipe=recipe.name, run_tag=run_tag, nightly=nightly), "report", "data", "report")
         )
         sections = {"data": data_section, "model": model_section, "train": train_section,
                     "evaluation": evaluation_section, "gate": gate_section, "export": export_section}  # fmt: skip
@@ -55,14 +55,14 @@ def training_pipeline(
             dsl.ExitHandler(summary, name="recogniser"),
             _something_new(recipe.name, sources, sections, run_tag) if nightly else nullcontext(),
         ):
-            fetched = place(fetch(sources=sources, run_tag=run_tag), "fetch", "data", "fetch")
+            fetched = configure(fetch(sources=sources, run_tag=run_tag), "fetch", "data", "fetch")
             verified = fetched.outputs["verified"]
-            packed = place(shard(data=data_section, verified=verified, run_tag=run_tag), "shard", "data", "shard")
+            packed = configure(shard(data=data_section, verified=verified, run_tag=run_tag), "shard", "data", "shard")
             shards = packed.outputs["shards"]
             learned = train(recipe=recipe.name, data=data_section, model=model_section, train=train_section,
                             shards=shards, device=device, processes=processes, gang=gang,
                             run_tag=run_tag)  # fmt: skip
-            train_on(place(learned, "train", profile.environment(framework), "train"), profile)
+            train_on(configure(learned, "train", profile.environment(framework), "train"), profile)
             trained = learned.outputs["trained"]
 
             measured = _measure(recipe, profile, evaluation_section, trained, shards, device, run_tag)
@@ -74,7 +74,7 @@ def training_pipeline(
 
 def _something_new(recipe: str, sources: str, sections: dict[str, str], run_tag: str) -> dsl.If:
     """Return the branch for a night with new data, code or recipe; the look at them is a task before it."""
-    look = place(fresh(recipe=recipe, sources=sources, run_tag=run_tag, **sections), "fresh", "data", "fresh")
+    look = configure(fresh(recipe=recipe, sources=sources, run_tag=run_tag, **sections), "fresh", "data", "fresh")
     branch: dsl.If = dsl.If(look.outputs["Output"] == "changed", name="something new")
     return branch
 
@@ -94,7 +94,7 @@ def _measure(
         task = evaluate(benchmark=benchmark, evaluation=section, trained=trained, shards=shards, device=device,
                         run_tag=run_tag)  # fmt: skip
         environment = profile.environment(recipe.train.framework)
-        tasks.append(accelerate(place(task, "evaluate", environment, benchmark), profile, 1))
+        tasks.append(accelerate(configure(task, "evaluate", environment, benchmark), profile, 1))
     return tasks
 
 
@@ -105,9 +105,9 @@ def _prove(
     tasks = []
     for kind in (*recipe.export.formats, *recipe.export.optional):
         task = export(export_format=kind, export=section, trained=trained, run_tag=run_tag)
-        exported = place(task, "export", EXPORTERS[kind], kind).outputs["exported"]
+        exported = configure(task, "export", EXPORTERS[kind], kind).outputs["exported"]
         tried = smoke(export=section, exported=exported, trained=trained, run_tag=run_tag)
-        tasks.append(place(tried, "smoke", EXPORTERS[kind], f"{kind} smoke test"))
+        tasks.append(configure(tried, "smoke", EXPORTERS[kind], f"{kind} smoke test"))
         if profile.device == "npu" and (kind == "om" or (kind == "lite" and recipe.export.lite_device == "ascend")):
             accelerate(tried, profile, 1)
     return tasks
@@ -132,4 +132,4 @@ def _decide(
     )
     # It registers an ONNX file for any batch: what no task has exported, it exports itself.
     whole = "onnx" in recipe.export.formats and not recipe.export.batches
-    place(decided, "gate", "data" if whole else EXPORTERS["onnx"], "gate")
+    configure(decided, "gate", "data" if whole else EXPORTERS["onnx"], "gate")

@@ -55,6 +55,14 @@ ACROSS = {
     "wordmill/training/test_twin_steps.py",
 }
 
+# Public names that stand in several places, each for one thing.
+SHARED_NAMES = {
+    "main": "a program's entry point",
+    "run": "a stage's entry point",
+    "Predictor": "the protocol, and the twins that keep it",
+    "Trainer": "the protocol, and the twins that keep it",
+}
+
 
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
@@ -167,6 +175,19 @@ def test_twins_have_the_same_files_and_public_functions() -> None:
     torch_side, mindspore_side = surface("pt"), surface("ms")
     assert set(torch_side) == {"model.py", "weights.py", "predict.py"}
     assert torch_side == mindspore_side
+
+
+def test_a_name_is_defined_once() -> None:
+    """Twins count as one, and so does what KFP calls a stage, which is its folder's name."""
+    places = defaultdict(set)
+    for path in CODE:
+        if path.name != "component.py":
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                    places[node.name].add(re.sub(r"/(pt|ms)/.*", "/twins", relative(path)))
+    twice = {name: sorted(found) for name, found in places.items() if len(found) > 1}
+    assert {name: found for name, found in twice.items() if name not in SHARED_NAMES} == {}
+    assert SHARED_NAMES.keys() <= twice.keys()
 
 
 def test_files_and_functions_stay_small() -> None:

@@ -22,7 +22,7 @@ Glyph = tuple[Pixels, int, int, int]  # alpha (h, w) uint8, left px, top px, adv
 
 
 @dataclass(frozen=True, kw_only=True)
-class Face:
+class RenderedFace:
     """One face of a package with its rendered glyphs by character."""
 
     package: str
@@ -56,7 +56,7 @@ def unpack(packages: list[str], folder: Path) -> dict[str, str]:
     return versions
 
 
-def draw(face: freetype.Face, character: str) -> Glyph | None:
+def draw_glyph(face: freetype.Face, character: str) -> Glyph | None:
     """Render one unhinted glyph; None where it has no ink."""
     face.load_char(character, freetype.FT_LOAD_RENDER | freetype.FT_LOAD_NO_HINTING)
     slot = face.glyph
@@ -70,7 +70,7 @@ def draw(face: freetype.Face, character: str) -> Glyph | None:
 def scale_to_capitals(face: freetype.Face) -> bool:
     """Set the size at which "H" is CAPITAL_PX high; whether the face has an "H"."""
     face.set_pixel_sizes(0, 100)
-    capital = draw(face, "H")
+    capital = draw_glyph(face, "H")
     if capital is not None:
         face.set_pixel_sizes(0, max(16, min(64, round(100 * CAPITAL_PX / capital[0].shape[0]))))
     return capital is not None
@@ -82,7 +82,7 @@ def names_of(face: freetype.Face) -> tuple[str, str]:
     return family, style
 
 
-def pack(faces: Sequence[Face], characters: str, levels: int) -> bytes:
+def pack_atlas(faces: Sequence[RenderedFace], characters: str, levels: int) -> bytes:
     """The atlas: length of the index (4 bytes, little-endian), the index as JSON, one stream per face."""
     streams = [_pack_face(face, characters, levels) for face in faces]
     index = {
@@ -103,7 +103,7 @@ def pack(faces: Sequence[Face], characters: str, levels: int) -> bytes:
     return len(head).to_bytes(4, "little") + head + b"".join(streams)
 
 
-def _pack_face(face: Face, characters: str, levels: int) -> bytes:
+def _pack_face(face: RenderedFace, characters: str, levels: int) -> bytes:
     """Metrics table (n, 5) int16 (width, height, left, top, advance), then the alpha of all glyphs, compressed."""
     table = np.zeros((len(characters), 5), "<i2")
     pixels = []
@@ -116,7 +116,7 @@ def _pack_face(face: Face, characters: str, levels: int) -> bytes:
     return lzma.compress(table.tobytes() + b"".join(pixels), lzma.FORMAT_RAW, filters=FILTERS)
 
 
-def write(path: Path, content: bytes) -> None:
+def write_atlas(path: Path, content: bytes) -> None:
     """Write a file under a temporary name, then rename it."""
     write_atomically(path, content)
     print(f"{path}: {len(content):,} bytes")

@@ -17,7 +17,16 @@ import freetype
 import numpy as np
 import numpy.typing as npt
 
-from tools.atlas_faces import Face, Pixels, draw, names_of, pack, scale_to_capitals, unpack, write
+from tools.atlas_faces import (
+    Pixels,
+    RenderedFace,
+    draw_glyph,
+    names_of,
+    pack_atlas,
+    scale_to_capitals,
+    unpack,
+    write_atlas,
+)
 from tools.atlas_licences import licence_text
 from tools.word_lists import pack_words
 
@@ -46,23 +55,23 @@ def read_sources(path: Path) -> dict[str, str]:
     return dict(sorted(sources.items()))
 
 
-def read_face(package: str, path: Path) -> Face | None:
+def read_face(package: str, path: Path) -> RenderedFace | None:
     """Render a font file so that capitals are CAPITAL_PX high; None if it is bitmap-only or lacks a character."""
     face = freetype.Face(str(path))
     if not face.is_scalable or any(face.get_char_index(c) == 0 for c in ALNUM):
         return None
     if not scale_to_capitals(face):
         return None
-    drawn = {c: draw(face, c) for c in ALNUM + SYMBOLS if face.get_char_index(c)}
+    drawn = {c: draw_glyph(face, c) for c in ALNUM + SYMBOLS if face.get_char_index(c)}
     glyphs = {c: glyph for c, glyph in drawn.items() if glyph is not None}
     lower = {glyphs[c][0].tobytes() for c in ALNUM[36:] if c in glyphs}
     if any(c not in glyphs for c in ALNUM) or len(lower) < 25:
         return None
     name, style = names_of(face)
-    return Face(package=package, name=name, style=style, glyphs=glyphs)
+    return RenderedFace(package=package, name=name, style=style, glyphs=glyphs)
 
 
-def read_faces(folder: Path, packages: list[str]) -> list[Face]:
+def read_faces(folder: Path, packages: list[str]) -> list[RenderedFace]:
     """All usable faces of the packages, plainest style first within a package."""
     faces = []
     for package in packages:
@@ -85,7 +94,7 @@ def thumbnail(alpha: Pixels) -> Thumbnails:
     return np.asarray(centred / (np.linalg.norm(centred) + 1e-6))
 
 
-def legibility(faces: list[Face], thumbnails: Thumbnails) -> list[float]:
+def legibility(faces: list[RenderedFace], thumbnails: Thumbnails) -> list[float]:
     """Per face the share of its glyphs that are nearest to the same character among other families' plain faces."""
     same = str.maketrans("0il", "o11")  # one shape in many faces
     names = np.array([ord(c.lower().translate(same)) for c in ALNUM])
@@ -106,7 +115,7 @@ def legibility(faces: list[Face], thumbnails: Thumbnails) -> list[float]:
     return scores
 
 
-def select(faces: list[Face]) -> list[Face]:
+def select_faces(faces: list[RenderedFace]) -> list[RenderedFace]:
     """Legible faces, none like another, a limited number per family."""
     thumbnails = np.stack([[thumbnail(face.glyphs[c][0]) for c in ALNUM] for face in faces])
     scores = legibility(faces, thumbnails)
@@ -143,13 +152,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         versions = unpack([f"fonts-{p}" for p in sources] + list(WORD_PACKAGES.values()), folder)
-        faces = select(read_faces(folder, list(sources)))
+        faces = select_faces(read_faces(folder, list(sources)))
         common, large = (words(folder, package) for package in WORD_PACKAGES.values())
         names = {p: sorted({f.name for f in faces if f.package == p}) for p in sources}
-        write(out / "LICENCES", licence_text(folder, sources, names, versions, WORD_PACKAGES["large"]).encode())
+        write_atlas(out / "LICENCES", licence_text(folder, sources, names, versions, WORD_PACKAGES["large"]).encode())
     for name, chosen in (("common", common), ("large", large - common)):
-        write(out / f"words_{name}.txt.xz", pack_words(chosen))
-    write(out / "atlas.bin", pack(faces, ALNUM + SYMBOLS, LEVELS))
+        write_atlas(out / f"words_{name}.txt.xz", pack_words(chosen))
+    write_atlas(out / "atlas.bin", pack_atlas(faces, ALNUM + SYMBOLS, LEVELS))
     print(
         f"{len(faces)} faces, {len({f.name for f in faces})} names, {len({f.family for f in faces})} families, "
         f"FreeType {'.'.join(map(str, freetype.version()))}",

@@ -92,7 +92,7 @@ def distinct(symbols: str) -> str:
     return "".join(dict.fromkeys(symbols))
 
 
-def write(path: Path, symbols: str, count: int) -> None:
+def write_charset(path: Path, symbols: str, count: int) -> None:
     """Write one character per line after checking how many different ones there are."""
     if not len(symbols) == len(set(symbols)) == count:
         raise ValueError(f"{path.name}: {len(symbols)} characters, {len(set(symbols))} different, expected {count}")
@@ -106,11 +106,11 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     out: Path = parser.parse_args().out
     standard = standard_characters()
-    write(out / "lower36.txt", string.digits + string.ascii_lowercase, 36)
-    write(out / "english94.txt", english94(), 94)
-    write(out / "fsns133.txt", FSNS, 133)
-    write(out / "chinese6623.txt", chinese6623(standard), 6623)
-    write(out / "general9998.txt", general9998(standard, traditional_forms(standard)), GENERAL_SIZE)
+    write_charset(out / "lower36.txt", string.digits + string.ascii_lowercase, 36)
+    write_charset(out / "english94.txt", english94(), 94)
+    write_charset(out / "fsns133.txt", FSNS, 133)
+    write_charset(out / "chinese6623.txt", chinese6623(standard), 6623)
+    write_charset(out / "general9998.txt", general9998(standard, traditional_forms(standard)), GENERAL_SIZE)
     rows = [f"{traditional}\t{simple}\n" for traditional, simple in simplifications(standard).items()]
     (out / "simplified.tsv").write_text("".join(rows), encoding="utf-8", newline="\n")
     print(f"{out / 'simplified.tsv'}: {len(rows):,} characters")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import freetype
 
-from tools.atlas_faces import Face, draw, names_of, pack, scale_to_capitals, unpack, write
+from tools.atlas_faces import RenderedFace, draw_glyph, names_of, pack_atlas, scale_to_capitals, unpack, write_atlas
 from tools.atlas_licences import licence_text
 
 CHARSET = Path("wordmill/text/charsets/chinese6623.txt")
@@ -52,7 +52,7 @@ SOURCES = {
 }
 
 
-def find(folder: Path, name: str) -> tuple[str, Path]:
+def find_font(folder: Path, name: str) -> tuple[str, Path]:
     """The package, without `fonts-`, that has a font file, and the file."""
     found = sorted(path for path in folder.glob(f"fonts-*/**/{name}") if not path.is_symlink())
     if not found:
@@ -60,9 +60,9 @@ def find(folder: Path, name: str) -> tuple[str, Path]:
     return found[0].relative_to(folder).parts[0].removeprefix("fonts-"), found[0]
 
 
-def read_face(folder: Path, name: str, characters: str, place: int = 0, em_px: int = 0) -> Face:
+def render_face(folder: Path, name: str, characters: str, place: int = 0, em_px: int = 0) -> RenderedFace:
     """Render a font file's characters, in pixels of the em or, where that is 0, to the capitals' height."""
-    package, path = find(folder, name)
+    package, path = find_font(folder, name)
     face = freetype.Face(str(path), place)
     if em_px:
         face.set_pixel_sizes(0, em_px)
@@ -71,9 +71,11 @@ def read_face(folder: Path, name: str, characters: str, place: int = 0, em_px: i
     missing = [c for c in characters if face.get_char_index(c) == 0]
     if missing:
         print(f"{name} lacks {''.join(missing)}", file=sys.stderr)
-    drawn = {c: draw(face, c) for c in characters if c not in missing}
+    drawn = {c: draw_glyph(face, c) for c in characters if c not in missing}
     family, style = names_of(face)
-    return Face(package=package, name=family, style=style, glyphs={c: g for c, g in drawn.items() if g is not None})
+    return RenderedFace(
+        package=package, name=family, style=style, glyphs={c: g for c, g in drawn.items() if g is not None}
+    )
 
 
 def main() -> None:
@@ -85,13 +87,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         versions = unpack([f"fonts-{package}" for package in SOURCES], folder)
-        chinese = [read_face(folder, name, characters, CHINESE_PLACE, CHINESE_EM_PX) for name in CHINESE_FACES]
-        signs = [read_face(folder, name, SIGN_CHARACTERS) for name in SIGN_FACES]
+        chinese = [render_face(folder, name, characters, CHINESE_PLACE, CHINESE_EM_PX) for name in CHINESE_FACES]
+        signs = [render_face(folder, name, SIGN_CHARACTERS) for name in SIGN_FACES]
         names = {p: sorted({f.name for f in [*chinese, *signs] if f.package == p}) for p in SOURCES}
         text = licence_text(folder, SOURCES, names, versions, "")
-    write(out / "LICENCES_scripts", text.encode())
-    write(out / "atlas_chinese.bin", pack(chinese, characters, CHINESE_LEVELS))
-    write(out / "atlas_signs.bin", pack(signs, SIGN_CHARACTERS, SIGN_LEVELS))
+    write_atlas(out / "LICENCES_scripts", text.encode())
+    write_atlas(out / "atlas_chinese.bin", pack_atlas(chinese, characters, CHINESE_LEVELS))
+    write_atlas(out / "atlas_signs.bin", pack_atlas(signs, SIGN_CHARACTERS, SIGN_LEVELS))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tools.scan", description=__doc__)
     parser.add_argument("what", nargs="*", help="vulnerabilities, tree, images")
     wanted = parser.parse_args().what or ["vulnerabilities", "tree", "images"]
-    searches = {"vulnerabilities": vulnerabilities, "tree": tree, "images": images}
+    searches = {"vulnerabilities": vulnerabilities, "tree": tree, "images": secrets_in_images}
     found = {what: searches[what]() for what in wanted}
     for what, findings in found.items():
         print(f"{what}: {len(findings)} found", *findings, sep="\n  ", flush=True)
@@ -78,7 +78,7 @@ def tree() -> list[str]:
     return secrets(ROOT, [name for name in names if name and (ROOT / name).is_file()])
 
 
-def images() -> list[str]:
+def secrets_in_images() -> list[str]:
     """Return what looks like a secret in the layers and the settings of the images that `make images` builds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

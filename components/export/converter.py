@@ -38,7 +38,7 @@ def find_tool(name: str, export_format: str, advice: str) -> str:
     raise NotMadeError(f"format {export_format}: {name} is not on PATH: {advice}")
 
 
-def convert(command: list[str], stem: Path, suffix: str, log: Path) -> Path:
+def run_converter(command: list[str], stem: Path, suffix: str, log: Path) -> Path:
     """Run a converter that is to write the file `stem` and `suffix`, and return that; NotMadeError with what to do.
 
     What it prints is appended to the log, behind the command. A file that was there before does not count.

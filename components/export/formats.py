@@ -102,6 +102,6 @@ def write_int8(source: Source) -> Written:
     from wordmill.inference import quantise
 
     quantise.quantise(whole, path, source.pictures, source.saved.data.middle)
-    cost = quantise.measure(whole, path, source.validation(), source.saved)
+    cost = quantise.measure_quantised(whole, path, source.validation(), source.saved)
     whole.unlink()
     return Written(models={ANY: path}, precision="int8", facts={"accuracy": cost}, decoded=True)

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from components.export.converter import LOG, convert, find_tool
+from components.export.converter import LOG, find_tool, run_converter
 from components.export.formats import Source, Written, exporter, model_path
 from wordmill.inference.card import ANY
 from wordmill.models.ports import INPUT
@@ -31,7 +31,7 @@ def write_lite(source: Source) -> Written:
         if ascend:
             configurations.append(write_configuration(data, path.with_suffix(".cfg"), batch))
             command.append(f"--configFile={configurations[-1]}")
-        models[str(batch or ANY)] = convert(command, path.with_suffix(""), ".mindir", log)
+        models[str(batch or ANY)] = run_converter(command, path.with_suffix(""), ".mindir", log)
     told = {"device": settings.lite_device}
     return Written(models=models, precision="fp16" if ascend else "fp32", others=(log, *configurations), facts=told,
                    card=told)  # fmt: skip

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from components.export.converter import LOG, convert, find_tool
+from components.export.converter import LOG, find_tool, run_converter
 from components.export.formats import NotMadeError, Source, Written, exporter, model_path
 from wordmill.inference.card import ANY
 from wordmill.models.ports import INPUT
@@ -29,7 +29,7 @@ def write_om(source: Source) -> Written:
         path = model_path(folder, "om", batch)
         command = [atc, *_options(onnx, path.with_suffix(""), settings, data, batch), f"--soc_version={chip}"]
         command += [f"--insert_op_conf={configuration}"] if configuration else []
-        models[str(batch or ANY)] = convert(command, path.with_suffix(""), ".om", log).rename(path)
+        models[str(batch or ANY)] = run_converter(command, path.with_suffix(""), ".om", log).rename(path)
     precision = "fp32" if settings.precision_mode == "must_keep_origin_dtype" else "fp16"
     facts = {"soc_version": chip, "precision_mode": settings.precision_mode, "aipp": settings.aipp}
     gears = {"gears": sorted(batches)} if settings.gears else {}

@@ -23,7 +23,7 @@ from components.export.formats import (
 )
 from components.export.lite import optimisation, write_lite
 from components.export.om import soc_version, write_om
-from wordmill.inference.card import CARD, REFERENCE, describe
+from wordmill.inference.card import CARD, REFERENCE, describe_file
 from wordmill.inference.trained import load_trained
 from wordmill.recipe import frameworks
 from wordmill.recipe.parsing import from_json, nearest, to_json
@@ -123,8 +123,8 @@ def describe_files(
         "precision": written.precision,
         "file": next(iter(named.values())),
         "files": {export_format: [{**entry, "batch": batch} for batch, entry in named.items()]},
-        **describe(saved.data, saved.model, codec.charset, logits.shape[1], decoded=written.decoded, raw=written.raw,
-                   any_width=written.any_width),
+        **describe_file(saved.data, saved.model, codec.charset, logits.shape[1], decoded=written.decoded,
+                        raw=written.raw, any_width=written.any_width),
         **written.card,
         "made_by": {"git_commit": git_commit(), "manifest": trained.reference, "framework_version": version},
     }  # fmt: skip

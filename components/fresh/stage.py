@@ -47,9 +47,9 @@ def run(
 def check(store: Store, recipe: str, entries: dict[str, Entry], sections: dict[str, str], run_tag: str) -> Manifest:
     """Compare what tonight would train with, part by part, with what the last finished night did."""
     started = time.monotonic()
-    parts = parts_of(store, entries, sections)
+    parts = digests_of(store, entries, sections)
     last = finished_night(store, recipe)
-    reasons = differences(last["parts"], parts) if last else ["no night has finished yet"]
+    reasons = changes(last["parts"], parts) if last else ["no night has finished yet"]
     for reason in reasons or [f"nothing new since run {last['run_tag'] if last else ''}"]:
         print(f"fresh {recipe}: {reason}", flush=True)
     facts = {"changed": bool(reasons), "reasons": reasons, "parts": parts, "since": last and last["run_tag"]}
@@ -64,7 +64,7 @@ def check(store: Store, recipe: str, entries: dict[str, Entry], sections: dict[s
     )
 
 
-def parts_of(store: Store, entries: dict[str, Entry], sections: dict[str, str]) -> dict[str, str]:
+def digests_of(store: Store, entries: dict[str, Entry], sections: dict[str, str]) -> dict[str, str]:
     """Return digests of everything that a recogniser depends on: each data set's content, each section, the code."""
     parts = {}
     check_sources(entries)
@@ -77,7 +77,7 @@ def parts_of(store: Store, entries: dict[str, Entry], sections: dict[str, str]) 
     return parts
 
 
-def differences(before: dict[str, Any], now: dict[str, str]) -> list[str]:
+def changes(before: dict[str, Any], now: dict[str, str]) -> list[str]:
     """Say what is new, gone or changed."""
     words = {(True, False): "is gone", (False, True): "is new", (True, True): "has changed"}
     names = dict.fromkeys((*now, *before))

@@ -10,7 +10,7 @@ from wordmill.store.tracking import Version
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class Pairing:
     """What can be seen of the champion: pairs, the other benchmarks' names, and its measurements that are gone."""
 
     pairs: list[Paired]
@@ -18,7 +18,7 @@ class Sight:
     gone: list[str]  # references `evaluate/<key>`
 
 
-def look(store: Store, measured: list[Manifest], champion: Version) -> Sight:
+def pair_with_champion(store: Store, measured: list[Manifest], champion: Version) -> Pairing:
     """Pair the benchmarks that both were measured on, with the same samples by the same protocol."""
     references: list[str] = json.loads(champion.tags.get("wordmill.evaluations", "[]"))
     stored = {reference: find_manifest(store, reference) for reference in references}
@@ -32,7 +32,7 @@ def look(store: Store, measured: list[Manifest], champion: Version) -> Sight:
         else:
             unpaired.append(ours.name)
     gone = [reference for reference, manifest in stored.items() if manifest is None]
-    return Sight(pairs=pairs, unpaired=unpaired, gone=gone)
+    return Pairing(pairs=pairs, unpaired=unpaired, gone=gone)
 
 
 def _ground(evaluation: Manifest) -> tuple[str, str]:

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from components.gate.compare import Decision, against_champion, against_floor, below_floors, uncompared
-from components.gate.pairing import look
+from components.gate.pairing import pair_with_champion
 from wordmill.inference.package import Lineage, log_package
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Gate
@@ -110,7 +110,7 @@ def _judge(
 def _compare(
     store: Store, gate: Gate, measured: list[Manifest], accuracies: dict[str, float], champion: tracking.Version
 ) -> Decision:
-    seen, blind = look(store, measured, champion), f"the champion, version {champion.version}, cannot be"
+    seen, blind = pair_with_champion(store, measured, champion), f"the champion, version {champion.version}, cannot be"
     if seen.unpaired and seen.gone:
         reason = (
             f"{blind} seen on {', '.join(seen.unpaired)}: {len(seen.gone)} of its measurements are gone from "
@@ -136,7 +136,7 @@ def _register(
     proven: list[Manifest],
     run_tag: str,
 ) -> str:
-    known, run = tracking.registered(name, trained.reference), tracking.run(store, run_tag, recipe)
+    known, run = tracking.registered(name, trained.reference), tracking.open_run(store, run_tag, recipe)
     before = json.loads(known.tags.get("wordmill.evaluations", "[]")) if known else []
     # What this model was measured on before stays with it: the next candidate may be compared on that.
     evaluations = list(dict.fromkeys([*before, *(manifest.reference for manifest in measured)]))

@@ -59,8 +59,8 @@ def bar_chart(title: str, bars: list[Bar | None] | list[Bar], labels: dict[float
     upright = Axis(low=0, high=1, start=FOOT, stop=TOP)
     most = max(bar.total for bar in bars if bar)
     strip = Axis(low=0, high=most, start=STRIP_FOOT, stop=STRIP_TOP)
-    parts = [grid_line(upright.place(share), f"{100 * share:g} %") for share in (0, 0.25, 0.5, 0.75, 1)]
-    parts += [_label(across.place(place), text) for place, text in labels.items()]
+    parts = [grid_line(upright.position(share), f"{100 * share:g} %") for share in (0, 0.25, 0.5, 0.75, 1)]
+    parts += [_label(across.position(place), text) for place, text in labels.items()]
     parts += [_strip_names(most)]
     parts += [_bar(bar, i, across, upright, strip) for i, bar in enumerate(bars) if bar]
     head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
@@ -77,17 +77,18 @@ def _strip_names(most: int) -> str:
 
 
 def _bar(bar: Bar, index: int, across: Axis, upright: Axis, strip: Axis) -> str:
-    left, right = across.place(index + 0.12), across.place(index + 0.88)
+    left, right = across.position(index + 0.12), across.position(index + 0.88)
     low, high = wilson_interval(bar.correct, bar.total)
     told = f"{bar.correct:,} of {bar.total:,} right, {100 * bar.share:.2f} %"
-    parts = [_box("part", left, right, upright.place(bar.share), FOOT),
-             _box("count", left, right, strip.place(bar.total), STRIP_FOOT),
-             _line("interval", across.place(index + 0.5), upright.place(low), upright.place(high))]  # fmt: skip
+    parts = [_box("part", left, right, upright.position(bar.share), FOOT),
+             _box("count", left, right, strip.position(bar.total), STRIP_FOOT),
+             _line("interval", across.position(index + 0.5),
+                   upright.position(low), upright.position(high))]  # fmt: skip
     if bar.mark is not None:
         told += f", mean confidence {100 * bar.mark:.2f} %"
-        y = upright.place(bar.mark)
+        y = upright.position(bar.mark)
         parts.append(
-            f'<line class="mark" x1="{across.place(index)}" x2="{across.place(index + 1)}" y1="{y}" y2="{y}"/>'
+            f'<line class="mark" x1="{across.position(index)}" x2="{across.position(index + 1)}" y1="{y}" y2="{y}"/>'
         )
     return f"<g><title>{told}</title>{''.join(parts)}</g>"
 

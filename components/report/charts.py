@@ -21,7 +21,7 @@ class Axis:
     start: float
     stop: float
 
-    def place(self, value: float) -> float:
+    def position(self, value: float) -> float:
         """Return where a value is drawn, in user units."""
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.stop - self.start), 1)
@@ -35,8 +35,8 @@ def line_chart(title: str, series: dict[str, Curve]) -> Markup:
     marks = ticks(min(*values, 0.0), max(values), 4)
     across = Axis(low=0, high=max(*steps, 1), start=LEFT, stop=WIDTH - RIGHT)
     upright = Axis(low=marks[0], high=marks[-1], start=HEIGHT - BOTTOM, stop=TOP)
-    parts = [grid_line(upright.place(mark), number(mark)) for mark in marks]
-    parts += [_step_label(across.place(mark), mark) for mark in ticks(0, across.high, 4) if mark <= across.high]
+    parts = [grid_line(upright.position(mark), number(mark)) for mark in marks]
+    parts += [_step_label(across.position(mark), mark) for mark in ticks(0, across.high, 4) if mark <= across.high]
     parts += [_line(i, points, across, upright) for i, points in enumerate(thinned.values()) if points]
     head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
     return Markup(head + "".join(parts) + "</svg>")  # noqa: S704 (numbers, and the title escaped)
@@ -54,7 +54,7 @@ def _step_label(x: float, step: float) -> str:
 
 
 def _line(index: int, points: list[tuple[float, float]], across: Axis, upright: Axis) -> str:
-    places = [(across.place(step), upright.place(value)) for step, value in points]
+    places = [(across.position(step), upright.position(value)) for step, value in points]
     last = f'<circle class="dot s{index}" cx="{places[-1][0]}" cy="{places[-1][1]}" r="3"/>'
     return f'<polyline class="line s{index}" points="{" ".join(f"{x},{y}" for x, y in places)}"/>{last}'
 

@@ -31,7 +31,7 @@ class Gathered:
         return bool(records) and all(record["found"] for record in records)
 
 
-def gather(store: Store, run_tag: str) -> Gathered:
+def gather_run(store: Store, run_tag: str) -> Gathered:
     """Read the records below `runs/<run_tag>/stages/` and the manifests of finished work."""
     documents = [store.get_json(key) for key in store.keys(f"runs/{run_tag}/stages/")]
     records = sorted((entry for entry in documents if entry["stage"] in STAGES), key=_order)

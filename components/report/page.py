@@ -41,24 +41,24 @@ def report_html(summary: dict[str, Any], extras: Extras) -> str:
     """Return the page of a run as HTML text."""
     css = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))  # noqa: S704 (this folder's own file)
     made = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    return environment().get_template("page.html.j2").render(s=summary, x=extras, css=css, made=made)
+    return templates().get_template("page.html.j2").render(s=summary, x=extras, css=css, made=made)
 
 
-def environment() -> Environment:
+def templates() -> Environment:
     """Return the templates of this folder: everything is escaped, and a name that is not given is an error."""
-    templates = Environment(
+    found = Environment(
         loader=FileSystemLoader(FOLDER),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters |= {"percent": percent, "points": points, "duration": seconds_text, "count": count}
-    templates.filters |= {"size": size, "length_chart": length_chart, "reliability_chart": reliability_chart}
-    return templates
+    found.filters |= {"percent": percent, "points": percentage_points, "duration": seconds_text, "count": count}
+    found.filters |= {"size": size, "length_chart": length_chart, "reliability_chart": reliability_chart}
+    return found
 
 
-def collect(store: Store, gathered: Gathered) -> Extras:
+def collect_extras(store: Store, gathered: Gathered) -> Extras:
     """Fetch what the page shows beyond the summary."""
     train, fetched = gathered.one("train"), gathered.one("fetch")
     entries = fetched.facts["entries"] if fetched else {}
@@ -99,7 +99,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.2f} %"
 
 
-def points(difference: float) -> str:
+def percentage_points(difference: float) -> str:
     """Return a difference of shares, -1..1, in percentage points with its sign and two decimals."""
     return f"{100 * difference:+.2f}"
 

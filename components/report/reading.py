@@ -7,7 +7,7 @@ from typing import Any
 from wordmill.store.artifacts import Manifest
 
 
-def by_length(evaluations: list[Manifest]) -> list[dict[str, int]]:
+def sum_by_length(evaluations: list[Manifest]) -> list[dict[str, int]]:
     """Return {length, total, correct} by rising length of the word, in characters."""
     total, correct = Counter[int](), Counter[int]()
     for row in _rows(evaluations, "by_length"):
@@ -16,7 +16,7 @@ def by_length(evaluations: list[Manifest]) -> list[dict[str, int]]:
     return [{"length": length, "total": total[length], "correct": correct[length]} for length in sorted(total)]
 
 
-def confusion(evaluations: list[Manifest]) -> list[dict[str, Any]]:
+def sum_confusion(evaluations: list[Manifest]) -> list[dict[str, Any]]:
     """Return {truth, read, count}, the most frequent first; an empty text stands for no character."""
     counts = Counter[tuple[str, str]]()
     for row in _rows(evaluations, "confusion"):
@@ -25,7 +25,7 @@ def confusion(evaluations: list[Manifest]) -> list[dict[str, Any]]:
     return [{"truth": truth, "read": read, "count": count} for (truth, read), count in ordered]
 
 
-def calibration(evaluations: list[Manifest]) -> dict[str, Any]:
+def sum_calibration(evaluations: list[Manifest]) -> dict[str, Any]:
     """Return the expected calibration error (Guo et al. 2017) over all samples and its bins; one without any has None.
 
     A bin holds {low, high, count, confidence, accuracy}: its limits, its samples, and the two means that a calibrated

@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.report.gather import Gathered, gather
+from components.report.gather import Gathered, gather_run
 from components.report.notify import close_night
-from components.report.page import collect, report_html
+from components.report.page import collect_extras, report_html
 from components.report.summary import parameters, points, summarise, tags
 from wordmill.store import tracking
 from wordmill.store.artifacts import Manifest, digest, record_manifest, to_document
@@ -30,25 +30,25 @@ def run(*, recipe: str, run_tag: str, succeeded: str, nightly: str, output: str)
         for name, value in told.items():
             if value not in ("true", "false"):
                 raise ValueError(f"{name}: expected true or false, found {value!r}")
-        return report(store, recipe, run_tag, succeeded == "true", nightly == "true", Path(output)), False
+        return write_report(store, recipe, run_tag, succeeded == "true", nightly == "true", Path(output)), False
 
     return run_stage("report", recipe, run_tag, output, work)
 
 
-def report(store: Store, recipe: str, run_tag: str, succeeded: bool, nightly: bool, output: Path) -> Manifest:
+def write_report(store: Store, recipe: str, run_tag: str, succeeded: bool, nightly: bool, output: Path) -> Manifest:
     """Write page and summary, then bring everything to MLflow; both are there even if MLflow does not answer."""
     started = time.monotonic()
-    gathered = gather(store, run_tag)
+    gathered = gather_run(store, run_tag)
     summary = summarise(gathered, recipe, run_tag, succeeded)
     lost = None
     try:
-        mlflow_run = tracking.run(store, run_tag, recipe)
+        mlflow_run = tracking.open_run(store, run_tag, recipe)
         summary["mlflow"] = {"run_id": mlflow_run.run_id, "url": mlflow_run.url}
         _log_numbers(mlflow_run, gathered, summary)
     except RuntimeError as error:
         lost = error
         summary |= {"ok": False, "errors": [*summary["errors"], f"report {recipe}: {error}"]}
-    page = report_html(summary, collect(store, gathered))
+    page = report_html(summary, collect_extras(store, gathered))
     _put(store, run_tag, summary, page)
     write_atomically(output.with_name("report.html"), page)
     write_atomically(output.with_name("summary.json"), json.dumps(summary))

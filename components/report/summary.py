@@ -9,7 +9,7 @@ from typing import Any
 
 from components.report.gather import Gathered
 from components.report.published import Published, published
-from components.report.reading import by_length, calibration, confusion
+from components.report.reading import sum_by_length, sum_calibration, sum_confusion
 from wordmill.store.artifacts import Manifest, digest, git_commit
 from wordmill.store.tracking import Point
 from wordmill.text.metrics import plain_mean, weighted_mean
@@ -81,12 +81,12 @@ def _champion(gate: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def _reading(evaluations: list[Manifest]) -> dict[str, Any]:
-    confused = confusion(evaluations)
+    confused = sum_confusion(evaluations)
     return {
-        "by_length": by_length(evaluations),
+        "by_length": sum_by_length(evaluations),
         "confusion": confused[:SHOWN_CONFUSIONS],
         "confused": sum(row["count"] for row in confused),
-        "calibration": calibration(evaluations),
+        "calibration": sum_calibration(evaluations),
     }
 
 

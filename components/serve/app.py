@@ -16,8 +16,8 @@ from starlette.requests import ClientDisconnect
 
 from components.serve.batching import Batcher, FullError
 from components.serve.body import Named, images_of
-from components.serve.metrics import Metrics
-from wordmill.inference.packaged.pyfunc import Recogniser
+from components.serve.metrics import ServiceMetrics
+from wordmill.inference.packaged.pyfunc import TextRecogniser
 from wordmill.pictures.image import Picture
 
 REQUESTS = 256  # that may be in hand at a time: their bodies are in memory
@@ -32,11 +32,11 @@ AGAIN = {"Retry-After": "1"}
 log = logging.getLogger("uvicorn.error")
 
 
-class Service:
+class ReadingService:
     """What the requests of one application share."""
 
-    def __init__(self, recogniser: Recogniser) -> None:
-        self.recogniser, self.metrics = recogniser, Metrics()
+    def __init__(self, recogniser: TextRecogniser) -> None:
+        self.recogniser, self.metrics = recogniser, ServiceMetrics()
         self.batcher = Batcher(recogniser.read, self.metrics.batches.observe)
         self.metrics.waiting.set_function(lambda: len(self.batcher.waiting))
         self.in_hand = 0
@@ -76,9 +76,9 @@ class Service:
         return [picture for picture in fitted if not isinstance(picture, str)]
 
 
-def make_app(recogniser: Recogniser) -> FastAPI:
+def make_app(recogniser: TextRecogniser) -> FastAPI:
     """Return the application of a recogniser that is loaded and warm."""
-    service = Service(recogniser)
+    service = ReadingService(recogniser)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -6,7 +6,7 @@ SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 SIZES = (1, 2, 4, 8, 16, 32, 48, 64)
 
 
-class Metrics:
+class ServiceMetrics:
     """The counters of one application, in a registry of their own."""
 
     def __init__(self) -> None:

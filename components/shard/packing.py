@@ -77,7 +77,7 @@ class _Tally:
     quarantine: list[dict[str, str | int]] = field(default_factory=list)
 
 
-def pack(task: Task) -> Packed:
+def pack_shard(task: Task) -> Packed:
     """Read a range of samples and write its shard."""
     rules, tally, stored = task.rules, _Tally(), list[str]()
     with ShardWriter(task.path, rules.shape, task.stop - task.start, rules.encoded) as writer:

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.shard.packing import Packed, Task, pack
+from components.shard.packing import Packed, Task, pack_shard
 from wordmill.shards.index import INDEX, Index
 from wordmill.store.artifacts import Manifest
 from wordmill.store.stages import Made, find_or_make
@@ -71,7 +71,7 @@ def _workers(count: int) -> Iterator[Callable[[Task], Packed]]:
 
         def packed(task: Task) -> Packed:
             with turn:
-                return pack(task)
+                return pack_shard(task)
 
         yield packed
         return
@@ -79,7 +79,7 @@ def _workers(count: int) -> Iterator[Callable[[Task], Packed]]:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(count, context, initializer=_end_with_parent) as pool:
         try:
-            yield lambda task: pool.submit(pack, task).result()
+            yield lambda task: pool.submit(pack_shard, task).result()
         finally:
             pool.shutdown(cancel_futures=True)
 

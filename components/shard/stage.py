@@ -19,7 +19,7 @@ from wordmill.shards.index import INDEX, Index
 from wordmill.shards.sets import open_sets
 from wordmill.sources.archives import lay_out
 from wordmill.store.artifacts import Manifest, read_manifest, whole_manifest
-from wordmill.store.files import room
+from wordmill.store.files import require_space
 from wordmill.store.progress import Progress
 from wordmill.store.stages import Made, find_or_make, run_stage
 from wordmill.store.storage import Store
@@ -116,7 +116,7 @@ def _packed_set(store: Store, data_set: DataSet, root: Path, folder: Path) -> Ma
     print(f"shard {data_set.name}: {count:,} samples, {needed:,} bytes in shards", flush=True)
     progress, parts = Progress(f"shard {data_set.name}", count, "images"), list[Index]()
     making = closing(pieces(store, data_set.name, data_set.inputs, _tasks(data_set, root, count)))
-    whole = room(f"shards of {count:,} samples", folder, needed)
+    whole = require_space(f"shards of {count:,} samples", folder, needed)
     with whole, Summary(folder / QUARANTINE, count) as summary, making as made:
         for piece in made:
             summary.add(piece)

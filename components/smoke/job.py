@@ -5,7 +5,7 @@ from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job:
+class ProbeJob:
     """Files of one format to run, by their paths, and what is known of them."""
 
     format: str

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from components.smoke.job import Job
+from components.smoke.job import ProbeJob
 from wordmill.recipe import frameworks
 from wordmill.store.artifacts import ROOT
 from wordmill.store.files import write_atomically
@@ -22,7 +22,7 @@ LAST_LINES = 5  # of the probe's output in an error
 Outputs = dict[int, dict[str, npt.NDArray[Any]]]  # by size of batch, then by name
 
 
-def run_probe(job: Job, folder: Path) -> tuple[dict[str, Any], Outputs]:
+def run_probe(job: ProbeJob, folder: Path) -> tuple[dict[str, Any], Outputs]:
     """Run files in a process of their own; return what was measured and what they gave for the reference images.
 
     RuntimeError names the format and what its runtime said.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 
-from components.smoke.job import Job
+from components.smoke.job import ProbeJob
 from wordmill.inference.batches import Array, Call, in_batches
 from wordmill.inference.card import prepared
 from wordmill.inference.runtimes import MissingRuntimeError, batches_of, open_file
@@ -27,7 +27,7 @@ THROUGHPUT_BATCHES = (16, 64)
 TRIED = (1, *THROUGHPUT_BATCHES)  # sizes of batches that a file is tried with which takes any
 
 
-def probe(job: Job, outputs: Path) -> dict[str, Any]:
+def probe(job: ProbeJob, outputs: Path) -> dict[str, Any]:
     """Run the reference images through every file in each size of batch, save what comes out, and measure.
 
     Memory is what the process took at most above what it had before it loaded the runtime.
@@ -37,12 +37,12 @@ def probe(job: Job, outputs: Path) -> dict[str, Any]:
     before = psutil.Process().memory_info().rss
     calls, name = open_files(job)
     read = {size: in_batches(call, size, images) for size, call in calls.items()}
-    save(read, job.outputs, outputs)
+    save_outputs(read, job.outputs, outputs)
     found = {"runtime": name, **speeds(calls, images, job.measure_s), "memory_bytes": peak_bytes() - before}
     return found | ({"pair_texts": read_by_pair(job)} if "beam" in job.card else {})
 
 
-def read_by_pair(job: Job) -> list[str]:
+def read_by_pair(job: ProbeJob) -> list[str]:
     """Return what the encoder and the decoder beside the files read of the reference images, step by step."""
     from wordmill.inference.packaged.pair import PairReader  # ONNX Runtime, which not every format's image has
 
@@ -50,7 +50,7 @@ def read_by_pair(job: Job) -> list[str]:
         return PairReader(Path(job.files[0]).parent, job.card).read_greedily(arrays["images"])[0]
 
 
-def open_files(job: Job) -> tuple[dict[int, Call], str]:
+def open_files(job: ProbeJob) -> tuple[dict[int, Call], str]:
     """Open each file once; return what to call by size of batch, and the runtime's name."""
     calls: dict[int, Call] = {}
     name = ""
@@ -60,7 +60,7 @@ def open_files(job: Job) -> tuple[dict[int, Call], str]:
     return calls, name
 
 
-def save(read: dict[int, list[Array]], names: list[str], path: Path) -> None:
+def save_outputs(read: dict[int, list[Array]], names: list[str], path: Path) -> None:
     """Write the outputs of each size of batch as `<size>.<name>`."""
     found: dict[str, Array] = {}
     for size, arrays in read.items():
@@ -111,7 +111,7 @@ def peak_bytes() -> int:
 def main(job: Path, answer: Path, outputs: Path) -> None:
     """Probe the files that the job names; the answer holds the findings, what is missing here, or the error."""
     try:
-        found = probe(Job(**json.loads(job.read_text(encoding="utf-8"))), outputs)
+        found = probe(ProbeJob(**json.loads(job.read_text(encoding="utf-8"))), outputs)
     except MissingRuntimeError as error:
         found = {"missing": str(error)}
     except Exception as error:  # runtimes raise types of their own; whichever it is, the file does not run

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from components.smoke.job import Job
+from components.smoke.job import ProbeJob
 from components.smoke.launch import Outputs, run_probe
 from components.smoke.parity import TOLERANCES, Agreement, agreement, logit_tolerance
 from wordmill.inference.card import CARD, REFERENCE, codec_of_card
@@ -59,16 +59,16 @@ def prove(store: Store, made: Manifest, trained: Manifest, settings: Export, fol
     pair = [made.object(part["name"]) for part in parts]
     check_card(parts, made.name, pair)
     for entry in pair:
-        named(store.fetch(entry), folder / entry.name)
-    job = Job(
+        link_as(store.fetch(entry), folder / entry.name)
+    job = ProbeJob(
         format=made.name,
-        files=[named(store.fetch(entry), folder / entry.name) for entry in entries],
+        files=[link_as(store.fetch(entry), folder / entry.name) for entry in entries],
         card=card,
         reference=str(reference),
         measure_s=MEASURE_S,
     )
     found, outputs = run_probe(job, folder)
-    facts = compare(made, outputs, card, reference, settings.logit_tolerance)
+    facts = compare_outputs(made, outputs, card, reference, settings.logit_tolerance)
     if pair:
         facts["pair_texts_equal"] = compare_pair(found.pop("pair_texts"), card, reference)
     facts |= found | {"file_bytes": sum(entry.bytes for entry in entries)}
@@ -83,7 +83,7 @@ def check_card(files: list[dict[str, Any]], export_format: str, entries: list[Ob
         raise RuntimeError(f"format {export_format}: {CARD} is of other files: found {found}, it tells of {told}")
 
 
-def compare(
+def compare_outputs(
     made: Manifest, outputs: Outputs, card: dict[str, Any], reference: Path, recipe_tolerance: float
 ) -> dict[str, Any]:
     """Compare what files gave in each size of batch with the trained recogniser's logits; return the worst of each."""
@@ -135,7 +135,7 @@ def _disagreement(where: str, found: Agreement, precision: str, share: float, to
     )
 
 
-def named(file: Path, path: Path) -> str:
+def link_as(file: Path, path: Path) -> str:
     """Give a cached object the name that its runtime asks for."""
     path.symlink_to(file.resolve())
     return str(path)

@@ -43,7 +43,7 @@ class Sender:
         from wordmill.store import tracking
 
         try:
-            self.run = self.run or tracking.run(self.store, self.run_tag, self.recipe)
+            self.run = self.run or tracking.open_run(self.store, self.run_tag, self.recipe)
             if points:
                 self.run.log_metrics(points)
             if folder:

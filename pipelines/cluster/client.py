@@ -22,7 +22,7 @@ PAGE = 100  # entries
 FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")  # states of runs and tasks that do not change any more
 
 
-class RefusedError(RuntimeError):
+class RejectedCallError(RuntimeError):
     """The server refused a call; `status` is its HTTP status."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -76,7 +76,7 @@ class Server:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise UnavailableError(_unreachable(f"cannot {doing}: {api.configuration.host}", error)) from error
         if not str(api.last_response.data).lstrip().startswith("{"):
-            raise RefusedError(
+            raise RejectedCallError(
                 f"cannot {doing}: {api.configuration.host} answers with a page for people, probably its login: set "
                 "KFP_EXISTING_TOKEN or KFP_COOKIES, and check the path of KF_PIPELINES_ENDPOINT",
                 status=401,
@@ -107,8 +107,8 @@ class Server:
                 return found
             try:
                 return self.ask_once(doing, call, *arguments, **named)
-            except (UnavailableError, RefusedError) as error:
-                if isinstance(error, RefusedError) and error.status != 409:
+            except (UnavailableError, RejectedCallError) as error:
+                if isinstance(error, RejectedCallError) and error.status != 409:
                     raise
                 if time.monotonic() + pause_s > deadline:
                     raise
@@ -124,7 +124,7 @@ class _Client(kfp.Client):
         return Server(self).ask_once("reach Kubeflow Pipelines", self.healthzs.healthz_service_get_healthz)
 
 
-def connect() -> Server:
+def connect_kubeflow() -> Server:
     """Open the server that the environment names, as kfp.Client and the kfp command read it.
 
     KF_PIPELINES_ENDPOINT, else the cluster of this pod or of kubectl; KFP_NAMESPACE; KFP_EXISTING_TOKEN, KFP_COOKIES
@@ -147,7 +147,7 @@ def connect() -> Server:
     return Server(client)
 
 
-def named(name: str) -> str:
+def name_filter(name: str) -> str:
     """Return the filter of list calls for entries of this display name."""
     return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
 
@@ -167,7 +167,7 @@ def _explained(error: kfp_server_api.ApiException, where: str) -> RuntimeError:
         404: "check KF_PIPELINES_ENDPOINT (its path too) and KFP_NAMESPACE",
         409: "something of that name is there already",
     }.get(status, "check KFP_NAMESPACE (and ~/.config/kfp/context.json), and that server and kfp have the same version")
-    return RefusedError(f"{where} refuses with {status}: {said}: {advice}", status)
+    return RejectedCallError(f"{where} refuses with {status}: {said}: {advice}", status)
 
 
 def _said(error: kfp_server_api.ApiException) -> str:

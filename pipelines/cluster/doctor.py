@@ -39,7 +39,7 @@ def examined(site: Site) -> Iterator[Finding]:
     yield from _tried("Kubeflow Pipelines", lambda: services.kubeflow(server_version))
     yield from _tried("S3", lambda: services.s3(site, keys))
     yield from _tried("MLflow", lambda: services.mlflow(site))
-    yield from _tried("image", lambda: services.images(site))
+    yield from _tried("image", lambda: services.image_findings(site))
 
 
 def _tried(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

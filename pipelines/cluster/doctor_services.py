@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-from pipelines.cluster.client import connect
+from pipelines.cluster.client import connect_kubeflow
 from pipelines.cluster.images import ENVIRONMENTS, image
 from pipelines.cluster.site import Site
 from wordmill.store.storage import CHUNK, Store, object_key
@@ -38,7 +38,7 @@ class Finding:
 
 def kubeflow(server_version: str) -> Iterator[Finding]:
     """Check that Kubeflow Pipelines answers and is of kfp's version; server_version: "" where it is not known."""
-    server = connect()
+    server = connect_kubeflow()
     experiments = server.client.experiments.experiment_service_list_experiments
     server.ask_once("list the experiments", experiments, namespace=server.namespace, page_size=1)
     sdk, found = version("kfp"), server_version.split(".")
@@ -88,7 +88,7 @@ def mlflow(site: Site) -> Iterator[Finding]:
     yield Finding(what="MLflow", state="ok" if same else "warn", text=f"server {found}, client {client}{advice}")
 
 
-def images(site: Site) -> Iterator[Finding]:
+def image_findings(site: Site) -> Iterator[Finding]:
     """Ask each image's registry for its manifest, as a node does first; nothing is pulled and no pod is started."""
     references = []
     for environment in ENVIRONMENTS:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ANYWHERE = ("data", "pytorch", "mindspore")  # the others need CANN's image as base, or MindSpore Lite's address
 
 
-def add(verbs: "Verbs") -> None:
+def add_image_verbs(verbs: "Verbs") -> None:
     """Add both verbs to the command line."""
     builds = verbs.add_parser("images", help="build the stages' images with Docker")
     builds.add_argument("environments", nargs="*", default=ANYWHERE, help=f"{', '.join(ANYWHERE)} by default")
@@ -42,13 +42,13 @@ def _images(options: argparse.Namespace) -> int:
             raise ValueError("image environment 'cann': give one of CANN's images as base, with Python 3.11 and for "
                              "your chip, such as quay.io/ascend/cann:9.0.0-910b-ubuntu22.04-py3.11")  # fmt: skip
         started = time.monotonic()
-        reference = build(environment, options.base, shlex.split(options.options))
+        reference = build_image(environment, options.base, shlex.split(options.options))
         size = _inspect(reference)["Size"]
         print(f"{reference}  {size / 1e9:.2f} GB  {time.monotonic() - started:.0f} s", flush=True)
     return 0
 
 
-def build(environment: str, base: str, options: list[str]) -> str:
+def build_image(environment: str, base: str, options: list[str]) -> str:
     """Build the image of an environment of this tree; return its reference."""
     reference, commit = tagged(environment), git_commit()
     arguments = {"ENVIRONMENT": environment, "COMMIT": commit, **({"BASE": base} if base else {})}

@@ -13,7 +13,7 @@ from typing import Any
 import kfp_server_api
 
 from pipelines.cluster import cron
-from pipelines.cluster.client import FINISHED, RefusedError, Server, exactly, named
+from pipelines.cluster.client import FINISHED, RejectedCallError, Server, exactly, name_filter
 from pipelines.cluster.site import STAGE_ACCOUNT
 from pipelines.cluster.submit import experiment, find_experiment, publish, runs_of
 from wordmill.store.artifacts import digest
@@ -23,7 +23,7 @@ UNSEEN = timedelta(minutes=5)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Plan:
+class Schedule:
     """What is to run when: a recipe's compiled pipeline, a checked cron expression, the options it was made with."""
 
     recipe: str
@@ -50,7 +50,7 @@ class Plan:
         return digest([self.spec, self.cron, self.parameters, STAGE_ACCOUNT])[:16]
 
 
-def reconcile(server: Server, plan: Plan, zone: tzinfo) -> None:
+def reconcile(server: Server, plan: Schedule, zone: tzinfo) -> None:
     """Leave one enabled schedule of the plan, beside it none of its name but those whose run still goes on.
 
     zone: the scheduler's time zone.
@@ -94,7 +94,7 @@ def schedules_of(server: Server, experiment_id: str, name: str) -> list[Any]:
     """Return the schedules of a name in an experiment, the oldest first."""
     listed = server.client.recurring_runs.recurring_run_service_list_recurring_runs
     pages = server.listed("list the schedules", listed, "recurring_runs", experiment_id=experiment_id,
-                          filter=named(name))  # fmt: skip
+                          filter=name_filter(name))  # fmt: skip
     return exactly(pages, name)
 
 
@@ -157,7 +157,7 @@ def remove_if_idle(server: Server, schedule: Any, zone: tzinfo) -> None:
     delete = server.client.recurring_runs.recurring_run_service_delete_recurring_run
     try:
         server.ask(f"delete {label}", delete, schedule.recurring_run_id)
-    except RefusedError as error:
+    except RejectedCallError as error:
         if error.status != 404:  # gone already: the answer to an earlier try was lost
             raise
     print(f"deleted {label}")
@@ -175,7 +175,7 @@ def _busy(server: Server, schedule: Any, zone: tzinfo) -> str:
     return ""
 
 
-def _body(server: Server, plan: Plan) -> kfp_server_api.V2beta1RecurringRun:
+def _body(server: Server, plan: Schedule) -> kfp_server_api.V2beta1RecurringRun:
     published = publish(server, plan.recipe, plan.spec)
     return kfp_server_api.V2beta1RecurringRun(
         display_name=plan.name,
@@ -202,5 +202,5 @@ def _age(schedule: Any, rebuilt: Callable[[str], tuple[str, str]]) -> str:
         recipe, spec = rebuilt(options[1])
     except ValueError as error:
         return f"stale: {error}"
-    plan = Plan(recipe=recipe, spec=spec, cron=schedule.trigger.cron_schedule.cron, options=options[1])
+    plan = Schedule(recipe=recipe, spec=spec, cron=schedule.trigger.cron_schedule.cron, options=options[1])
     return "current" if plan.spec_hash == hash_of(schedule) else "stale: make schedule renews it"

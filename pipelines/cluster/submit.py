@@ -11,7 +11,7 @@ from typing import Any
 import kfp_server_api
 import yaml
 
-from pipelines.cluster.client import FINISHED, RefusedError, Server, UnavailableError, exactly, named
+from pipelines.cluster.client import FINISHED, RejectedCallError, Server, UnavailableError, exactly, name_filter
 from pipelines.cluster.site import STAGE_ACCOUNT
 from wordmill.store.artifacts import git_commit
 from wordmill.store.progress import duration
@@ -20,7 +20,7 @@ POLL_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Published:
+class UploadedPipeline:
     """A compiled pipeline on the server: ids and names of pipeline and version, and its recipe's experiment."""
 
     pipeline_id: str
@@ -36,14 +36,14 @@ class Published:
         )
 
 
-def publish(server: Server, recipe: str, spec: str) -> Published:
+def publish(server: Server, recipe: str, spec: str) -> UploadedPipeline:
     """Upload a compiled pipeline as a version named by commit and digest, unless it is there already."""
     pipelines, uploads = server.client.pipelines, server.client.pipeline_uploads
     name, version = str(_document(spec)["pipelineInfo"]["name"]), version_name(spec)
 
     def find_pipeline() -> Any:
         pages = server.listed("list the pipelines", pipelines.pipeline_service_list_pipelines, "pipelines",
-                              filter=named(name), namespace=server.namespace)  # fmt: skip
+                              filter=name_filter(name), namespace=server.namespace)  # fmt: skip
         return next(iter(exactly(pages, name)), None)
 
     body = kfp_server_api.V2beta1Pipeline(name=name, display_name=name, namespace=server.namespace or None)
@@ -52,7 +52,8 @@ def publish(server: Server, recipe: str, spec: str) -> Published:
 
     def find_version() -> Any:
         pages = server.listed("list the versions", pipelines.pipeline_service_list_pipeline_versions,
-                              "pipeline_versions", pipeline_id=pipeline.pipeline_id, filter=named(version))  # fmt: skip
+                              "pipeline_versions", pipeline_id=pipeline.pipeline_id,
+                              filter=name_filter(version))  # fmt: skip
         return next(iter(exactly(pages, version)), None)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +61,7 @@ def publish(server: Server, recipe: str, spec: str) -> Published:
         path.write_text(spec, encoding="utf-8")
         uploaded = server.found_or_made(f"upload {name} {version}", find_version, uploads.upload_pipeline_version,
                                         str(path), name=version, pipelineid=pipeline.pipeline_id)  # fmt: skip
-    return Published(
+    return UploadedPipeline(
         pipeline_id=pipeline.pipeline_id,
         pipeline=name,
         version_id=uploaded.pipeline_version_id,
@@ -88,12 +89,12 @@ def experiment(server: Server, recipe: str) -> str:
 def find_experiment(server: Server, recipe: str) -> Any:
     """Return a recipe's experiment, None where there is none."""
     listed, name = server.client.experiments.experiment_service_list_experiments, _experiment_name(recipe)
-    pages = server.listed("list the experiments", listed, "experiments", filter=named(name),
+    pages = server.listed("list the experiments", listed, "experiments", filter=name_filter(name),
                           namespace=server.namespace)  # fmt: skip
     return next(iter(exactly(pages, name)), None)
 
 
-def start(server: Server, published: Published, run_tag: str, options: str, again: bool) -> Any:
+def start_run(server: Server, published: UploadedPipeline, run_tag: str, options: str, again: bool) -> Any:
     """Start a run and return it; `again` continues the work of the earlier runs of this tag, which must have ended.
 
     options: the command line's, for people who look at the run.
@@ -108,7 +109,7 @@ def start(server: Server, published: Published, run_tag: str, options: str, agai
     name = f"{run_tag} ({len(earlier) + 1})" if earlier else run_tag
 
     def find() -> Any:
-        return next(iter(exactly(runs_of(server, published.experiment_id, filter=named(name)), name)), None)
+        return next(iter(exactly(runs_of(server, published.experiment_id, filter=name_filter(name)), name)), None)
 
     body = kfp_server_api.V2beta1Run(
         display_name=name,
@@ -144,7 +145,7 @@ def follow(server: Server, run_id: str, spec: str) -> int:
     except KeyboardInterrupt:
         print(f"\nthe run goes on: {server.page_of(run_id)}", flush=True)
         return 130
-    except (RefusedError, UnavailableError) as error:
+    except (RejectedCallError, UnavailableError) as error:
         raise RuntimeError(f"{error}; the run itself goes on: {server.page_of(run_id)}") from error
 
 

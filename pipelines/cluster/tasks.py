@@ -39,7 +39,7 @@ STAGES = {
 }
 
 
-def place(task: dsl.PipelineTask, stage: str, environment: str, name: str) -> dsl.PipelineTask:
+def configure(task: dsl.PipelineTask, stage: str, environment: str, name: str) -> dsl.PipelineTask:
     """Give a task its name, image, resources and deadline, and the way to S3, MLflow and the shared cache."""
     task.set_display_name(name)
     task.set_container_image(image(environment))

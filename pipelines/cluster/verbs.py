@@ -6,7 +6,7 @@ import shlex
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pipelines.building import build, compiled, new_run_tag, options_of
+from pipelines.building import build_pipeline, compiled, new_run_tag, options_of
 from pipelines.cluster import cron
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 NIGHTLY = "0 30 2 * * *"
 
 
-def add(verbs: "Verbs", recipe: argparse.ArgumentParser) -> None:
+def add_cluster_verbs(verbs: "Verbs", recipe: argparse.ArgumentParser) -> None:
     """Add the verbs to the command line; `recipe` holds the options that make a pipeline."""
     submits = verbs.add_parser("submit", parents=[recipe], help="start a run on Kubeflow Pipelines")
     submits.add_argument("--run-tag", default="", help="continue the work of an earlier run, which has ended")
@@ -35,17 +35,17 @@ def add(verbs: "Verbs", recipe: argparse.ArgumentParser) -> None:
 
 
 def _submit(options: argparse.Namespace) -> int:
-    recipe, pipeline = build(options)
+    recipe, pipeline = build_pipeline(options)
     from pipelines.cluster import client, submit
 
     if options.run_tag and not re.fullmatch(rf"{re.escape(recipe.name)}-[\w.-]+", options.run_tag):
         raise ValueError(f"run tag '{options.run_tag}': expected one of this recipe, such as '{recipe.name}-...'")
     spec = compiled(pipeline)
-    server = client.connect()
+    server = client.connect_kubeflow()
     published = submit.publish(server, recipe.name, spec)
     print(f"pipeline {published.pipeline}, version {published.version}", flush=True)
     run_tag = options.run_tag or new_run_tag(recipe.name)
-    run = submit.start(server, published, run_tag, options_of(options), again=bool(options.run_tag))
+    run = submit.start_run(server, published, run_tag, options_of(options), again=bool(options.run_tag))
     print(f"run {run_tag}\n{server.page_of(run.run_id)}", flush=True)
     if options.profile:
         print("trace: among the artifacts of the run in MLflow, below trace/, when training has ended", flush=True)
@@ -54,13 +54,13 @@ def _submit(options: argparse.Namespace) -> int:
 
 def _schedule(options: argparse.Namespace) -> int:
     zone, expression = cron.zone(options.timezone), cron.checked(options.cron)
-    recipe, pipeline = build(options, nightly=True)
+    recipe, pipeline = build_pipeline(options, nightly=True)
     from pipelines.cluster import client, schedule
 
-    plan = schedule.Plan(recipe=recipe.name, spec=compiled(pipeline), cron=expression, options=options_of(options))
+    plan = schedule.Schedule(recipe=recipe.name, spec=compiled(pipeline), cron=expression, options=options_of(options))
     times = [f"{time:%a %d %b %H:%M:%S}" for time in cron.next_times(expression, datetime.now(zone), 3)]
     print(f"{cron.in_words(expression)} ({options.timezone}); next: {', '.join(times)}", flush=True)
-    schedule.reconcile(client.connect(), plan, zone)
+    schedule.reconcile(client.connect_kubeflow(), plan, zone)
     return 0
 
 
@@ -72,11 +72,11 @@ def _schedules(options: argparse.Namespace) -> int:
             today = options.options_parser.parse_args(shlex.split(words))
         except SystemExit:
             raise ValueError("its options are of another version") from None
-        recipe, pipeline = build(today, nightly=True)
+        recipe, pipeline = build_pipeline(today, nightly=True)
         return recipe.name, compiled(pipeline)
 
     head = ("schedule", "when", "next", "last run", "is", "pipeline")
-    table = [head, *schedule.rows(client.connect(), cron.zone(options.timezone), rebuilt)]
+    table = [head, *schedule.rows(client.connect_kubeflow(), cron.zone(options.timezone), rebuilt)]
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     if len(table) == 1:
         print("nothing is scheduled: make schedule PIPELINE=...")
@@ -89,7 +89,7 @@ def _schedules(options: argparse.Namespace) -> int:
 def _unschedule(options: argparse.Namespace) -> int:
     from pipelines.cluster import client, schedule
 
-    schedule.unschedule(client.connect(), options.recipe, cron.zone(options.timezone))
+    schedule.unschedule(client.connect_kubeflow(), options.recipe, cron.zone(options.timezone))
     return 0
 
 

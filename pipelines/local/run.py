@@ -16,7 +16,7 @@ from kfp.dsl.graph_component import GraphComponent
 
 from pipelines.building import new_run_tag
 from pipelines.local import services
-from pipelines.local.summary import render
+from pipelines.local.summary import summary_text
 from wordmill.recipe.frameworks import prepended
 from wordmill.store import tracking
 from wordmill.store.files import locked, write_atomically
@@ -25,7 +25,7 @@ from wordmill.store.storage import Object, Store
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(pipeline: GraphComponent, recipe: str, in_containers: bool = False) -> int:
+def run_locally(pipeline: GraphComponent, recipe: str, in_containers: bool = False) -> int:
     """Run a pipeline to its end, print its summary and return the exit code: 0 if every stage did its work."""
     lock = services.STATE / "run.lock"  # of this working tree
     with locked(lock, waiting=f"another run holds {lock}: waiting until it ends"):
@@ -37,7 +37,7 @@ def run(pipeline: GraphComponent, recipe: str, in_containers: bool = False) -> i
         runner = _runner(pipeline, folder / "tasks", in_containers)
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "open").touch()
-        tracking.run(store, run_tag, recipe)
+        tracking.open_run(store, run_tag, recipe)
         print(f"run {run_tag}", flush=True)
         error = _execute(pipeline, runner, run_tag, folder)
         summary = store.get_json(f"runs/{run_tag}/summary.json")
@@ -46,7 +46,7 @@ def run(pipeline: GraphComponent, recipe: str, in_containers: bool = False) -> i
         print(f"error: the run ended without a summary: {error}: see {folder / 'log.txt'}", file=sys.stderr)
         return 1
     page = _keep(store, folder, run_tag, summary)
-    print(render(summary, page))
+    print(summary_text(summary, page))
     if error and summary["ok"]:
         print(f"error: {error}: see {folder / 'log.txt'}", file=sys.stderr)
     print(folder / "summary.json")
@@ -116,7 +116,7 @@ def _close_abandoned(store: Store) -> None:
     for marker in (services.STATE / "runs").glob("*/open"):
         run_tag = marker.parent.name
         if store.get_json(f"runs/{run_tag}/mlflow.json"):
-            tracking.run(store, run_tag, "").finish(succeeded=False)
+            tracking.open_run(store, run_tag, "").finish(succeeded=False)
             print(f"run {run_tag} was killed: marked as failed in MLflow", flush=True)
         marker.unlink()
 

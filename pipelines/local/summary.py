@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 
-def render(summary: dict[str, Any], page: Path) -> str:
+def summary_text(summary: dict[str, Any], page: Path) -> str:
     """Return a run's summary as text: accuracy, parity, gate, seconds per stage, where to look further."""
     lines = ["", f"{summary['recipe']} {'finished' if summary['ok'] else 'FAILED'}  {summary['run_tag']}"]
     lines += [f"  error  {error}" for error in summary["errors"]]

@@ -92,7 +92,7 @@ def log(number: int, recipe: str, folder: Path, together: Barrier) -> None:
     for name, content in files(number).items():
         (folder / name).write_bytes(content)
     together.wait(timeout=LIMIT_S)
-    run = tracking.run(store, f"{recipe}-{number}", recipe)
+    run = tracking.open_run(store, f"{recipe}-{number}", recipe)
     run.log_params({f"p{i}": f"{number}.{i}" for i in range(150)})
     for first in range(0, POINTS, 250):
         run.log_metrics(points[first : first + 250])
@@ -123,7 +123,7 @@ def test_two_runs_that_log_at_once_are_read_back_exactly(store: Store, postgres:
     log_at_once(recipe, tmp_path)
     client, experiments = tracking.connect(), set()
     for number in RUNS:
-        run = tracking.run(store, f"{recipe}-{number}", recipe)
+        run = tracking.open_run(store, f"{recipe}-{number}", recipe)
         stored = client.get_run(run.run_id)
         experiments.add(stored.info.experiment_id)
         assert stored.info.status == "FINISHED"
@@ -156,7 +156,7 @@ def test_models_registered_at_once_are_two_versions_and_the_alias_moves(store: S
     for number in RUNS:
         entry = found[f"train/{number}"]
         assert (entry.source, entry.description) == (f"s3://{store.bucket}/{number}", f"the model of run {number}")
-        assert entry.run_id == tracking.run(store, f"{recipe}-{number}", recipe).run_id
+        assert entry.run_id == tracking.open_run(store, f"{recipe}-{number}", recipe).run_id
         assert entry.tags["wordmill.evaluations"] == f'["evaluate/{number}"]'
     assert client.get_model_version_by_alias(name, "candidate").version in ("1", "2")
     for version in ("1", "2", "1"):

@@ -17,7 +17,7 @@ ANY = "any"  # the size of batch of a file that takes all
 CODECS: dict[str, type[CtcCodec] | type[AttentionCodec]] = {"ctc": CtcCodec, "attention": AttentionCodec}
 
 
-def describe(
+def describe_file(
     data: Data,
     model: Model,
     charset: Charset,

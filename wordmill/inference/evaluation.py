@@ -22,13 +22,13 @@ from wordmill.text import metrics
 from wordmill.text.charset import Charset
 from wordmill.text.decoding import Codec, Reading
 from wordmill.text.metrics import Pair
-from wordmill.text.protocols import compare
+from wordmill.text.protocols import apply_protocol
 
 BATCH = 256
 WORST = 48  # mistakes kept with their pictures
 
 
-class Recogniser(Protocol):
+class Predictor(Protocol):
     """What reads pictures: the Predictor of either framework."""
 
     codec: Codec
@@ -73,7 +73,7 @@ class Outcome:
 
     def add(self, truth: str, text: str, confidence: float, protocol: str, charset: Charset) -> Prediction:
         """Compare the reading of the next sample with its label and keep both."""
-        found = compare(protocol, text, truth, charset)
+        found = apply_protocol(protocol, text, truth, charset)
         if found.left_out:
             self.left_out[found.left_out] += 1
         else:
@@ -95,7 +95,7 @@ class Outcome:
         write_atomically(path, "".join(f"{line}\n" for line in lines))
 
 
-def read_all(recogniser: Recogniser, shards: ShardSet, rules: Evaluation, what: str) -> Outcome:
+def read_all(recogniser: Predictor, shards: ShardSet, rules: Evaluation, what: str) -> Outcome:
     """Read every sample in the stored order; ValueError where the protocol leaves out all of them."""
     progress = Progress(what, shards.samples, "images")
     outcome = Outcome()
@@ -112,7 +112,7 @@ def read_all(recogniser: Recogniser, shards: ShardSet, rules: Evaluation, what: 
     return outcome
 
 
-def _read_batch(recogniser: Recogniser, batch: Batch, rules: Evaluation, outcome: Outcome) -> list[Prediction]:
+def _read_batch(recogniser: Predictor, batch: Batch, rules: Evaluation, outcome: Outcome) -> list[Prediction]:
     """Read a batch, add it to the outcome and return its predictions."""
     texts, confidences = recogniser.read(batch.images, rules.beams)
     return [
@@ -123,7 +123,7 @@ def _read_batch(recogniser: Recogniser, batch: Batch, rules: Evaluation, outcome
 
 def facts_of(outcome: Outcome, protocol: str) -> dict[str, Any]:
     """Return the numbers of a measured benchmark."""
-    result = metrics.score(outcome.pairs)
+    result = metrics.score_pairs(outcome.pairs)
     low, high = metrics.wilson_interval(result.correct, result.total)
     counted = [(item.confidence, item.correct) for item in outcome.predictions if item.correct is not None]
     return {

@@ -1,6 +1,6 @@
 """An OM file's accuracy on an Ascend chip, offline: samples to .bin files, ais_bench's command, results to a score.
 
-`pack` needs the data, `command` the chip, `score` neither: the folder between them can be carried from host to host.
+The verb `pack` needs the data, `command` the chip, `score` neither: the folder can be carried from host to host.
 """
 
 import argparse
@@ -30,7 +30,7 @@ LOGITS_NUMBER = 0  # which of the file's outputs they are; ais_bench puts it beh
 ENDINGS = (".bin", ".npy", ".txt")  # ais_bench's --outfmt, in lower case
 
 
-def pack(samples: list[str], card_path: Path, folder: Path) -> int:
+def pack_samples(samples: list[str], card_path: Path, folder: Path) -> int:
     """Write each sample as the file takes it, and a list of names and labels; return how many there are.
 
     samples: shard files, or one reference `shard/<key>` of a data set in the store.
@@ -73,7 +73,7 @@ def command(folder: Path, model: Path, batch: int, device: int, gears: bool) -> 
             "--output_batchsize_axis=0"]  # fmt: skip
 
 
-def run(line: list[str], folder: Path) -> None:
+def run_ais_bench(line: list[str], folder: Path) -> None:
     """Run ais_bench here; RuntimeError where it fails or writes nothing."""
     results = folder / RESULTS
     if results.exists():
@@ -84,7 +84,7 @@ def run(line: list[str], folder: Path) -> None:
         raise RuntimeError(f"{shlex.join(line)} ended well but wrote no {results}")
 
 
-def score(folder: Path, results: Path, protocol: str) -> dict[str, Any]:
+def score_results(folder: Path, results: Path, protocol: str) -> dict[str, Any]:
     """Read ais_bench's results for the packed samples, compare them with the labels and return the accuracy.
 
     Only results of listed samples count, whatever else was written. Every prediction goes to predictions.jsonl.
@@ -128,18 +128,18 @@ def _values(path: Path, expected: int) -> np.ndarray[Any, Any]:
     return np.frombuffer(content[: len(content) // kind().itemsize * kind().itemsize], dtype=kind)
 
 
-def lines_of(options: argparse.Namespace) -> Iterator[str]:
+def carry_out(options: argparse.Namespace) -> Iterator[str]:
     """Do what the command line asks and give what there is to say about it."""
     folder: Path = options.folder
     if options.verb == "pack":
-        yield f"{folder}: {pack(options.samples, options.card, folder)} samples"
+        yield f"{folder}: {pack_samples(options.samples, options.card, folder)} samples"
     elif options.verb == "command":
         line = command(folder, options.model, options.batch, options.device, options.gears)
         yield shlex.join(line)
         if options.run:
-            run(line, folder)
+            run_ais_bench(line, folder)
     else:
-        facts = score(folder, options.results or folder / RESULTS, options.protocol)
+        facts = score_results(folder, options.results or folder / RESULTS, options.protocol)
         write_atomically(folder / "score.json", json.dumps(facts, indent=1))
         left_out = "".join(f"; left out: {count} {reason}" for reason, count in facts["left_out"].items())
         yield (f"{100 * facts['accuracy']:.2f} % word accuracy, {facts['correct']} of {facts['total']} by protocol "
@@ -167,7 +167,7 @@ def main(arguments: list[str] | None = None) -> None:
     scoring.add_argument("--results", type=Path, help=f"where the results are, if not in {RESULTS} of the folder")
     scoring.add_argument("--protocol", choices=PROTOCOLS, required=True, help="the recipe's evaluation.protocol")
     try:
-        for line in lines_of(parser.parse_args(arguments)):
+        for line in carry_out(parser.parse_args(arguments)):
             print(line, flush=True)
     except (ValueError, RuntimeError, OSError) as error:
         sys.exit(f"error: {error}")

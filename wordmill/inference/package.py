@@ -54,7 +54,7 @@ def log_package(store: Store, lineage: Lineage, name: str, folder: Path) -> str:
     data, model = folder / "recogniser", folder / "model"
     data.mkdir()
     sections = place_model(store, lineage, data / FILE)
-    told = describe(store, lineage, data / FILE, *sections)
+    told = describe_model(store, lineage, data / FILE, *sections)
     write_atomically(data / CARD, json.dumps(told, indent=1, ensure_ascii=False))
     code, run = copy_code(folder), lineage.run
     with asking(f"log the model {name}"):
@@ -101,13 +101,13 @@ def place_model(store: Store, lineage: Lineage, path: Path) -> tuple[Data, Model
     return saved.data, saved.model
 
 
-def describe(store: Store, lineage: Lineage, path: Path, data: Data, model: Model) -> dict[str, Any]:
+def describe_model(store: Store, lineage: Lineage, path: Path, data: Data, model: Model) -> dict[str, Any]:
     """Return the model's card: how to use the file, and what it was made of."""
     trained, report = lineage.trained, f"runs/{lineage.run_tag}/report.html"
     with np.load(store.fetch(trained.object(REFERENCE)), allow_pickle=False) as reference:
         steps = reference["logits"].shape[1]
     charset = Charset(name=data.charset, symbols=trained.inputs["symbols"])
-    interface = card.describe(data, model, charset, steps, decoded=True)
+    interface = card.describe_file(data, model, charset, steps, decoded=True)
     return {
         "format": "onnx",
         "file": file_facts(path),

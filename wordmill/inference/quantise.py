@@ -58,7 +58,7 @@ def quantise(source: Path, path: Path, pictures: Picture, middle: float) -> None
     prepared.unlink()
 
 
-def measure(whole: Path, quantised: Path, samples: Batch, checkpoint: Checkpoint) -> dict[str, Any]:
+def measure_quantised(whole: Path, quantised: Path, samples: Batch, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the word accuracy of both files on labelled samples, and on how many they read the same text."""
     codec = codec_of(checkpoint.model, checkpoint.data)
     read = {

@@ -10,7 +10,7 @@ import numpy as np
 
 from wordmill.inference.batches import in_batches
 from wordmill.inference.card import prepared
-from wordmill.inference.packaged.pyfunc import BATCH, Recogniser, find_card, read_card, sections_of
+from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser, find_card, read_card, sections_of
 from wordmill.inference.runtimes import batches_of, open_file
 from wordmill.models import checkpoint
 from wordmill.pictures.image import Picture
@@ -42,7 +42,7 @@ class Result:
         return json.dumps({"path": str(self.path), **found}, ensure_ascii=False)
 
 
-def open_recogniser(path: Path) -> Recogniser:
+def open_recogniser(path: Path) -> TextRecogniser:
     """Open a .safetensors checkpoint, or an exported file of any format with its card beside it, by file or folder."""
     if path.suffix == ".safetensors":
         return _open_checkpoint(path)
@@ -57,10 +57,10 @@ def open_recogniser(path: Path) -> Recogniser:
         size = min((size for size in sizes if size >= len(images)), default=max(sizes, default=len(images)))
         return np.asarray(in_batches(call, size, images)[0], dtype=np.float32)
 
-    return Recogniser(data, codec, network)
+    return TextRecogniser(data, codec, network)
 
 
-def _open_checkpoint(path: Path) -> Recogniser:
+def _open_checkpoint(path: Path) -> TextRecogniser:
     """Open a checkpoint in the framework that trained it."""
     saved = checkpoint.load(path)
     framework = saved.train.framework
@@ -68,7 +68,7 @@ def _open_checkpoint(path: Path) -> Recogniser:
         predictor = frameworks.twin(framework, "models.predict").Predictor(saved, "cpu")
     except ImportError as error:
         raise RuntimeError(f"{path}: trained by {framework}, which cannot be imported here: {error}") from None
-    return Recogniser(saved.data, codec_of(saved.model, saved.data), predictor)
+    return TextRecogniser(saved.data, codec_of(saved.model, saved.data), predictor)
 
 
 def find_images(path: Path) -> list[Path]:
@@ -91,7 +91,7 @@ def find_images(path: Path) -> list[Path]:
     raise ValueError(f"{path}: the list is empty")
 
 
-def read_images(recogniser: Recogniser, paths: Sequence[Path]) -> Iterator[Result]:
+def read_images(recogniser: TextRecogniser, paths: Sequence[Path]) -> Iterator[Result]:
     """Read pictures one batch after the other, in their order; what cannot be read has its error and stops nothing."""
 
     def fit(path: Path) -> Picture | str:
@@ -108,7 +108,7 @@ def read_images(recogniser: Recogniser, paths: Sequence[Path]) -> Iterator[Resul
             yield from _results(recogniser, batch, list(pool.map(fit, batch)))
 
 
-def _results(recogniser: Recogniser, paths: Sequence[Path], fitted: list[Picture | str]) -> Iterator[Result]:
+def _results(recogniser: TextRecogniser, paths: Sequence[Path], fitted: list[Picture | str]) -> Iterator[Result]:
     """Read one batch: of each path its fitted picture, or its error."""
     pictures = [picture for picture in fitted if not isinstance(picture, str)]
     read = iter(zip(*recogniser.read(np.stack(pictures)), strict=True)) if pictures else iter(())
@@ -120,7 +120,7 @@ def _results(recogniser: Recogniser, paths: Sequence[Path], fitted: list[Picture
             yield Result(path=path, text=text, confidence=float(confidence))
 
 
-def save_readings(recogniser: Recogniser, paths: Sequence[Path], output: Path) -> int:
+def save_readings(recogniser: TextRecogniser, paths: Sequence[Path], output: Path) -> int:
     """Read pictures, print each and the progress, save JSON lines; return how many could not be read."""
     progress = Progress("read", len(paths), "images")
     records: list[str] = []

@@ -49,7 +49,7 @@ def batches_of(card: Card, name: str) -> tuple[int, ...]:
     return tuple(int(size) for size in told if size != ANY)
 
 
-def open_onnx(path: Path, card: Card) -> Opened:
+def open_onnx_file(path: Path, card: Card) -> Opened:
     """Open an ONNX file in ONNX Runtime on the processor."""
     from wordmill.inference.onnx_runtime import onnxruntime
 
@@ -62,7 +62,7 @@ def open_onnx(path: Path, card: Card) -> Opened:
     return call, f"onnxruntime {onnxruntime.__version__}, CPU"
 
 
-def open_mindir(path: Path, card: Card) -> Opened:
+def open_mindir_file(path: Path, card: Card) -> Opened:
     """Open a MindIR file in MindSpore on the processor."""
     frameworks.prepare("mindspore")
     from wordmill.inference.mindir import MindirRuntime
@@ -107,9 +107,9 @@ def open_om(path: Path, card: Card) -> Opened:
 
 
 RUNTIMES: dict[str, Callable[[Path, Card], Opened]] = {
-    "onnx": open_onnx,
-    "onnx_int8": open_onnx,
-    "mindir": open_mindir,
+    "onnx": open_onnx_file,
+    "onnx_int8": open_onnx_file,
+    "mindir": open_mindir_file,
     "lite": open_lite,
     "om": open_om,
 }

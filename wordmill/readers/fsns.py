@@ -10,7 +10,7 @@ from itertools import accumulate
 from pathlib import Path
 
 from wordmill.readers.sample import Sample
-from wordmill.readers.tfrecord import byte_features, index_records, read_record
+from wordmill.readers.tfrecord import byte_features, index_records, record_at
 
 NAME = re.compile(r".+-\d{5}-of-\d{5}|.+\.tfrecords?")
 
@@ -41,7 +41,7 @@ class Fsns:
     def _sample(self, number: int, record: int) -> Sample:
         where, starts = f"{self.names[number]}: record {record}", self.starts[number]
         try:
-            features = byte_features(read_record(self.files[number], starts[record], starts[record + 1]))
+            features = byte_features(record_at(self.files[number], starts[record], starts[record + 1]))
             missing = [name for name in ("image/encoded", "image/text") if name not in features]
             if missing:
                 return Sample(where, b"", "", f"no feature {' and no '.join(missing)}")

@@ -46,7 +46,7 @@ def index_records(path: Path) -> array[int]:
     return starts
 
 
-def read_record(path: Path, start: int, stop: int) -> bytes:
+def record_at(path: Path, start: int, stop: int) -> bytes:
     """Return the bytes of the record that starts at `start`, the next one at `stop`; ValueError for damaged ones."""
     size = stop - start - HEADER.size
     if size > MOST_BYTES:

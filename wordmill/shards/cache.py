@@ -33,7 +33,7 @@ class BlockCache:
 
     def __init__(self, store: Store, index: Index, limit_bytes: int) -> None:
         self.store, self.index = store, index
-        self.room = Room(store.cache / "blocks", limit_bytes)
+        self.quota = DiskQuota(store.cache / "blocks", limit_bytes)
         self.pool = ThreadPoolExecutor(PARALLEL, thread_name_prefix="blocks")
         self.fetching: dict[int, Future[None]] = {}
 
@@ -65,11 +65,11 @@ class BlockCache:
 
     def _fetch(self, block: int) -> Record:
         """Return a block that was not here a moment ago; one process of the node fetches it, the others wait."""
-        with locked(self.room.folder / "locks" / f"{int(self.index.table.digests[block]) % LOCKS}"):
+        with locked(self.quota.folder / "locks" / f"{int(self.index.table.digests[block]) % LOCKS}"):
             record = self._cached(block)
             if record is None:
                 record = self._downloaded(block)
-                self.room.put(self._path(block), record)
+                self.quota.put(self._path(block), record)
         return record
 
     def _cached(self, block: int) -> Record | None:
@@ -95,16 +95,16 @@ class BlockCache:
                 if digest_of(record.data) == self.index.table.digests[block]:
                     return record
             time.sleep(PAUSE_S)
-        name, number = self.index.place(block)
+        name, number = self.index.location(block)
         raise RuntimeError(f"s3://{self.store.bucket}/{object_key(entry)} ({name}), block {number}: its bytes have "
                            "another digest than recorded: delete the object and run the shard stage again")  # fmt: skip
 
     def _path(self, block: int) -> Path:
         entry = self.index.objects[int(self.index.shard[block])]
-        return self.room.folder / entry.sha256[:2] / f"{entry.sha256}.{self.index.place(block)[1]}"
+        return self.quota.folder / entry.sha256[:2] / f"{entry.sha256}.{self.index.location(block)[1]}"
 
 
-class Room:
+class DiskQuota:
     """A folder of files that never take more than so many bytes; the file `used` has their sum."""
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:

@@ -58,7 +58,7 @@ class Index:
         """The number of each shard's first block."""
         return np.searchsorted(self.shard, np.arange(len(self.objects)))
 
-    def place(self, block: int) -> tuple[str, int]:
+    def location(self, block: int) -> tuple[str, int]:
         """Return the name of a block's shard, and the block's number in it."""
         shard = self.shard[block]
         return self.objects[shard].name, block - int(self.first_blocks[shard])

@@ -89,17 +89,17 @@ class ShardSet:
         if self.stream is not None:
             self.stream.prefetch([block for block in blocks if not self.files.has(block)])
 
-    def window(self, blocks: Sequence[int]) -> "Window":
+    def window(self, blocks: Sequence[int]) -> "BlockWindow":
         """Return the samples of some blocks that belong to the set, one block behind the other."""
         opened = [self.block(block) for block in blocks]
         if self.kept is None:
-            return Window(self.index, opened, None)
+            return BlockWindow(self.index, opened, None)
         masks = [self.kept[self.starts[block] : self.starts[block + 1]] for block in blocks]
-        return Window(self.index, opened, np.flatnonzero(np.concatenate(masks)))
+        return BlockWindow(self.index, opened, np.flatnonzero(np.concatenate(masks)))
 
     def block(self, block: int) -> Block:
         """Return one block whole; ValueError for a shard file that is damaged, RuntimeError for a stored one."""
-        return unpack_block(self._record(block), *self.index.place(block))
+        return unpack_block(self._record(block), *self.index.location(block))
 
     def _record(self, block: int) -> Record:
         if self.files.has(block):
@@ -107,27 +107,27 @@ class ShardSet:
             if record is not None:
                 return record
             if self.stream is None:
-                name, number = self.index.place(block)
+                name, number = self.index.location(block)
                 raise ValueError(f"{name}, block {number}: damaged block: its bytes have another digest than recorded")
             self.files.paths[self.index.shard[block]] = None  # a damaged copy of what the store has
         if self.stream is None:
-            raise ValueError(f"{self.index.place(block)[0]}: no such file")
+            raise ValueError(f"{self.index.location(block)[0]}: no such file")
         return self.stream.record(block)
 
 
-class Window:
+class BlockWindow:
     """Samples of some blocks: their labels, and pictures by their places among them."""
 
     def __init__(self, index: Index, blocks: Sequence[Block], rows: Places | None) -> None:
         """Take whole blocks, and which of all their samples belong here; None: all."""
         self.shape = index.shape
         self.labels = list(chain.from_iterable(block.labels for block in blocks))
-        self.pictures: Gatherer | Decoder
+        self.pictures: Gatherer | FileDecoder
         if index.picture is None:
             self.pictures = Gatherer([block.images for block in blocks])
         else:
             files = list(chain.from_iterable(block.files for block in blocks))
-            self.pictures = Decoder(files, Data(train=(), val=(), charset="", **index.picture))
+            self.pictures = FileDecoder(files, Data(train=(), val=(), charset="", **index.picture))
         self.rows = rows
         if rows is not None:
             self.labels = [self.labels[row] for row in rows.tolist()]
@@ -138,7 +138,7 @@ class Window:
         return self.pictures.take(rows).reshape(-1, *self.shape)
 
 
-class Decoder:
+class FileDecoder:
     """Pictures that stay in their files until they are taken."""
 
     def __init__(self, files: Sequence[memoryview], data: Data) -> None:

@@ -180,7 +180,7 @@ def folder_files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def pack(files: dict[str, Path], archive: Path) -> None:
+def pack_tar(files: dict[str, Path], archive: Path) -> None:
     """Pack files, by name, into a tar whose bytes depend on their names and contents alone."""
     with tarfile.open(archive, "x", format=tarfile.PAX_FORMAT, encoding="utf-8") as file:
         for name, path in files.items():

@@ -14,9 +14,9 @@ from typing import TypeVar
 
 import xxhash
 
-from wordmill.sources.patience import ChangedError, StoppedError, patiently
+from wordmill.sources.patience import CancelledError, ChangedError, patiently
 from wordmill.sources.remote import Remote
-from wordmill.store.files import RESERVE, room, write_atomically
+from wordmill.store.files import RESERVE, require_space, write_atomically
 from wordmill.store.progress import Progress
 
 PIECE = 8 << 20  # bytes: what one request asks for, and at most what a kill costs each connection
@@ -85,7 +85,7 @@ def download(what: str, remotes: dict[str, Remote], folder: Path, stop: threadin
             pieces = [piece for plan in plans for piece in plan]
             total = sum(remote.size or 0 for remote in remotes.values())
             missing = sum((piece.stop or 0) - piece.start for piece in pieces)
-            with room(what, folder, missing):
+            with require_space(what, folder, missing):
                 tally = _Tally(Progress(what, total >> 20, "MB", already=(total - missing) >> 20), total - missing)
                 _together(pool, stop, [partial(piece.bring, tally, stop) for piece in pieces])
     except RuntimeError as error:
@@ -142,7 +142,7 @@ class _Piece:
             file.seek(self.at)
             for chunk in self.part.remote.read(self.at, self.stop):
                 if stop.is_set():
-                    raise StoppedError
+                    raise CancelledError
                 if self.stop is not None and self.at + len(chunk) > self.stop:
                     raise ConnectionError(f"it sent more than the {self.stop - self.start} bytes that it announced")
                 file.write(chunk)

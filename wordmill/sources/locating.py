@@ -13,12 +13,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from wordmill.recipe.catalogue import Entry
-from wordmill.sources.archives import folder_files, inside_folder, pack
+from wordmill.sources.archives import folder_files, inside_folder, pack_tar
 from wordmill.sources.download import CONNECTIONS, download
 from wordmill.sources.patience import patiently
 from wordmill.sources.remote import Remote, s3_file, s3_folder, web_file
 from wordmill.store.artifacts import digest
-from wordmill.store.files import room
+from wordmill.store.files import require_space
 from wordmill.store.storage import Store, hash_file
 from wordmill.synth.renderer import SynthSpec, renderer_digest
 
@@ -108,7 +108,7 @@ def _copy(name: str, files: dict[str, Path], folder: Path, stop: threading.Event
 
 def _pack(name: str, files: dict[str, Path], folder: Path, stop: threading.Event) -> dict[str, Path]:
     with _fresh(name, folder, files.values()):
-        pack(files, folder / "tar")
+        pack_tar(files, folder / "tar")
     return {"folder.tar": folder / "tar"}
 
 
@@ -117,7 +117,7 @@ def _fresh(name: str, folder: Path, files: Iterable[Path]) -> Iterator[None]:
     """Make an empty folder with room for local files."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    with room(f"data set '{name}'", folder, sum(file.stat().st_size for file in files)):
+    with require_space(f"data set '{name}'", folder, sum(file.stat().st_size for file in files)):
         yield
 
 

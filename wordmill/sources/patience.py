@@ -24,7 +24,7 @@ class ChangedError(RuntimeError):
     """A file on a server is not the one any more that was asked for."""
 
 
-class StoppedError(Exception):
+class CancelledError(Exception):
     """The work was told to end."""
 
 
@@ -33,7 +33,7 @@ def patiently(
 ) -> Result:
     """Repeat work until it succeeds, is refused for good, or fails several times in a row without getting further.
 
-    `reached` tells in bytes how far the work has got; `stop` ends the waiting with StoppedError.
+    `reached` tells in bytes how far the work has got; `stop` ends the waiting with CancelledError.
     """
     failures, best = 0, reached()
     while True:
@@ -50,7 +50,7 @@ def patiently(
             pause_s = max(BACKOFF_S * 2 ** (failures - 1), wait_s)
             print(f"{address}: {error}: again in {pause_s:.0f} s\n", end="", flush=True)
             if stop.wait(pause_s):
-                raise StoppedError from None
+                raise CancelledError from None
 
 
 def _asked_for(address: str, error: ConnectionError | RefusedError) -> float:

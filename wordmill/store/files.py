@@ -92,7 +92,7 @@ def _is_at(path: Path, file: BinaryIO) -> bool:
 
 
 @contextmanager
-def room(what: str, folder: Path, needed: int) -> Iterator[None]:
+def require_space(what: str, folder: Path, needed: int) -> Iterator[None]:
     """Refuse to start without room for `needed` bytes in a folder; RuntimeError too when it runs out on the way."""
     free = shutil.disk_usage(folder).free
     if needed + RESERVE > free:

@@ -86,7 +86,7 @@ class Run:
             self.client.set_terminated(self.run_id, "FINISHED" if succeeded else "FAILED")
 
 
-def run(store: Store, run_tag: str, recipe: str = "") -> Run:
+def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:
     """Return the MLflow run of this pipeline run: the injected MLFLOW_RUN_ID, the one in the store, or a new one.
 
     The recipe names the experiment of a new run, `wordmill/<recipe>`; a stage that does not know it leaves it out.
@@ -137,7 +137,7 @@ def find_version(name: str, which: str) -> Version:
     return _version(found)
 
 
-def download(version: Version, folder: Path) -> Path:
+def download_model(version: Version, folder: Path) -> Path:
     """Return the folder of a registered model's files, downloaded into one of its own below `folder` the first time."""
     if not version.source.startswith(LOGGED):
         raise ValueError(f"version {version.version} is of {version.source}, which is no model that a run has logged")

@@ -62,7 +62,7 @@ class _Arc(NamedTuple):
     height: float
 
 
-def place(width: int, height: int, warp: Warp, size: Size, dice: Dice) -> Map:
+def random_map(width: int, height: int, warp: Warp, size: Size, dice: Dice) -> Map:
     """A random map to a crop for a line whose ink box is width x height pixels, PAD pixels inside its canvas."""
     arc = None
     if dice.chance(warp.curve) and width > 1.5 * height:

@@ -8,7 +8,7 @@ import numpy as np
 from wordmill.synth.backdrop import Backdrops, Colour, Plane
 from wordmill.synth.effects import OPAQUE, blend, damage, decorate, strengthen
 from wordmill.synth.fonts import PAD, Face, Pixels
-from wordmill.synth.geometry import Map, Size, place, sample
+from wordmill.synth.geometry import Map, Size, random_map, sample
 from wordmill.synth.random import Dice
 from wordmill.synth.style import Style, grays, outline_gray, plate, shadow_gray, tinted
 
@@ -40,7 +40,7 @@ class Scene:
     def paint(self, mask: Pixels, style: Style, size: Size, other: Callable[[], Pixels], dice: Dice) -> Pixels:
         """A picture of `size`, (h, w) or (h, w, 3) uint8, with a line's mask; `other` gives a neighbour's."""
         mask = strengthen(mask, style.bolder, dice)
-        where = place(mask.shape[1] - 2 * PAD, mask.shape[0] - 2 * PAD, style.warp, size, dice)
+        where = random_map(mask.shape[1] - 2 * PAD, mask.shape[0] - 2 * PAD, style.warp, size, dice)
         ground, ink = grays(style.contrast, dice)
         colour = tinted(ink, self.channels, dice)
         picture = self._ground(ground, ink, style, size, dice)

@@ -13,7 +13,7 @@ from wordmill.synth.backdrop import Backdrops, Colour
 from wordmill.synth.effects import OPAQUE, blend, damage
 from wordmill.synth.fonts import PAD, SIGN_ATLAS, Face, Pixels, read_atlas
 from wordmill.synth.french import Streets, lines_of
-from wordmill.synth.geometry import Size, Warp, place, sample
+from wordmill.synth.geometry import Size, Warp, random_map, sample
 from wordmill.synth.random import Dice
 from wordmill.synth.style import Style, style_of, tinted
 
@@ -59,7 +59,7 @@ class Signs:
 
     def _view(self, plate: _Plate, wall: Colour, style: Style, dice: Dice) -> Pixels:
         side = len(plate.cover) - 2 * PAD
-        where = place(side, side, _WARP, VIEW, dice)
+        where = random_map(side, side, _WARP, VIEW, dice)
         picture = self._backdrops.plane(wall, dice.integer(8, 40), VIEW, dice)
         colours = sample(plate.colours, where).transpose(2, 0, 1).astype(np.int16)
         picture = blend(picture, sample(plate.cover, where), colours, OPAQUE)

@@ -70,7 +70,7 @@ class Calibration:
     bins: tuple[Bin, ...]
 
 
-def score(pairs: list[Pair]) -> Score:
+def score_pairs(pairs: list[Pair]) -> Score:
     """Score readings; 1-NED divides each Levenshtein distance by the longer text's length (RecMetric of MindOCR).
 
     Character precision is the sum of 2 * LCS over the sum of both lengths (MindSpore's crnn_seq2seq_ocr, eval.py).

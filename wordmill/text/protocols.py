@@ -38,7 +38,7 @@ class Drop:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Comparison:
+class ComparedPair:
     """One sample: the two texts that are compared, what was changed of its label, and why it is left out, if it is."""
 
     prediction: str
@@ -99,21 +99,21 @@ PROTOCOLS: dict[str, tuple[Edit | Drop, ...]] = {
 }
 
 
-def compare(protocol: str, prediction: str, label: str, charset: Charset) -> Comparison:
+def apply_protocol(protocol: str, prediction: str, label: str, charset: Charset) -> ComparedPair:
     """Put a reading and its label into the form in which the protocol compares them."""
     changed = []
     for step in PROTOCOLS[protocol]:
         if isinstance(step, Drop):
             if step.applies(label, charset):
-                return Comparison(prediction=prediction, label=label, left_out=step.reason)
+                return ComparedPair(prediction=prediction, label=label, left_out=step.reason)
             continue
         before, label = label, step.change(label, charset)
         changed += [step.reason] if label != before else []
         prediction = step.change(prediction, charset) if step.both else prediction
-    return Comparison(prediction=prediction, label=label, changed=tuple(changed))
+    return ComparedPair(prediction=prediction, label=label, changed=tuple(changed))
 
 
 def is_correct(prediction: str, label: str, charset: Charset) -> bool:
     """Tell whether a word is read without a mistake, as MindOCR counts it; validation goes by that."""
-    found = compare("mindocr", prediction, label, charset)
+    found = apply_protocol("mindocr", prediction, label, charset)
     return found.prediction == found.label

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from components.report.charts import Curve, line_chart
 from components.report.compare.comparison import Comparison, date
-from components.report.page import FOLDER, environment
+from components.report.page import FOLDER, templates
 
 CHARTS = {  # curve -> title
     "train/loss": "Training loss",
@@ -23,11 +23,11 @@ def compare_html(comparison: Comparison, curves: dict[str, dict[str, Curve]]) ->
     """Return the page as HTML text; curves are those of CHARTS, by metric and run id."""
     css = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))  # noqa: S704 (this folder's own file)
     made = date(time.time())
-    template = environment().get_template("compare.html.j2")
-    return template.render(c=comparison, charts=charts(comparison, curves), css=css, made=made, date=date)
+    template = templates().get_template("compare.html.j2")
+    return template.render(c=comparison, charts=comparison_charts(comparison, curves), css=css, made=made, date=date)
 
 
-def charts(comparison: Comparison, curves: dict[str, dict[str, Curve]]) -> list[dict[str, Any]]:
+def comparison_charts(comparison: Comparison, curves: dict[str, dict[str, Curve]]) -> list[dict[str, Any]]:
     """Return title, legend with last values and SVG of each curve that a run has; a run keeps its colour everywhere."""
     drawn = []
     for name, title in CHARTS.items():

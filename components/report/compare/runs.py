@@ -45,7 +45,7 @@ def last(recipe: str, count: int) -> list[Logged]:
     return found
 
 
-def find(name: str) -> Logged:
+def find_run(name: str) -> Logged:
     """Return the run with this run tag or MLflow run id, else the one whose tag or id begins so; else ValueError."""
     keys, whole, start = ("tags.`wordmill.run_tag`", "attributes.run_id"), _quoted(name), _quoted(f"{name}%")
     for condition in (f"= {whole}", f"LIKE {start}"):

@@ -9,7 +9,7 @@ LABEL = 28
 CELL = 14
 
 
-def render(comparison: Comparison) -> str:
+def comparison_text(comparison: Comparison) -> str:
     """Return the runs, the tables and the differences as lines of at most 100 characters."""
     lines = [_clipped(f"{letter}  {run.name}  {run.tags.get('wordmill.recipe', 'recipe not recorded')}  {run.status}"
                       f"  {date(run.started)}", WIDTH)

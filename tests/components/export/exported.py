@@ -44,7 +44,9 @@ def write_card(
     file = {"name": model.name, "sha256": hash_file(model), "bytes": model.stat().st_size}
     known = {"format": model.suffix[1:], "file": file, **(told or {})}
     known["files"] = {known["format"]: [{**file, "batch": str(batch or "any")}]}
-    known |= card.describe(saved.data, saved.model, codec.charset, steps, decoded=known["format"] == "onnx", raw=raw)
+    known |= card.describe_file(
+        saved.data, saved.model, codec.charset, steps, decoded=known["format"] == "onnx", raw=raw
+    )
     path = model.with_name("card.json")
     path.write_text(json.dumps(known), encoding="utf-8")
     return path

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from components.fresh.stage import differences, run
+from components.fresh.stage import changes, run
 from wordmill.recipe.catalogue import Entry, to_text
 from wordmill.store.artifacts import Manifest, read_manifest
 from wordmill.store.nights import keep_night
@@ -66,7 +66,7 @@ def test_the_order_of_keys_is_no_change(store: Store, tmp_path: Path, words: Pat
 
 
 def test_new_and_gone_parts_are_named() -> None:
-    assert differences({"a": "1", "b": "1"}, {"b": "2", "c": "1"}) == ["b has changed", "c is new", "a is gone"]
+    assert changes({"a": "1", "b": "1"}, {"b": "2", "c": "1"}) == ["b has changed", "c is new", "a is gone"]
 
 
 @pytest.mark.usefixtures("store")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from components.gate.compare import Paired, against_champion, against_floor, below_floors
-from components.gate.pairing import look
+from components.gate.pairing import pair_with_champion
 from components.gate.stage import run
 from tests.components.gate.finished_run import FinishedRun
 from tests.components.train.trial import Trial
@@ -205,9 +205,9 @@ def test_samples_that_the_protocol_leaves_out_are_not_paired(store: Store, tmp_p
 
     references = json.dumps([measured(False, None, False).reference])
     champion = Version(version="1", source="", tags={"wordmill.evaluations": references})
-    pairs = look(store, [measured(True, None, False)], champion).pairs
+    pairs = pair_with_champion(store, [measured(True, None, False)], champion).pairs
     assert pairs == [Paired(name="a", candidate=[True, False], champion=[False, False])]
-    other = look(store, [measured(True, False, None)], champion)  # as many samples, not the same ones
+    other = pair_with_champion(store, [measured(True, False, None)], champion)  # as many samples, not the same ones
     assert (other.pairs, other.unpaired) == ([], ["a"])
 
 

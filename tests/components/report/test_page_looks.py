@@ -12,8 +12,8 @@ import cv2
 import numpy as np
 import pytest
 
-from components.report.gather import gather
-from components.report.page import FOLDER, collect, report_html
+from components.report.gather import gather_run
+from components.report.page import FOLDER, collect_extras, report_html
 from components.report.summary import summarise
 from tests.components.gate.finished_run import FinishedRun
 from wordmill.store.storage import Store
@@ -86,8 +86,8 @@ def failed(store: Store, folder: Path) -> FinishedRun:
 
 
 def page_of(store: Store, seed: FinishedRun, recipe: str, ok: bool) -> str:
-    gathered = gather(store, seed.run_tag)
-    return report_html(summarise(gathered, recipe, seed.run_tag, ok), collect(store, gathered))
+    gathered = gather_run(store, seed.run_tag)
+    return report_html(summarise(gathered, recipe, seed.run_tag, ok), collect_extras(store, gathered))
 
 
 def browse(page: Path, *switches: str) -> str:

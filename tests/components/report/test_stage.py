@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from components.report.charts import line_chart, number, thin, ticks
 from components.report.stage import run
 from pipelines.local.run import _keep
-from pipelines.local.summary import render
+from pipelines.local.summary import summary_text
 from tests.components.gate.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from wordmill.store import tracking
@@ -67,7 +67,7 @@ def test_the_summary_of_a_finished_run(seed: FinishedRun, tmp_path: Path) -> Non
     finish(seed)
     summary = report(seed, tmp_path)
     assert summary["trace"] == []
-    assert "  trace  " not in render(summary, tmp_path / "report.html")
+    assert "  trace  " not in summary_text(summary, tmp_path / "report.html")
     assert (summary["schema"], summary["ok"], summary["errors"]) == (1, True, [])
     assert (summary["recipe"], summary["run_tag"], summary["framework"]) == ("tiny", seed.run_tag, "pytorch")
     assert [(row["name"], row["correct"], row["total"]) for row in summary["benchmarks"]] == [
@@ -168,7 +168,7 @@ def test_every_exported_format_is_told_with_its_numbers_or_why_it_was_not_made(
         "64 / 64 64 2.0e-05 1.0e-03 9.00 MB 120.00 MB",
     ):
         assert part in text, part
-    lines = render(summary, tmp_path / "report.html").splitlines()
+    lines = summary_text(summary, tmp_path / "report.html").splitlines()
     assert [" ".join(line.split()) for line in lines if line.strip().startswith(("om", "onnx"))] == [
         "om not made: CANN's atc is not on <PATH>",
         "onnx texts equal 64/64, logits within 2.0e-05, 2.50 ms at batch 1 (99 %: 3.25), 800 images/s at batch 16, "
@@ -185,7 +185,10 @@ def test_a_trace_of_training_lies_beside_the_report_and_the_end_says_where(seed:
     folder.mkdir()
     page = _keep(seed.store, folder, seed.run_tag, summary)
     assert (folder / "trace" / "steps.json").read_bytes() == b'{"traceEvents": []}'
-    assert f"  trace  {folder}/trace, in MLflow among the artifacts: steps.json" in render(summary, page).splitlines()
+    assert (
+        f"  trace  {folder}/trace, in MLflow among the artifacts: steps.json"
+        in summary_text(summary, page).splitlines()
+    )
 
 
 def test_a_run_that_failed_early(seed: FinishedRun, tmp_path: Path) -> None:

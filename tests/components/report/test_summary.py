@@ -10,9 +10,9 @@ from components.report.bars import Bar, bar_chart, length_chart, reliability_cha
 from components.report.gather import Gathered
 from components.report.page import Extras, report_html
 from components.report.published import FILE, Published, published
-from components.report.reading import by_length, calibration, confusion
+from components.report.reading import sum_by_length, sum_calibration, sum_confusion
 from components.report.summary import summarise
-from pipelines.local.summary import render
+from pipelines.local.summary import summary_text
 from tests.components.gate.finished_run import readings
 from wordmill.recipe.catalogue import load_catalogue
 from wordmill.recipe.loading import load_recipe
@@ -80,7 +80,7 @@ def test_everything_published_belongs_to_a_recipe_and_is_about_its_benchmarks() 
 def test_word_lengths_are_summed_over_benchmarks() -> None:
     one = evaluation("a", by_length=[{"length": 10, "total": 2, "correct": 1}, {"length": 2, "total": 5, "correct": 5}])
     two = evaluation("b", by_length=[{"length": 3, "total": 1, "correct": 0}, {"length": 10, "total": 4, "correct": 2}])
-    assert by_length([one, two]) == [
+    assert sum_by_length([one, two]) == [
         {"length": 2, "total": 5, "correct": 5},
         {"length": 3, "total": 1, "correct": 0},
         {"length": 10, "total": 6, "correct": 3},
@@ -90,7 +90,7 @@ def test_word_lengths_are_summed_over_benchmarks() -> None:
 def test_confused_characters_are_summed_over_benchmarks_and_ordered() -> None:
     one = evaluation("a", confusion=[{"truth": "o", "read": "0", "count": 3}, {"truth": "", "read": "s", "count": 4}])
     two = evaluation("b", confusion=[{"truth": "o", "read": "0", "count": 2}, {"truth": "e", "read": "", "count": 4}])
-    assert confusion([one, two]) == [
+    assert sum_confusion([one, two]) == [
         {"truth": "o", "read": "0", "count": 5},
         {"truth": "", "read": "s", "count": 4},
         {"truth": "e", "read": "", "count": 4},
@@ -108,13 +108,13 @@ def test_calibration_is_that_of_all_samples_not_the_mean_of_the_benchmarks() -> 
 
     one = evaluation("a", calibration=two_bins((0, None, None), (10, 0.9, 0.8)))
     two = evaluation("b", calibration=two_bins((4, 0.3, 0.5), (30, 0.7, 0.8)))
-    found = calibration([one, two])
+    found = sum_calibration([one, two])
     # upper bin: confidence (9 + 21) / 40 = 0.75, accuracy (8 + 24) / 40 = 0.8; (4 * 0.2 + 40 * 0.05) / 44
     assert found["ece"] == pytest.approx(2.8 / 44)
     assert found["bins"][0] == {"low": 0.0, "high": 0.5, "count": 4, "confidence": 0.3, "accuracy": 0.5}
     assert found["bins"][1]["confidence"] == pytest.approx(0.75)
     assert found["bins"][1]["accuracy"] == pytest.approx(0.8)
-    nothing = calibration([one])["bins"][0]
+    nothing = sum_calibration([one])["bins"][0]
     assert (nothing["count"], nothing["confidence"], nothing["accuracy"]) == (0, None, None)
 
 
@@ -179,7 +179,7 @@ def test_a_summary_compares_with_what_is_published_and_with_the_champion() -> No
     assert summary["published"]["mean"] == pytest.approx((0.8393 + 0.7333) / 2)
     assert (summary["published"]["by"], summary["published"]["protocol"]) == ("MindOCR", "mindocr")
     assert summary["champion"] == {"mean": 0.78, "difference": pytest.approx(0.005), "interval": [-0.004, 0.013]}
-    text = render(summary, Path("report.html"))
+    text = summary_text(summary, Path("report.html"))
     assert "85.01 %  (95 %: 10.00 to 90.00)  1-NED 0.5000  published 83.93 % (+1.08)" in text
     assert "78.94 %  published 78.63 % (+0.31)" in text  # (85.0077 + 72.8682) / 2
     assert "78.00 %  this one +0.50 (95 %: -0.40 to +1.30)" in text
@@ -218,7 +218,7 @@ def test_a_mean_is_published_only_where_every_benchmark_is() -> None:
     assert [row["published"] for row in summary["benchmarks"]] == [pytest.approx(0.8393), None]
     assert summary["published"]["mean"] is None
     assert summary["champion"] is None
-    assert "champion" not in render(summary, Path("report.html"))
+    assert "champion" not in summary_text(summary, Path("report.html"))
     text = text_of(summary)
     assert "mine 75.00 % 10.00 to 90.00" in text
     assert ("points to the" in text, "Published by MindOCR" in text) == (False, True)
@@ -228,5 +228,5 @@ def test_a_mean_is_published_only_where_every_benchmark_is() -> None:
 def test_nothing_is_said_of_publications_where_there_are_none(recipe: str, name: str) -> None:
     summary = summary_of(recipe, FIRST, evaluation(name))
     assert (summary["published"], summary["benchmarks"][0]["published"]) == (None, None)
-    assert "published" not in render(summary, Path("report.html"))
+    assert "published" not in summary_text(summary, Path("report.html"))
     assert "ublished" not in text_of(summary)

@@ -9,11 +9,11 @@ import uvicorn
 
 from components.serve.app import make_app
 from tests.waiting import LIMIT_S, wait_until
-from wordmill.inference.packaged.pyfunc import Recogniser
+from wordmill.inference.packaged.pyfunc import TextRecogniser
 
 
 @contextmanager
-def serving(recogniser: Recogniser) -> Iterator[str]:
+def serving(recogniser: TextRecogniser) -> Iterator[str]:
     """Serve a recogniser and yield the service's address."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))

@@ -15,7 +15,7 @@ from tests.components.export.exported import pictures, png, write_onnx
 from tests.components.serve.server import serving
 from tests.components.train.trained import DATA
 from tests.waiting import LIMIT_S, wait_until
-from wordmill.inference.packaged.pyfunc import Recogniser, open_onnx
+from wordmill.inference.packaged.pyfunc import TextRecogniser, open_onnx
 from wordmill.pictures.image import Picture
 from wordmill.text.charset import charset_of
 from wordmill.text.decoding import CtcCodec
@@ -54,7 +54,7 @@ def network() -> Network:
 
 @pytest.fixture
 def url(network: Network) -> Iterator[str]:
-    with serving(Recogniser(DATA, CtcCodec(charset=charset_of(DATA)), network)) as address:
+    with serving(TextRecogniser(DATA, CtcCodec(charset=charset_of(DATA)), network)) as address:
         yield address
         network.free.set()
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.shard import packing
-from components.shard.packing import Rules, Task, order, pack
+from components.shard.packing import Rules, Task, order, pack_shard
 from tests.components.shard.shard_sets import drawn, labels, records, section
 from tests.wordmill.pictures.test_image_forms import jpeg
 from wordmill.pictures.image import decode, fit_picture
@@ -50,7 +50,7 @@ def test_a_training_set_is_shuffled_within_each_shard(tmp_path: Path) -> None:
 def test_other_sets_keep_their_order(tmp_path: Path) -> None:
     assert order(task(tmp_path, drawn(400), 100, 300, val=["w"])) == list(range(100, 300))
     done = task(tmp_path, drawn(400), 298, 302)
-    pack(done)
+    pack_shard(done)
     block = ShardSet.open([done.path]).block(0)
     renderer = Renderer(SynthSpec.parse(str(drawn(400)["source"])))
     expected = [renderer.sample(index) for index in range(298, 302)]
@@ -64,7 +64,7 @@ def test_other_sets_keep_their_order(tmp_path: Path) -> None:
 def test_decoded_shards_hold_pictures_as_each_alone_would_be(tmp_path: Path, channels: int, train: list[str]) -> None:
     files, entry = photos(tmp_path / "words", 300)
     done = task(tmp_path / "words", entry, 0, 300, channels=channels, train=train)
-    pack(done)
+    pack_shard(done)
     shards = ShardSet.open([done.path])
     found = labels(shards)
     assert found == [str(number) for number in order(done)]
@@ -80,17 +80,17 @@ def test_how_many_are_fitted_at_a_time_changes_nothing(
 ) -> None:
     _, entry = photos(tmp_path / "words", 100)
     done = task(tmp_path / "words", entry, 0, 100)
-    pack(done)
+    pack_shard(done)
     expected = done.path.read_bytes()
     monkeypatch.setattr(packing, name, value)
-    pack(done)
+    pack_shard(done)
     assert done.path.read_bytes() == expected
 
 
 def test_encoded_shards_hold_the_files(tmp_path: Path) -> None:
     files, entry = photos(tmp_path / "words", 5)
     done = task(tmp_path / "words", entry, 0, 5, stored="encoded", interpolation="bicubic")
-    packed = pack(done)
+    packed = pack_shard(done)
     shards = ShardSet.open([done.path])
     assert [bytes(file) for file in shards.block(0).files] == files
     assert shards.index.picture == packed.picture
@@ -103,7 +103,7 @@ def test_encoded_shards_hold_the_files(tmp_path: Path) -> None:
 
 def test_encoded_shards_hold_rendered_pictures_without_loss(tmp_path: Path) -> None:
     done = task(tmp_path, drawn(3), 0, 3, stored="encoded")
-    pack(done)
+    pack_shard(done)
     read = ShardSet.open([done.path]).window([0]).take(np.arange(3))
     renderer = Renderer(SynthSpec.parse(str(drawn(3)["source"])))
     np.testing.assert_array_equal(read[:, :, :, 0], np.stack([renderer.sample(index)[0] for index in range(3)]))
@@ -113,15 +113,15 @@ def test_a_file_too_large_to_be_stored_is_put_aside(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (700, 700, 3), dtype=np.uint8)
     (tmp_path / "words").mkdir()
     entry = records(tmp_path / "words", [(jpeg(noise), b"large"), (jpeg(noise[:9, :9]), b"small")])
-    stored = pack(task(tmp_path / "words", entry, 0, 2, stored="encoded"))
+    stored = pack_shard(task(tmp_path / "words", entry, 0, 2, stored="encoded"))
     assert [item["reason"].partition(":")[0] for item in stored.quarantine] == ["file too large"]
-    assert pack(task(tmp_path / "words", entry, 0, 2)).samples == 2
+    assert pack_shard(task(tmp_path / "words", entry, 0, 2)).samples == 2
 
 
 def test_what_labels_need_is_measured_as_they_are_stored(tmp_path: Path) -> None:
     (tmp_path / "words").mkdir()
     samples = [(jpeg(np.zeros((9, 9, 3), dtype=np.uint8)), text) for text in (b"Book", b"it's", b"!", b"")]
     entry = records(tmp_path / "words", samples)
-    characters, frames = pack(task(tmp_path / "words", entry, 0, 4)).measured
+    characters, frames = pack_shard(task(tmp_path / "words", entry, 0, 4)).measured
     assert characters.tolist() == [4, 3, 0, 0]
     assert frames.tolist() == [5, 3, 0, 0]  # a blank between the two letters o

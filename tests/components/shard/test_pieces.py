@@ -13,7 +13,7 @@ import pytest
 
 from components.shard import pieces as pieces_module
 from components.shard import stage
-from components.shard.packing import Packed, Rules, Task, pack
+from components.shard.packing import Packed, Rules, Task, pack_shard
 from components.shard.pieces import pieces
 from tests.components.shard.shard_sets import drawn, fetched, one, records, section, shard
 from tests.waiting import wait_until
@@ -78,18 +78,18 @@ class Counted:
         if task.start == self.fails_at:
             raise RuntimeError("power cut")
         self.starts.append(task.start)
-        return pack(task)
+        return pack_shard(task)
 
 
 def test_work_goes_on_behind_the_shards_that_are_stored(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work, first, second = tasks(tmp_path, 90), Counted(fails_at=80), Counted(fails_at=-1)
-    monkeypatch.setattr(pieces_module, "pack", first)
+    monkeypatch.setattr(pieces_module, "pack_shard", first)
     with pytest.raises(RuntimeError, match="power cut"):
         made(store, {}, work, 1, monkeypatch)
     assert sorted(first.starts) == [0, 40]
-    monkeypatch.setattr(pieces_module, "pack", second)
+    monkeypatch.setattr(pieces_module, "pack_shard", second)
     assert [piece.inputs["samples"] for piece in made(store, {}, work, 1, monkeypatch)] == [[0, 40], [40, 80], [80, 90]]
     assert second.starts == [80]
 
@@ -98,7 +98,7 @@ def test_work_ends_once_too_much_is_unusable(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     counted = Counted(fails_at=-1)
-    monkeypatch.setattr(pieces_module, "pack", counted)
+    monkeypatch.setattr(pieces_module, "pack_shard", counted)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0})
     monkeypatch.setattr(stage, "shard_samples", lambda shape: 2)
     (tmp_path / "words").mkdir()

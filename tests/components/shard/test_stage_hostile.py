@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from components.shard.packing import Packed, Rules, Task, pack
+from components.shard.packing import Packed, Rules, Task, pack_shard
 from tests.components.shard.shard_sets import labels, one, records, section, shard
 from tests.wordmill.pictures.test_image import GRAY, png
 from tests.wordmill.pictures.test_image_forms import BROKEN, GOOD_JPEG, GOOD_PNG
@@ -35,7 +35,7 @@ def packed(folder: Path, samples: list[tuple[bytes, bytes]], **fields: object) -
     rules = Rules(data=data, charset=load_charset("lower36"), training=bool(data.train))
     task = Task(entry=Entry(**records(folder, samples)), root=folder, start=0, stop=len(samples),
                 path=folder / "shard", rules=rules)  # fmt: skip
-    return pack(task)
+    return pack_shard(task)
 
 
 @pytest.mark.parametrize("stored", ["decoded", "encoded"])

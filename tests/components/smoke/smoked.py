@@ -41,7 +41,7 @@ def put(store: Store, seed: int) -> Manifest:
 
 def described(export_format: str) -> dict[str, Any]:
     """Return the card of such a recogniser, without its files."""
-    return card.describe(DATA, MODEL, CODEC.charset, STEPS, decoded=export_format == "onnx")
+    return card.describe_file(DATA, MODEL, CODEC.charset, STEPS, decoded=export_format == "onnx")
 
 
 def put_files(

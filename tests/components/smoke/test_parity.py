@@ -11,7 +11,7 @@ from wordmill.text.charset import load_charset
 from wordmill.text.decoding import codec_of
 
 CODEC = codec_of(MODEL, DATA)
-CARD = card.describe(DATA, MODEL, CODEC.charset, 4, decoded=True)
+CARD = card.describe_file(DATA, MODEL, CODEC.charset, 4, decoded=True)
 
 
 def logits_of(texts: list[str]) -> NDArray[np.float32]:

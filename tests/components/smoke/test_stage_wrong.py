@@ -69,7 +69,7 @@ def test_one_wrong_file_among_those_of_fixed_batches_is_named(store: Store, tmp_
 def test_a_card_of_other_characters_is_caught(store: Store, tmp_path: Path) -> None:
     trained = put(store, 1)
     content = onnx_of()
-    right = card.describe(DATA, MODEL, CODEC.charset, STEPS, decoded=True)
+    right = card.describe_file(DATA, MODEL, CODEC.charset, STEPS, decoded=True)
     turned = right | {"charset": {"name": "lower36", "symbols": CODEC.charset.symbols[::-1]}}
     told = failure(put_onnx(store, trained, content, told=turned), trained, tmp_path)
     assert told.startswith("format onnx, batch 1 does not agree with the trained recogniser: ")
@@ -78,7 +78,7 @@ def test_a_card_of_other_characters_is_caught(store: Store, tmp_path: Path) -> N
 def test_a_card_of_another_file_is_caught(store: Store, tmp_path: Path) -> None:
     trained = put(store, 1)
     told = {
-        **card.describe(DATA, MODEL, CODEC.charset, STEPS),
+        **card.describe_file(DATA, MODEL, CODEC.charset, STEPS),
         "files": {"onnx": [{"name": "model.onnx", "sha256": "a"}]},
     }
     said = failure(put_onnx(store, trained, b"a file", told=told), trained, tmp_path)

@@ -116,7 +116,7 @@ def test_what_the_user_got_wrong_is_said_before_anything_starts(
 def promote(store: Store, recipe: str, seed: int) -> Manifest:
     """Store a trained recogniser and make it the recipe's champion."""
     trained = put_trained(store, seed)
-    run_id = tracking.run(store, f"{recipe}-{seed}", recipe).run_id
+    run_id = tracking.open_run(store, f"{recipe}-{seed}", recipe).run_id
     name = f"wordmill-{recipe}"
     version = tracking.register(
         name, model=trained.reference, source="s3://x/y", run_id=run_id, tags={}, description=""

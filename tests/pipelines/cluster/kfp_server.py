@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from kfp import Client
 
-from pipelines.building import build, compiled
+from pipelines.building import build_pipeline, compiled
 from pipelines.cli import command_line
 from pipelines.cluster import client
 from tests.pipelines.cluster.kfp_operations import answer
@@ -107,4 +107,4 @@ def kfp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KfpServer]:
 @pytest.fixture(scope="session")
 def spec() -> str:
     """The compiled quickstart pipeline."""
-    return compiled(build(command_line().parse_args(["submit", "quickstart"]))[1])
+    return compiled(build_pipeline(command_line().parse_args(["submit", "quickstart"]))[1])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from kubernetes.config import kube_config
 
-from pipelines.cluster.client import connect
+from pipelines.cluster.client import connect_kubeflow
 from pipelines.cluster.submit import publish
 from tests.pipelines.cluster.kfp_server import serving
 from tests.pipelines.cluster.kfp_state import KfpServer
@@ -15,7 +15,7 @@ from tests.pipelines.cluster.kfp_state import KfpServer
 
 def asked() -> bool:
     """Make the first calls of `submit`."""
-    server = connect()
+    server = connect_kubeflow()
     experiments = server.client.experiments.experiment_service_list_experiments
     return list(server.listed("list the experiments", experiments, "experiments", namespace=server.namespace)) == []
 
@@ -23,7 +23,7 @@ def asked() -> bool:
 def test_a_wrong_address_is_named(kfp: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(RuntimeError, match="^cannot reach Kubeflow Pipelines: http://127.0.0.1:1 does not .*refused"):
-        connect()
+        connect_kubeflow()
 
 
 def test_without_an_address_and_a_cluster_it_says_what_to_set(
@@ -32,7 +32,7 @@ def test_without_an_address_and_a_cluster_it_says_what_to_set(
     monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere")
     with pytest.raises(RuntimeError, match="set KF_PIPELINES_ENDPOINT, or run where kubectl reaches the cluster"):
-        connect()
+        connect_kubeflow()
     assert capsys.readouterr().out == ""
 
 
@@ -56,7 +56,7 @@ def test_a_server_of_many_users_gets_the_namespace(kfp: KfpServer, spec: str, mo
     with pytest.raises(RuntimeError, match="refuses with 400: .*namespace.*: check KFP_NAMESPACE"):
         asked()
     monkeypatch.setenv("KFP_NAMESPACE", "ocr-team")
-    publish(connect(), "quickstart", spec)
+    publish(connect_kubeflow(), "quickstart", spec)
     assert kfp.made("pipelines")[0]["namespace"] == kfp.made("experiments")[0]["namespace"] == "ocr-team"
 
 
@@ -104,4 +104,4 @@ def test_a_run_has_its_page_at_the_address_of_the_pages(
     kfp: KfpServer, monkeypatch: pytest.MonkeyPatch, ui: str, page: str
 ) -> None:
     monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", ui)
-    assert connect().page_of("r1") == page
+    assert connect_kubeflow().page_of("r1") == page

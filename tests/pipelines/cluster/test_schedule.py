@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.cluster import client, schedule
-from pipelines.cluster.client import connect
+from pipelines.cluster.client import connect_kubeflow
 from tests.pipelines.cluster.kfp_state import KfpServer, now
 
 # Twelve hours from now: no run may have just been started.
@@ -29,8 +29,8 @@ def spec() -> str:
     return SPEC
 
 
-def plan(spec: str, cron: str = FAR, options: str = "quickstart") -> schedule.Plan:
-    return schedule.Plan(recipe="quickstart", spec=spec, cron=cron, options=options)
+def plan(spec: str, cron: str = FAR, options: str = "quickstart") -> schedule.Schedule:
+    return schedule.Schedule(recipe="quickstart", spec=spec, cron=cron, options=options)
 
 
 def other(spec: str) -> str:
@@ -38,7 +38,7 @@ def other(spec: str) -> str:
 
 
 def reconciled(spec: str, cron: str = FAR) -> None:
-    schedule.reconcile(connect(), plan(spec, cron), UTC)
+    schedule.reconcile(connect_kubeflow(), plan(spec, cron), UTC)
 
 
 def changes(kfp: KfpServer) -> list[str]:
@@ -96,7 +96,7 @@ def test_a_change_swaps_the_schedules(kfp: KfpServer, spec: str, what: str) -> N
     reconciled(spec)
     kfp.requests.clear()
     changed = plan(other(spec)) if what == "spec" else plan(spec, FAR.replace("0 30", "0 40"))
-    schedule.reconcile(connect(), changed, UTC)
+    schedule.reconcile(connect_kubeflow(), changed, UTC)
     assert changes(kfp) == ["create", "disable 0", "enable 1", "delete 0"]
     assert left(kfp) == [(changed.spec_hash, "ENABLE")]
 
@@ -215,16 +215,16 @@ def test_unschedule_switches_off_and_removes_what_is_idle(
     assert [mode for _, mode in left(kfp)] == ["DISABLE"]
     assert "its run quickstart nightly-1 still goes on; the same command later removes it" in capsys.readouterr().out
     run["state"] = "FAILED"
-    schedule.unschedule(connect(), "quickstart", UTC)
+    schedule.unschedule(connect_kubeflow(), "quickstart", UTC)
     assert (left(kfp), kfp.killed) == ([], [])
-    schedule.unschedule(connect(), "quickstart", UTC)
+    schedule.unschedule(connect_kubeflow(), "quickstart", UTC)
     assert capsys.readouterr().out.endswith("recipe quickstart has no schedule\n")
 
 
 def test_unschedule_of_a_recipe_that_never_ran_makes_nothing(
     kfp: KfpServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    schedule.unschedule(connect(), "quickstrat", UTC)
+    schedule.unschedule(connect_kubeflow(), "quickstrat", UTC)
     assert capsys.readouterr().out == "recipe quickstrat has no schedule\n"
     assert kfp.made("experiments") == []
 

@@ -7,7 +7,7 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.cluster import client, submit
-from pipelines.cluster.client import connect
+from pipelines.cluster.client import connect_kubeflow
 from tests.pipelines.cluster.kfp_state import KfpServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -27,8 +27,8 @@ def verb(*arguments: str) -> object:
 
 def started(spec: str, run_tag: str = "quickstart-1", again: bool = False) -> str:
     """Publish and start, as the verb does, and return the run's id."""
-    server = connect()
-    return submit.start(server, submit.publish(server, "quickstart", spec), run_tag, "quickstart", again).run_id
+    server = connect_kubeflow()
+    return submit.start_run(server, submit.publish(server, "quickstart", spec), run_tag, "quickstart", again).run_id
 
 
 def test_submit_uploads_a_version_and_starts_a_run_of_it(kfp: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from pipelines.cli import main
 from pipelines.cluster import client, submit
-from pipelines.cluster.client import connect
+from pipelines.cluster.client import connect_kubeflow
 from tests.pipelines.cluster.kfp_state import KfpServer
 
 
@@ -17,8 +17,10 @@ def tasks(**states: str) -> dict:
 def followed(kfp: KfpServer, spec: str, monkeypatch: pytest.MonkeyPatch, *story: dict) -> tuple[int, str]:
     """Start a run that lives through the story, follow it, and return the exit code and the run's id."""
     monkeypatch.setattr(submit, "POLL_S", 0.0)
-    server = connect()
-    run = submit.start(server, submit.publish(server, "quickstart", spec), "quickstart-1", "quickstart", again=False)
+    server = connect_kubeflow()
+    run = submit.start_run(
+        server, submit.publish(server, "quickstart", spec), "quickstart-1", "quickstart", again=False
+    )
     kfp.story = list(story)
     return submit.follow(server, run.run_id, spec), run.run_id
 

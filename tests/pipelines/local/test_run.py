@@ -1,7 +1,7 @@
 import io
 from pathlib import Path
 
-from pipelines.building import build
+from pipelines.building import build_pipeline
 from pipelines.cli import command_line
 from pipelines.local.run import StageOutput, _retry_nothing, _unfinished_tasks
 
@@ -42,7 +42,7 @@ def test_a_task_without_its_record_is_not_believed(tmp_path: Path) -> None:
 
 def test_nothing_is_tried_again_on_this_machine() -> None:
     options = command_line().parse_args(["run", "quickstart"])
-    _, pipeline = build(options)
+    _, pipeline = build_pipeline(options)
     assert "retry_policy" in str(pipeline.pipeline_spec)
     _retry_nothing(pipeline)
     assert "retry_policy" not in str(pipeline.pipeline_spec)

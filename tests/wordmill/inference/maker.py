@@ -13,8 +13,8 @@ from components.export.stage import make_format
 from components.gate.stage import decide
 from tests.components.gate.finished_run import FinishedRun
 from tests.components.train.trained import TRAIN
-from wordmill.inference.package import Lineage, describe, place_model
-from wordmill.inference.packaged.pyfunc import Recogniser, open_onnx
+from wordmill.inference.package import Lineage, describe_model, place_model
+from wordmill.inference.packaged.pyfunc import TextRecogniser, open_onnx
 from wordmill.models.checkpoint import Checkpoint, load, save
 from wordmill.models.pt.model import build
 from wordmill.models.pt.predict import Predictor
@@ -79,12 +79,12 @@ class Maker:
         return Lineage(recipe=self.recipe, trained=self.trained, measured=self.measured, exported=list(exported),
                        run_tag=self.seed.run_tag, run=run)  # fmt: skip
 
-    def open(self, folder: Path, *exported: Manifest) -> Recogniser:
+    def open(self, folder: Path, *exported: Manifest) -> TextRecogniser:
         """Return the reader of this recogniser, opened from a folder of its own."""
         folder.mkdir()
         lineage = self.lineage(*exported)
         sections = place_model(self.store, lineage, folder / "model.onnx")
-        card = describe(self.store, lineage, folder / "model.onnx", *sections)
+        card = describe_model(self.store, lineage, folder / "model.onnx", *sections)
         (folder / "card.json").write_text(json.dumps(card))
         return open_onnx(folder / "card.json")
 

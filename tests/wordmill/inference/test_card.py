@@ -1,7 +1,7 @@
 import dataclasses
 import json
 
-from wordmill.inference.card import describe
+from wordmill.inference.card import describe_file
 from wordmill.recipe.sections import Data, Model
 from wordmill.text.charset import Charset
 
@@ -12,7 +12,7 @@ ABC = Charset(name="abc", symbols="abc")
 
 
 def test_a_ctc_recognisers_card_tells_the_input_the_logits_and_how_they_read() -> None:
-    card = describe(DATA, CRNN, ABC, 25)
+    card = describe_file(DATA, CRNN, ABC, 25)
     assert card["input"] == {"name": "images", "shape": ["N", 3, 32, 100], "layout": "NCHW", "dtype": "float32",
                              "range": [-1.0, 128 / 127], "colour": "RGB"}  # fmt: skip
     assert card["outputs"] == [
@@ -33,31 +33,31 @@ def test_a_ctc_recognisers_card_tells_the_input_the_logits_and_how_they_read() -
 
 
 def test_an_attention_recogniser_has_go_and_stop_before_its_characters() -> None:
-    card = describe(DATA, RARE, ABC, 6)
+    card = describe_file(DATA, RARE, ABC, 6)
     assert card["output"]["shape"] == ["N", 6, 5]
     assert {"rule": "attention", "go": 0, "stop": 1, "first": 2}.items() <= card["decode"].items()
 
 
 def test_a_file_that_decodes_tells_its_tokens_and_confidence() -> None:
-    ports = describe(DATA, CRNN, ABC, 25, decoded=True)["outputs"]
+    ports = describe_file(DATA, CRNN, ABC, 25, decoded=True)["outputs"]
     assert [(port["name"], port["shape"], port["dtype"]) for port in ports] == [
         ("logits", ["N", 25, 4], "float32"), ("tokens", ["N", 25], "int64"), ("confidence", ["N"], "float32")
     ]  # fmt: skip
 
 
 def test_a_file_that_normalises_takes_bytes_and_one_of_any_width_says_so() -> None:
-    raw = describe(DATA, CRNN, ABC, 25, raw=True)
+    raw = describe_file(DATA, CRNN, ABC, 25, raw=True)
     assert raw["input"] == {"name": "images", "shape": ["N", 32, 100, 3], "layout": "NHWC", "dtype": "uint8",
                             "range": [0, 255], "colour": "RGB"}  # fmt: skip
     assert len(raw["preprocessing"]["steps"]) == 1
-    wide = describe(DATA, CRNN, ABC, 25, decoded=True, any_width=True)
+    wide = describe_file(DATA, CRNN, ABC, 25, decoded=True, any_width=True)
     assert wide["input"]["shape"] == ["N", 3, 32, "W"]
     assert [port["shape"] for port in wide["outputs"]] == [["N", "T", 4], ["N", "T"], ["N"]]
 
 
 def test_padded_and_turned_pictures_are_described_in_their_order() -> None:
     data = dataclasses.replace(DATA, fit="pad_grey", turn_tall=True, channels=1)
-    card = describe(data, CRNN, ABC, 25)
+    card = describe_file(data, CRNN, ABC, 25)
     assert card["input"]["colour"] == "grey"
     turned, padded, normalised = card["preprocessing"]["steps"]
     assert (turned.split()[-1], padded[-12:], normalised[0]) == ("left", "on the right", "(")

@@ -21,7 +21,7 @@ from wordmill.text.decoding import codec_of
 
 SAMPLES, RIGHT, BATCH = 21, 13, 8  # two batches of 8, and one of 5 that is filled up
 PROTOCOL = ["--protocol", "mindocr"]
-CARD = card.describe(DATA, MODEL, codec_of(MODEL, DATA).charset, 25)
+CARD = card.describe_file(DATA, MODEL, codec_of(MODEL, DATA).charset, 25)
 
 
 def write_card(path: Path, **changed: Any) -> Path:
@@ -83,7 +83,7 @@ def test_packed_samples_are_what_the_card_asks_for(packed: Path, tmp_path: Path)
     expected = (picture(3)[None].transpose(0, 3, 1, 2).astype(np.float32) - 127.5) / 127.5
     found = np.fromfile(packed / "inputs" / "00000003.bin", dtype=np.float32)
     np.testing.assert_array_equal(found.reshape(1, 1, 32, 100), expected)
-    raw = card.describe(DATA, MODEL, codec_of(MODEL, DATA).charset, 25, raw=True)
+    raw = card.describe_file(DATA, MODEL, codec_of(MODEL, DATA).charset, 25, raw=True)
     path = write_card(tmp_path / "raw", **raw)
     main(["pack", str(tmp_path / "bytes"), str(tmp_path / "a.shard"), "--card", str(path)])
     found = np.fromfile(tmp_path / "bytes" / "inputs" / "00000003.bin", dtype=np.uint8)

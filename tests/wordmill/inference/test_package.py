@@ -158,7 +158,7 @@ def test_a_model_is_packaged_and_registered_once(maker: Callable[..., Maker], st
     made = maker(CRNN)
     exported = made.exported()
     assert made.decide(exported)["version"] == made.decide(exported)["version"] == "1"
-    client, run = tracking.connect(), tracking.run(store, made.seed.run_tag)
+    client, run = tracking.connect(), tracking.open_run(store, made.seed.run_tag)
     logged = client.search_logged_models([run.experiment_id])
     assert [(model.source_run_id, str(model.status)) for model in logged] == [(run.run_id, "READY")]
     version = client.get_model_version(f"wordmill-{made.recipe}", "1")

@@ -13,7 +13,7 @@ from pipelines.cli import main
 from tests.components.export.exported import pictures, png, write_card, write_onnx
 from tests.components.smoke import ascend_doubles
 from tests.components.train.trained import DATA
-from wordmill.inference.packaged.pyfunc import BATCH, Recogniser
+from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser
 from wordmill.inference.reading import find_images, open_recogniser, read_images
 from wordmill.inference.runtimes import INSTALL
 from wordmill.models import checkpoint
@@ -149,7 +149,7 @@ def test_a_picture_that_cannot_be_read_is_named_in_its_place_and_stops_nothing(t
         logits[np.arange(len(images)), 0, images[:, 0, 0, 0]] = 0
         return logits
 
-    recogniser = Recogniser(DATA, CtcCodec(charset=charset_of(DATA)), network)
+    recogniser = TextRecogniser(DATA, CtcCodec(charset=charset_of(DATA)), network)
     names = []
     for number in range(2 * BATCH + 3):  # the last batch is not full
         path = tmp_path / f"{number:03}.png"
@@ -171,7 +171,7 @@ def test_a_batch_without_any_picture_asks_the_network_nothing(tmp_path: Path) ->
     def network(images: Picture) -> np.ndarray:
         raise AssertionError(f"{len(images)} pictures")
 
-    recogniser = Recogniser(DATA, CtcCodec(charset=charset_of(DATA)), network)
+    recogniser = TextRecogniser(DATA, CtcCodec(charset=charset_of(DATA)), network)
     [result] = read_images(recogniser, [tmp_path / "absent.png"])
     assert result.record() == json.dumps({"path": str(tmp_path / "absent.png"), "error": "No such file or directory"})
 

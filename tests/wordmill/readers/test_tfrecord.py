@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from tests.wordmill.shards.made_sets import crc32c, write_records
-from wordmill.readers.tfrecord import index_records, masked, read_record
+from wordmill.readers.tfrecord import index_records, masked, record_at
 
 
 def test_checksums_are_castagnolis_rotated_and_moved() -> None:
@@ -17,7 +17,7 @@ def test_checksums_are_castagnolis_rotated_and_moved() -> None:
 def test_a_file_is_indexed_by_its_lengths_alone(tmp_path: Path) -> None:
     path = write_records(tmp_path / "x", [b"abc", b"", b"d" * 1000])
     assert index_records(path).tolist() == [12, 31, 47, 1063]
-    assert [read_record(path, start, stop) for start, stop in ((12, 31), (31, 47), (47, 1063))] == [
+    assert [record_at(path, start, stop) for start, stop in ((12, 31), (31, 47), (47, 1063))] == [
         b"abc",
         b"",
         b"d" * 1000,

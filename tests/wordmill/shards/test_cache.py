@@ -13,7 +13,7 @@ from tests.waiting import LIMIT_S
 from tests.wordmill.training.tiny import write_index
 from wordmill.shards import cache as block_cache
 from wordmill.shards.blocks import ShardWriter
-from wordmill.shards.cache import BlockCache, Room
+from wordmill.shards.cache import BlockCache, DiskQuota
 from wordmill.shards.index import Index
 from wordmill.shards.loader import ordered_batches, training_batches
 from wordmill.shards.sets import ShardSet, open_sets
@@ -185,10 +185,10 @@ def test_room_counts_files_that_others_wrote_and_removes_what_a_killed_process_l
     (folder / "ab" / "left.1-2.part").write_bytes(bytes(300))
     os.utime(folder / "ab" / "left.1-2.part", (2, 2))
     (folder / "ab" / "new.3-4.part").write_bytes(bytes(100))
-    Room(folder, 1200).put(folder / "ab" / "own", np.zeros(500, dtype=np.uint8))
+    DiskQuota(folder, 1200).put(folder / "ab" / "own", np.zeros(500, dtype=np.uint8))
     assert sorted(path.name for path in (folder / "ab").iterdir()) == ["left.1-2.part", "new.3-4.part", "own"]
     assert (folder / "used").read_text() == "900"
-    Room(folder, 1200).put(folder / "ab" / "more", np.zeros(400, dtype=np.uint8))
+    DiskQuota(folder, 1200).put(folder / "ab" / "more", np.zeros(400, dtype=np.uint8))
     assert sorted(path.name for path in (folder / "ab").iterdir()) == ["more", "new.3-4.part", "own"]
     assert (folder / "used").read_text() == "1000"
 

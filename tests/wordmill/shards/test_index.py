@@ -36,7 +36,7 @@ def test_indices_join_and_come_back_from_their_file(tmp_path: Path) -> None:
     assert (back.shape, back.picture, back.blocks) == ((32, 100, 1), None, 6)
     assert back.objects == tuple(Object(name=name, sha256=f"{name}0", bytes=99) for name in "abc")
     assert back.shard.tolist() == [0, 0, 1, 1, 1, 2]
-    assert [back.place(block) for block in range(6)] == [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
+    assert [back.location(block) for block in range(6)] == [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
     assert back.table.offsets.tolist() == [16, 20496, 16, 20496, 40976, 16]
     assert (back.table.digests - (1 << 63)).tolist() == [0, 1, 0, 1, 2, 0]
     assert back.characters.tolist() == [*range(8), *range(12), *range(4)]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from wordmill.sources.archives import Limits, folder_files, lay_out, pack, safe_path
+from wordmill.sources.archives import Limits, folder_files, lay_out, pack_tar, safe_path
 from wordmill.sources.members import kind_of
 
 CONTENT = {"a/one.txt": b"1" * 3000, "zwei ü.txt": b"2"}
@@ -158,8 +158,8 @@ def test_packing_depends_on_names_and_contents_alone(tmp_path: Path) -> None:
     os.utime(tmp_path / "two" / "a" / "one.txt", (0, 0))
     (tmp_path / "two" / "a" / "one.txt").chmod(0o700)
     (tmp_path / "two" / "lock.mdb").write_bytes(b"changes when it is read")
-    pack(one, tmp_path / "one.tar")
-    pack(written(tmp_path / "two", []), tmp_path / "two.tar")
+    pack_tar(one, tmp_path / "one.tar")
+    pack_tar(written(tmp_path / "two", []), tmp_path / "two.tar")
     assert (tmp_path / "one.tar").read_bytes() == (tmp_path / "two.tar").read_bytes()
     unpack(tmp_path / "one.tar", tmp_path / "out")
     assert files(tmp_path / "out") == CONTENT

@@ -295,5 +295,5 @@ def test_a_disk_that_fills_up_is_said_clearly_and_freed(
 def test_the_caller_can_stop_it(site: Site, store: Store) -> None:
     located, stop = find(store, entry(site.address)), Event()
     stop.set()
-    with pytest.raises(sources_patience.StoppedError):
+    with pytest.raises(sources_patience.CancelledError):
         located.bring(stop)

@@ -26,8 +26,8 @@ def client() -> MlflowClient:
 
 
 def test_one_pipeline_run_has_one_mlflow_run(store: Store, tag: str, client: MlflowClient) -> None:
-    created = tracking.run(store, tag, "crnn_r34")
-    assert tracking.run(store, tag).run_id == created.run_id
+    created = tracking.open_run(store, tag, "crnn_r34")
+    assert tracking.open_run(store, tag).run_id == created.run_id
     assert store.get_json(f"runs/{tag}/mlflow.json") == {"run_id": created.run_id}
     stored = client.get_run(created.run_id)
     assert client.get_experiment(stored.info.experiment_id).name == "wordmill/crnn_r34"
@@ -38,15 +38,15 @@ def test_one_pipeline_run_has_one_mlflow_run(store: Store, tag: str, client: Mlf
 
 
 def test_an_injected_run_is_used(store: Store, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    injected = tracking.run(store, f"{tag}-outer", "crnn_r34")
+    injected = tracking.open_run(store, f"{tag}-outer", "crnn_r34")
     monkeypatch.setenv("MLFLOW_RUN_ID", injected.run_id)
-    assert tracking.run(store, tag).run_id == injected.run_id
+    assert tracking.open_run(store, tag).run_id == injected.run_id
     assert store.get_json(f"runs/{tag}/mlflow.json") is None
 
 
 def test_a_run_that_the_server_lost_is_created_anew(store: Store, tag: str) -> None:
     store.put_json(f"runs/{tag}/mlflow.json", {"run_id": "0" * 32})
-    created = tracking.run(store, tag, "crnn_r34")
+    created = tracking.open_run(store, tag, "crnn_r34")
     assert created.run_id != "0" * 32
     assert store.get_json(f"runs/{tag}/mlflow.json") == {"run_id": created.run_id}
 
@@ -54,7 +54,7 @@ def test_a_run_that_the_server_lost_is_created_anew(store: Store, tag: str) -> N
 def test_many_points_go_in_few_calls(
     store: Store, tag: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = tracking.run(store, tag, "crnn_r34")
+    run = tracking.open_run(store, tag, "crnn_r34")
     calls: list[int] = []
     send = run.client.log_batch
     monkeypatch.setattr(run.client, "log_batch", lambda *a, **k: (calls.append(len(k["metrics"])), send(*a, **k)))
@@ -69,7 +69,7 @@ def test_many_points_go_in_few_calls(
 
 
 def test_parameters_tags_artifacts_and_the_end(store: Store, tag: str, client: MlflowClient, tmp_path: Path) -> None:
-    run = tracking.run(store, tag, "crnn_r34")
+    run = tracking.open_run(store, tag, "crnn_r34")
     run.log_params({f"p{i}": str(i) for i in range(150)})
     run.set_tags({"wordmill.recipe_digest": "abc"})
     (tmp_path / "page.html").write_text("page")
@@ -91,7 +91,7 @@ def test_parameters_tags_artifacts_and_the_end(store: Store, tag: str, client: M
 
 
 def test_a_model_is_registered_once_and_promoted_by_alias(store: Store, tag: str) -> None:
-    run, name = tracking.run(store, tag, "crnn_r34"), f"wordmill-{tag}"
+    run, name = tracking.open_run(store, tag, "crnn_r34"), f"wordmill-{tag}"
     assert tracking.champion(name) is None
 
     def register(model: str, evaluations: str) -> str:
@@ -114,16 +114,16 @@ def test_a_model_is_registered_once_and_promoted_by_alias(store: Store, tag: str
 def test_an_experiment_that_another_run_has_just_made_is_used(
     store: Store, tag: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, look = tracking.run(store, tag, tag), MlflowClient.get_experiment_by_name
+    first, look = tracking.open_run(store, tag, tag), MlflowClient.get_experiment_by_name
     found = iter([None, look(client, f"wordmill/{tag}")])  # not there yet when it is looked for, there afterwards
     monkeypatch.setattr(MlflowClient, "get_experiment_by_name", lambda self, name: next(found))
-    assert tracking.run(store, f"{tag}-second", tag).experiment_id == first.experiment_id
+    assert tracking.open_run(store, f"{tag}-second", tag).experiment_id == first.experiment_id
 
 
 def test_an_alias_that_another_run_has_just_made_is_moved(
     store: Store, tag: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, name, move = tracking.run(store, tag, tag), f"wordmill-{tag}", MlflowClient.set_registered_model_alias
+    run, name, move = tracking.open_run(store, tag, tag), f"wordmill-{tag}", MlflowClient.set_registered_model_alias
     collisions = [MlflowException("UniqueViolation: duplicate key", error_code=BAD_REQUEST)]
 
     def set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
@@ -137,7 +137,7 @@ def test_an_alias_that_another_run_has_just_made_is_moved(
 
 
 def test_a_version_says_what_the_gate_found(store: Store, tag: str) -> None:
-    run, name = tracking.run(store, tag, tag), f"wordmill-{tag}"
+    run, name = tracking.open_run(store, tag, tag), f"wordmill-{tag}"
     tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, tags={}, description="test")
     tracking.explain(name, "1", "good enough")
     tracking.promote(name, "1")
@@ -147,7 +147,7 @@ def test_a_version_says_what_the_gate_found(store: Store, tag: str) -> None:
 
 
 def test_a_refused_value_is_an_error_with_mlflows_reason(store: Store, tag: str) -> None:
-    run = tracking.run(store, tag, "crnn_r34")
+    run = tracking.open_run(store, tag, "crnn_r34")
     run.log_params({"train.lr": "0.1"})
     with pytest.raises(RuntimeError, match=r"cannot log parameters: MLFLOW_TRACKING_URI http://127.*train\.lr"):
         run.log_params({"train.lr": "0.2"})
@@ -160,10 +160,10 @@ def test_an_unreachable_server_is_named(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(RuntimeError, match=f"MLFLOW_TRACKING_URI {silent_address}"):
-        tracking.run(store, tag, "crnn_r34") if what == "run" else tracking.champion("wordmill-x")
+        tracking.open_run(store, tag, "crnn_r34") if what == "run" else tracking.champion("wordmill-x")
 
 
 def test_an_address_that_is_not_set_is_named(store: Store, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with pytest.raises(RuntimeError, match="MLFLOW_TRACKING_URI is not set"):
-        tracking.run(store, tag)
+        tracking.open_run(store, tag)

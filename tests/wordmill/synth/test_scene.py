@@ -7,7 +7,7 @@ import pytest
 from wordmill.synth.backdrop import Backdrops
 from wordmill.synth.effects import OPAQUE, blend
 from wordmill.synth.fonts import PAD
-from wordmill.synth.geometry import Size, Warp, place, sample
+from wordmill.synth.geometry import Size, Warp, random_map, sample
 from wordmill.synth.random import Dice
 from wordmill.synth.style import plate, tinted
 
@@ -30,7 +30,7 @@ def test_line_without_warp_fills_the_crop_evenly() -> None:
     # A ramp of 1 gray level per pixel over an ink box of 200 x 64: with margins of 0.01 * 64 pixels the crop's
     # column c averages samples 2c and 2c + 1, that is the ramp at -0.64 + (2c + 1) * 201.28 / 200 - 0.5.
     canvas = np.broadcast_to(np.arange(200 + 2 * PAD, dtype=np.uint8), (64 + 2 * PAD, 200 + 2 * PAD)).copy()
-    crop = sample(canvas, place(200, 64, STILL, SIZE, Dice("still")))
+    crop = sample(canvas, random_map(200, 64, STILL, SIZE, Dice("still")))
     expected = PAD - 0.64 + (2 * np.arange(100) + 1) * 201.28 / 200 - 0.5
     assert crop.shape == (32, 100)
     assert np.abs(crop - expected).max() <= 1.1  # coordinates to 1/32, gray levels rounded twice
@@ -48,7 +48,7 @@ def test_a_half_turn_tangent_of_one_stands_text_upright() -> None:
         draws = [dice.unit() for _ in range(6)]
         half = (sum(draws[2:]) - 2.0) * 3.0**0.5 * 0.5
         if abs(half - 1.0) < 0.02:
-            found.append(sample(canvas, place(100, 100, turned, SIZE, Dice(key))).astype(int))
+            found.append(sample(canvas, random_map(100, 100, turned, SIZE, Dice(key))).astype(int))
     assert found
     for crop in found:
         assert crop[28, 50] - crop[3, 50] > 60
@@ -69,7 +69,7 @@ def test_a_bent_line_lies_on_its_arc(key: int) -> None:
     box_height = radius + height / 2 - (radius - height / 2) * cos(half) + 0.8
     canvas = np.zeros((height + 2 * PAD, width + 2 * PAD), np.uint8)
     canvas[PAD + height // 2 - 3 : PAD + height // 2 + 3, PAD:-PAD] = 255  # the line's middle
-    crop = sample(canvas, place(width, height, replace(STILL, curve=1.0, bend=0.4), Size(200, 300), Dice(key)))
+    crop = sample(canvas, random_map(width, height, replace(STILL, curve=1.0, bend=0.4), Size(200, 300), Dice(key)))
     for angle in (-0.8 * half, -0.4 * half, 0.0, 0.4 * half, 0.8 * half):
         column = round((box_width / 2 + radius * sin(angle)) / box_width * 300)
         down = (height / 2 + radius * (1 - cos(angle)) + 0.4) / box_height
@@ -80,8 +80,8 @@ def test_a_bent_line_lies_on_its_arc(key: int) -> None:
 
 def test_straight_coordinates_do_not_depend_on_how_densely_they_are_taken() -> None:
     canvas = np.broadcast_to(np.arange(240 + 2 * PAD, dtype=np.uint8), (40 + 2 * PAD, 240 + 2 * PAD)).copy()
-    coarse = place(240, 40, replace(STILL, smooth=0.0), SIZE, Dice(3))
-    fine = place(240, 40, STILL, SIZE, Dice(3))
+    coarse = random_map(240, 40, replace(STILL, smooth=0.0), SIZE, Dice(3))
+    fine = random_map(240, 40, STILL, SIZE, Dice(3))
     assert coarse.part.shape == (32, 100)
     assert fine.part.shape == (32, 200)  # 240 pixels for 100, 40 for 32
     assert np.abs(sample(canvas, coarse).astype(int) - sample(canvas, fine)).max() <= 1

@@ -12,7 +12,7 @@ PAIRS = [("tree", "tree"), ("cat", "cats"), ("dog", "abc"), ("", "it")]  # readi
 
 def test_score_of_hand_worked_words():
     # distances: 0, 1 of 4, 3 of 3, 2 of 2 -> sum 0 + 0.25 + 1 + 1 = 2.25
-    found = metrics.score(PAIRS)
+    found = metrics.score_pairs(PAIRS)
     assert (found.total, found.correct, found.accuracy) == (4, 1, 0.25)
     assert found.ned == pytest.approx(1 - 2.25 / 4)
     # common subsequences: 4, 3, 0, 0; characters: 8, 7, 6, 2
@@ -21,21 +21,21 @@ def test_score_of_hand_worked_words():
 
 def test_common_characters_count_in_their_order_alone():
     # of "saint" and "st ani" the longest common subsequences have 3 characters, such as s, a, n
-    assert metrics.score([("st ani", "saint")]).character_precision == pytest.approx(2 * 3 / 11)
+    assert metrics.score_pairs([("st ani", "saint")]).character_precision == pytest.approx(2 * 3 / 11)
 
 
 def test_an_empty_label_is_met_by_an_empty_prediction_alone():
-    found = metrics.score([("", ""), ("x", "")])
+    found = metrics.score_pairs([("", ""), ("x", "")])
     assert (found.correct, found.ned, found.character_precision) == (1, 0.5, 0.0)
 
 
 def test_words_without_any_character_are_read_precisely():
-    assert metrics.score([("", "")]).character_precision == 1.0
+    assert metrics.score_pairs([("", "")]).character_precision == 1.0
 
 
 def test_scoring_nothing_is_refused():
     with pytest.raises(ValueError, match="no sample"):
-        metrics.score([])
+        metrics.score_pairs([])
 
 
 def test_accuracy_by_length_goes_by_the_label():

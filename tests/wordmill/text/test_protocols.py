@@ -7,7 +7,7 @@ from components.report.published import published
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Evaluation
 from wordmill.text.charset import Charset, load_charset
-from wordmill.text.protocols import FSNS_ALIKE, PROTOCOLS, compare, is_correct
+from wordmill.text.protocols import FSNS_ALIKE, PROTOCOLS, apply_protocol, is_correct
 
 FOLDER = Path(__file__).resolve().parents[3] / "pipelines" / "recipes"
 RECIPES = sorted(FOLDER.glob("*.yaml"))
@@ -58,7 +58,7 @@ def test_a_wrong_way_of_measuring_is_refused(override, message):
     ],
 )
 def test_texts_are_compared_as_recmetric_does(prediction, label, charset, expected):
-    found = compare("mindocr", prediction, label, charset)
+    found = apply_protocol("mindocr", prediction, label, charset)
     assert (found.prediction, found.label) == expected
     assert is_correct(prediction, label, charset) is (expected[0] == expected[1])
 
@@ -82,7 +82,7 @@ KEPT = {
 @pytest.mark.parametrize("label", KEPT)
 def test_each_protocol_takes_a_label_its_own_way(label):
     protocols = ("mindocr", "dtrb", "parseq", "paddleocr", "fudan", "fsns")
-    found = [compare(protocol, "house", label, LOWER36) for protocol in protocols]
+    found = [apply_protocol(protocol, "house", label, LOWER36) for protocol in protocols]
     assert tuple(None if item.left_out else item.label for item in found) == KEPT[label]
     assert all(item.prediction == "house" for item in found)
 
@@ -100,7 +100,7 @@ def test_each_protocol_takes_a_label_its_own_way(label):
     ],
 )
 def test_a_sample_is_left_out_for_a_reason(protocol, label, reason):
-    assert compare(protocol, "", label, LOWER36).left_out == reason
+    assert apply_protocol(protocol, "", label, LOWER36).left_out == reason
 
 
 def test_dtrb_keeps_3_of_14_made_up_labels_and_parseq_8_and_mindocr_all():
@@ -109,7 +109,7 @@ def test_dtrb_keeps_3_of_14_made_up_labels_and_parseq_8_and_mindocr_all():
         "IT'S", "$5.00", "New York", "Caf\u00e9", "na\u00efve!",  # with these PARSeq: 8
         "!!!", "\u4e2d\u6587", "\u2022", "   ", LONG, "b" * 30,
     ]  # fmt: skip
-    kept = {name: sum(not compare(name, "", label, LOWER36).left_out for label in labels) for name in PROTOCOLS}
+    kept = {name: sum(not apply_protocol(name, "", label, LOWER36).left_out for label in labels) for name in PROTOCOLS}
     assert (len(labels), kept["dtrb"], kept["parseq"], kept["mindocr"]) == (14, 3, 8, 14)
 
 
@@ -126,7 +126,7 @@ def test_dtrb_keeps_3_of_14_made_up_labels_and_parseq_8_and_mindocr_all():
     ],
 )
 def test_what_was_changed_of_a_label_is_said(protocol, label, changed):
-    assert compare(protocol, "house", label, LOWER36).changed == changed
+    assert apply_protocol(protocol, "house", label, LOWER36).changed == changed
 
 
 def test_fudan_takes_width_script_case_and_spaces_for_alike_in_both_texts():
@@ -136,25 +136,25 @@ def test_fudan_takes_width_script_case_and_spaces_for_alike_in_both_texts():
         ("\u4e2d\u570bａ１", "\u4e2d\u56fdA1"),  # noqa: RUF001  the other way round
         ("\u8fd9\u91cc", "\u9019\u88e1"),
     ]:
-        found = compare("fudan", prediction, label, chinese)
+        found = apply_protocol("fudan", prediction, label, chinese)
         assert found.prediction == found.label
         assert not is_correct(prediction, label, chinese)
-    other = compare("fudan", "\u5927", "\u592a", chinese)
+    other = apply_protocol("fudan", "\u5927", "\u592a", chinese)
     assert other.prediction != other.label
 
 
 def test_fudan_knows_the_usual_traditional_characters():
     traditional = "\u500b\u5011\u4f86\u6642\u6703\u5c0d\u767c\u7d93\u9ad4\u9580\u99ac\u9f8d\u9f9c\u6a5f\u611b"
     simplified = "\u4e2a\u4eec\u6765\u65f6\u4f1a\u5bf9\u53d1\u7ecf\u4f53\u95e8\u9a6c\u9f99\u9f9f\u673a\u7231"
-    assert compare("fudan", "", traditional, LOWER36).label == simplified
-    assert compare("fudan", "", simplified, LOWER36).label == simplified
+    assert apply_protocol("fudan", "", traditional, LOWER36).label == simplified
+    assert apply_protocol("fudan", "", simplified, LOWER36).label == simplified
 
 
 def test_fsns_takes_31_characters_for_others():
     assert len(FSNS_ALIKE) == 31
-    found = compare("fsns", "Chateau d Eau", "  Ch\u00e2teau-d-Eau ", LOWER36)
+    found = apply_protocol("fsns", "Chateau d Eau", "  Ch\u00e2teau-d-Eau ", LOWER36)
     assert (found.prediction, found.label) == ("Chateau d Eau", "Chateau d Eau")
-    found = compare("fsns", "R\u00c9SIDENCE (nord)", "RESIDENCE (Nord)", LOWER36)
+    found = apply_protocol("fsns", "R\u00c9SIDENCE (nord)", "RESIDENCE (Nord)", LOWER36)
     assert (found.prediction, found.label) == ("RESIDENCE （nord）", "RESIDENCE （Nord）")  # noqa: RUF001
     others = "\u0153uvre \u00e6 \u00d1"
-    assert compare("fsns", "", others, LOWER36).label == others
+    assert apply_protocol("fsns", "", others, LOWER36).label == others

@@ -28,7 +28,7 @@ NAMED = 10  # pictures that one error names
 Network = Callable[[Picture], Logits]  # from uint8 (N, H, W, C) of the recipe's size to (N, T, classes)
 
 
-def _load_pyfunc(folder: str) -> "Recogniser":
+def _load_pyfunc(folder: str) -> "TextRecogniser":
     """Open a packaged recogniser: the name and the signature that MLflow asks for."""
     return open_onnx(Path(folder) / CARD)
 
@@ -41,7 +41,7 @@ def find_card(folder: Path) -> Path:
     raise ValueError(f"{folder}: expected a folder with {CARD}, or a registered model's")
 
 
-def open_onnx(card_path: Path, threads: int = 0) -> "Recogniser":
+def open_onnx(card_path: Path, threads: int = 0) -> "TextRecogniser":
     """Open the ONNX file that a card describes in ONNX Runtime on the processor.
 
     0 threads: one to each core.
@@ -67,7 +67,7 @@ def open_onnx(card_path: Path, threads: int = 0) -> "Recogniser":
         images = normalise(pictures, data.middle)
         return (in_batches(call, size, images) if isinstance(size, int) else call(images))[0]
 
-    return Recogniser(data, codec, network)
+    return TextRecogniser(data, codec, network)
 
 
 def read_card(path: Path, name: str = "") -> tuple[dict[str, Any], Path]:
@@ -94,7 +94,7 @@ def sections_of(card: dict[str, Any], path: Path) -> tuple[Data, Codec]:
     return data, codec_of_card(card)
 
 
-class Recogniser:
+class TextRecogniser:
     """A network with what goes before and after it: pictures of any size in, texts and confidences out."""
 
     def __init__(self, data: Data, codec: Codec, network: Network) -> None:

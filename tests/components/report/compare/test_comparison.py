@@ -10,9 +10,9 @@ import pytest
 
 from components.report.charts import MOST_POINTS
 from components.report.compare.comparison import compare, differences
-from components.report.compare.page import CHARTS, charts, compare_html
-from components.report.compare.runs import Logged, find, histories, last
-from components.report.compare.text import WIDTH, render
+from components.report.compare.page import CHARTS, compare_html, comparison_charts
+from components.report.compare.runs import Logged, find_run, histories, last
+from components.report.compare.text import WIDTH, comparison_text
 from components.report.stage import run as report
 from pipelines.cli import main
 from tests.components.gate.finished_run import FinishedRun
@@ -140,7 +140,7 @@ def test_text_fits_a_terminal_of_100_columns(count: int) -> None:
     sets = {"a_benchmark_with_a_name_that_is_far_too_long": (1.0, 1000), "words": (0.25, 8)}
     runs = [dataclasses.replace(measured(f"{'run-' * 30}{i}", **sets), params=long if i else {"data.train": "[]"})
             for i in range(count)]  # fmt: skip
-    text = render(compare(runs))
+    text = comparison_text(compare(runs))
     assert max(len(line) for line in text.splitlines()) <= WIDTH == 100
     assert "words".ljust(28) + ("25.00 %".rjust(14 if count == 2 else 9)) * count in text.splitlines()
     others = " ".join("BCDEFGH"[: count - 1])
@@ -163,7 +163,7 @@ def test_the_page_is_one_file_with_everything_escaped() -> None:
 
 def test_a_run_keeps_its_colour_and_its_place_in_the_legend() -> None:
     comparison = compare([logged("a"), logged("b")])
-    drawn = charts(comparison, {name: {} for name in CHARTS} | {"train/loss": {"id-b": [(1, 0.25, 0.0)]}})
+    drawn = comparison_charts(comparison, {name: {} for name in CHARTS} | {"train/loss": {"id-b": [(1, 0.25, 0.0)]}})
     assert [(chart["title"], chart["legend"]) for chart in drawn] == [
         ("Training loss", [{"letter": "A", "last": "-"}, {"letter": "B", "last": "0.25"}])
     ]
@@ -188,23 +188,23 @@ def test_reported_runs_are_found_by_recipe_name_prefix_and_id(store: Store, tmp_
     tags = [reported(store, tmp_path, recipe, number, "1110") for number in (1, 2, 11)]
     assert [run.name for run in last(recipe, 3)] == tags[::-1]
     assert [run.name for run in last(recipe, 2)] == tags[:0:-1]
-    one = find(tags[0])  # -1 is a run, though -11 begins so too
+    one = find_run(tags[0])  # -1 is a run, though -11 begins so too
     assert (one.name, one.status, one.params["train.lr"]) == (tags[0], "FINISHED", "0.002")
-    assert find(one.run_id) == find(one.run_id[:20]) == one
-    assert find(f"{recipe}-2").name == tags[1]
+    assert find_run(one.run_id) == find_run(one.run_id[:20]) == one
+    assert find_run(f"{recipe}-2").name == tags[1]
     with pytest.raises(
         ValueError, match=rf"run '{recipe}' may be any of {recipe}-11 \(\w{{8}}\), {recipe}-2 .*in full"
     ):
-        find(recipe)
+        find_run(recipe)
     with pytest.raises(ValueError, match=rf"no run id in MLflow at http://127.*newest runs are {recipe}-11 "):
-        find(recipe.replace("_", "-"))  # the search's _ is any character, this one is not
+        find_run(recipe.replace("_", "-"))  # the search's _ is any character, this one is not
     with pytest.raises(ValueError, match=f"recipe '{recipe}': found 3 reported runs in MLflow at .*, expected 4"):
         last(recipe, 4)
 
 
 @pytest.mark.usefixtures("mlflow_uri")
 def test_a_report_leaves_in_mlflow_what_a_comparison_reads(store: Store, tmp_path: Path, recipe: str) -> None:
-    run = find(reported(store, tmp_path, recipe, 1, "1110"))
+    run = find_run(reported(store, tmp_path, recipe, 1, "1110"))
     versions, data = (json.loads(run.tags[f"wordmill.{name}"]) for name in ("versions", "data_digests"))
     assert (versions["torch"], set(data), len(data["words"])) == ("2.13.0", {"words"}, 32)
     assert (run.tags["wordmill.precision"], run.tags["wordmill.start_digest"]) == ("bf16", "none")
@@ -219,17 +219,17 @@ def test_a_report_leaves_in_mlflow_what_a_comparison_reads(store: Store, tmp_pat
 def test_more_runs_than_one_page_are_all_reached(store: Store, recipe: str) -> None:
     names = [f"{recipe}-{number}" for number in range(23)]
     for name in names:
-        tracking.run(store, name, recipe).set_tags({"wordmill.recipe": recipe})
+        tracking.open_run(store, name, recipe).set_tags({"wordmill.recipe": recipe})
         time.sleep(0.002)  # the order is by start, in ms
     assert [run.name for run in last(recipe, 23)] == names[::-1]
 
 
 @pytest.mark.usefixtures("mlflow_uri")
 def test_curves_are_thinned_by_the_server_and_keep_their_ends(store: Store, recipe: str) -> None:
-    run, start = tracking.run(store, f"{recipe}-1", recipe), 1_800_000_000.0
+    run, start = tracking.open_run(store, f"{recipe}-1", recipe), 1_800_000_000.0
     run.log_metrics(("train/loss", 2.0 - step / 4000, step, start + step) for step in range(1, 2001))
     run.log_metrics([("val/loss", 3.0, 10, start), ("val/loss", 2.0, 20, start + 1), ("val/loss", 1.0, 10, start + 2)])
-    curves = histories([find(f"{recipe}-1")], ["train/loss", "val/loss", "val/accuracy"])
+    curves = histories([find_run(f"{recipe}-1")], ["train/loss", "val/loss", "val/accuracy"])
     long = curves["train/loss"][run.run_id]
     assert (long[0], long[-1]) == ((1, 1.99975, start + 1), (2000, 1.5, start + 2000))
     assert 150 <= len(long) <= MOST_POINTS
