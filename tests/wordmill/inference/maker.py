@@ -27,6 +27,8 @@ from wordmill.store.stages import Made, find_or_make
 from wordmill.store.storage import Store
 from wordmill.text.decoding import codec_of
 
+CRNN = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
+RARE = Model(name="rare", backbone="compact", neck="bilstm", hidden=16, layers=1, max_length=12, decoder_hidden=16)
 DATA = Data(train=("words",), val=("others",), charset="lower36", height=32, width=100, channels=3, fit="pad_grey",
             interpolation="bicubic", turn_tall=True, middle=128.0)  # fmt: skip
 

@@ -1,4 +1,3 @@
-import ast
 import dataclasses
 import json
 import os
@@ -9,32 +8,28 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import mlflow
 import numpy as np
-import pandas as pd
 import pytest
 
 from pipelines.cli import main
-from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
-from tests.wordmill.inference.maker import DATA, Maker
-from wordmill.inference.package import INPUTS, READER, REQUIREMENTS, place_model
-from wordmill.inference.packaged.pyfunc import COLUMN, open_onnx
+from tests.components.export.exported import png
+from tests.wordmill.inference.maker import CRNN, DATA, RARE, Maker
+from wordmill.inference import package
+from wordmill.inference.package import READER, place_model
+from wordmill.inference.reading import open_recogniser
 from wordmill.models.pt.predict import Predictor
 from wordmill.pictures.image import Picture, decode
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Model
 from wordmill.store import tracking
-from wordmill.store.artifacts import ROOT, source_files
-from wordmill.store.storage import Store, hash_file
-
-CRNN = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
-RARE = Model(name="rare", backbone="compact", neck="bilstm", hidden=16, layers=1, max_length=12, decoder_hidden=16)
-SIZES = [(32, 100), (20, 90), (80, 30), (64, 64), (31, 200), (32, 100)]  # (H, W): the third is turned
+from wordmill.store.artifacts import source_files
+from wordmill.store.storage import Store
 
 STRANGER = """
 import json, sys, types
-sys.modules["components"] = types.ModuleType("components")  # a stranger's own package of that name
+for name in ("components", "wordmill"):
+    sys.modules[name] = types.ModuleType(name)  # a stranger's own package of that name
 sys.modules["torch"] = None  # which cannot be imported there
 import mlflow, numpy as np, pandas as pd
 arrays = [np.load(path) for path in sys.argv[3:]]
@@ -54,27 +49,9 @@ with open(sys.argv[2], "w") as file:
                "inputs": model.metadata.signature.inputs.to_dict(),
                "outputs": model.metadata.signature.outputs.to_dict(),
                "licence": model.metadata.metadata["data_sets"]["words"]["licence"],
-               "foreign": [name for name in sys.modules if name.startswith(("components.", "torch."))]}, file)
+               "foreign": [name for name in sys.modules
+                           if name.startswith(("components.", "wordmill.", "torch."))]}, file)
 """
-
-
-@pytest.fixture
-def images() -> list[Picture]:
-    random = np.random.default_rng(7)
-    coarse = [random.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8) for height, width in SIZES]
-    return [
-        np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC))
-        for image, (height, width) in zip(coarse, SIZES, strict=True)
-    ]
-
-
-@pytest.fixture
-def maker(store: Store, tmp_path: Path, mlflow_uri: str) -> Callable[..., Maker]:  # noqa: F811
-    return lambda model, data=DATA: Maker(store, tmp_path, model, data)
-
-
-def png(image: Picture) -> bytes:
-    return cv2.imencode(".png", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
 
 
 def ask_a_stranger(uri: str, images: list[Picture], folder: Path) -> dict[str, Any]:
@@ -116,6 +93,38 @@ def test_a_stranger_reads_with_the_champion(maker: Callable[..., Maker], images:
     for part in ("image 2 (absent.png): [Errno 2]", "image 3: expected uint8 (H, W) or (H, W, 1 or 3), found float64",
                  "image 4: expected bytes, a path or a uint8 array, found int"):  # fmt: skip
         assert part in found["told"]
+
+
+def copied_as_before(folder: Path) -> Path:
+    """Copy the reader's code as it lay when the library was the folder `recognition` of the package `components`."""
+    package, flat = folder / "wordmill_0123456789ab", r"^(\s*from )wordmill(\.\w+)*(\.\w+ import)"
+    for path in source_files([READER]):
+        parts = ("packaged", path.name) if path.parent.name == "packaged" else (path.name,)
+        copy = package.joinpath("recognition", *parts)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        text = re.sub(flat, rf"\1{package.name}.recognition\3", path.read_text(), flags=re.MULTILINE)
+        copy.write_text(text)
+    for parent in {package, *(path.parent for path in package.rglob("*.py"))}:
+        (parent / "__init__.py").touch()
+    return package
+
+
+def test_models_that_were_registered_before_the_library_had_rooms_read_on(
+    maker: Callable[..., Maker], images: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "copy_code", copied_as_before)
+    monkeypatch.setattr(package, "READER", "wordmill.recognition.packaged.pyfunc")
+    made = maker(CRNN)
+    assert made.decide(made.exported())["outcome"] == "promoted"
+    texts = made.expected(images)[0]
+    name = f"wordmill-{made.recipe}"
+    found = ask_a_stranger(f"models:/{name}@champion", images, tmp_path / "elsewhere")
+    assert (found["answers"]["bytes"]["text"], found["foreign"]) == (texts, [])
+    here = mlflow.pyfunc.load_model(f"models:/{name}/1")  # beside this library
+    assert here.metadata.flavors["python_function"]["loader_module"].endswith("ab.recognition.packaged.pyfunc")
+    assert list(here.predict([png(image) for image in images])["text"]) == texts
+    folder = tracking.download_model(tracking.find_version(name, "champion"), tmp_path / "models")
+    assert list(open_recogniser(folder).predict([png(image) for image in images])["text"]) == texts
 
 
 def test_the_verb_read_finds_registered_models(
@@ -226,49 +235,3 @@ def test_without_onnx_and_without_pytorch_the_error_says_what_to_export(
     monkeypatch.setattr(frameworks, "twin", twin)
     with pytest.raises(RuntimeError, match=r"No module named 'torch'\): add onnx to export.formats"):
         place_model(made.store, made.lineage(), tmp_path / "model.onnx")
-
-
-def test_the_reader_takes_batches_and_says_what_it_does_not_take(
-    maker: Callable[..., Maker], images: list[Picture], tmp_path: Path
-) -> None:
-    made = maker(CRNN)
-    reader = made.open(tmp_path / "data", made.exported())
-    many = np.stack([images[0], images[5]] * 40)  # more than one batch of the network
-    assert list(reader.predict(many)["text"]) == made.expected([images[0], images[5]])[0] * 40
-    assert reader.predict([]).empty
-    for wrong, told in [
-        (images[0], r"shape \(N, H, W, C\), found \(32, 100, 3\): hand over a list"),
-        (b"one", "expected a list of images or a DataFrame, found bytes"),
-        (pd.DataFrame({"picture": [b"one"]}), r"expected a column 'image', found \['picture'\]"),
-        (
-            [np.zeros((0, 4), np.uint8)],
-            r"1 of 1 images cannot be read: image 0: expected uint8 .* found uint8 \(0, 4\)",
-        ),
-        ([None], "image 0: expected bytes, a path or a uint8 array, found NoneType"),
-    ]:
-        with pytest.raises(ValueError, match=told):
-            reader.predict(wrong)
-    assert INPUTS.input_names() == [COLUMN]
-
-
-def test_a_damaged_file_is_refused(maker: Callable[..., Maker], tmp_path: Path) -> None:
-    made = maker(CRNN)
-    made.open(tmp_path / "data", made.exported())
-    path = tmp_path / "data" / "model.onnx"
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match=f"sha256 is {hash_file(path)}, expected .*: the file is damaged"):
-        open_onnx(tmp_path / "data" / "card.json")
-
-
-def test_the_requirements_are_this_environments_and_cover_what_the_code_imports() -> None:
-    pins = REQUIREMENTS.read_text().split()
-    constraints = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
-    assert [pin for pin in pins if pin not in constraints] == []
-    named = {"cv2": "opencv-python-headless", "yaml": "PyYAML"}
-    imported = set()
-    for path in source_files([READER]):
-        for node in ast.walk(ast.parse(path.read_text())):
-            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            imported |= {*modules, *([node.module or ""] if isinstance(node, ast.ImportFrom) else [])}
-    packages = {name.partition(".")[0] for name in imported} - {*sys.stdlib_module_names, "wordmill"}
-    assert {named.get(name, name) for name in packages} == {re.split("==", pin)[0] for pin in pins} - {"mlflow"}
