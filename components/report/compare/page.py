@@ -23,7 +23,7 @@ def compare_html(comparison: Comparison, curves: dict[str, dict[str, Curve]]) ->
     """Return the page as HTML text; curves are those of CHARTS, by metric and run id."""
     css = Markup((FOLDER / "page.css").read_text(encoding="utf-8"))  # noqa: S704 (this folder's own file)
     made = date(time.time())
-    template = templates().get_template("compare.html.j2")
+    template = templates().get_template("compare/page.html.j2")
     return template.render(c=comparison, charts=comparison_charts(comparison, curves), css=css, made=made, date=date)
 
 
