@@ -23,7 +23,7 @@ LOOK_EVERY_S = 1.0
 LAST_LINES = 20  # of a failed worker's log
 START_TIMEOUT_S = 1800.0  # until the first step is begun: graphs are compiled, nodes wait for each other
 GRACE_S = 25.0  # from a signal to the end, of the 30 s that Kubernetes gives a pod
-NODE_GRACE_S = 240.0  # of the pods of a job of several nodes, see gang_manifests.py
+NODE_GRACE_S = 240.0  # of the pods of a job of several nodes, see gang/manifests.py
 GONE_S = 10.0  # for a launcher to end the others by itself, which of them has failed is known then
 STALLED_S = 60.0  # whoever has given no sign for so long waits for a node that is gone, and keeps no checkpoint
 # What a process ends with that loses its connection to another one; that may be the first to tell of it.

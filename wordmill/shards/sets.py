@@ -1,6 +1,6 @@
 """Reading shards (the format is in blocks.py): a set opens by its index alone; blocks come when they are asked for.
 
-A block is read from a shard file where there is one, else out of the store (block_cache.py); what a process reads of a
+A block is read from a shard file where there is one, else out of the store (cache.py); what a process reads of a
 file for the first time is checked against the index's digest.
 """
 

@@ -171,7 +171,7 @@ def _retry_after_s(reply: urllib3.BaseHTTPResponse) -> float:
 
 @cache
 def _manager(proxy: str) -> urllib3.PoolManager:
-    # Patience is sources_patience's: nothing but redirections is followed here.
+    # Patience is patience.py's: nothing but redirections is followed here.
     retries = urllib3.Retry(
         REDIRECTS, connect=0, read=0, redirect=REDIRECTS, status=0, other=0, respect_retry_after_header=False
     )
