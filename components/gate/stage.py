@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from typing import Any
+from dataclasses import dataclass
 
 from components.gate.compare import Decision, against_champion, against_floor, below_floors, uncompared
 from components.gate.pairing import pair_with_champion
@@ -17,6 +17,22 @@ from wordmill.store.storage import Store
 from wordmill.text.metrics import plain_mean
 
 
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A recogniser and the manifests of what trained, measured and proved it, in one run of its recipe's pipeline."""
+
+    recipe: str
+    trained: Manifest
+    measured: list[Manifest]
+    proven: list[Manifest]
+    run_tag: str
+
+    @property
+    def accuracies(self) -> dict[str, float]:
+        """Return the accuracy on each benchmark."""
+        return {manifest.name: manifest.facts["accuracy"] for manifest in self.measured}
+
+
 def run(*, gate: str, recipe: str, model: str, evaluations: str, parities: str, run_tag: str, output: str) -> str:
     """Compare the candidate with the champion and move the registry's alias if it is good enough.
 
@@ -28,32 +44,25 @@ def run(*, gate: str, recipe: str, model: str, evaluations: str, parities: str, 
         section, trained = from_json(Gate, gate), read_manifest(model)
         measured = [whole_manifest(store, reference) for reference in json.loads(evaluations)]
         proven = [whole_manifest(store, reference) for reference in json.loads(parities)]
-        return decide(store, section, recipe, trained, measured, proven, run_tag), False
+        candidate = Candidate(recipe=recipe, trained=trained, measured=measured, proven=proven, run_tag=run_tag)
+        return decide(store, section, candidate), False
 
     return run_stage("gate", recipe, run_tag, output, work)
 
 
-def decide(
-    store: Store,
-    gate: Gate,
-    recipe: str,
-    trained: Manifest,
-    measured: list[Manifest],
-    proven: list[Manifest],
-    run_tag: str,
-) -> Manifest:
+def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
     """Register, judge and perhaps promote the candidate; the manifest's facts say what was done and why.
 
     The decision depends on who is champion now, so finished work is never looked up. Moving the alias is one request
     and the registry's last: a gate that fails on the way leaves the champion as it was, and can be run again.
     """
-    started = time.monotonic()
-    _check(trained, measured)
+    started, recipe = time.monotonic(), candidate.recipe
+    _check(candidate)
     name = f"wordmill-{recipe}"
-    version = _register(store, name, recipe, trained, measured, proven, run_tag)
+    version = _register(store, name, candidate)
     champion = tracking.champion(name)
     is_champion = champion is not None and champion.version == version
-    decision = _judge(store, gate, version, measured, proven, champion)
+    decision = _judge(store, gate, version, candidate, champion)
     if not is_champion:
         tracking.explain(name, version, "; ".join(decision.reasons))
         if decision.promoted:
@@ -61,37 +70,37 @@ def decide(
     outcome = "kept" if is_champion else "promoted" if decision.promoted else "refused"
     for reason in decision.reasons:
         print(f"gate {recipe}: version {version} {outcome}: {reason}", flush=True)
-    accuracies = [manifest.facts["accuracy"] for manifest in measured]
-    facts = {"version": version, "outcome": outcome, "mean": plain_mean(accuracies), **dataclasses.asdict(decision)}
+    mean = plain_mean(list(candidate.accuracies.values()))
     inputs = {
         "gate": dataclasses.asdict(gate),
         "recipe": recipe,
-        "model": trained.reference,
-        "evaluations": [manifest.reference for manifest in measured],
-        "parities": [manifest.reference for manifest in proven],
+        "model": candidate.trained.reference,
+        "evaluations": [manifest.reference for manifest in candidate.measured],
+        "parities": [manifest.reference for manifest in candidate.proven],
         "champion": champion and champion.version,
     }
-    return _store(store, recipe, run_tag, inputs, facts, time.monotonic() - started)
+    return record_manifest(
+        store,
+        stage="gate",
+        name=recipe,
+        key=digest({"stage": "gate", "name": recipe, "run_tag": candidate.run_tag, **inputs}),
+        inputs=inputs,
+        facts={"version": version, "outcome": outcome, "mean": mean, **dataclasses.asdict(decision)},
+        seconds=time.monotonic() - started,
+    )
 
 
-def _check(trained: Manifest, measured: list[Manifest]) -> None:
-    if not measured:
+def _check(candidate: Candidate) -> None:
+    if not candidate.measured:
         raise ValueError("evaluations: the list is empty, the gate needs at least one benchmark")
-    for manifest in measured:
-        if manifest.facts["model"] != trained.reference:
-            found = manifest.facts["model"]
-            raise ValueError(f"{manifest.reference} ({manifest.name}) measured {found}, expected {trained.reference}")
+    expected = candidate.trained.reference
+    for manifest in candidate.measured:
+        if (found := manifest.facts["model"]) != expected:
+            raise ValueError(f"{manifest.reference} ({manifest.name}) measured {found}, expected {expected}")
 
 
-def _judge(
-    store: Store,
-    gate: Gate,
-    version: str,
-    measured: list[Manifest],
-    proven: list[Manifest],
-    champion: tracking.Version | None,
-) -> Decision:
-    accuracies = {manifest.name: manifest.facts["accuracy"] for manifest in measured}
+def _judge(store: Store, gate: Gate, version: str, candidate: Candidate, champion: tracking.Version | None) -> Decision:
+    accuracies = candidate.accuracies
     if champion is None:
         decision = against_floor(accuracies, gate)
     elif champion.version == version:
@@ -99,18 +108,19 @@ def _judge(
         reason = f"the same model is the champion already, as version {version}: {then}"
         decision = uncompared(True, [reason], accuracies, gate)
     else:
-        decision = _compare(store, gate, measured, accuracies, champion)
+        decision = _compare(store, gate, candidate, champion)
     refusals = below_floors(accuracies, gate)
-    if unlike := [manifest.name for manifest in proven if manifest.facts["made"] and not manifest.facts["ok"]]:
+    if unlike := [
+        manifest.name for manifest in candidate.proven if manifest.facts["made"] and not manifest.facts["ok"]
+    ]:
         refusals.append(f"exported files that do not behave like the trained model: {', '.join(unlike)}")
     promoted = decision.promoted and not refusals
     return dataclasses.replace(decision, promoted=promoted, reasons=[*decision.reasons, *refusals])
 
 
-def _compare(
-    store: Store, gate: Gate, measured: list[Manifest], accuracies: dict[str, float], champion: tracking.Version
-) -> Decision:
-    seen, blind = pair_with_champion(store, measured, champion), f"the champion, version {champion.version}, cannot be"
+def _compare(store: Store, gate: Gate, candidate: Candidate, champion: tracking.Version) -> Decision:
+    seen, accuracies = pair_with_champion(store, candidate.measured, champion), candidate.accuracies
+    blind = f"the champion, version {champion.version}, cannot be"
     if seen.unpaired and seen.gone:
         reason = (
             f"{blind} seen on {', '.join(seen.unpaired)}: {len(seen.gone)} of its measurements are gone from "
@@ -127,15 +137,8 @@ def _compare(
     return dataclasses.replace(decision, reasons=[*decision.reasons, reason])
 
 
-def _register(
-    store: Store,
-    name: str,
-    recipe: str,
-    trained: Manifest,
-    measured: list[Manifest],
-    proven: list[Manifest],
-    run_tag: str,
-) -> str:
+def _register(store: Store, name: str, candidate: Candidate) -> str:
+    recipe, trained, measured, run_tag = candidate.recipe, candidate.trained, candidate.measured, candidate.run_tag
     known, run = tracking.registered(name, trained.reference), tracking.open_run(store, run_tag, recipe)
     before = json.loads(known.tags.get("wordmill.evaluations", "[]")) if known else []
     # What this model was measured on before stays with it: the next candidate may be compared on that.
@@ -143,7 +146,7 @@ def _register(
     if known:
         source = known.source
     else:
-        exported = [whole_manifest(store, manifest.inputs["exported"]) for manifest in proven]
+        exported = [whole_manifest(store, manifest.inputs["exported"]) for manifest in candidate.proven]
         lineage = Lineage(
             recipe=recipe, trained=trained, measured=measured, exported=exported, run_tag=run_tag, run=run
         )
@@ -156,18 +159,4 @@ def _register(
         run_id=run.run_id,
         tags={"wordmill.evaluations": json.dumps(evaluations)},
         description=f"{recipe} trained in run {run_tag}: {trained.reference}",
-    )
-
-
-def _store(
-    store: Store, recipe: str, run_tag: str, inputs: dict[str, Any], facts: dict[str, Any], seconds: float
-) -> Manifest:
-    return record_manifest(
-        store,
-        stage="gate",
-        name=recipe,
-        key=digest({"stage": "gate", "name": recipe, "run_tag": run_tag, **inputs}),
-        inputs=inputs,
-        facts=facts,
-        seconds=seconds,
     )

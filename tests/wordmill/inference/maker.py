@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from components.export.stage import make_format
-from components.gate.stage import decide
+from components.gate.stage import Candidate, decide
 from tests.components.gate.finished_run import FinishedRun
 from tests.components.train.trained import TRAIN
 from wordmill.inference.package import Lineage, describe_model, place_model
@@ -96,8 +96,9 @@ class Maker:
             for made in exported
         ]
         gate = Gate(floor=0.5, tolerance=0.1)
-        made = decide(self.store, gate, self.recipe, self.trained, self.measured, proven, self.seed.run_tag)
-        return made.facts
+        candidate = Candidate(recipe=self.recipe, trained=self.trained, measured=self.measured, proven=proven,
+                              run_tag=self.seed.run_tag)  # fmt: skip
+        return decide(self.store, gate, candidate).facts
 
     def expected(self, images: list[Picture]) -> tuple[list[str], list[float]]:
         """Return what the framework that trained the recogniser reads of pictures (H, W, 3), and how surely."""
