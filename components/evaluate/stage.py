@@ -12,7 +12,7 @@ from wordmill.recipe.sections import Evaluation
 from wordmill.shards.sets import open_dataset
 from wordmill.store.artifacts import Manifest, read_manifest, whole_manifest
 from wordmill.store.files import write_atomically
-from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Store
 
 
@@ -33,7 +33,7 @@ def run(*, benchmark: str, evaluation: str, model: str, shards: str, device: str
             raise ValueError(f"benchmark '{benchmark}' is not among the shards: {nearest(benchmark, list(datasets))}")
         inputs = {"model": trained.reference, "dataset": datasets[benchmark], "evaluation": asdict(rules)}
 
-        def make(folder: Path) -> Made:
+        def make(folder: Path) -> StageResult:
             _check_whole(store, benchmark, datasets[benchmark])
             return measure(store, benchmark, rules, trained, combined, device, folder)
 
@@ -60,7 +60,7 @@ def measure(
     combined: Manifest,
     device: str,
     folder: Path,
-) -> Made:
+) -> StageResult:
     """Read the benchmark with the recogniser in its own framework and write predictions and worst mistakes."""
     saved = load_trained(store, trained)
     shards = open_dataset(store, combined, benchmark)
@@ -76,4 +76,6 @@ def measure(
              "dataset": combined.facts["datasets"][benchmark], "model": trained.reference}  # fmt: skip
     measured = {"accuracy": facts["accuracy"], "1-NED": facts["ned"], "ECE": facts["calibration"]["ece"],
                 "character_precision": facts["character_precision"]}  # fmt: skip
-    return Made(files=files, facts=facts, metrics={f"{benchmark}/{name}": value for name, value in measured.items()})
+    return StageResult(
+        files=files, facts=facts, metrics={f"{benchmark}/{name}": value for name, value in measured.items()}
+    )

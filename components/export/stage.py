@@ -32,7 +32,7 @@ from wordmill.shards.loader import Batch, ordered_batches
 from wordmill.shards.sets import fetch_index, open_sets
 from wordmill.store.artifacts import Manifest, git_commit, read_manifest
 from wordmill.store.files import write_atomically
-from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Store, file_facts
 from wordmill.text.decoding import codec_of
 
@@ -77,7 +77,7 @@ def run(*, export_format: str, export: str, model: str, run_tag: str, output: st
         print(f"export {export_format}: not made: {reason}", flush=True)
         facts = {"format": export_format, "made": False, "reason": reason}
         inputs = {"model": trained.reference, "not_made": reason}  # so that it is tried again where it can be made
-        return find_or_make(store, "export", export_format, inputs, lambda folder: Made(files={}, facts=facts))
+        return find_or_make(store, "export", export_format, inputs, lambda folder: StageResult(files={}, facts=facts))
 
     return run_stage("export", export_format, run_tag, output, work)
 
@@ -91,7 +91,7 @@ def make_format(store: Store, export_format: str, settings: Export, trained: Man
     if export_format == "lite":
         inputs["optimise"] = optimisation(settings.lite_device == "ascend")
 
-    def make(folder: Path) -> Made:
+    def make(folder: Path) -> StageResult:
         saved = load_trained(store, trained)
         with np.load(store.fetch(trained.object(REFERENCE)), allow_pickle=False) as arrays:
             reference = {"images": arrays["images"], "logits": arrays["logits"]}
@@ -109,7 +109,7 @@ def make_format(store: Store, export_format: str, settings: Export, trained: Man
 
 def describe_files(
     export_format: str, written: Written, source: Source, trained: Manifest, logits: np.ndarray[Any, Any]
-) -> Made:
+) -> StageResult:
     """Put the card and the reference beside a format's files and return all of them with the stage's facts."""
     saved, folder = source.saved, source.folder
     package = "mindspore" if export_format == "mindir" else "torch"
@@ -143,7 +143,7 @@ def describe_files(
         **written.facts,
     }
     paths = [*written.models.values(), *written.others, folder / CARD, folder / REFERENCE]
-    return Made(files={path.name: path for path in paths}, facts=facts)
+    return StageResult(files={path.name: path for path in paths}, facts=facts)
 
 
 def prove_pair(folder: Path, card: dict[str, Any], source: Source) -> None:

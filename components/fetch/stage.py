@@ -15,7 +15,7 @@ from wordmill.recipe.catalogue import Entry, from_text
 from wordmill.sources.locating import Located, check_sources, locate, origin
 from wordmill.store.artifacts import Manifest, digest
 from wordmill.store.files import locked
-from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Object, Store, hash_file
 
 PARALLEL = 4  # sources at a time
@@ -40,7 +40,7 @@ def run(*, sources: str, run_tag: str, output: str) -> str:
             "datasets": {name: manifests[name].reference for name in entries},
             "entries": {name: dataclasses.asdict(entry) for name, entry in entries.items()},
         }
-        combined, _ = find_or_make(store, "fetch", "datasets", facts, lambda folder: Made(files={}, facts=facts))
+        combined, _ = find_or_make(store, "fetch", "datasets", facts, lambda folder: StageResult(files={}, facts=facts))
         return combined, all(found for _, found in fetched)
 
     return run_stage("fetch", "datasets", run_tag, output, work)
@@ -69,13 +69,13 @@ def _fetch(store: Store, names: list[str], entry: Entry, run_tag: str, stop: Eve
     return made
 
 
-def _make(entry: Entry, bring: Callable[[], Content], folder: Path) -> Made:
+def _make(entry: Entry, bring: Callable[[], Content], folder: Path) -> StageResult:
     facts: dict[str, Any] = {"source": entry.source, "licence": entry.licence}
     if entry.reader == "synth":
-        return Made(files={}, facts=facts)
+        return StageResult(files={}, facts=facts)
     sha256, objects = bring()
     size = sum(entry.bytes for entry in objects)
-    return Made(files={}, stored=objects, facts=facts | {"sha256": sha256, "bytes": size})
+    return StageResult(files={}, stored=objects, facts=facts | {"sha256": sha256, "bytes": size})
 
 
 def _content(store: Store, label: str, entry: Entry, located: Located, stop: Event) -> Content:

@@ -18,7 +18,7 @@ from typing import Any
 from components.shard.packing import Packed, Task, pack_shard
 from wordmill.shards.index import INDEX, Index
 from wordmill.store.artifacts import Manifest
-from wordmill.store.stages import Made, find_or_make
+from wordmill.store.stages import StageResult, find_or_make
 from wordmill.store.storage import Store
 
 UPLOADS = 2  # shards per core that are being stored or wait for a core
@@ -45,7 +45,7 @@ def _piece(store: Store, name: str, inputs: dict[str, Any], run: Callable[[Task]
     return made
 
 
-def _make(store: Store, run: Callable[[Task], Packed], task: Task, folder: Path) -> Made:
+def _make(store: Store, run: Callable[[Task], Packed], task: Task, folder: Path) -> StageResult:
     here = dataclasses.replace(task, path=folder / task.path.name)
     packed = run(here)
     facts = {
@@ -57,10 +57,10 @@ def _make(store: Store, run: Callable[[Task], Packed], task: Task, folder: Path)
         "quarantine": packed.quarantine,
     }
     if not packed.samples:
-        return Made(files={}, facts=facts)
+        return StageResult(files={}, facts=facts)
     shard = store.put_file(here.path, here.path.name)
     Index.of_shard(shard, here.rules.shape, packed.picture, packed.table, packed.measured).save(folder / INDEX)
-    return Made(files={INDEX: folder / INDEX}, stored=(shard,), facts=facts)
+    return StageResult(files={INDEX: folder / INDEX}, stored=(shard,), facts=facts)
 
 
 @contextmanager

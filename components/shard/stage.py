@@ -21,7 +21,7 @@ from wordmill.sources.archives import lay_out
 from wordmill.store.artifacts import Manifest, read_manifest, whole_manifest
 from wordmill.store.files import require_space
 from wordmill.store.progress import Progress
-from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Store
 from wordmill.text.charset import charset_of
 
@@ -52,7 +52,7 @@ def run(*, data: str, sources: str, run_tag: str, output: str) -> str:
             raise ValueError(f"data set '{both[0]}' is in data.train and in data.val: a set is for one of them")
         packed = [_shard(store, section, fetched, name) for name in fetched.facts["datasets"]]
         facts = {"datasets": {manifest.name: manifest.reference for manifest, _ in packed}}
-        combined, _ = find_or_make(store, "shard", "datasets", facts, lambda folder: Made(files={}, facts=facts))
+        combined, _ = find_or_make(store, "shard", "datasets", facts, lambda folder: StageResult(files={}, facts=facts))
         return combined, all(found for _, found in packed)
 
     return run_stage("shard", "datasets", run_tag, output, work)
@@ -86,10 +86,10 @@ def _streamed(store: Store, data: Data, name: str, entry: Entry, reference: str)
     picture = {key: getattr(data, key) for key in PICTURE_KEYS}
     inputs = {"source": reference, "picture": picture, "streamed": True, "limit": data.limit}
     facts = {"address": entry.source, "samples": min(entry.samples, data.limit or entry.samples)}
-    return find_or_make(store, "shard", name, inputs, lambda folder: Made(files={}, facts=facts))
+    return find_or_make(store, "shard", name, inputs, lambda folder: StageResult(files={}, facts=facts))
 
 
-def _make(store: Store, data_set: DataSet, folder: Path) -> Made:
+def _make(store: Store, data_set: DataSet, folder: Path) -> StageResult:
     try:
         return _packed_set(store, data_set, _unpacked(store, data_set, folder), folder)
     except ValueError as error:
@@ -107,7 +107,7 @@ def _unpacked(store: Store, data_set: DataSet, folder: Path) -> Path:
     return root
 
 
-def _packed_set(store: Store, data_set: DataSet, root: Path, folder: Path) -> Made:
+def _packed_set(store: Store, data_set: DataSet, root: Path, folder: Path) -> StageResult:
     samples = len(open_reader(data_set.entry, root))
     if samples != data_set.entry.samples:
         raise ValueError(f"expected {data_set.entry.samples} samples, found {samples}: is the source whole?")
@@ -152,7 +152,7 @@ def _tasks(data_set: DataSet, root: Path, count: int) -> list[Task]:
     ]
 
 
-def _made(data_set: DataSet, index: Index, facts: dict[str, Any], root: Path, folder: Path) -> Made:
+def _made(data_set: DataSet, index: Index, facts: dict[str, Any], root: Path, folder: Path) -> StageResult:
     """Draw the sheets, and give back what is beside the shards, which are stored."""
     index.save(folder / INDEX)
     (folder / SAMPLES).write_bytes(samples_sheet(open_sets([folder / INDEX])))
@@ -162,4 +162,4 @@ def _made(data_set: DataSet, index: Index, facts: dict[str, Any], root: Path, fo
         (folder / QUARANTINE_SHEET).write_bytes(quarantine_sheet(facts["quarantine"], reader, data))
         files += [QUARANTINE, QUARANTINE_SHEET]
     facts["shape"] = list(data_set.rules.shape)
-    return Made(files={name: folder / name for name in files}, stored=index.objects, facts=facts)
+    return StageResult(files={name: folder / name for name in files}, stored=index.objects, facts=facts)

@@ -15,7 +15,7 @@ from wordmill.recipe import frameworks
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data, Export, Model
 from wordmill.store.artifacts import Manifest, read_manifest
-from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Object, Store
 from wordmill.text.decoding import codec_of
 
@@ -39,7 +39,7 @@ def run(*, export: str, exported: str, model: str, run_tag: str, output: str) ->
         inputs = {"exported": made.reference, "model": trained.reference, "tolerance": settings.logit_tolerance}
         uses = frameworks.packages("mindspore") if made.name == "mindir" else ()
 
-        def make(folder: Path) -> Made:
+        def make(folder: Path) -> StageResult:
             return prove(store, made, trained, settings, folder)
 
         return find_or_make(store, "smoke", made.name, inputs, make, uses)
@@ -47,10 +47,10 @@ def run(*, export: str, exported: str, model: str, run_tag: str, output: str) ->
     return run_stage("smoke", made.name, run_tag, output, work)
 
 
-def prove(store: Store, made: Manifest, trained: Manifest, settings: Export, folder: Path) -> Made:
+def prove(store: Store, made: Manifest, trained: Manifest, settings: Export, folder: Path) -> StageResult:
     """Run the files on the reference images and compare; RuntimeError where one does not agree."""
     if not made.facts["made"]:
-        return Made(files={}, facts={"format": made.name, "made": False, "reason": made.facts["reason"]})
+        return StageResult(files={}, facts={"format": made.name, "made": False, "reason": made.facts["reason"]})
     reference = store.fetch(trained.object(REFERENCE))
     card = json.loads(store.fetch(made.object(CARD)).read_text(encoding="utf-8"))
     entries = [made.object(name) for name in made.facts["files"].values()]
@@ -72,7 +72,7 @@ def prove(store: Store, made: Manifest, trained: Manifest, settings: Export, fol
     if pair:
         facts["pair_texts_equal"] = compare_pair(found.pop("pair_texts"), card, reference)
     facts |= found | {"file_bytes": sum(entry.bytes for entry in entries)}
-    return Made(files={}, facts=facts, metrics={f"{made.name}/{name}": float(facts[name]) for name in MEASURED})
+    return StageResult(files={}, facts=facts, metrics={f"{made.name}/{name}": float(facts[name]) for name in MEASURED})
 
 
 def check_card(files: list[dict[str, Any]], export_format: str, entries: list[Object]) -> None:

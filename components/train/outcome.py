@@ -9,13 +9,13 @@ from typing import Any
 from components.train.folder import join_logs
 from components.train.mirror import AWAY_S, NONFINITE, RETRY_S
 from components.train.watch import curves
-from wordmill.store.stages import Made
+from wordmill.store.stages import StageResult
 from wordmill.store.storage import Object, Store
 from wordmill.training.course import Job
 from wordmill.training.loop import TRACE
 
 
-def collect(job: Job) -> Made:
+def collect(job: Job) -> StageResult:
     """Return what finished workers left in their folder."""
     folder = job.folder
     facts: dict[str, Any] = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
@@ -29,10 +29,10 @@ def collect(job: Job) -> Made:
         found = sorted(path for path in (folder / kind).rglob("*") if path.is_file())
         files |= {path.relative_to(folder).as_posix(): path for path in found}
     metrics = {"val/accuracy": facts["val_accuracy"], "train/images_per_s": facts["images_per_s"]}
-    return Made(files=files, facts=facts, metrics=metrics, curves=curves(folder))
+    return StageResult(files=files, facts=facts, metrics=metrics, curves=curves(folder))
 
 
-def store_results(store: Store, made: Made) -> Made:
+def store_results(store: Store, made: StageResult) -> StageResult:
     """Store the files of finished work; RuntimeError that names them where the store stays away for too long."""
     stored = tuple(_store(store, path, name) for name, path in made.files.items())
     return dataclasses.replace(made, files={}, stored=stored)

@@ -21,7 +21,7 @@ from wordmill.recipe.schedule import batch_of_process
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.shards.sets import fetch_index
 from wordmill.store.artifacts import Manifest, code_digest, digest, read_manifest, to_document, whole_manifest
-from wordmill.store.stages import Made, find_or_make, run_stage
+from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Store, hash_file
 from wordmill.text.charset import charset_of
 from wordmill.training.course import Job
@@ -115,7 +115,7 @@ def training_inputs(
     }
 
 
-def make_here(store: Store, make: Callable[[], Job], resume: str, sender: Sender, _: Path) -> Made:
+def make_here(store: Store, make: Callable[[], Job], resume: str, sender: Sender, _: Path) -> StageResult:
     """Train on this machine, or go on with it, and store what is left at the end."""
     job = make()
     train_to_end(store, job, resume, sender)
@@ -123,7 +123,7 @@ def make_here(store: Store, make: Callable[[], Job], resume: str, sender: Sender
     return store_results(store, collect(job))
 
 
-def make_on_nodes(store: Store, spec: GangSpec, work: Work, _: Path) -> Made:
+def make_on_nodes(store: Store, spec: GangSpec, work: Work, _: Path) -> StageResult:
     """Train on several nodes."""
     from components.train.gang.job import train_on_nodes  # Kubernetes's client takes a second to import
 

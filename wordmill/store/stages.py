@@ -26,7 +26,7 @@ class StoppedError(RuntimeError):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Made:
+class StageResult:
     """What the work of a stage gives back: files to store by object name, and what its manifest is to say.
 
     `stored` are objects of the manifest that the work itself has stored.
@@ -44,7 +44,7 @@ def find_or_make(
     stage: str,
     name: str,
     inputs: dict[str, Any],
-    make: Callable[[Path], Made],
+    make: Callable[[Path], StageResult],
     uses: tuple[str, ...] = (),
 ) -> tuple[Manifest, bool]:
     """Return the manifest of finished work with these inputs and True, or make it and return it and False.

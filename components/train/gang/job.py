@@ -12,7 +12,7 @@ from components.train.gang.manifests import leader_pod
 from components.train.gang.state import State, job_state, pod_text
 from components.train.gang.work import RENEW_EVERY_S, GangSpec, Work, place, renew_lease, write_work
 from components.train.stopping import sigterm_as_error
-from wordmill.store.stages import Made
+from wordmill.store.stages import StageResult
 from wordmill.store.storage import Object, Store
 
 LOOK_EVERY_S = 5.0
@@ -21,7 +21,7 @@ AWAY_S = 600.0  # how long Kubernetes may be away
 MAKES = 3  # how often a job that somebody deletes is made again
 
 
-def train_on_nodes(store: Store, spec: GangSpec, work: Work) -> Made:
+def train_on_nodes(store: Store, spec: GangSpec, work: Work) -> StageResult:
     """Train on several nodes and return what the first one stored; the job is gone afterwards, whatever happens."""
     if (made := take_result(store, work.key)) is not None:
         return made  # the stage was stopped between the job's end and its own
@@ -37,7 +37,7 @@ def train_on_nodes(store: Store, spec: GangSpec, work: Work) -> Made:
     return made
 
 
-def take_result(store: Store, key: str) -> Made | None:
+def take_result(store: Store, key: str) -> StageResult | None:
     """Return the stored result of this work; None where it is not there or not whole."""
     result = store.get_json(place(key, "result.json"))
     if result is None:
@@ -45,7 +45,7 @@ def take_result(store: Store, key: str) -> Made | None:
     objects = [Object(**entry) for entry in result["objects"]]
     if not all(store.has(entry) for entry in objects):
         return None
-    return Made(files={}, stored=tuple(objects), facts=result["facts"], metrics=result["metrics"],
+    return StageResult(files={}, stored=tuple(objects), facts=result["facts"], metrics=result["metrics"],
                 curves=result["curves"])  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from wordmill.models.pt.export import export_onnx
 from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import Export
 from wordmill.store.artifacts import Manifest, read_manifest
-from wordmill.store.stages import Made, find_or_make
+from wordmill.store.stages import StageResult, find_or_make
 from wordmill.store.storage import Store
 from wordmill.text.decoding import codec_of
 
@@ -58,14 +58,14 @@ def put_files(
                for size, (name, content) in files.items()]  # fmt: skip
     told = {"files": {export_format: digests}, "device": "cpu", **(told or described(export_format))}
 
-    def make(folder: Path) -> Made:
+    def make(folder: Path) -> StageResult:
         (folder / card.CARD).write_text(json.dumps(told), encoding="utf-8")
         for name, content in files.values():
             (folder / name).write_bytes(content)
         known = {"format": export_format, "made": True, "precision": "fp32",
                  "data": to_json(DATA), "model": to_json(MODEL),
                  "files": {size: name for size, (name, _) in files.items()}, **facts}  # fmt: skip
-        return Made(files={path.name: path for path in folder.iterdir()}, facts=known)
+        return StageResult(files={path.name: path for path in folder.iterdir()}, facts=known)
 
     inputs = {"model": trained.reference, "of": str(files), "told": told}
     return find_or_make(store, "export", export_format, inputs, make)[0]

@@ -28,7 +28,7 @@ from wordmill.inference.runtimes import INSTALL
 from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import Export, Model
 from wordmill.store.artifacts import Manifest, read_manifest
-from wordmill.store.stages import Made, find_or_make
+from wordmill.store.stages import StageResult, find_or_make
 from wordmill.store.storage import Store
 
 RARE = Model(name="rare", backbone="compact", neck="bilstm", hidden=16, layers=1, max_length=8, decoder_hidden=16)
@@ -130,14 +130,14 @@ def test_a_file_with_a_decoder_is_proven_in_what_it_decodes_itself(store: Store,
 def with_step_of(store: Store, one: Manifest, other: Manifest) -> Manifest:
     """Store one manifest's files with the other's decoder, and a card that knows it."""
 
-    def make(folder: Path) -> Made:
+    def make(folder: Path) -> StageResult:
         for entry in one.objects:
             of = other if entry.name == "decoder_step.onnx" else one
             shutil.copyfile(store.fetch(of.object(entry.name)), folder / entry.name)
         told = json.loads((folder / card.CARD).read_text(encoding="utf-8"))
         told["beam"]["step"]["file"]["sha256"] = other.object("decoder_step.onnx").sha256
         (folder / card.CARD).write_text(json.dumps(told), encoding="utf-8")
-        return Made(files={path.name: path for path in folder.iterdir()}, facts=one.facts)
+        return StageResult(files={path.name: path for path in folder.iterdir()}, facts=one.facts)
 
     return find_or_make(store, "export", "onnx", {**one.inputs, "step_of": other.reference}, make)[0]
 
@@ -158,7 +158,9 @@ def test_an_encoder_and_a_decoder_for_a_beam_search_are_proven_too(store: Store,
 def test_what_export_could_not_make_is_passed_on_with_its_reason(store: Store, tmp_path: Path) -> None:
     trained = put(store, 1)
     facts = {"format": "om", "made": False, "reason": "CANN's atc is not on PATH"}
-    exported = find_or_make(store, "export", "om", {"model": trained.reference}, lambda _: Made(files={}, facts=facts))
+    exported = find_or_make(
+        store, "export", "om", {"model": trained.reference}, lambda _: StageResult(files={}, facts=facts)
+    )
     made = smoke(exported[0], trained, tmp_path)
     assert (made.facts, made.metrics, made.objects) == (facts, {}, ())
 

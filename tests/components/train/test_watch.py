@@ -8,7 +8,7 @@ from components.train import outcome
 from components.train.watch import Sender, Watch, curves
 from tests.components.train.test_attempts import Silent
 from tests.wordmill.training.tiny import make_job
-from wordmill.store.stages import Made
+from wordmill.store.stages import StageResult
 from wordmill.store.storage import Store
 
 FIRST = '{"step": 2, "steps": 4, "images": 32, "time": 7.0, "metrics": {"train/loss": 3.25, "train/lr": 0.5}}\n'
@@ -78,9 +78,9 @@ def test_results_wait_for_a_store_that_is_away_and_not_for_ever(
 
     monkeypatch.setattr(store, "put_file", put)
     monkeypatch.setattr(outcome, "RETRY_S", 0.01)
-    made = outcome.store_results(store, Made(files={"a": tmp_path / "a"}, facts={"f": 1}))
+    made = outcome.store_results(store, StageResult(files={"a": tmp_path / "a"}, facts={"f": 1}))
     assert (made.files, made.facts, [(entry.name, entry.bytes) for entry in made.stored]) == ({}, {"f": 1}, [("a", 7)])
     assert capsys.readouterr().out.count("its results wait for the store: cannot write s3://bucket/a") == 1
     monkeypatch.setattr(outcome, "AWAY_S", 0.05)
     with pytest.raises(RuntimeError, match=rf"its results are in {tmp_path}: run it again on this machine"):
-        outcome.store_results(store, Made(files={"a": tmp_path / "a"}, facts={}))
+        outcome.store_results(store, StageResult(files={"a": tmp_path / "a"}, facts={}))

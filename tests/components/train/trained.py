@@ -15,7 +15,7 @@ from wordmill.models.pt.weights import dump
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.shards.index import INDEX
 from wordmill.store.artifacts import Manifest, to_document
-from wordmill.store.stages import Made, find_or_make
+from wordmill.store.stages import StageResult, find_or_make
 from wordmill.store.storage import Store
 from wordmill.text.charset import charset_of
 from wordmill.text.decoding import codec_of
@@ -49,11 +49,11 @@ def put_trained(store: Store, seed: int) -> Manifest:
 def put_checkpoint(store: Store, saved: Checkpoint, pictures: int) -> Manifest:
     """Store weights and their logits of so many random pictures."""
 
-    def make(folder: Path) -> Made:
+    def make(folder: Path) -> StageResult:
         save(folder / "model.safetensors", saved)
         images = np.random.default_rng(0).integers(0, 256, (pictures, 32, 100, 1), dtype=np.uint8)
         np.savez(folder / "reference.npz", images=images, logits=Predictor(saved, "cpu")(images))
-        return Made(files={path.name: path for path in sorted(folder.iterdir())}, facts={})
+        return StageResult(files={path.name: path for path in sorted(folder.iterdir())}, facts={})
 
     inputs = {"symbols": charset_of(DATA).symbols, "val_sets": [put_validation(store)], "pictures": pictures,
               "weights": float(sum(np.abs(values).sum() for values in saved.tensors.values()))}  # fmt: skip
@@ -63,9 +63,9 @@ def put_checkpoint(store: Store, saved: Checkpoint, pictures: int) -> Manifest:
 def put_validation(store: Store) -> str:
     """Store a packed validation set of 20 pictures and return its manifest's reference."""
 
-    def make(folder: Path) -> Made:
+    def make(folder: Path) -> StageResult:
         index = write_set(folder / "val.shard", 20)
-        return Made(files={"val.shard": folder / "val.shard", INDEX: index}, facts={})
+        return StageResult(files={"val.shard": folder / "val.shard", INDEX: index}, facts={})
 
     return find_or_make(store, "shard", "b", {}, make)[0].reference
 

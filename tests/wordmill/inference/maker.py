@@ -23,7 +23,7 @@ from wordmill.pictures.image import Picture, fit_picture
 from wordmill.recipe.sections import Data, Export, Gate, Model
 from wordmill.store import tracking
 from wordmill.store.artifacts import Manifest
-from wordmill.store.stages import Made, find_or_make
+from wordmill.store.stages import StageResult, find_or_make
 from wordmill.store.storage import Store
 from wordmill.text.decoding import codec_of
 
@@ -44,7 +44,7 @@ class Maker:
         self.measured = [self.seed.evaluation("street", "1110", self.trained)]
 
     def _trained(self) -> Manifest:
-        def make(folder: Path) -> Made:
+        def make(folder: Path) -> StageResult:
             torch.manual_seed(11)
             tensors = dump(build(self.model, self.data, codec_of(self.model, self.data).classes))
             gains = {2: 10, 4: 2}  # of matrices and convolutions: fresh ones read nothing
@@ -53,7 +53,7 @@ class Maker:
             save(folder / "model.safetensors", state)
             images = np.zeros((2, self.data.height, self.data.width, self.data.channels), np.uint8)
             np.savez(folder / "reference.npz", images=images, logits=Predictor(state, "cpu")(images))
-            return Made(files={path.name: path for path in sorted(folder.iterdir())}, facts={})
+            return StageResult(files={path.name: path for path in sorted(folder.iterdir())}, facts={})
 
         sets = {f"{use}_sets": [self._packed(name)] for use, name in (("train", "words"), ("val", "others"))}
         inputs = {

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from wordmill.store.artifacts import Manifest, read_manifest
-from wordmill.store.stages import Made, StoppedError, find_or_make, main, run_stage, work_folder
+from wordmill.store.stages import StageResult, StoppedError, find_or_make, main, run_stage, work_folder
 from wordmill.store.storage import Store
 
 CALLS: list[int] = []
 
 
-def make(folder: Path) -> Made:
+def make(folder: Path) -> StageResult:
     CALLS.append(1)
     (folder / "x").write_bytes(b"made by the stages test")
-    return Made(files={"x": folder / "x"}, facts={"n": 3}, metrics={"m": 0.5})
+    return StageResult(files={"x": folder / "x"}, facts={"n": 3}, metrics={"m": 0.5})
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def test_finished_work_is_found_by_its_inputs(store: Store) -> None:
 
 
 def test_work_that_fails_is_not_found_and_leaves_no_folder(store: Store) -> None:
-    def fail(folder: Path) -> Made:
+    def fail(folder: Path) -> StageResult:
         (folder / "half").touch()
         raise ValueError("bad input")
 

@@ -11,7 +11,7 @@ from components.train.gang import job as cluster_job
 from components.train.gang.work import Work, place
 from tests.components.train.gang.kube_api import Cluster, serving
 from tests.golden.jobs import CPUS, KEY, spec
-from wordmill.store.stages import Made
+from wordmill.store.stages import StageResult
 from wordmill.store.storage import Store
 
 NAME = "wordmill-train-0123456789abcdef"
@@ -48,7 +48,7 @@ def put_result(store: Store, folder: Path, key: str = KEY) -> None:
     store.put_json(place(key, "result.json"), {"objects": [entry], **told})
 
 
-def run(store: Store, profile: Any = CPUS, framework: str = "pytorch") -> Made:
+def run(store: Store, profile: Any = CPUS, framework: str = "pytorch") -> StageResult:
     return cluster_job.train_on_nodes(store, spec(profile, framework), WORK)
 
 
