@@ -11,6 +11,7 @@ from threading import Thread
 import numpy as np
 import pytest
 
+from tests.waiting import LIMIT_S
 from wordmill.store.files import atomic_file, atomic_folder, locked, write_atomically
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -91,7 +92,7 @@ def test_another_process_is_kept_out_and_the_file_goes_with_its_lock(tmp_path: P
     here.send("out")
     with locked(lock, remove=True):
         assert lock.exists()
-    other.join(10)
+    other.join(LIMIT_S)
     assert not lock.exists()
 
 
@@ -101,7 +102,7 @@ def test_a_killed_process_holds_nothing_any_more(tmp_path: Path) -> None:
     other.start()
     assert here.recv() == "in"
     os.kill(other.pid or 0, signal.SIGKILL)
-    other.join(10)
+    other.join(LIMIT_S)
     assert lock.exists()
     with locked(lock, wait=False):
         pass
@@ -122,7 +123,7 @@ def test_threads_wait_for_each_other_and_say_so(tmp_path: Path, capsys: pytest.C
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(LIMIT_S)
     assert log.read_text() == "in out in out "
     assert capsys.readouterr().out == "another holds run.lock\n"
 
@@ -133,7 +134,7 @@ def test_a_second_process_waits_for_the_first(tmp_path: Path) -> None:
     for run in runs:
         run.start()
     for run in runs:
-        run.join(30)
+        run.join(LIMIT_S)
     assert log.read_text() == "in out in out "
 
 
@@ -149,5 +150,5 @@ def test_who_waited_for_a_file_that_its_owner_removed_takes_the_new_one(tmp_path
         time.sleep(0.01)
     with pytest.raises(BlockingIOError), locked(lock, wait=False):
         pass
-    second.join(30)
+    second.join(LIMIT_S)
     assert log.read_text() == "in out "
