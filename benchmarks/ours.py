@@ -18,7 +18,8 @@ from wordmill.shards.index import Index, measure_labels
 from wordmill.store.storage import Object
 from wordmill.text.charset import charset_of
 from wordmill.text.decoding import codec_of
-from wordmill.training.course import Job, training_stream
+from wordmill.training.job import Job
+from wordmill.training.stream import training_stream
 
 BACKWARD = 3  # a training step is about three times the forward pass
 
@@ -40,13 +41,13 @@ def training(recipe: Recipe, batch: int, device: str, framework: str) -> functoo
     """Return a function that makes one step of the recipe's trainer and reads its result."""
     job = make_job(recipe, batch, device, Path(tempfile.mkdtemp()))
     trainer = (pytorch_trainer if framework == "pytorch" else mindspore_trainer)(job)
-    stream = training_stream(trainer.course)
+    stream = training_stream(trainer.context)
     return functools.partial(step, trainer, next(stream), recipe.train.lr, itertools.count(1))
 
 
 def step(trainer: Any, parts: Any, rate: float, numbers: Iterator[int]) -> None:
     """Make one step and wait for it."""
-    trainer.look(trainer.step(next(numbers), parts, rate, (False, False)))
+    trainer.result(trainer.step(next(numbers), parts, rate, (False, False)))
 
 
 def make_job(recipe: Recipe, batch: int, device: str, folder: Path) -> Job:

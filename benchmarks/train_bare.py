@@ -15,8 +15,10 @@ if not __package__:  # msrun starts a file, not a module
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from wordmill.recipe.frameworks import twin
-from wordmill.training.course import at_work, die_with_parent, read_job, training_stream
+from wordmill.training.job import read_job
 from wordmill.training.loop import Loop
+from wordmill.training.stream import training_stream
+from wordmill.training.worker import at_work, die_with_parent
 
 TURN = 4  # steps
 WARM = 3  # steps that are not timed
@@ -45,7 +47,7 @@ def main(path: Path, output: Path) -> None:
 
 def take_turns(loop: Any) -> list[dict[str, float]]:
     """Return what each turn has taken: TURN steps of the loop, then as many bare ones."""
-    bare = bare_step(loop.trainer, next(training_stream(loop.course)))
+    bare = bare_step(loop.trainer, next(training_stream(loop.context)))
     steps = iter(range(1, loop.plan.steps))  # the last one would be followed by a validation
 
     def of_loop(number: int) -> None:

@@ -21,7 +21,7 @@ from wordmill.shards.blocks import ShardWriter
 from wordmill.shards.index import Index, measure_labels
 from wordmill.store.storage import Object
 from wordmill.text.charset import charset_of
-from wordmill.training.course import Job, write_job
+from wordmill.training.job import Job, write_job
 from wordmill.training.records import METRICS, read_pulse
 
 ROOT = Path(__file__).resolve().parents[1]

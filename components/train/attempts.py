@@ -13,7 +13,7 @@ from components.train.workers import LostError, run_workers
 from wordmill.recipe.frameworks import Node
 from wordmill.store.stages import StoppedError
 from wordmill.store.storage import Store
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 from wordmill.training.state import records
 
 RESTARTS = 3  # without a newer checkpoint in between

@@ -11,7 +11,7 @@ from components.train.mirror import AWAY_S, NONFINITE, RETRY_S
 from components.train.watch import curves
 from wordmill.store.stages import StageResult
 from wordmill.store.storage import Object, Store
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 from wordmill.training.loop import TRACE
 
 

@@ -24,7 +24,7 @@ from wordmill.store.artifacts import Manifest, code_digest, digest, read_manifes
 from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Store, hash_file
 from wordmill.text.charset import charset_of
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 from wordmill.training.loop import TRACE
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from wordmill.store.progress import Progress
 from wordmill.store.storage import Store
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 from wordmill.training.records import METRICS
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not

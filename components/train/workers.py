@@ -15,9 +15,10 @@ from components.train.stopping import sigterm_as_error, sigterm_ignored
 from wordmill.recipe import frameworks
 from wordmill.store.artifacts import ROOT
 from wordmill.store.stages import StoppedError
-from wordmill.training.course import Job, die_with_parent, write_job
+from wordmill.training.job import Job, write_job
 from wordmill.training.loop import STOP
 from wordmill.training.records import read_pulse
+from wordmill.training.worker import die_with_parent
 
 LOOK_EVERY_S = 1.0
 LAST_LINES = 20  # of a failed worker's log

@@ -76,7 +76,7 @@ def test_loop_and_bare_step_take_turns_of_as_many_steps(monkeypatch: pytest.Monk
         train_bare, "bare_step", lambda *_: lambda: SimpleNamespace(asnumpy=lambda: done.append("wait"))
     )
     loop = SimpleNamespace(
-        trainer=None, course=None, plan=SimpleNamespace(steps=12),
+        trainer=None, context=None, plan=SimpleNamespace(steps=12),
         step=lambda step: done.append(f"loop {step}"), settle=lambda: done.append("settle"),
     )  # fmt: skip
     turns = train_bare.take_turns(loop)

@@ -13,19 +13,19 @@ from typing import Generic
 import numpy as np
 
 from wordmill.models.checkpoint import Checkpoint, Tensors, check_fit, load, save
-from wordmill.store.artifacts import git_commit
-from wordmill.store.files import write_atomically
-from wordmill.training.course import Part, training_stream, write_reference
+from wordmill.store.artifacts import git_commit, write_atomically
 from wordmill.training.records import METRICS, NONFINITE_LIMIT, Metrics, Pulse, keep_nonfinite
+from wordmill.training.reference import write_reference
 from wordmill.training.state import Progress, Saver, State, best_path, read_state, undo
-from wordmill.training.trainer import Handle, Trainer, Vector, score
+from wordmill.training.stream import Part, training_stream
+from wordmill.training.trainer import STATISTICS, Handle, Trainer, Vector
+from wordmill.training.validation import score
 
-LAG = 2  # steps that are begun before the result of one is looked at: a look waits for the device
+LAG = 2  # steps that are begun before the result of one is taken, which waits for the device
 TRACED_AFTER = 10  # steps: the first ones are not like the others
 STOP = "stop"  # a file in the run's folder by which the stage asks for a checkpoint and the end
 TRACE = "trace"  # the folder of a trace
 PROGRESS = "progress"  # among the tensors that processes share: steps done, left out, left out in a row, scored
-STATISTICS = "statistics/"  # of batch normalisation, which each process has of its own
 
 
 class DivergedError(RuntimeError):
@@ -36,13 +36,13 @@ class Loop(Generic[Handle]):
     """A run of one process from its start, or from a checkpoint, to its end, or to where it is stopped."""
 
     def __init__(self, trainer: Trainer[Handle]) -> None:
-        self.trainer, self.course = trainer, trainer.course
-        self.job, self.rank, self.plan = self.course.job, self.course.rank, self.course.plan
+        self.trainer, self.context = trainer, trainer.context
+        self.job, self.rank, self.plan = self.context.job, self.context.rank, self.context.plan
         job, plan, self.leads = self.job, self.plan, self.rank == 0
         self.progress = self.resume()
         done = self.progress.step
         self.began = time.monotonic() - self.progress.seconds
-        self.stream = training_stream(self.course, done)
+        self.stream = training_stream(self.context, done)
         first = max(done + 1, min(done + 1 + TRACED_AFTER, plan.steps + 1 - job.train.profile))
         self.traced = range(first, min(first + job.train.profile, plan.steps + 1)) if self.leads else range(0)
         self.checkpoints = job.folder / "checkpoints"
@@ -50,8 +50,8 @@ class Loop(Generic[Handle]):
         if self.leads:
             undo(self.checkpoints, done)
         self.metrics, self.pulse = Metrics(job, plan, done), Pulse(job.folder, self.rank)
-        self.begun: deque[tuple[int, list[Part], Handle]] = deque()  # steps that were not looked at yet
-        self.looked, self.start_s = done, math.nan
+        self.begun: deque[tuple[int, list[Part], Handle]] = deque()  # steps whose result was not taken yet
+        self.taken, self.start_s = done, math.nan
         self.save = self.stop = False
 
     def resume(self) -> Progress:
@@ -73,7 +73,7 @@ class Loop(Generic[Handle]):
     def run(self) -> bool:
         """Train to the end and leave its records; False where it was stopped, with a checkpoint of where."""
         if self.leads:
-            self.metrics.write(self.progress.step, {"train/unfit_labels": self.course.unfit})
+            self.metrics.write(self.progress.step, {"train/unfit_labels": self.context.unfit})
         done = self.progress.step
         if done in self.plan.validate_after and self.progress.scored < done:
             self.validate(done)
@@ -107,20 +107,20 @@ class Loop(Generic[Handle]):
         self.begun.append((step, parts, self.trainer.step(step, parts, rate, asked)))
         self.pulse.beat(step)
         while len(self.begun) > (0 if math.isnan(self.start_s) else LAG):
-            self.look()
+            self.take_result()
         if step in self.plan.validate_after:
             self.validate(step)
         elif self.leads and self.metrics.due():
-            self.metrics.training(self.looked, self.trainer.memory_bytes())
+            self.metrics.training(self.taken, self.trainer.memory_bytes())
 
     def asked_to_stop(self) -> bool:
         """Tell whether the stage of this process's machine has asked for the end."""
         return (self.job.folder / STOP).exists()
 
-    def look(self) -> None:
-        """Look at the result of the first step that is not looked at yet; DivergedError after too many bad ones."""
+    def take_result(self) -> None:
+        """Take the result of the first step whose result was not taken yet; DivergedError after too many bad ones."""
         step, parts, handle = self.begun.popleft()
-        result, done = self.trainer.look(handle), self.progress
+        result, done = self.trainer.result(handle), self.progress
         finite = math.isfinite(result.norm)
         if not finite:
             keep_nonfinite(self.job.folder, step, self.rank, parts)
@@ -136,15 +136,15 @@ class Loop(Generic[Handle]):
             self.start_s = time.time() - (self.job.folder / "job.json").stat().st_mtime
         if self.leads:
             self.metrics.losses.append(result.loss)
-        self.looked = step
+        self.taken = step
         self.save, self.stop = self.save or result.save, self.stop or result.stop
 
     def settle(self) -> None:
-        """Look at all results that were not looked at yet, and record them."""
+        """Take all results that were not taken yet, and record them."""
         while self.begun:
-            self.look()
+            self.take_result()
         if self.metrics.losses:
-            self.metrics.training(self.looked, self.trainer.memory_bytes())
+            self.metrics.training(self.taken, self.trainer.memory_bytes())
 
     def validate(self, step: int) -> None:
         """Score the weights after a step, and keep them where they are the best so far.
@@ -196,7 +196,7 @@ class Loop(Generic[Handle]):
             "framework": job.train.framework, "device": job.device, "processes": job.processes,
             "steps": self.plan.steps, "images": images, "images_per_s": images / done.seconds,
             "start_s": None if math.isnan(self.start_s) else self.start_s, "val_accuracy": done.best[0],
-            "unfit_labels": self.course.unfit, "nonfinite_steps": done.nonfinite, "attempts": done.attempts,
+            "unfit_labels": self.context.unfit, "nonfinite_steps": done.nonfinite, "attempts": done.attempts,
         }  # fmt: skip
         write_atomically(job.folder / "outcome.json", json.dumps(outcome | self.trainer.facts(), indent=1))
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from wordmill.recipe.schedule import Plan
-from wordmill.store.files import atomic_file
-from wordmill.training.course import Job, Part
+from wordmill.training.job import Job
+from wordmill.training.stream import Part
 
 NONFINITE_LIMIT = 20  # so many skipped steps in a row end training
 NONFINITE_KEPT = 20  # so many skipped batches are kept per process

@@ -66,7 +66,7 @@ def _fit(characters: Counts, frames: Counts, codec: Codec, steps: int) -> npt.ND
     return (characters > 0) & (characters < steps if isinstance(codec, AttentionCodec) else frames <= steps)
 
 
-def pack(labels: list[str], codec: Codec, steps: int, loss: str, drawn: Draws | None = None) -> Targets:
+def encode_labels(labels: list[str], codec: Codec, steps: int, loss: str, drawn: Draws | None = None) -> Targets:
     """Encode labels for a recogniser of so many steps; `loss` is the recipe's train.loss.
 
     Without `drawn` decoders are told the truth. L is `steps` whatever the labels, so that shapes stay. A label that

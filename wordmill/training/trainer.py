@@ -1,4 +1,4 @@
-"""What a framework gives the training loop, and how what it trains is scored."""
+"""What a framework gives the training loop."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -11,15 +11,18 @@ import numpy.typing as npt
 
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.pictures.image import Picture
-from wordmill.training.course import Course, Logits, Part, count_correct, validation_batches
-from wordmill.training.targets import pack
+from wordmill.training.context import Context
+from wordmill.training.stream import Part
 
 Handle = TypeVar("Handle")
 Vector = npt.NDArray[np.float32]
+Logits = npt.NDArray[np.float32]
+
+STATISTICS = "statistics/"  # of batch normalisation, which each process has of its own: their names in a state
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class StepResult:
     """A step's result, the same in every process: loss, norm of the gradients, what any process has asked for."""
 
     loss: float
@@ -28,28 +31,19 @@ class Look:
     stop: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    """Counts over the whole validation set, and its loss: losses of batches times their samples."""
-
-    correct: int
-    total: int
-    loss_sum: float
-
-
 class Trainer(Protocol[Handle]):
     """One process's share of the work in a framework. All processes call all methods in the same order."""
 
-    course: Course
+    context: Context
 
     def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Handle:
         """Begin step `number`, 1.., of the optimiser, the moving average included, without waiting for its end.
 
         Gradient and loss are the mean over all that the parts of all processes count; a step whose gradients are not
-        finite changes nothing but the loss scale. `asked` are this process's wishes, Look's save and stop.
+        finite changes nothing but the loss scale. `asked` are this process's wishes, StepResult's save and stop.
         """
 
-    def look(self, handle: Handle) -> Look:
+    def result(self, handle: Handle) -> StepResult:
         """Wait for a step's result."""
 
     def weights(self) -> Tensors:
@@ -67,7 +61,7 @@ class Trainer(Protocol[Handle]):
     def state(self) -> Tensors:
         """Return copies of all that training goes on from: float32 arrays by name.
 
-        Running statistics are those of every process, `statistics/<name>` of shape (processes, C).
+        Running statistics are those of every process, STATISTICS + name, of shape (processes, C).
         """
 
     def share(self, tensors: Tensors) -> Tensors:
@@ -84,26 +78,3 @@ class Trainer(Protocol[Handle]):
 
     def facts(self) -> dict[str, Any]:
         """Return what the outcome tells of the framework: precision, parameters, versions."""
-
-
-def score(
-    trainer: Trainer[Any], weights: Tensors, beat: Callable[[], None], ends: Callable[[], bool] = lambda: False
-) -> Score | None:
-    """Score weights on the validation set, split over the processes; `beat` is called after every batch.
-
-    None where `ends` was true before a batch of any process.
-    """
-    course, read = trainer.course, trainer.scorer(weights)
-    tally = np.zeros(4, np.float32)  # correct, total, sum of losses, ended: exact up to 2^24 in each process
-    for batch in validation_batches(course.val_set, course.rank, course.job.processes):
-        if ends():
-            tally[3] = 1
-            break
-        samples = len(batch.labels)
-        loss, logits = read((batch, pack(batch.labels, course.codec, course.reach, course.job.train.loss)))
-        tally[:3] += count_correct(logits, batch.labels, course.codec), samples, loss * samples
-        beat()
-    correct, total, loss_sum, ended = trainer.gather(tally).sum(0, dtype=np.float64).tolist()
-    if ended:
-        return None
-    return Score(correct=int(correct), total=int(total), loss_sum=loss_sum)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wordmill.training.course import Job, read_job
+from wordmill.training.job import Job, read_job
 from wordmill.training.loop import STOP
 from wordmill.training.records import METRICS, Pulse
 from wordmill.training.state import Progress, State, best_path, read_state, write_state

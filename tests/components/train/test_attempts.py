@@ -25,7 +25,7 @@ from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Train
 from wordmill.store.stages import StoppedError
 from wordmill.store.storage import Store
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 from wordmill.training.state import records
 
 WEIGHT = STEPS * (STEPS + 1) / 2

@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 
 from components.train import workers
-from tests.waiting import LIMIT_S, wait_until
-from tests.wordmill.training.test_course import is_alive
+from tests.wordmill.training.test_worker import is_alive
 from tests.wordmill.training.tiny import make_job
 from wordmill.recipe import frameworks
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 
 
 def fake_job(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> Job:
@@ -59,7 +58,7 @@ KILLED = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
 worker = (
-    "import os, sys, time; from pathlib import Path; from wordmill.training.course import at_work; "
+    "import os, sys, time; from pathlib import Path; from wordmill.training.worker import at_work; "
     "work = at_work(Path(sys.argv[1]), 0); work.__enter__(); os.kill(os.getpid(), 9)"
 )
 subprocess.Popen([sys.executable, "-c", worker, os.environ["FOLDER"]])
@@ -85,7 +84,7 @@ from components.train import workers
 from tests.wordmill.training.tiny import make_job
 folder = Path(sys.argv[1])
 worker = (
-    "import os, sys, time; from wordmill.training.course import die_with_parent; die_with_parent(); "
+    "import os, sys, time; from wordmill.training.worker import die_with_parent; die_with_parent(); "
     "open(sys.argv[1] + '/worker', 'w').write(str(os.getpid())); time.sleep(60)"
 )
 launcher = (

@@ -22,7 +22,7 @@ from wordmill.recipe.sections import Model
 from wordmill.text.decoding import AttentionCodec, codec_of
 from wordmill.training.ms import losses as ms_losses
 from wordmill.training.pt import losses as pt_losses
-from wordmill.training.targets import Draws, pack
+from wordmill.training.targets import Draws, encode_labels
 
 GRAY = DATA[1]
 CRNN = dataclasses.replace(COMPACT, hidden=16, rectification="tps")
@@ -129,7 +129,7 @@ def test_told_or_not_the_logits_and_the_gradients_are_the_same(model: Model, for
     torch_net, mindspore_net = nets(model)
     codec, images = codec_of(model, GRAY), pictures()
     drawn = Draws(forced=np.array(forced, np.float32), seeds=np.zeros(5, np.int32))
-    targets = pack(LABELS, codec, pt_model.count_steps(torch_net, GRAY), "cross_entropy", drawn)
+    targets = encode_labels(LABELS, codec, pt_model.count_steps(torch_net, GRAY), "cross_entropy", drawn)
 
     def loss_of(net: pt_model.Recogniser) -> torch.Tensor:
         logits = sequence(net, images, targets.classes, targets.forced)
@@ -159,7 +159,7 @@ def test_told_or_not_the_logits_and_the_gradients_are_the_same(model: Model, for
 @DECODERS
 def test_coins_change_what_the_samples_they_fall_on_read_and_no_other(model: Model) -> None:
     net = nets(model)[0]
-    targets = pack(LABELS, codec_of(model, GRAY), pt_model.count_steps(net, GRAY), "cross_entropy")
+    targets = encode_labels(LABELS, codec_of(model, GRAY), pt_model.count_steps(net, GRAY), "cross_entropy")
     coins = np.array([1, 0, 0, 1, 1], np.float32)
     with torch.no_grad():
         told, mixed = (sequence(net, pictures(), targets.classes, forced) for forced in (targets.forced, coins))

@@ -24,7 +24,7 @@ from wordmill.recipe.sections import Recipe
 from wordmill.text.decoding import Codec, codec_of
 from wordmill.training.pt import losses as pt_losses
 from wordmill.training.pt import optimisers as pt_optimisers
-from wordmill.training.targets import Draws, Targets, pack
+from wordmill.training.targets import Draws, Targets, encode_labels
 
 RECIPES = sorted((Path(__file__).resolve().parents[3] / "pipelines" / "recipes").glob("*.yaml"))
 SAMPLES = 4
@@ -75,7 +75,7 @@ def targets(recipe: Recipe, codec: Codec) -> Targets:
     net = pt_model.build(recipe.model, recipe.data, codec.classes)
     steps = pt_model.count_steps(net, recipe.data)
     labels = ["a", "hello", "00112", "zz"]
-    return pack(labels, codec, steps, recipe.train.loss, DRAWN)
+    return encode_labels(labels, codec, steps, recipe.train.loss, DRAWN)
 
 
 @pytest.fixture(scope="module", params=["cell by cell", pytest.param("compiled", marks=pytest.mark.slow)])

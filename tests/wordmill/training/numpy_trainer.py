@@ -14,9 +14,11 @@ from tests.waiting import LIMIT_S
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.pictures.image import Picture
 from wordmill.text.decoding import codec_of
-from wordmill.training.course import Job, Part, make_course, write_job
+from wordmill.training.context import make_context
+from wordmill.training.job import Job, write_job
 from wordmill.training.loop import Loop
-from wordmill.training.trainer import Look
+from wordmill.training.stream import Part
+from wordmill.training.trainer import StepResult
 
 STEPS, CLASSES, FEATURES = 8, 37, 41
 
@@ -56,7 +58,7 @@ class NumpyTrainer:
 
     def __init__(self, job: Job, rank: int, group: Group, bad: frozenset[int], begin: Callable[[int], None]) -> None:
         self.job, self.rank, self.group, self.bad, self.begin = job, rank, group, bad, begin
-        self.course = make_course(job, rank, codec_of(job.model, job.data), STEPS)
+        self.context = make_context(job, rank, codec_of(job.model, job.data), STEPS)
         rng = np.random.default_rng((job.train.seed, rank))  # processes must be made equal by `share`
         self.weight = rng.normal(0, 0.1, (FEATURES, STEPS * CLASSES)).astype(np.float32)
         self.velocity, self.mean = np.zeros_like(self.weight), np.zeros(FEATURES, np.float32)
@@ -78,7 +80,7 @@ class NumpyTrainer:
         self.mean = np.float32(0.9) * self.mean + np.float32(0.1) * x.mean(0, dtype=np.float32)
         return loss, np.asarray(x.T @ weighted, dtype=np.float32)
 
-    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Look:
+    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> StepResult:
         self.events.append(("step", number))
         self.rates[number] = rate
         self.seeds[number] = [seed for _, targets in parts for seed in targets.seeds.tolist()]
@@ -98,11 +100,11 @@ class NumpyTrainer:
         norm = float(np.linalg.norm(gradient)) if finite else float("inf")
         self.losses[number] = sum(loss for loss, _, _, _ in everybodys) / among
         wishes = [asked for _, _, _, asked in everybodys]
-        return Look(loss=self.losses[number], norm=norm, save=any(save for save, _ in wishes),
+        return StepResult(loss=self.losses[number], norm=norm, save=any(save for save, _ in wishes),
                     stop=any(stop for _, stop in wishes))  # fmt: skip
 
-    def look(self, handle: Look) -> Look:
-        self.events.append(("look", next(step for step, loss in self.losses.items() if loss == handle.loss)))
+    def result(self, handle: StepResult) -> StepResult:
+        self.events.append(("result", next(step for step, loss in self.losses.items() if loss == handle.loss)))
         return handle
 
     def weights(self) -> Tensors:

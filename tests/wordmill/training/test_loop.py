@@ -15,10 +15,10 @@ from wordmill.models.checkpoint import Tensors
 from wordmill.recipe.schedule import make_plan
 from wordmill.training import loop
 from wordmill.training import state as training_state
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 from wordmill.training.loop import respread
 from wordmill.training.state import Saver, read_state, records
-from wordmill.training.trainer import Score
+from wordmill.training.validation import ValidationResult
 
 # 8 steps in 2 epochs, in two parts each.
 SGD = dataclasses.replace(TRAIN, epochs=2, accumulation=2, lr=2.0, validations_per_epoch=1)
@@ -72,10 +72,11 @@ def test_a_run_does_every_step_with_its_rate_and_leaves_weights_reference_and_ou
     }  # fmt: skip
 
 
-def test_results_after_the_first_are_looked_at_two_steps_later_and_before_validation(job: Job, tmp_path: Path) -> None:
+def test_results_after_the_first_are_taken_two_steps_later_and_before_validation(job: Job, tmp_path: Path) -> None:
     run = Run(on(job, tmp_path))
     assert " ".join(f"{what}{step}" for what, step in run.trainers[0].events) == (
-        "step1 look1 step2 step3 step4 look2 look3 look4 score4 step5 step6 step7 look5 step8 look6 look7 look8 score8"
+        "step1 result1 step2 step3 step4 result2 result3 result4 score4 "
+        "step5 step6 step7 result5 step8 result6 result7 result8 score8"
     )
 
 
@@ -276,9 +277,9 @@ def test_the_best_of_equals_has_the_lower_loss_and_a_loss_that_is_no_number_the_
 ) -> None:
     scores = iter([(5, float("nan")), (5, 40.0), (5, 30.0), (4, 1.0), (5, float("inf")), (5, 30.0)])
 
-    def score(*_: object) -> Score:
+    def score(*_: object) -> ValidationResult:
         correct, loss = next(scores)
-        return Score(correct=correct, total=20, loss_sum=loss)
+        return ValidationResult(correct=correct, total=20, loss_sum=loss)
 
     monkeypatch.setattr(loop, "score", score)
     train = dataclasses.replace(SGD, epochs=3, validations_per_epoch=2)

@@ -8,10 +8,10 @@ import pytest
 from tests.wordmill.training.numpy_trainer import NumpyTrainer, Run, on
 from tests.wordmill.training.tiny import TRAIN, make_job
 from wordmill.training import loop, records
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 from wordmill.training.loop import DivergedError
 from wordmill.training.state import read_state
-from wordmill.training.trainer import Look
+from wordmill.training.trainer import StepResult
 
 SGD = dataclasses.replace(TRAIN, epochs=2, accumulation=2, lr=2.0)
 WORDS = "synth://words?seed=5&count=48&fonts=train&words=train&difficulty=easy"
@@ -30,7 +30,7 @@ def test_steps_that_are_not_finite_are_counted_and_every_process_keeps_its_batch
     given: dict[tuple[int, int], list[str]] = {}
     step = NumpyTrainer.step
 
-    def noted(self: NumpyTrainer, number: int, parts: list, rate: float, asked: tuple[bool, bool]) -> Look:
+    def noted(self: NumpyTrainer, number: int, parts: list, rate: float, asked: tuple[bool, bool]) -> StepResult:
         given[number, self.rank] = [label for batch, _ in parts for label in batch.labels]
         return step(self, number, parts, rate, asked)
 

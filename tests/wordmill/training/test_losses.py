@@ -10,7 +10,7 @@ from wordmill.text.charset import Charset
 from wordmill.text.decoding import AttentionCodec, CtcCodec
 from wordmill.training.ms import losses as ms_losses
 from wordmill.training.pt import losses as pt_losses
-from wordmill.training.targets import pack
+from wordmill.training.targets import encode_labels
 
 Losses = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 AB = Charset(name="ab", symbols="ab")
@@ -56,7 +56,7 @@ def ctc_by_all_paths(logits: np.ndarray, label: list[int], blank: int = 0) -> fl
 @CTC
 def test_ctc_is_the_sum_over_all_paths_repeated_letters_included(ctc: Losses) -> None:
     labels = ["a", "ab", "aa", "abb", "bab", "aab"]
-    logits, targets = random_logits(5, 3, len(labels)), pack(labels, CtcCodec(charset=AB), 5, "ctc")
+    logits, targets = random_logits(5, 3, len(labels)), encode_labels(labels, CtcCodec(charset=AB), 5, "ctc")
     rows = [[1], [1, 2], [1, 1], [1, 2, 2], [2, 1, 2], [1, 1, 2]]
     expected = [ctc_by_all_paths(*pair) for pair in zip(logits, rows, strict=True)]
     assert targets.weights.tolist() == pytest.approx([1 / 6] * 6)
@@ -68,7 +68,7 @@ def test_ctc_with_the_blank_first_is_mindocrs_with_the_blank_last(ctc: Losses) -
     """Rolled by one class, the logits are in the order of MindOCR's classes: the characters, then the blank."""
     last = random_logits(4, 3, 1)
     expected = ctc_by_all_paths(last[0], [0, 0, 1], blank=2)
-    targets = pack(["aab"], CtcCodec(charset=AB), 4, "ctc")
+    targets = encode_labels(["aab"], CtcCodec(charset=AB), 4, "ctc")
     found = ctc(np.roll(last, 1, axis=2), targets.classes, targets.lengths)
     assert found.tolist() == pytest.approx([expected], rel=1e-5)
 
@@ -76,7 +76,7 @@ def test_ctc_with_the_blank_first_is_mindocrs_with_the_blank_last(ctc: Losses) -
 @CTC
 def test_labels_that_are_empty_or_too_long_have_a_finite_loss_that_does_not_count(ctc: Losses) -> None:
     labels = ["", "aaa", "bb", "???"]  # three times the same needs 5 steps
-    logits, targets = random_logits(4, 3, 4), pack(labels, CtcCodec(charset=AB), 4, "ctc")
+    logits, targets = random_logits(4, 3, 4), encode_labels(labels, CtcCodec(charset=AB), 4, "ctc")
     found = ctc(logits, targets.classes, targets.lengths)
     assert np.isfinite(found).all()
     assert targets.weights.tolist() == [0.0, 0.0, 0.25, 0.0]
@@ -85,7 +85,7 @@ def test_labels_that_are_empty_or_too_long_have_a_finite_loss_that_does_not_coun
 
 @CTC
 def test_ctc_by_length_is_pytorchs_mean(ctc: Losses) -> None:
-    logits, targets = random_logits(5, 3, 2), pack(["a", "bab"], CtcCodec(charset=AB), 5, "ctc_by_length")
+    logits, targets = random_logits(5, 3, 2), encode_labels(["a", "bab"], CtcCodec(charset=AB), 5, "ctc_by_length")
     expected = (ctc_by_all_paths(logits[0], [1]) + ctc_by_all_paths(logits[1], [2, 1, 2]) / 3) / 2
     found = (ctc(logits, targets.classes, targets.lengths) * targets.weights).sum()
     assert found == pytest.approx(expected, rel=1e-5)
@@ -95,7 +95,10 @@ def test_ctc_by_length_is_pytorchs_mean(ctc: Losses) -> None:
 def test_cross_entropy_counts_the_characters_and_stop_over_the_whole_batch(sequence: Losses) -> None:
     logits = random_logits(4, 4, 3)
     likely = log_softmax(logits)
-    targets = pack(["ab", "b", "aaaa"], AttentionCodec(charset=AB), 4, "cross_entropy")  # the last one does not fit
+    # The last one does not fit.
+    targets = encode_labels(
+        ["ab", "b", "aaaa"], AttentionCodec(charset=AB), 4, "cross_entropy"
+    )  # the last one does not fit
     found = sequence(logits, targets.classes, targets.lengths)
     expected = [-(likely[0, 0, 2] + likely[0, 1, 3] + likely[0, 2, 1]), -(likely[1, 0, 3] + likely[1, 1, 1])]
     assert found[:2].tolist() == pytest.approx(expected, rel=1e-5)
@@ -107,7 +110,7 @@ def test_cross_entropy_counts_the_characters_and_stop_over_the_whole_batch(seque
 def test_unmasked_cross_entropy_counts_the_padding_too(sequence: Losses) -> None:
     logits = random_logits(4, 4, 2)
     likely = log_softmax(logits)
-    targets = pack(["ab", "b"], AttentionCodec(charset=AB), 4, "cross_entropy_unmasked")
+    targets = encode_labels(["ab", "b"], AttentionCodec(charset=AB), 4, "cross_entropy_unmasked")
     found = sequence(logits, targets.classes, targets.lengths)
     rows = ([2, 3, 1, 0], [3, 1, 0, 0])
     expected = [-sum(likely[n, step, number] for step, number in enumerate(row)) for n, row in enumerate(rows)]

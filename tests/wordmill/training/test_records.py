@@ -11,9 +11,9 @@ from tests.wordmill.training.tiny import TRAIN, make_job
 from wordmill.recipe.schedule import make_plan
 from wordmill.shards.loader import Batch
 from wordmill.training import records
-from wordmill.training.course import Part
 from wordmill.training.records import Metrics, Pulse, keep_nonfinite, read_pulse
-from wordmill.training.targets import pack
+from wordmill.training.stream import Part
+from wordmill.training.targets import encode_labels
 
 
 @pytest.fixture
@@ -115,7 +115,7 @@ def test_a_pulse_tells_steps_and_the_time_since(tmp_path: Path) -> None:
 
 def part(level: int, labels: list[str]) -> Part:
     images = np.full((len(labels), 2, 3, 1), level, dtype=np.uint8)
-    return Batch(images=images, labels=labels), pack(labels, CTC, 3, "ctc")
+    return Batch(images=images, labels=labels), encode_labels(labels, CTC, 3, "ctc")
 
 
 def test_a_batch_that_is_kept_holds_pictures_and_labels_of_all_parts(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from wordmill.shards.loader import chosen_batch
 from wordmill.shards.sets import open_sets
 from wordmill.text.charset import Charset, load_charset
 from wordmill.text.decoding import AttentionCodec, Codec, CtcCodec
-from wordmill.training.targets import Draws, draw, fitting, pack
+from wordmill.training.targets import Draws, draw, encode_labels, fitting
 
 LETTERS = Charset(name="abc", symbols="abc")
 CTC, ATTENTION = CtcCodec(charset=LETTERS), AttentionCodec(charset=LETTERS)
@@ -18,12 +18,12 @@ LOWER = CtcCodec(charset=load_charset("lower36"))
 
 def fitted(labels: list[str], codec: Codec, steps: int) -> list[str]:
     """The labels that `pack` gives a weight."""
-    weights = pack(labels, codec, steps, "ctc").weights
+    weights = encode_labels(labels, codec, steps, "ctc").weights
     return [label for label, weight in zip(labels, weights, strict=True) if weight]
 
 
 def test_ctc_targets_are_the_characters_padded_to_the_steps() -> None:
-    targets = pack(["ab", "C", ""], CTC, 3, "ctc")
+    targets = encode_labels(["ab", "C", ""], CTC, 3, "ctc")
     assert targets.classes.dtype == targets.lengths.dtype == np.int32
     assert targets.weights.dtype == targets.forced.dtype == np.float32
     assert targets.classes.tolist() == [[1, 2, 0], [3, 0, 0], [1, 0, 0]]
@@ -32,7 +32,7 @@ def test_ctc_targets_are_the_characters_padded_to_the_steps() -> None:
 
 
 def test_attention_targets_end_with_stop_and_pad_with_go() -> None:
-    targets = pack(["ab", "abc", "abca", "?"], ATTENTION, 4, "cross_entropy")
+    targets = encode_labels(["ab", "abc", "abca", "?"], ATTENTION, 4, "cross_entropy")
     # GO 0, STOP 1, a 2, b 3, c 4; four letters and STOP are five steps, which these recognisers have not
     assert targets.classes.tolist() == [[2, 3, 1, 0], [2, 3, 4, 1], [1, 0, 0, 0], [1, 0, 0, 0]]
     assert targets.lengths.tolist() == [3, 4, 1, 1]
@@ -50,23 +50,23 @@ def test_attention_targets_end_with_stop_and_pad_with_go() -> None:
 def test_weights_make_the_mean_that_the_recipe_names(
     loss: str, codec: CtcCodec | AttentionCodec, weights: list[float]
 ) -> None:
-    assert pack(["ab", "C", ""], codec, 3, loss).weights == pytest.approx(weights)
+    assert encode_labels(["ab", "C", ""], codec, 3, loss).weights == pytest.approx(weights)
 
 
 def test_without_a_mask_every_step_counts() -> None:
-    assert pack(["ab", "C"], ATTENTION, 5, "cross_entropy_unmasked").lengths.tolist() == [5, 5]
+    assert encode_labels(["ab", "C"], ATTENTION, 5, "cross_entropy_unmasked").lengths.tolist() == [5, 5]
 
 
 def test_a_batch_in_which_nothing_fits_has_no_weight() -> None:
-    assert pack(["", "!"], ATTENTION, 5, "cross_entropy").weights.tolist() == [0.0, 0.0]
+    assert encode_labels(["", "!"], ATTENTION, 5, "cross_entropy").weights.tolist() == [0.0, 0.0]
 
 
 def test_draws_travel_with_the_targets() -> None:
     drawn = Draws(forced=np.array([0, 1, 1], np.float32), seeds=np.array([-5, 7, 9], np.int32))
-    targets = pack(["a", "b"], ATTENTION, 3, "cross_entropy", drawn[1:])
+    targets = encode_labels(["a", "b"], ATTENTION, 3, "cross_entropy", drawn[1:])
     assert (targets.forced.tolist(), targets.seeds.tolist()) == ([1.0, 1.0], [7, 9])
     assert (targets.forced.dtype, targets.seeds.dtype) == (np.float32, np.int32)
-    assert pack(["a", "b"], ATTENTION, 3, "cross_entropy").seeds.tolist() == [0, 0]
+    assert encode_labels(["a", "b"], ATTENTION, 3, "cross_entropy").seeds.tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_draws_travel_with_the_targets() -> None:
 )
 def test_what_a_part_counts_makes_the_mean_of_all_parts(loss: str, codec: Codec, counted: int) -> None:
     labels = ["ab", "C", "abc"]
-    whole = pack(labels, codec, 4, loss)
+    whole = encode_labels(labels, codec, 4, loss)
     assert whole.counted == counted
     for cut in (1, 2):
-        parts = [pack(labels[:cut], codec, 4, loss), pack(labels[cut:], codec, 4, loss)]
+        parts = [encode_labels(labels[:cut], codec, 4, loss), encode_labels(labels[cut:], codec, 4, loss)]
         weights = np.concatenate([part.counted * part.weights for part in parts]) / whole.counted
         assert weights == pytest.approx(whole.weights)
 
@@ -102,7 +102,7 @@ def test_an_attention_decoder_needs_a_step_for_stop() -> None:
 def test_batches_are_packed_as_each_label_would_be_by_itself(codec: Codec) -> None:
     rng = np.random.default_rng(2)
     labels = ["".join(rng.choice([*"aabBc019-!é中"], rng.integers(0, 14))) for _ in range(500)]
-    targets = pack(labels, codec, 9, "ctc")
+    targets = encode_labels(labels, codec, 9, "ctc")
     end = [AttentionCodec.STOP] if isinstance(codec, AttentionCodec) else []
     for label, classes, length, weight in zip(labels, targets.classes, targets.lengths, targets.weights, strict=True):
         fits = bool(codec.encode(label)) and codec.steps_needed(label) <= 9
@@ -112,7 +112,7 @@ def test_batches_are_packed_as_each_label_would_be_by_itself(codec: Codec) -> No
 
 def test_labels_with_nul_are_refused() -> None:
     with pytest.raises(ValueError, match="2 texts have 1 NUL characters, expected none"):
-        pack(["a\0b", "c"], CTC, 3, "ctc")
+        encode_labels(["a\0b", "c"], CTC, 3, "ctc")
 
 
 def test_training_leaves_out_labels_that_do_not_fit(tmp_path: Path) -> None:

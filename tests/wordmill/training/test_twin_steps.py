@@ -13,11 +13,11 @@ from wordmill.models.ms import weights as ms_weights
 from wordmill.models.pt import weights as pt_weights
 from wordmill.recipe.sections import Model, Train
 from wordmill.shards.loader import Batch
-from wordmill.training.course import parts_of
 from wordmill.training.ms import optimisers as ms_optimisers
 from wordmill.training.ms.step import Gradients, LossScale, Objective, Update
 from wordmill.training.ms.train import tensors_of
 from wordmill.training.pt.train import Trainer
+from wordmill.training.stream import parts_of
 from wordmill.training.targets import Draws
 
 RARE = dataclasses.replace(MODEL, name="rare", max_length=6, decoder_hidden=16)
@@ -45,18 +45,14 @@ def test_the_parts_of_a_batch_have_the_same_loss_and_the_same_mean_gradients(
     parts = parts_of(batch, train, trainer.codec, trainer.steps, drawn)
     counts = [targets.counted for _, targets in parts]
     assert (counts[0] == counts[1]) == (loss == "ctc")
-    exact = rounding.measure(
-        trainer.net,
-        lambda net: sum(trainer.losses(net, part)[0].sum() * part[1].counted for part in parts) / sum(counts),
-    )
-    look = trainer.look(trainer.step(1, parts, 0.0, (False, False)))
+    told = trainer.result(trainer.step(1, parts, 0.0, (False, False)))
 
     gradients = Gradients(Objective(net, DATA.middle), LossScale(1.0, dynamic=False)).set_train()
     mean, nothing = ms.Tensor([sum(counts) / 2], ms.float32), ms.Tensor([0, 0], ms.float32)
     vectors = [gradients(ms.Tensor([part[1].counted], ms.float32), mean, nothing, *tensors_of(part)) for part in parts]
     vector = (sum(vectors) / 2).asnumpy()[:-2]
-    assert vector[-1] == pytest.approx(look.loss, abs=1e-4)
-    expected, own = rounding.gradients(trainer.net), ms_weights.dump(net)
+    assert vector[-1] == pytest.approx(told.loss, abs=1e-4)
+    expected, own = gradients_of(trainer), ms_weights.dump(net)
     names = [name for name in own if name in expected]  # in MindSpore's order
     found = np.split(vector[:-1], np.cumsum([own[name].size for name in names])[:-1])
     exact.assert_near(expected)
@@ -101,16 +97,14 @@ def test_the_same_gradients_make_the_same_weights(optimizer: str, tmp_path: Path
     ms_weights.load(net, start, "PyTorch's weights")
     scale = LossScale(1.0, dynamic=False)
     update = Update(net, ms_optimisers.build(net, train), scale, train.clip_norm, parts=1, processes=1)
-    series: list[dict[str, np.ndarray]] = []
-    for step, rate in enumerate([train.lr, *trainer.course.plan.rates[1:3].tolist()]):  # a constant one, the cosine's
+    for step, rate in enumerate([train.lr, *trainer.context.plan.rates[1:3].tolist()]):  # a constant one, the cosine's
         parts = parts_of(batch_of(step), train, trainer.codec, 25, TOLD)
-        look = trainer.look(trainer.step(step + 1, parts, rate, (False, False)))
-        gradients = rounding.gradients(trainer.net)
-        series.append(gradients)
+        told = trainer.result(trainer.step(step + 1, parts, rate, (False, False)))
+        gradients = gradients_of(trainer)
         inorder = [gradients[name].ravel() for name in ms_weights.dump(net) if name in gradients]
-        vector = np.concatenate([*inorder, [look.loss, 0, 0]]).astype(np.float32)
+        vector = np.concatenate([*inorder, [told.loss, 0, 0]]).astype(np.float32)
         result = update(ms.Tensor(vector), ms.Tensor(rate, ms.float32)).asnumpy()
-        assert result == pytest.approx([look.loss, look.norm, 0, 0], rel=1e-5)
+        assert result == pytest.approx([told.loss, told.norm, 0, 0], rel=1e-5)
     left, right = pt_weights.dump(trainer.net), ms_weights.dump(net)
     open_signs = 0
     for name in gradients:

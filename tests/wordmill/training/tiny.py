@@ -11,7 +11,7 @@ from wordmill.shards.index import Index, measure_labels
 from wordmill.shards.sets import ShardSet
 from wordmill.store.storage import Object, hash_file
 from wordmill.text.charset import load_charset
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 
 WORDS = ("a", "be", "cat", "door", "eagle", "f00d", "1234", "zz")
 DATA = Data(train=("t",), val=("v",), charset="lower36", height=32, width=100, channels=1)

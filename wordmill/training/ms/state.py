@@ -6,10 +6,10 @@ from mindspore import Parameter, Tensor, ops
 from wordmill.models.checkpoint import Tensors, check_fit
 from wordmill.models.ms.model import Recogniser
 from wordmill.models.ms.parameters import statistics, trained_names
-from wordmill.training.loop import STATISTICS
 from wordmill.training.ms.optimisers import Average
 from wordmill.training.ms.processes import Processes
 from wordmill.training.ms.step import Update
+from wordmill.training.trainer import STATISTICS
 
 
 class TrainingState:

@@ -25,7 +25,8 @@ from wordmill.models.ms.predict import Predictor, open_device
 from wordmill.models.ms.weights import dump, load
 from wordmill.pictures.image import Picture
 from wordmill.text.decoding import codec_of
-from wordmill.training.course import Job, Logits, Part, at_work, die_with_parent, make_course, read_job
+from wordmill.training.context import make_context
+from wordmill.training.job import Job, read_job
 from wordmill.training.loop import Loop
 from wordmill.training.ms.optimisers import Average
 from wordmill.training.ms.optimisers import build as build_optimiser
@@ -34,7 +35,9 @@ from wordmill.training.ms.state import TrainingState
 from wordmill.training.ms.step import Gradients, LossScale, Objective, Update
 from wordmill.training.ms.sync import synchronise
 from wordmill.training.ms.tracing import trace
-from wordmill.training.trainer import Look, Vector
+from wordmill.training.stream import Part
+from wordmill.training.trainer import Logits, StepResult, Vector
+from wordmill.training.worker import at_work, die_with_parent
 
 
 class Trainer:
@@ -51,7 +54,7 @@ class Trainer:
             load(self.net, load_checkpoint(job.start).tensors, where)
         if job.train.sync_batch_norm and job.processes > 1:
             synchronise(self.net, job.device, job.processes)
-        self.course = make_course(job, rank, self.codec, self.steps)
+        self.context = make_context(job, rank, self.codec, self.steps)
         self.compile()
         self.scored = self.build_scored()
 
@@ -107,10 +110,10 @@ class Trainer:
             for part, wish in zip(parts, wishes, strict=True)
         ]
 
-    def look(self, handle: ms.Tensor) -> Look:
+    def result(self, handle: ms.Tensor) -> StepResult:
         """Wait for a step's result."""
         loss, norm, save, stop = handle.asnumpy().tolist()
-        return Look(loss=loss, norm=norm, save=save > 0, stop=stop > 0)
+        return StepResult(loss=loss, norm=norm, save=save > 0, stop=stop > 0)
 
     def weights(self) -> Tensors:
         """Return what is scored and stored."""

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import nn
 
 from wordmill.models.checkpoint import Tensors
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 
 BACKENDS = {"cpu": "gloo", "cuda": "nccl", "npu": "hccl"}
 VALIDATION = timedelta(hours=1)  # more than processes drift apart while they validate or rank 0 writes

@@ -29,7 +29,8 @@ from wordmill.models.pt.weights import load
 from wordmill.pictures.image import Picture
 from wordmill.shards.loader import Batch
 from wordmill.text.decoding import codec_of
-from wordmill.training.course import Job, Logits, Part, at_work, die_with_parent, make_course, read_job
+from wordmill.training.context import make_context
+from wordmill.training.job import Job, read_job
 from wordmill.training.loop import Loop
 from wordmill.training.pt.device import fetch, memory_bytes, send, trace
 from wordmill.training.pt.losses import ctc_losses, sequence_losses
@@ -37,8 +38,10 @@ from wordmill.training.pt.optimisers import Average
 from wordmill.training.pt.optimisers import build as build_optimiser
 from wordmill.training.pt.processes import gather, join, share, synchronise
 from wordmill.training.pt.state import TrainingState
-from wordmill.training.targets import pack
-from wordmill.training.trainer import Look, Vector
+from wordmill.training.stream import Part
+from wordmill.training.targets import encode_labels
+from wordmill.training.trainer import Logits, StepResult, Vector
+from wordmill.training.worker import at_work, die_with_parent
 
 Handle = Callable[[], list[float]]  # waits for a step's loss, save, stop and norm of the gradients
 
@@ -56,7 +59,7 @@ class Trainer:
             load(self.net, load_checkpoint(job.start).tensors, where)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
         self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
-        self.course = make_course(job, rank, self.codec, self.steps)
+        self.context = make_context(job, rank, self.codec, self.steps)
         self.dtype, self.precision = choose_precision(job.train.amp, job.device)
         self.scored = copy.deepcopy(self.net).eval()
         self.parallel = self.spread()
@@ -137,10 +140,10 @@ class Trainer:
             self.average(number, finite)
         return norm
 
-    def look(self, handle: Handle) -> Look:
+    def result(self, handle: Handle) -> StepResult:
         """Wait for a step's result."""
         loss, save, stop, norm = handle()
-        return Look(loss=loss, norm=norm, save=save > 0, stop=stop > 0)
+        return StepResult(loss=loss, norm=norm, save=save > 0, stop=stop > 0)
 
     def weights(self) -> Tensors:
         """Return what is scored and stored: weights or their moving average, statistics averaged over processes."""
@@ -182,7 +185,7 @@ class Trainer:
         if self.processes > 1:
             data = self.job.data
             blank = Batch(images=np.zeros((2, data.height, data.width, data.channels), np.uint8), labels=["", ""])
-            targets = pack(blank.labels, self.codec, self.steps, self.job.train.loss)
+            targets = encode_labels(blank.labels, self.codec, self.steps, self.job.train.loss)
             self.backward((blank, targets), torch.ones((), device=self.device))
         self.held.take(tensors)
 

@@ -14,7 +14,7 @@ from components.train import attempts, workers
 from components.train.gang import node
 from components.train.gang.work import Work, place, read_work, renew_lease, write_work
 from tests.components.train.test_stage import combined_manifest
-from tests.wordmill.training.test_course import is_alive
+from tests.wordmill.training.test_worker import is_alive
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
 from wordmill.recipe import frameworks
 from wordmill.recipe.frameworks import Node, launch

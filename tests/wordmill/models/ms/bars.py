@@ -11,7 +11,8 @@ from wordmill.shards.blocks import ShardWriter
 from wordmill.shards.loader import Batch
 from wordmill.text.charset import load_charset
 from wordmill.text.decoding import CtcCodec
-from wordmill.training.course import Job, Part, parts_of
+from wordmill.training.job import Job
+from wordmill.training.stream import Part, parts_of
 from wordmill.training.targets import Draws
 
 CODEC = CtcCodec(charset=load_charset("lower36"))

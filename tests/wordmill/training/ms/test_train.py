@@ -17,7 +17,7 @@ from wordmill.models.checkpoint import Tensors
 from wordmill.models.ms.model import build
 from wordmill.models.ms.weights import dump
 from wordmill.recipe import frameworks
-from wordmill.training.course import write_job
+from wordmill.training.job import write_job
 from wordmill.training.ms import train
 from wordmill.training.ms.train import Trainer
 from wordmill.training.trainer import score
@@ -46,9 +46,9 @@ def different(one: Tensors, other: Tensors) -> set[str]:
 
 def test_a_restored_state_makes_the_same_steps_bit_for_bit(trainer: Trainer) -> None:
     parts = some_parts(8)
-    first = trainer.look(trainer.step(1, parts, 0.01, NOTHING))
+    first = trainer.result(trainer.step(1, parts, 0.01, NOTHING))
     kept = trainer.state()
-    second = trainer.look(trainer.step(2, parts, 0.01, NOTHING))
+    second = trainer.result(trainer.step(2, parts, 0.01, NOTHING))
     after = trainer.state()
     changed = different(kept, after)
     assert {name.partition("/")[0] for name in changed} == {"model", "optimizer", "average", "statistics"}
@@ -56,7 +56,7 @@ def test_a_restored_state_makes_the_same_steps_bit_for_bit(trainer: Trainer) -> 
     assert second.loss != first.loss
     trainer.restore(trainer.share(kept))
     assert different(trainer.state(), kept) == set()
-    assert trainer.look(trainer.step(2, parts, 0.01, NOTHING)) == second
+    assert trainer.result(trainer.step(2, parts, 0.01, NOTHING)) == second
     assert different(trainer.state(), after) == set()
 
 
@@ -72,9 +72,9 @@ def test_a_step_of_a_loss_that_is_not_finite_changes_nothing(trainer: Trainer) -
     kept = trainer.state()
     ((batch, targets),) = some_parts(8)
     broken = [(batch, dataclasses.replace(targets, weights=np.full_like(targets.weights, np.inf)))]
-    look = trainer.look(trainer.step(2, broken, 0.01, (True, False)))
-    assert not np.isfinite(look.norm)
-    assert (look.save, look.stop) == (True, False)
+    result = trainer.result(trainer.step(2, broken, 0.01, (True, False)))
+    assert not np.isfinite(result.norm)
+    assert (result.save, result.stop) == (True, False)
     assert different(trainer.state(), kept) == set()
 
 
@@ -98,7 +98,7 @@ def test_a_trace_is_one_that_viewers_open(trainer: Trainer, tmp_path: Path) -> N
     parts = some_parts(8)
     with trainer.trace(tmp_path):
         for number in (1, 2):
-            trainer.look(trainer.step(number, parts, 0.01, NOTHING))
+            trainer.result(trainer.step(number, parts, 0.01, NOTHING))
     (path,) = tmp_path.glob("*_ascend_ms/ASCEND_PROFILER_OUTPUT/trace_view.json")
     events = [event for event in json.loads(path.read_text()) if event["ph"] == "X"]
     assert sum("Conv2DBackpropFilter" in event["name"] for event in events) >= 2 * 7  # two steps of seven convolutions

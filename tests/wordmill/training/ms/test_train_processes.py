@@ -21,12 +21,12 @@ from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Model, Train
 from wordmill.shards.loader import training_batches
 from wordmill.shards.sets import open_sets
-from wordmill.training.course import Job, write_job
+from wordmill.training.job import Job, write_job
 from wordmill.training.ms import train as ms_train
 from wordmill.training.ms.step import Objective
 from wordmill.training.ms.train import tensors_of
 from wordmill.training.state import read_state, records
-from wordmill.training.targets import pack
+from wordmill.training.targets import encode_labels
 
 RARE = dataclasses.replace(tiny.MODEL, name="rare", max_length=6, decoder_hidden=16)
 SEQ2SEQ = dataclasses.replace(tiny.MODEL, name="seq2seq", decoder_hidden=16)
@@ -96,7 +96,7 @@ def test_two_processes_stop_go_on_and_are_gone_on_from_as_if_nothing_had_happene
         assert_alike_on_all(job)
     assert not (parted.folder / "outcome.json").exists()
     done = len(losses(parted))
-    assert 3 <= done <= 5  # asked for in step 2, looked at two steps later
+    assert 3 <= done <= 5  # asked for in step 2, which is seen two steps later
     assert losses(parted) + losses(rest) == losses(whole)
     for name in ("last", "best"):
         path = f"{name}.safetensors"
@@ -204,7 +204,7 @@ def test_two_processes_make_the_step_of_their_mean_gradient(tmp_path: Path) -> N
     for rank in (0, 1):
         load(net, start, "start")
         (batch,) = training_batches(shards, batch=16, rank=rank, ranks=2, seed=job.train.seed, epoch=0)
-        part = batch, pack(batch.labels, CODEC, STEPS, job.train.loss)
+        part = batch, encode_labels(batch.labels, CODEC, STEPS, job.train.loss)
         halves.append((gradients(*tensors_of(part)), dump(net)))
     for name, weight in last.tensors.items():
         if ".running_" in name:

@@ -17,11 +17,13 @@ import numpy as np
 from mindspore.communication import get_rank, init
 
 from wordmill.models.ms.predict import open_device
-from wordmill.training.course import Job, Part, at_work, die_with_parent, read_job
+from wordmill.training.job import Job, read_job
 from wordmill.training.loop import STOP, Loop
 from wordmill.training.ms.train import Trainer
 from wordmill.training.state import records
-from wordmill.training.trainer import Look
+from wordmill.training.stream import Part
+from wordmill.training.trainer import StepResult
+from wordmill.training.worker import at_work, die_with_parent
 
 STOP_AT = "stop_at"  # a file with the step in which the run is asked to stop
 
@@ -31,18 +33,18 @@ class Watched(Trainer):
 
     def begin(self, job: Job) -> None:
         """Take up another job, of the same sections and sets."""
-        self.course = dataclasses.replace(self.course, job=job)
+        self.context = dataclasses.replace(self.context, job=job)
         self.curve: list[float] = []
         asks = (job.folder / STOP_AT).exists() and self.rank == job.processes - 1
         self.stop_at = int((job.folder / STOP_AT).read_text()) if asks else 0
 
     def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> ms.Tensor:
         if number == self.stop_at:
-            (self.course.job.folder / STOP).touch()
+            (self.context.job.folder / STOP).touch()
         return super().step(number, parts, rate, asked)
 
-    def look(self, handle: ms.Tensor) -> Look:
-        result = super().look(handle)
+    def result(self, handle: ms.Tensor) -> StepResult:
+        result = super().result(handle)
         self.curve.append(result.loss)
         return result
 

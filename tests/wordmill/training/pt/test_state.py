@@ -7,8 +7,8 @@ import torch
 
 from tests.wordmill.training.tiny import MODEL, TRAIN, make_job
 from wordmill.models.checkpoint import Tensors
-from wordmill.training.course import training_stream
 from wordmill.training.pt.train import Trainer
+from wordmill.training.stream import training_stream
 from wordmill.training.trainer import score
 
 CPU = torch.device("cpu")
@@ -22,9 +22,9 @@ def one_thread() -> None:
 
 def steps_of(trainer: Trainer, first: int, last: int) -> None:
     """Do steps first..last of a run."""
-    stream = training_stream(trainer.course, first - 1)
+    stream = training_stream(trainer.context, first - 1)
     for step in range(first, last + 1):
-        trainer.look(trainer.step(step, next(stream), float(trainer.course.plan.rates[step - 1]), NO))
+        trainer.result(trainer.step(step, next(stream), float(trainer.context.plan.rates[step - 1]), NO))
 
 
 def equal(one: Tensors, other: Tensors) -> bool:
@@ -41,7 +41,7 @@ def test_another_trainer_goes_on_bit_for_bit(optimizer: str, tmp_path: Path) -> 
     steps_of(one, 3, 4)
     assert equal(taken, kept)  # copies
     other = Trainer(make_job(tmp_path, train=dataclasses.replace(train, seed=8)), CPU, 0)
-    other.course = one.course
+    other.context = one.context
     assert not equal(other.state(), taken)
     other.restore(taken)
     assert equal(other.state(), taken)

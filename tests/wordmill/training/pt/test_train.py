@@ -19,10 +19,11 @@ from wordmill.recipe import frameworks
 from wordmill.shards.loader import Batch
 from wordmill.text.charset import load_charset
 from wordmill.text.decoding import AttentionCodec, CtcCodec
-from wordmill.training.course import Job, Part, parts_of, write_job
+from wordmill.training.job import Job, write_job
 from wordmill.training.loop import Loop
 from wordmill.training.pt.train import Trainer
-from wordmill.training.targets import Draws, pack
+from wordmill.training.stream import Part, parts_of
+from wordmill.training.targets import Draws, encode_labels
 from wordmill.training.trainer import score
 
 CPU = torch.device("cpu")
@@ -46,7 +47,7 @@ def a_batch() -> Batch:
 
 
 def part_of(batch: Batch) -> Part:
-    return batch, pack(batch.labels, CODEC, 25, TRAIN.loss)
+    return batch, encode_labels(batch.labels, CODEC, 25, TRAIN.loss)
 
 
 def test_loss_is_pytorchs_mean_by_label_length_over_what_fits(tmp_path: Path) -> None:
@@ -79,7 +80,7 @@ def test_first_step_moves_every_weight_as_adamw_does(tmp_path: Path) -> None:
 
 def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     trainer, batch = Trainer(make_job(tmp_path, train=dataclasses.replace(TRAIN, clip_norm=0.5)), CPU, 0), a_batch()
-    result = trainer.look(trainer.step(1, [part_of(batch)], 0.01, NO))
+    result = trainer.result(trainer.step(1, [part_of(batch)], 0.01, NO))
     squares = [weight.grad.square().sum().item() for weight in trainer.net.parameters() if weight.grad is not None]
     assert sum(squares) ** 0.5 == pytest.approx(0.5, rel=1e-4)
     assert result.norm > 0.5  # the norm before clipping is what is recorded
@@ -88,7 +89,7 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
 def test_wishes_are_passed_on(tmp_path: Path) -> None:
     trainer, parts = Trainer(make_job(tmp_path), CPU, 0), [part_of(a_batch())]
     for asked in (NO, (True, False), (False, True)):
-        result = trainer.look(trainer.step(1, parts, 0.01, asked))
+        result = trainer.result(trainer.step(1, parts, 0.01, asked))
         assert (result.save, result.stop) == asked
 
 
@@ -101,11 +102,11 @@ def test_a_step_that_is_not_finite_in_any_part_changes_nothing(optimizer: str, t
     before = trainer.state()
     batch, targets = good[0]
     broken = dataclasses.replace(targets, weights=np.full(8, np.nan, np.float32))
-    result = trainer.look(trainer.step(2, [(batch, broken), good[1]], 0.01, NO))
+    result = trainer.result(trainer.step(2, [(batch, broken), good[1]], 0.01, NO))
     assert not np.isfinite(result.norm)
     after = trainer.state()
     assert all(np.array_equal(after[name], tensor) for name, tensor in before.items())
-    assert np.isfinite(trainer.look(trainer.step(3, good, 0.01, NO)).norm)
+    assert np.isfinite(trainer.result(trainer.step(3, good, 0.01, NO)).norm)
     assert not np.array_equal(trainer.state()["model/head.weight"], before["model/head.weight"])
 
 
@@ -120,13 +121,9 @@ def test_the_parts_of_a_batch_make_the_whole_batchs_step(tmp_path: Path) -> None
             norm.train(not isinstance(norm, torch.nn.BatchNorm2d))
         labels = sorted(a_batch().labels, key=len)
         batch = dataclasses.replace(a_batch(), labels=labels)
-        split = parts_of(batch, train, trainer.codec, 7, TOLD)
-        if parts == 1:
-            exact = rounding.measure(trainer.net, lambda net: trainer.losses(net, split[0])[0].sum())  # noqa: B023
-        result = trainer.look(trainer.step(1, split, 0.0, NO))
-        steps.append(result)
-        exact.assert_near(rounding.gradients(trainer.net))
-    whole, parted = steps
+        result = trainer.result(trainer.step(1, parts_of(batch, train, trainer.codec, 7, TOLD), 0.01, NO))
+        steps.append((result, [weight.grad for weight in trainer.net.parameters()]))
+    (whole, expected), (parted, found) = steps
     assert (parted.loss, parted.norm) == pytest.approx((whole.loss, whole.norm), rel=1e-5)
 
 

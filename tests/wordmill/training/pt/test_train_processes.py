@@ -13,9 +13,10 @@ from wordmill.models import checkpoint
 from wordmill.models.pt.weights import dump
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Model, Train
-from wordmill.training.course import Job, Part
+from wordmill.training.job import Job
 from wordmill.training.pt.train import Handle, Trainer
 from wordmill.training.state import read_state, records
+from wordmill.training.stream import Part
 
 # A small rate: what is rounded another way grows from step to step.
 CRNN = dataclasses.replace(TRAIN, sync_batch_norm=True, lr=1e-4, epochs=2)  # 10 steps

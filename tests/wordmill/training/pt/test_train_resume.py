@@ -8,7 +8,7 @@ import pytest
 from tests.wordmill.training.pt.together import losses, resumed, run, together, weights, written
 from tests.wordmill.training.tiny import MODEL, TRAIN, make_job
 from wordmill.recipe.sections import Model, Train
-from wordmill.training.course import Job
+from wordmill.training.job import Job
 from wordmill.training.state import read_state, records
 
 LONG = dataclasses.replace(TRAIN, global_batch=12, epochs=2, clip_norm=0.0)  # 5 steps an epoch
@@ -26,7 +26,7 @@ def job_in(folder: Path, train: Train, model: Model, processes: int) -> Job:
     [
         # In the last step before a validation, which is cut short and the first that the next attempt does.
         (1, dataclasses.replace(LONG, optimizer="lion", lr=1e-4, ema_decay=0.9), MODEL, 5, 5),
-        # Asked for in step 7, and looked at two steps later.
+        # Asked for in step 7, and seen two steps later.
         (2, dataclasses.replace(OF_DECODERS, ema_decay=0.9, accumulation=2, clip_norm=1.0), SEQ2SEQ, 6, 9),
         # After the first step DistributedDataParallel lays buckets out anew, which three processes' sums show.
         (3, dataclasses.replace(LONG, optimizer="adadelta", lr=1.0, sync_batch_norm=True), MODEL, 6, 9),

@@ -12,11 +12,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from wordmill.training.course import Job, Part, write_job
+from wordmill.training.job import Job, write_job
 from wordmill.training.loop import STOP, Loop
 from wordmill.training.pt.train import Handle, Trainer
 from wordmill.training.state import records
-from wordmill.training.trainer import Look
+from wordmill.training.stream import Part
+from wordmill.training.trainer import StepResult
 
 CPU = torch.device("cpu")
 
@@ -35,8 +36,8 @@ class Watched(Trainer):
             (self.job.folder / STOP).touch()  # all have begun this step
         return handle
 
-    def look(self, handle: Handle) -> Look:
-        result = super().look(handle)
+    def result(self, handle: Handle) -> StepResult:
+        result = super().result(handle)
         self.curve.append(result.loss)
         return result
 

@@ -1,8 +1,4 @@
 import dataclasses
-import os
-import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,43 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.waiting import wait_until
-from tests.wordmill.training.tiny import TRAIN, make_job, picture, write_set, write_shard
+from tests.wordmill.training.tiny import TRAIN, make_job
 from wordmill.shards.loader import Batch
-from wordmill.shards.sets import ShardSet
 from wordmill.text.charset import Charset, load_charset
 from wordmill.text.decoding import CtcCodec
-from wordmill.training import course as training
-from wordmill.training.course import (
-    at_work,
-    count_correct,
-    make_course,
-    parts_of,
-    prefetched,
-    read_job,
-    training_stream,
-    validation_batches,
-    write_job,
-    write_reference,
-)
+from wordmill.training import stream as streams
+from wordmill.training.context import make_context
+from wordmill.training.stream import parts_of, prefetched, training_stream
 from wordmill.training.targets import Draws, draw
 
 LETTERS = CtcCodec(charset=Charset(name="abc", symbols="abc"))
 LOWER = CtcCodec(charset=load_charset("lower36"))
-
-
-def test_a_job_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    job = make_job(tmp_path, processes=2)
-    for path in (None, tmp_path / "some.file"):
-        given = dataclasses.replace(job, start=path, resume=path, rendered="synth://words" if path else "")
-        write_job(tmp_path / "job.json", given)
-        assert read_job(tmp_path / "job.json") == given
-
-
-def test_correct_are_those_whose_best_path_reads_as_the_label() -> None:
-    paths = [[1, 1, 0, 2], [3, 0, 3, 3], [0, 0, 0, 0]]  # ab, cc, nothing
-    logits = np.eye(4, dtype=np.float32)[np.array(paths)]
-    assert count_correct(logits, ["A b!", "c", ""], LETTERS) == 2
 
 
 def test_stream_gives_each_process_its_rows_of_every_epoch(tmp_path: Path) -> None:
@@ -54,7 +24,7 @@ def test_stream_gives_each_process_its_rows_of_every_epoch(tmp_path: Path) -> No
     whole = dataclasses.replace(job, processes=1)
     streams = []
     for at, rank in ((whole, 0), (job, 0), (job, 1)):
-        stream = training_stream(make_course(at, rank, LOWER, 25))
+        stream = training_stream(make_context(at, rank, LOWER, 25))
         streams.append([batch.labels for ((batch, _),) in stream])
     assert [len(stream) for stream in streams] == [8, 8, 8]
     assert streams[0] == [left + right for left, right in zip(streams[1], streams[2], strict=True)]
@@ -81,7 +51,7 @@ def test_parts_are_equal_and_each_is_packed_by_itself() -> None:
 def test_draws_of_the_stream_are_those_of_each_step_and_row(done: int, tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, epochs=2, accumulation=2, teacher_forcing=0.5)
     job = make_job(tmp_path, train=train, processes=2)
-    found = list(training_stream(make_course(job, 1, LOWER, 25), done))
+    found = list(training_stream(make_context(job, 1, LOWER, 25), done))
     assert len(found) == 8 - done
     for step, parts in enumerate(found, start=done + 1):
         for number, (_, targets) in enumerate(parts):
@@ -93,19 +63,19 @@ def test_draws_of_the_stream_are_those_of_each_step_and_row(done: int, tmp_path:
 @pytest.mark.parametrize("done", range(9))
 def test_a_stream_goes_on_after_any_step(done: int, tmp_path: Path) -> None:
     job = make_job(tmp_path, train=dataclasses.replace(TRAIN, epochs=2), processes=2)
-    course = make_course(job, 1, LOWER, 25)
-    whole, rest = ([batch.labels for ((batch, _),) in training_stream(course, start)] for start in (0, done))
+    context = make_context(job, 1, LOWER, 25)
+    whole, rest = ([batch.labels for ((batch, _),) in training_stream(context, start)] for start in (0, done))
     assert rest == whole[done:]
 
 
 def test_a_rendered_stream_goes_on_after_any_step_with_the_next_pictures(tmp_path: Path) -> None:
     spec = "synth://words?seed=5&count=40&fonts=train&words=train&difficulty=easy"
     job = make_job(tmp_path, train=dataclasses.replace(TRAIN, epochs=2, global_batch=8), processes=2)
-    course = make_course(dataclasses.replace(job, rendered=spec), 1, LOWER, 25)
-    assert (course.unfit, course.plan.steps) == (0, 10)
+    context = make_context(dataclasses.replace(job, rendered=spec), 1, LOWER, 25)
+    assert (context.unfit, context.plan.steps) == (0, 10)
     whole, rest = (
         [(batch.images.tobytes(), batch.labels, targets.seeds.tolist()) for ((batch, targets),) in
-         training_stream(course, start)]
+         training_stream(context, start)]
         for start in (0, 7)
     )  # fmt: skip
     assert rest == whole[7:]
@@ -116,20 +86,13 @@ def test_views_are_changed_by_the_seeds_of_step_and_row(tmp_path: Path, monkeypa
     def numbered(images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
         return images * 0 + (seeds & 255).astype(np.uint8)[:, None, None, None]
 
-    monkeypatch.setattr(training, "augment_views", numbered)
+    monkeypatch.setattr(streams, "augment_views", numbered)
     job = make_job(tmp_path, train=dataclasses.replace(TRAIN, augment="views"), processes=2)
     for rank in (0, 1):
-        stream = training_stream(make_course(job, rank, LOWER, 25), 1)
+        stream = training_stream(make_context(job, rank, LOWER, 25), 1)
         for step, ((batch, _),) in enumerate(stream, start=2):
             expected = draw(job.train, step, slice(8 * rank, 8 * rank + 8)).seeds & 255
             assert batch.images[:, 3, 4, 0].tolist() == expected.tolist()
-
-
-def test_validation_gives_every_sample_to_one_process(tmp_path: Path) -> None:
-    shards = ShardSet.open([write_shard(tmp_path / "s", 600, tuple(f"{n}" for n in range(600)))])
-    shares = [[label for b in validation_batches(shards, rank, 2) for label in b.labels] for rank in (0, 1)]
-    assert [len(share) for share in shares] == [256 + 88, 256]
-    assert sorted(shares[0] + shares[1]) == sorted(f"{n}" for n in range(600))
 
 
 def test_prefetching_keeps_order_and_runs_ahead() -> None:
@@ -157,52 +120,3 @@ def test_prefetching_hands_on_errors() -> None:
     assert next(items) == 1
     with pytest.raises(ValueError, match="block 3"):
         next(items)
-
-
-def test_reference_holds_the_first_pictures_and_what_the_model_makes_of_them(tmp_path: Path) -> None:
-    job = make_job(tmp_path)
-    job = dataclasses.replace(job, val_sets=(write_set(tmp_path / "s", 70),))
-    write_reference(job, lambda images: images.reshape(len(images), 25, -1)[:, :, :37].astype(np.float32))
-    with np.load(tmp_path / "reference.npz", allow_pickle=False) as reference:
-        images, logits = reference["images"], reference["logits"]
-    assert images.shape == (64, 32, 100, 1)
-    assert np.array_equal(images[9], picture(1))
-    assert logits.shape == (64, 25, 37)
-    assert not list(tmp_path.glob("*part*"))
-
-
-def test_a_worker_leaves_its_error_where_the_stage_looks(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="too wide"), at_work(tmp_path, 3):
-        raise ValueError("picture 7 is too wide")
-    assert (tmp_path / "failure.3.txt").read_text() == "ValueError in process 3: picture 7 is too wide"
-
-
-def test_a_worker_notes_its_process_while_it_works(tmp_path: Path) -> None:
-    with at_work(tmp_path, 3):
-        assert (tmp_path / "worker.3").read_text() == str(os.getpid())
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has PR_SET_PDEATHSIG")
-def test_a_worker_in_a_session_of_its_own_dies_with_its_parent() -> None:
-    child = (
-        "import os, time; from wordmill.training.course import die_with_parent; die_with_parent(); "
-        "print(os.getpid(), flush=True); time.sleep(60)"
-    )
-    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}], start_new_session=True)"
-    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    worker = int(process.stdout.readline())
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    process.stdout.close()
-    wait_until(lambda: not is_alive(worker))
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended but was not collected does not."""
-    try:
-        os.kill(pid, 0)
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (ProcessLookupError, FileNotFoundError):
-        return False

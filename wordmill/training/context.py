@@ -1,0 +1,42 @@
+"""The context of a training process: its job and rank, the data sets, the codec, the plan of steps."""
+
+import dataclasses
+
+from wordmill.recipe.schedule import Plan, make_plan
+from wordmill.shards.sets import ShardSet, open_sets
+from wordmill.synth.renderer import SynthSpec
+from wordmill.text.decoding import Codec
+from wordmill.training.job import Job
+from wordmill.training.rendered import Streamed
+from wordmill.training.targets import fitting
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Context:
+    """What one process of a training works with; `codec` and `time_steps` are what labels are encoded for."""
+
+    job: Job
+    rank: int
+    codec: Codec
+    time_steps: int  # T of the recogniser's logits (N, T, C)
+    train_set: ShardSet | Streamed
+    unfit: int  # samples that are left out of it
+    val_set: ShardSet
+    plan: Plan
+
+
+def make_context(job: Job, rank: int, codec: Codec, time_steps: int) -> Context:
+    """Return the context of one process, of a recogniser with this codec and as many time steps."""
+    train_set, unfit = training_set(job, codec, time_steps)
+    plan = make_plan(job.train, train_set.samples, job.processes)
+    return Context(job=job, rank=rank, codec=codec, time_steps=time_steps, train_set=train_set, unfit=unfit,
+                   val_set=open_sets(job.val_sets), plan=plan)  # fmt: skip
+
+
+def training_set(job: Job, codec: Codec, steps: int) -> tuple[ShardSet | Streamed, int]:
+    """Return what is learnt from, and how many samples are left out of it because their label does not fit."""
+    if job.rendered:
+        return Streamed(spec=SynthSpec.parse(job.rendered), data=job.data), 0
+    given = open_sets(job.train_sets)
+    kept = fitting(given, codec, steps)
+    return kept, given.samples - kept.samples
