@@ -20,7 +20,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from wordmill.recipe.frameworks import PACKAGES, environment, free_port
+from components.train.launch import free_port
+from wordmill.recipe.frameworks import PACKAGES, environment
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "pipelines" / "recipes"

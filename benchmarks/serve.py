@@ -26,9 +26,9 @@ import psutil
 
 from benchmarks.files import crops, write_file
 from benchmarks.models import NO_PEER, RECIPES, Row, table
+from components.train.launch import free_port
 from wordmill.inference.onnx_runtime import onnxruntime
 from wordmill.pictures.image import fit_picture, normalise
-from wordmill.recipe.frameworks import free_port
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
 

@@ -14,6 +14,7 @@ import psutil
 
 from benchmarks.data_samples import words, write_folder
 from benchmarks.peers.loaders import create_lmdb
+from components.train.launch import free_port, launch
 from wordmill.pictures.image import decode, fit_picture
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Recipe
@@ -109,7 +110,7 @@ def run_job(job: Job) -> Ran:
     """Train by a job, each process with one thread and as many processors as there are processes."""
     path = job.folder / "job.json"
     write_job(path, job)
-    command = frameworks.launch(job.train.framework, job.device, job.processes, path)
+    command = launch(job.train.framework, job.device, job.processes, path)
     variables = frameworks.environment(job.train.framework, job.device, job.processes)
     with started(command, variables, job.processes, job.folder) as process:
         beats = list(followed(process, job.folder))
@@ -137,7 +138,7 @@ def run_turns(job: Job) -> list[Turn]:
     path, output = job.folder / "job.json", job.folder / "turns.json"
     write_job(path, job)
     msrun = [str(Path(sys.executable).with_name("msrun")), "--worker_num=1", "--local_worker_num=1", "--join=True",
-             f"--master_port={frameworks.free_port()}", f"--log_dir={job.folder / 'msrun'}"]  # fmt: skip
+             f"--master_port={free_port()}", f"--log_dir={job.folder / 'msrun'}"]  # fmt: skip
     command = [*msrun, str(ROOT / "benchmarks" / "train_bare.py"), str(path), str(output)]
     with started(command, frameworks.environment("mindspore", job.device), 1, job.folder) as process:
         process.wait()

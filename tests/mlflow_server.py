@@ -15,8 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ports import held_port
-from tests.waiting import LIMIT_S
+from components.train.launch import free_port
 from wordmill.store.storage import Store
 
 BUCKET = "mlflow"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from components.train.checkpoints import described, newest, place, step_of
 from components.train.folder import prepare
+from components.train.launch import Node
 from components.train.mirror import NONFINITE, AwayError, Mirror
 from components.train.watch import Sender, Watch
 from components.train.workers import LostError, run_workers
-from wordmill.recipe.frameworks import Node
 from wordmill.store.stages import StoppedError
 from wordmill.store.storage import Store
 from wordmill.training.job import Job

@@ -10,9 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 from components.train.folder import LAUNCHER_LOG, join_logs
+from components.train.launch import Node, launch
 from components.train.mirror import AwayError
 from components.train.stopping import sigterm_as_error, sigterm_ignored
-from wordmill.recipe import frameworks
+from wordmill.recipe.frameworks import environment, prepended
 from wordmill.store.artifacts import ROOT
 from wordmill.store.stages import StoppedError
 from wordmill.training.job import Job, write_job
@@ -36,9 +37,7 @@ class LostError(RuntimeError):
     """Workers were killed, hang or have lost each other: training goes on where its last checkpoint is."""
 
 
-def run_workers(
-    job: Job, look: Callable[[], None], keep: Callable[[float], object], node: frameworks.Node | None = None
-) -> None:
+def run_workers(job: Job, look: Callable[[], None], keep: Callable[[float], object], node: Node | None = None) -> None:
     """Start this machine's workers and watch them to their end; `node` is its place among several.
 
     `look` is called every second, and `keep` with the seconds that are left when they were asked to stop and have
@@ -74,11 +73,11 @@ def run_workers(
     raise failure(job, process.returncode)
 
 
-def start(job: Job, processes: int, node: frameworks.Node | None) -> subprocess.Popen[bytes]:
+def start(job: Job, processes: int, node: Node | None) -> subprocess.Popen[bytes]:
     """Start the launcher in a process group of its own."""
-    command = frameworks.launch(job.train.framework, job.device, processes, job.folder / "job.json", node)
-    variables = frameworks.environment(job.train.framework, job.device, processes)
-    search = frameworks.prepended("PYTHONPATH", ROOT)
+    command = launch(job.train.framework, job.device, processes, job.folder / "job.json", node)
+    variables = environment(job.train.framework, job.device, processes)
+    search = prepended("PYTHONPATH", ROOT)
     with (job.folder / LAUNCHER_LOG).open("wb") as log:
         return subprocess.Popen(
             command, env={**os.environ, **variables, "PYTHONPATH": search}, stdin=subprocess.DEVNULL,

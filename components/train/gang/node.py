@@ -19,12 +19,12 @@ from pathlib import Path
 from components.train.attempts import RESTARTS, train_on_node
 from components.train.folder import join_logs, run_folder
 from components.train.gang.work import LEASE_S, PORT, TASK, Work, place, read_work
+from components.train.launch import MEET_TIMEOUT_S, Node
 from components.train.outcome import collect, store_results
 from components.train.stage import make_job
 from components.train.stopping import sigterm_as_error
 from components.train.watch import Sender
 from components.train.workers import LostError
-from wordmill.recipe.frameworks import MEET_TIMEOUT_S, Node
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import from_document

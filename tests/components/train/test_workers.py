@@ -11,13 +11,12 @@ import pytest
 from components.train import workers
 from tests.wordmill.training.test_worker import is_alive
 from tests.wordmill.training.tiny import make_job
-from wordmill.recipe import frameworks
 from wordmill.training.job import Job
 
 
 def fake_job(folder: Path, code: str, monkeypatch: pytest.MonkeyPatch) -> Job:
     """A job whose launcher is a Python program."""
-    monkeypatch.setattr(frameworks, "launch", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(workers, "launch", lambda *_: [sys.executable, "-c", code])
     monkeypatch.setattr(workers, "LOOK_EVERY_S", 0.05)
     return make_job(folder)
 
@@ -79,7 +78,6 @@ def test_a_killed_worker_that_its_launcher_does_not_miss_is_noticed(
 STAGE_PROGRAM = """
 import sys
 from pathlib import Path
-from wordmill.recipe import frameworks
 from components.train import workers
 from tests.wordmill.training.tiny import make_job
 folder = Path(sys.argv[1])
@@ -91,7 +89,7 @@ launcher = (
     "import subprocess, sys; "
     "subprocess.run([sys.executable, '-c', sys.argv[1], sys.argv[2]], start_new_session=True)"
 )
-frameworks.launch = lambda *_: [sys.executable, "-c", launcher, worker, str(folder)]
+workers.launch = lambda *_: [sys.executable, "-c", launcher, worker, str(folder)]
 job = make_job(folder)
 (folder / "pulse.0").write_text("1")
 workers.GRACE_S = 0.5

@@ -6,9 +6,9 @@ import torch
 
 from wordmill.models.checkpoint import Tensors
 from wordmill.models.pt.model import Recogniser
-from wordmill.models.pt.precision import Scaler
 from wordmill.training.pt.optimisers import Average
 from wordmill.training.pt.processes import gather
+from wordmill.training.pt.scaler import Scaler
 from wordmill.training.trainer import STATISTICS
 
 MODEL, OPTIMIZER, AVERAGE, SCALER = "model/", "optimizer/", "average/", "scaler/"

@@ -23,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.checkpoint import load as load_checkpoint
 from wordmill.models.pt.model import EncoderDecoder, build, count_steps
-from wordmill.models.pt.precision import Scaler, choose_precision
+from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.predict import Predictor, open_device
 from wordmill.models.pt.weights import load
 from wordmill.pictures.image import Picture
@@ -37,6 +37,7 @@ from wordmill.training.pt.losses import ctc_losses, sequence_losses
 from wordmill.training.pt.optimisers import Average
 from wordmill.training.pt.optimisers import build as build_optimiser
 from wordmill.training.pt.processes import gather, join, share, synchronise
+from wordmill.training.pt.scaler import Scaler
 from wordmill.training.pt.state import TrainingState
 from wordmill.training.stream import Part
 from wordmill.training.targets import encode_labels

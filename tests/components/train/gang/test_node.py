@@ -13,11 +13,10 @@ import pytest
 from components.train import attempts, workers
 from components.train.gang import node
 from components.train.gang.work import Work, place, read_work, renew_lease, write_work
+from components.train.launch import Node, launch
 from tests.components.train.test_stage import combined_manifest
 from tests.wordmill.training.test_worker import is_alive
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
-from wordmill.recipe import frameworks
-from wordmill.recipe.frameworks import Node, launch
 from wordmill.recipe.parsing import to_json
 from wordmill.store.artifacts import read_manifest, to_document
 from wordmill.store.storage import Store
@@ -157,7 +156,7 @@ def told(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Work:
 
 def fake(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a Python program, given the job's folder, stand for torchrun."""
-    monkeypatch.setattr(frameworks, "launch", lambda *args: [sys.executable, "-c", code, str(args[3].parent)])
+    monkeypatch.setattr(workers, "launch", lambda *args: [sys.executable, "-c", code, str(args[3].parent)])
 
 
 def test_a_node_that_fails_leaves_its_reason_and_its_log(

@@ -11,8 +11,9 @@ import torch
 
 from tests.wordmill.models.pt.half import half_kernels
 from tests.wordmill.training.tiny import MODEL, TRAIN, make_job
-from wordmill.models.pt.precision import Scaler, choose_precision
+from wordmill.models.pt.precision import choose_precision
 from wordmill.training.pt import train as pt_train
+from wordmill.training.pt.scaler import Scaler
 from wordmill.training.pt.train import Trainer
 from wordmill.training.stream import training_stream
 

@@ -20,7 +20,7 @@ from wordmill.recipe import frameworks
 from wordmill.training.job import write_job
 from wordmill.training.ms import train
 from wordmill.training.ms.train import Trainer
-from wordmill.training.trainer import score
+from wordmill.training.validation import score
 
 NOTHING = (False, False)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.wordmill.models.ms import COMPACT, DATA, ms  # isort: skip  # before anything imports MindSpore
+from components.train.launch import launch
 from tests.wordmill.models.ms.bars import CODEC, STEPS, make_job
 from tests.wordmill.training import tiny
 from tests.wordmill.training.ms import sync_worker, worker
@@ -46,7 +47,7 @@ def do(processes: int, *jobs: Job, script: str = worker.__file__) -> None:
 
 def msrun(processes: int, script: str, *paths: Path) -> None:
     """Start a script with files, and wait for it; AssertionError with what it printed if it fails."""
-    command = frameworks.launch("mindspore", "cpu", processes, paths[0])
+    command = launch("mindspore", "cpu", processes, paths[0])
     command[-2:] = [script, *map(str, paths)]
     environment = os.environ | frameworks.environment("mindspore", "cpu", processes)
     done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=600)

@@ -9,7 +9,7 @@ from tests.wordmill.training.tiny import MODEL, TRAIN, make_job
 from wordmill.models.checkpoint import Tensors
 from wordmill.training.pt.train import Trainer
 from wordmill.training.stream import training_stream
-from wordmill.training.trainer import score
+from wordmill.training.validation import score
 
 CPU = torch.device("cpu")
 NO = (False, False)

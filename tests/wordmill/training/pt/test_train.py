@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch.nn.functional import ctc_loss
 
-from tests import rounding
-from tests.waiting import LIMIT_S
+from components.train.launch import launch
 from tests.wordmill.training.tiny import MODEL, TRAIN, WORDS, make_job, write_set
 from wordmill.models import checkpoint
 from wordmill.models.pt.predict import Predictor
@@ -24,7 +23,7 @@ from wordmill.training.loop import Loop
 from wordmill.training.pt.train import Trainer
 from wordmill.training.stream import Part, parts_of
 from wordmill.training.targets import Draws, encode_labels
-from wordmill.training.trainer import score
+from wordmill.training.validation import score
 
 CPU = torch.device("cpu")
 CODEC = CtcCodec(charset=load_charset("lower36"))
@@ -210,16 +209,16 @@ def test_the_loss_falls_and_the_records_agree(tmp_path: Path) -> None:
     assert np.abs(Predictor(best, "cpu")(images) - logits).max() < 1e-5
 
 
-def launch(job: Job) -> subprocess.CompletedProcess[str]:
+def train_by(job: Job) -> subprocess.CompletedProcess[str]:
     write_job(job.folder / "job.json", job)
-    command = frameworks.launch("pytorch", "cpu", job.processes, job.folder / "job.json")
+    command = launch("pytorch", "cpu", job.processes, job.folder / "job.json")
     variables = os.environ | frameworks.environment("pytorch", "cpu", job.processes)
     return subprocess.run(command, env=variables, capture_output=True, text=True, check=False, timeout=LIMIT_S)
 
 
 def test_torchrun_trains_one_model_on_two_processes(tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, validations_per_epoch=2, profile=1)
-    result = launch(make_job(tmp_path, train=train, processes=2))
+    result = train_by(make_job(tmp_path, train=train, processes=2))
     assert result.returncode == 0, result.stderr
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert (outcome["processes"], outcome["steps"], outcome["images"]) == (2, 4, 64)
@@ -232,7 +231,7 @@ def test_torchrun_trains_one_model_on_two_processes(tmp_path: Path) -> None:
 
 def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
     job = dataclasses.replace(make_job(tmp_path, processes=2), val_sets=(tmp_path / "absent.npz",))
-    assert launch(job).returncode != 0
+    assert train_by(job).returncode != 0
     told = [path.read_text() for path in tmp_path.glob("failure.*.txt")]
     assert told
     assert "absent.npz: not a readable" in told[0]

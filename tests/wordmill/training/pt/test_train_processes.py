@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from components.train.launch import launch
 from tests.wordmill.training.pt.together import CPU, Watched, losses, resumed, run, together, weights, written
 from tests.wordmill.training.tiny import MODEL, TRAIN, make_job
 from wordmill.models import checkpoint
@@ -83,7 +84,7 @@ def test_torchrun_trains_the_same_on_1_2_and_4_processes(train: Train, model: Mo
     scores, ends = [], []
     for processes in (1, 2, 4):
         job = job_in(tmp_path / f"{processes}", train, model, processes)
-        command = frameworks.launch("pytorch", "cpu", processes, job.folder / "job.json")
+        command = launch("pytorch", "cpu", processes, job.folder / "job.json")
         variables = os.environ | frameworks.environment("pytorch", "cpu", processes)
         subprocess.run(command, env=variables, check=True, timeout=300)
         lines = [json.loads(line)["metrics"] for line in (job.folder / "metrics.jsonl").read_text().splitlines()]

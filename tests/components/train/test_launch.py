@@ -1,0 +1,22 @@
+from pathlib import Path
+
+from components.train.launch import launch
+
+
+def test_torchrun_starts_one_process_per_device() -> None:
+    command = launch("pytorch", "cpu", 2, Path("/work/job.json"))
+    assert "--nproc-per-node=2" in command
+    assert command[-3:] == ["-m", "wordmill.training.pt.train", "/work/job.json"]
+
+
+def test_msrun_joins_its_workers_so_that_their_failure_is_its_own() -> None:
+    command = launch("mindspore", "cpu", 2, Path("/work/job.json"))
+    assert Path(command[0]).name == "msrun"
+    assert {"--worker_num=2", "--local_worker_num=2", "--join=True"} <= set(command)
+    assert "--tail_worker_log=2" in command  # there are workers 0 and 1
+    assert command[-2].endswith("wordmill/training/ms/train.py")
+
+
+def test_mindspores_workers_on_processors_have_some_each() -> None:
+    assert "--bind_core=True" in launch("mindspore", "cpu", 2, Path("/work/job.json"))
+    assert "--bind_core=True" not in launch("mindspore", "cpu", 1, Path("/work/job.json"))
