@@ -1,12 +1,12 @@
 """Where a training run goes on: its newest whole checkpoint, in its folder or in the store."""
 
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import OPERATION, Data, Model, Train
 from wordmill.store.storage import Store
 from wordmill.training.state import check_state, read_record, records
@@ -24,7 +24,7 @@ def place(key: str) -> str:
 
 def train_inputs(train: Train) -> dict[str, Any]:
     """Return the keys of train that results depend on."""
-    return {name: value for name, value in json.loads(to_json(train)).items() if name not in OPERATION}
+    return {name: value for name, value in dataclasses.asdict(train).items() if name not in OPERATION}
 
 
 def newest(store: Store, key: str, folder: Path, sections: Sections, afresh: bool) -> Path | None:
@@ -85,7 +85,7 @@ def _bring(store: Store, key: str, record: Path, stored: set[str]) -> None:
 def _check_recipe(record: Path, sections: Sections) -> None:
     """Refuse a checkpoint that other data forms, another recogniser or another training have made."""
     recipe = read_record(record)["recipe"]
-    data, model, train = (json.loads(to_json(section)) for section in sections)
+    data, model, train = (dataclasses.asdict(section) for section in sections)
     expected = {"data": {name: data[name] for name in DATA_KEYS}, "model": model, "train": train}
     for section, values in expected.items():
         for name in values.keys() - set(OPERATION):

@@ -16,7 +16,7 @@ from components.train.outcome import collect, store_results
 from components.train.start import find_start
 from components.train.watch import Sender
 from wordmill.recipe import frameworks
-from wordmill.recipe.parsing import from_json, to_json
+from wordmill.recipe.parsing import from_json
 from wordmill.recipe.schedule import batch_of_process
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.shards.sets import fetch_index
@@ -80,11 +80,11 @@ def train_or_find(
     inputs |= {"processes": total}
     uses = frameworks.packages(train.framework)
     if spec:
-        first = dataclasses.asdict(store.put_file(start, start.name)) if start else {}
+        first = store.put_file(start, start.name) if start else None
         work = Work(
             key=digest({"code": code_digest("train", uses), **inputs}), resume=resume, nodes=spec.nodes,
-            processes=processes, device=device, data=to_json(data), model=to_json(model), train=to_json(train),
-            start=first, shards=to_document(shards), recipe=sender.recipe, run_tag=sender.run_tag,
+            processes=processes, device=device, data=data, model=model, train=train, start=first,
+            shards=to_document(shards), recipe=sender.recipe, run_tag=sender.run_tag,
         )  # fmt: skip
         make = partial(make_on_nodes, store, spec, work)
         result = find_or_make(store, "train", model.name, inputs, make, uses)

@@ -7,9 +7,9 @@ import ipaddress
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 from wordmill.recipe.parsing import parse_section, read_yaml
 
@@ -123,19 +123,7 @@ class Site:
 
 def load_site(path: Path = VALUES) -> Site:
     """Read and check a site's values; ValueError names file, key, what was found and what is expected."""
-    found = read_yaml(path).get("spec")
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name}: spec: expected a mapping, found {found!r}")
-    values = dict(found)
-    for key, kind in get_type_hints(Site).items():
-        if isinstance(kind, type) and is_dataclass(kind) and key in values:
-            values[key] = parse_section(kind, values[key], f"{path.name}: spec.{key}")
-    if isinstance(values.get("accelerators"), dict):
-        values["accelerators"] = {
-            name: parse_section(Accelerator, item, f"{path.name}: spec.accelerators.{name}")
-            for name, item in values["accelerators"].items()
-        }
-    site = parse_section(Site, values, f"{path.name}: spec")
+    site = parse_section(Site, read_yaml(path).get("spec"), f"{path.name}: spec")
     for key, value in _leaves(asdict(site), "spec"):
         _check(value, key, f"{path.name}: {key}")
     if site.namespace == site.kubeflow.namespace:

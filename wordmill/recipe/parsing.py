@@ -1,10 +1,12 @@
-"""Typed reading: YAML and JSON into frozen dataclasses, with errors that name the key."""
+"""Typed reading: YAML and JSON into frozen dataclasses, nested ones too, with errors that name the key."""
 
 import dataclasses
 import difflib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
@@ -49,6 +51,13 @@ def parse_section(kind: type[Section], values: Any, where: str) -> Section:
 
 def parse_value(value: Any, kind: Any, where: str) -> Any:
     """Check one value against its annotation and return it in that type."""
+    if kind is Any:
+        return value
+    if dataclasses.is_dataclass(kind):
+        return parse_section(kind, value, where)  # type: ignore[arg-type]  # is_dataclass lets instances pass too
+    if isinstance(kind, UnionType):  # of a type and None
+        (given,) = set(get_args(kind)) - {NoneType}
+        return None if value is None else parse_value(value, given, where)
     if get_origin(kind) is Literal:
         return _choice(value, get_args(kind), where)
     if get_origin(kind) is tuple:
@@ -60,6 +69,8 @@ def parse_value(value: Any, kind: Any, where: str) -> Any:
             raise ValueError(f"{where}: expected a mapping, found {type(value).__name__} {value!r}")
         key, item = get_args(kind)
         return {parse_value(k, key, f"{where}: key"): parse_value(v, item, f"{where}.{k}") for k, v in value.items()}
+    if kind is Path and isinstance(value, str):
+        return Path(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -88,8 +99,8 @@ def _hint(value: Any, kind: Any) -> str:
 
 
 def to_json(section: Any) -> str:
-    """Return the canonical JSON text of a section, the form in which a stage receives it."""
-    return json.dumps(dataclasses.asdict(section), sort_keys=True)
+    """Return the canonical JSON text of a section, the form in which a stage receives it; a path is its text."""
+    return json.dumps(dataclasses.asdict(section), sort_keys=True, default=os.fspath)
 
 
 def from_json(kind: type[Section], text: str) -> Section:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
-from wordmill.recipe.parsing import from_json, to_json
+from wordmill.recipe.parsing import parse_section, to_json
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import write_atomically
 
@@ -27,33 +27,10 @@ class Job:
 
 
 def write_job(path: Path, job: Job) -> None:
-    """Write a job as JSON; its sections are JSON texts."""
-    sections = {name: to_json(getattr(job, name)) for name in ("data", "model", "train")}
-    sets = {name: [str(index) for index in getattr(job, name)] for name in ("train_sets", "val_sets")}
-    rest = {
-        "start": job.start and str(job.start),
-        "resume": job.resume and str(job.resume),
-        "rendered": job.rendered,
-        "device": job.device,
-        "processes": job.processes,
-        "folder": str(job.folder),
-    }
-    write_atomically(path, json.dumps(sections | sets | rest, indent=1))
+    """Write a job as JSON."""
+    write_atomically(path, to_json(job))
 
 
 def read_job(path: Path) -> Job:
     """Read what `write_job` wrote."""
-    document = json.loads(path.read_text(encoding="utf-8"))
-    return Job(
-        data=from_json(Data, document["data"]),
-        model=from_json(Model, document["model"]),
-        train=from_json(Train, document["train"]),
-        train_sets=tuple(Path(index) for index in document["train_sets"]),
-        rendered=document["rendered"],
-        val_sets=tuple(Path(index) for index in document["val_sets"]),
-        start=document["start"] and Path(document["start"]),
-        resume=document["resume"] and Path(document["resume"]),
-        device=document["device"],
-        processes=document["processes"],
-        folder=Path(document["folder"]),
-    )
+    return parse_section(Job, json.loads(path.read_bytes()), str(path))

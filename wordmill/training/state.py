@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from wordmill.models.checkpoint import Tensors
-from wordmill.recipe.parsing import to_json
+from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import git_commit
 from wordmill.store.files import atomic_file, write_atomically
@@ -73,7 +73,7 @@ def write_state(folder: Path, state: State, metrics: bytes, sections: tuple[Data
     document = {
         "processes": state.processes,
         "git_commit": git_commit(),
-        "recipe": {type(section).__name__.lower(): json.loads(to_json(section)) for section in sections},
+        "recipe": {type(section).__name__.lower(): dataclasses.asdict(section) for section in sections},
         "progress": dataclasses.asdict(state.progress),
         "files": [file_facts(path) for path in files],
     }
@@ -85,11 +85,9 @@ def write_state(folder: Path, state: State, metrics: bytes, sections: tuple[Data
 def read_state(record: Path) -> State:
     """Read a checkpoint by its record."""
     document = read_record(record)
-    values = document["progress"]
-    progress = Progress(**{**values, "best": tuple(values["best"]), "attempts": tuple(values["attempts"])})
-    return State(
-        tensors=load_file(record.with_suffix(".safetensors")), progress=progress, processes=document["processes"]
-    )
+    progress = parse_section(Progress, document["progress"], f"{record}: progress")
+    tensors = load_file(record.with_suffix(".safetensors"))
+    return State(tensors=tensors, progress=progress, processes=document["processes"])
 
 
 def read_record(record: Path) -> dict[str, Any]:

@@ -25,11 +25,9 @@ from components.train.stage import make_job
 from components.train.stopping import sigterm_as_error
 from components.train.watch import Sender
 from components.train.workers import LostError
-from wordmill.recipe.parsing import from_json
-from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import from_document
 from wordmill.store.stages import RESUME, StoppedError
-from wordmill.store.storage import Object, Store
+from wordmill.store.storage import Store
 from wordmill.training.loop import TRACE
 
 LOOK_EVERY_S = 30.0
@@ -74,8 +72,7 @@ def find_node(variables: Mapping[str, str], work: Work) -> Node:
 
     The first node knows itself by its own address: a service's address is no local one, and may not even lead back.
     """
-    framework = from_json(Train, work.train).framework
-    rank_variable, master_variable, count_variable = OPERATOR[framework]
+    rank_variable, master_variable, count_variable = OPERATOR[work.train.framework]
     hosts = f"VC_{TASK.upper()}_HOSTS"
     if "VC_TASK_INDEX" in variables and hosts in variables:
         rank, names = int(variables["VC_TASK_INDEX"]), variables[hosts].split(",")
@@ -111,10 +108,10 @@ def wait_for_name(host: str, timeout_s: float) -> None:
 
 def train(store: Store, work: Work, node: Node, folder: Path) -> None:
     """Train with the other nodes; the first one stores weights, log, outcome and metrics."""
-    start = store.fetch(Object(**work.start)) if work.start else None
+    start = store.fetch(work.start) if work.start else None
     job = make_job(
-        store, from_json(Data, work.data), from_json(Model, work.model), from_json(Train, work.train),
-        from_document(work.shards, work.key), start, work.device, work.processes * node.nodes, folder,
+        store, work.data, work.model, work.train, from_document(work.shards, work.key), start, work.device,
+        work.processes * node.nodes, folder,
     )  # fmt: skip
     sender, lease = Sender(store, work.run_tag, work.recipe), Lease(store, work.key)
     try:

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from wordmill.recipe.frameworks import Framework
-from wordmill.store.storage import Store
+from wordmill.recipe.parsing import parse_section
+from wordmill.recipe.sections import Data, Model, Train
+from wordmill.store.storage import Object, Store
 
 TASK = "node"  # the name of the pods' kind in a Volcano job, and so in the variables that its plugins set
 PORT = 2222  # of the first node; MindCluster's default, so that its service leads there
@@ -49,11 +51,10 @@ class GangSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What the nodes of a job are told: recipe sections as JSON, data sets by reference, and how many they are.
+    """What the nodes of a job are told: the recipe's sections, data sets by reference, and how many they are.
 
     `key` is the digest of all that decides on the result, `resume` names the checkpoints to go on from. `shards` is
-    the shard stage's manifest and `start` the stored object with the first weights, both as documents; an empty
-    `start` means fresh ones.
+    the document of the shard stage's manifest, `start` the stored object with the first weights; None: fresh ones.
     """
 
     key: str
@@ -61,11 +62,11 @@ class Work:
     nodes: int
     processes: int  # on each node
     device: str
-    data: str
-    model: str
-    train: str
+    data: Data
+    model: Model
+    train: Train
     shards: dict[str, Any]
-    start: dict[str, Any]
+    start: Object | None
     recipe: str
     run_tag: str
 
@@ -91,7 +92,7 @@ def read_work(store: Store, key: str) -> Work:
     document = store.get_json(where)
     if document is None:
         raise RuntimeError(f"{where} is not in bucket '{store.bucket}': the stage that makes the job stores it first")
-    return Work(**document)
+    return parse_section(Work, document, where)
 
 
 def renew_lease(store: Store, key: str) -> None:

@@ -78,7 +78,7 @@ def test_values_of_a_site_are_taken(tmp_path: Path, path: str, value: str) -> No
         ("spec/retention/deleted_runs", "month", "spec.retention.deleted_runs: expected days, such as 30d"),
         ("spec/accelerators/npu", {"resource": "x"}, "spec.accelerators.npu: key 'nodes' is missing"),
         ("spec/accelerators", ["npu"], "spec.accelerators: expected a mapping, found list"),
-        ("spec", [], "spec: expected a mapping, found \\[\\]"),
+        ("spec", [], "spec: expected a mapping, found list \\[\\]"),
     ],
 )
 def test_a_wrong_value_is_named(tmp_path: Path, path: str, value: Any, words: str) -> None:

@@ -11,14 +11,15 @@ from components.train.gang import job as cluster_job
 from components.train.gang.work import Work, place
 from tests.components.train.gang.kube_api import Cluster, serving
 from tests.golden.jobs import CPUS, KEY, spec
-from wordmill.store.stages import StageResult
+from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
+from wordmill.store.stages import Made
 from wordmill.store.storage import Store
 
 NAME = "wordmill-train-0123456789abcdef"
 LEADER = f"{NAME}-node-0"
 VOLCANO = f"/apis/batch.volcano.sh/v1alpha1/namespaces/wordmill/jobs/{NAME}"
 WORK = Work(
-    key=KEY, resume="k", nodes=2, processes=2, device="cpu", data="{}", model="{}", train="{}", shards={}, start={},
+    key=KEY, resume="k", nodes=2, processes=2, device="cpu", data=DATA, model=MODEL, train=TRAIN, shards={}, start=None,
     recipe="tiny", run_tag="tag",
 )  # fmt: skip
 

@@ -1,6 +1,5 @@
 """The stage's side of a job, with Kubernetes's real client against kube_api.py and a real S3 server."""
 
-import dataclasses
 import subprocess
 import time
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.train import stage
-from components.train.gang.work import place
+from components.train.gang.work import place, read_work
 from components.train.watch import Sender
 from pipelines.cluster.tasks import gang_job
 from pipelines.profiles import PROFILES
@@ -57,7 +56,7 @@ def test_a_job_is_made_followed_and_gone_and_its_result_taken(
     assert cluster.jobs == {}
     (job,) = cluster.made
     assert (job["kind"], job["metadata"]["ownerReferences"][0]["name"]) == ("Job", "run-x")
-    assert store.get_json(place(KEY, "job.json")) == dataclasses.asdict(WORK)
+    assert read_work(store, KEY) == WORK
     assert store.get_json(place(KEY, "lease.json"))["renewed"] > time.time() - 60
     lines = capsys.readouterr().out.splitlines()
     assert lines == [

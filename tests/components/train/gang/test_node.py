@@ -17,15 +17,14 @@ from components.train.launch import Node, launch
 from tests.components.train.test_stage import combined_manifest
 from tests.wordmill.training.test_worker import is_alive
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
-from wordmill.recipe.parsing import to_json
 from wordmill.store.artifacts import read_manifest, to_document
-from wordmill.store.storage import Store
+from wordmill.store.storage import Object, Store
 
 WORK = Work(
-    key="k", resume="r", nodes=4, processes=8, device="npu", data=to_json(DATA), model=to_json(MODEL),
-    train=to_json(TRAIN), shards={}, start={}, recipe="tiny", run_tag="tag",
+    key="k", resume="r", nodes=4, processes=8, device="npu", data=DATA, model=MODEL, train=TRAIN,
+    shards={"facts": {"datasets": {}}}, start=None, recipe="tiny", run_tag="tag",
 )  # fmt: skip
-ON_MINDSPORE = dataclasses.replace(WORK, train=to_json(dataclasses.replace(TRAIN, framework="mindspore")))
+ON_MINDSPORE = dataclasses.replace(WORK, train=dataclasses.replace(TRAIN, framework="mindspore"))
 OWN = {"POD_IP": "10.1.0.9"}
 VOLCANO = OWN | {"VC_NODE_HOSTS": "j-node-0.j,j-node-1.j,j-node-2.j,j-node-3.j", "VC_NODE_NUM": "4"}
 # As MindCluster's operator sets them: RANK is a node's number and WORLD_SIZE counts devices.
@@ -99,6 +98,9 @@ def test_a_name_that_appears_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_the_nodes_are_told_is_read_back_and_missed_by_name(store: Store) -> None:
     write_work(store, WORK)
     assert read_work(store, "k") == WORK
+    begun = dataclasses.replace(WORK, key="b", start=Object(name="first.safetensors", sha256="f" * 64, bytes=7))
+    write_work(store, begun)
+    assert read_work(store, "b") == begun
     with pytest.raises(RuntimeError, match=r"jobs/other/job.json is not in bucket"):
         read_work(store, "other")
 
