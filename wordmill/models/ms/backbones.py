@@ -3,6 +3,15 @@
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal, TruncatedNormal, initializer
 
+from wordmill.models.architectures import (
+    COMPACT,
+    NORM_EPSILON,
+    NORMALS,
+    VGG7,
+    VGG7_BIASES,
+    VGG7_EPSILON,
+    VGG7_WEIGHTS,
+)
 from wordmill.models.ms.layers import conv, norm
 from wordmill.models.ms.mobilenet import MobileNetV3
 from wordmill.models.ms.resnet import ResNet34Vd
@@ -12,18 +21,19 @@ from wordmill.models.ms.views import ViewsCnn
 class Compact(nn.Cell):
     """A small backbone for processors: (N, C, 32, W) to (N, 320, 1, W/4), 32x100 gives 25 columns."""
 
-    height, channels = 32, 320
+    channels = COMPACT[-1]
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        c = (channels, *COMPACT)
         # The first layer halves the picture both ways, which saves most of the work of a VGG.
-        self.conv1, self.bn1 = conv(channels, 32, 4, padding=1, stride=2), norm(32)
-        self.conv2, self.bn2 = conv(32, 48, 3, padding=1), norm(48)
-        self.conv3, self.bn3 = conv(48, 96, 3, padding=1), norm(96)
-        self.conv4, self.bn4 = conv(96, 96, 3, padding=1), norm(96)
-        self.conv5, self.bn5 = conv(96, 192, 3, padding=1), norm(192)
-        self.conv6, self.bn6 = conv(192, 256, 3, padding=1), norm(256)
-        self.conv7, self.bn7 = conv(256, 320, (2, 3), padding=(0, 0, 1, 1)), norm(320)
+        self.conv1, self.bn1 = conv(c[0], c[1], 4, padding=1, stride=2), norm(c[1])
+        self.conv2, self.bn2 = conv(c[1], c[2], 3, padding=1), norm(c[2])
+        self.conv3, self.bn3 = conv(c[2], c[3], 3, padding=1), norm(c[3])
+        self.conv4, self.bn4 = conv(c[3], c[4], 3, padding=1), norm(c[4])
+        self.conv5, self.bn5 = conv(c[4], c[5], 3, padding=1), norm(c[5])
+        self.conv6, self.bn6 = conv(c[5], c[6], 3, padding=1), norm(c[6])
+        self.conv7, self.bn7 = conv(c[6], c[7], (2, 3), padding=(0, 0, 1, 1)), norm(c[7])
         self.pool = nn.MaxPool2d(2, 2)
         self.pool_height = nn.MaxPool2d((2, 1), (2, 1))
 
@@ -41,18 +51,18 @@ class Compact(nn.Cell):
 class Vgg7(nn.Cell):
     """MindOCR's backbone rec_vgg7: (N, C, 32, W) to (N, 512, 1, W/4 - 1), 32x100 gives 24 columns."""
 
-    height, channels = 32, 512
+    channels = VGG7[-1]
 
     def __init__(self, channels: int, padded: bool = False) -> None:
         super().__init__()
-        eps = 1e-5 if padded else 1e-4
-        self.conv1 = conv(channels, 64, 3, padding=1, bias=True)
-        self.conv2 = conv(64, 128, 3, padding=1, bias=True)
-        self.conv3, self.bn3 = conv(128, 256, 3, padding=1, bias=True), norm(256, eps)
-        self.conv4 = conv(256, 256, 3, padding=1, bias=True)
-        self.conv5, self.bn5 = conv(256, 512, 3, padding=1, bias=True), norm(512, eps)
-        self.conv6 = conv(512, 512, 3, padding=1, bias=True)
-        self.conv7, self.bn7 = conv(512, 512, 2, padding=0, bias=True), norm(512, eps)
+        c, eps = (channels, *VGG7), NORM_EPSILON if padded else VGG7_EPSILON
+        self.conv1 = conv(c[0], c[1], 3, padding=1, bias=True)
+        self.conv2 = conv(c[1], c[2], 3, padding=1, bias=True)
+        self.conv3, self.bn3 = conv(c[2], c[3], 3, padding=1, bias=True), norm(c[3], eps)
+        self.conv4 = conv(c[3], c[4], 3, padding=1, bias=True)
+        self.conv5, self.bn5 = conv(c[4], c[5], 3, padding=1, bias=True), norm(c[5], eps)
+        self.conv6 = conv(c[5], c[6], 3, padding=1, bias=True)
+        self.conv7, self.bn7 = conv(c[6], c[7], 2, padding=0, bias=True), norm(c[7], eps)
         self.pool = nn.MaxPool2d(2, 2)
         self.pool_height = PaddedPool() if padded else nn.MaxPool2d((2, 1), (2, 1))
         for layer in self.cells():
@@ -96,16 +106,20 @@ def _start_from_cut_normals(layer: nn.Cell) -> None:
     """Fill a convolution as MindOCR does, with normals that are cut at two deviations."""
     if isinstance(layer, nn.Conv2d):
         # MindSpore 2.9 takes the bounds as values, not in deviations as it documents: its default cuts nothing here.
-        layer.weight.set_data(initializer(TruncatedNormal(0.02, a=-0.04, b=0.04), layer.weight.shape))
-        layer.bias.set_data(initializer(TruncatedNormal(0.01, a=-0.02, b=0.02), layer.bias.shape))
+        layer.weight.set_data(
+            initializer(TruncatedNormal(VGG7_WEIGHTS, a=-2 * VGG7_WEIGHTS, b=2 * VGG7_WEIGHTS), layer.weight.shape)
+        )
+        layer.bias.set_data(
+            initializer(TruncatedNormal(VGG7_BIASES, a=-2 * VGG7_BIASES, b=2 * VGG7_BIASES), layer.bias.shape)
+        )
 
 
 def _start_from_normals(layer: nn.Cell) -> None:
     """Fill weights as DCGAN does (Radford et al. 2015, arXiv 1511.06434), and after it many a CRNN."""
     if isinstance(layer, nn.Conv2d):
-        layer.weight.set_data(initializer(Normal(0.02), layer.weight.shape))
+        layer.weight.set_data(initializer(Normal(NORMALS), layer.weight.shape))
     elif isinstance(layer, nn.BatchNorm2d):
-        layer.gamma.set_data(initializer(Normal(0.02, mean=1.0), layer.gamma.shape))
+        layer.gamma.set_data(initializer(Normal(NORMALS, mean=1.0), layer.gamma.shape))
 
 
 Backbone = Compact | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn

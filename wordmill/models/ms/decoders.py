@@ -6,6 +6,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal
 
+from wordmill.models.architectures import DECODER_DROPOUT
 from wordmill.models.ms.layers import Dropout
 from wordmill.text.decoding import AttentionCodec
 
@@ -96,7 +97,7 @@ class PositionAttention(Decoder):
         self.hidden = hidden
         self.bridge = nn.Dense(channels, hidden)
         self.embedding = nn.Embedding(classes, hidden, embedding_table=Normal(1.0))
-        self.dropout = Dropout(0.1)
+        self.dropout = Dropout(DECODER_DROPOUT)
         self.attention = nn.Dense(2 * hidden, steps)
         self.combine = nn.Dense(2 * hidden, hidden)
         self.gru = nn.GRUCell(hidden, hidden)

@@ -6,9 +6,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeUniform, Uniform
 
-# Odd multipliers of 32 bits: that of lowbias32 (Chris Wellons 2018, "Prospecting for Hash Functions"), and two that
-# spread places and salts over the numbers that it mixes.
-PLACE, SALT, MIX1, MIX2 = 0x9E3779B1, 0x85EBCA77, 0x7FEB352D, 0x846CA68B
+from wordmill.models.architectures import MIX1, MIX2, NORM_EPSILON, PLACE, SALT
 
 
 # MindSpore's own defaults differ from PyTorch's, so padding, bias, start, momentum and epsilon are all spelt out.
@@ -30,7 +28,7 @@ def conv(
     )  # fmt: skip
 
 
-def norm(channels: int, eps: float = 1e-5) -> nn.BatchNorm2d:
+def norm(channels: int, eps: float = NORM_EPSILON) -> nn.BatchNorm2d:
     """Return a batch normalisation; momentum is the old statistics' share here, PyTorch's 0.1."""
     return nn.BatchNorm2d(channels, eps=eps, momentum=0.9)
 
@@ -73,17 +71,12 @@ class Dropout(nn.Cell):
 
     def masks(self, seeds: Tensor, salts: Tensor, size: int) -> Tensor:
         """Return the factors (N, S, size) float32 of so many values for seeds (N,) and salts (S,) int32."""
-        places = ops.arange(1, size + 1, dtype=ms.int32) * _signed(PLACE)
-        words = seeds.reshape(-1, 1, 1) + (salts * _signed(SALT)).reshape(1, -1, 1) + places
-        words = _shifted(words, 16, words) * _signed(MIX1)
-        words = _shifted(words, 15, words) * _signed(MIX2)
+        places = ops.arange(1, size + 1, dtype=ms.int32) * PLACE
+        words = seeds.reshape(-1, 1, 1) + (salts * SALT).reshape(1, -1, 1) + places
+        words = _shifted(words, 16, words) * MIX1
+        words = _shifted(words, 15, words) * MIX2
         words = _shifted(words, 16, words)
         return (_shifted(words, 1, ops.zeros_like(words)) >= self.threshold).astype(ms.float32) / self.kept
-
-
-def _signed(word: int) -> int:
-    """Return the int32 of the same 32 bits; int32 is multiplied and added as uint32 is."""
-    return (word + 2**31) % 2**32 - 2**31
 
 
 def _shifted(words: Tensor, bits: int, other: Tensor) -> Tensor:

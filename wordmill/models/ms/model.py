@@ -2,6 +2,7 @@
 
 from mindspore import Tensor, nn, ops
 
+from wordmill.models.architectures import VIEWS_DROPOUT, check_height
 from wordmill.models.ms.backbones import BACKBONES, Backbone
 from wordmill.models.ms.decoders import Decoder, GruAttention, PositionAttention
 from wordmill.models.ms.layers import Dropout
@@ -30,7 +31,7 @@ class EncoderDecoder(nn.Cell):
     def __init__(self, rectifier: nn.Cell, backbone: Backbone, neck: Neck, decoder: Decoder) -> None:
         super().__init__()
         self.rectifier, self.backbone, self.neck, self.decoder = rectifier, backbone, neck, decoder
-        self.dropout = Dropout(0.5) if isinstance(backbone, ViewsCnn) else None
+        self.dropout = Dropout(VIEWS_DROPOUT) if isinstance(backbone, ViewsCnn) else None
 
     def encode(self, images: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Return features (N, T, channels) float32 of normalised images (N, C, H, W) float32.
@@ -52,19 +53,12 @@ class EncoderDecoder(nn.Cell):
 Recogniser = CRNN | EncoderDecoder
 
 
-# Deliberate deviations from the published code: CTC's blank is the first class, where MindOCR has it last; GO and
-# STOP are the first two of every decoder, where CRNN-Seq2Seq-OCR begins with padding, GO, STOP and "unknown"; labels
-# that do not fit are left out of training, where MindOCR learns them as empty; GO within a word is left out of the
-# text; decoders compute in float32, where CRNN-Seq2Seq-OCR has float16.
 def build(model: Model, data: Data, classes: int) -> Recogniser:
     """Build the recogniser of a recipe with fresh weights, in training mode; ValueError for a height not taken."""
-    kind = BACKBONES[model.backbone]
-    if data.height != kind.height:
-        raise ValueError(f"data.height is {data.height}, expected {kind.height}: "
-                         f"backbone {model.backbone} makes one row of so many")  # fmt: skip
+    check_height(model, data)
     rectified = model.rectification == "tps"
     rectifier = Tps(data.channels, data.height, data.width) if rectified else nn.Identity()
-    backbone = kind(data.channels)
+    backbone = BACKBONES[model.backbone](data.channels)
     neck = NECKS[model.neck](backbone.channels, model.hidden, model.layers)
     net: Recogniser
     if model.name == "crnn":

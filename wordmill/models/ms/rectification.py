@@ -4,6 +4,7 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from wordmill.models.architectures import NORM_EPSILON, RECTIFIER, RECTIFIER_HIDDEN
 from wordmill.models.tps import CONTROL_POINTS, control_points, pixel_matrix
 
 
@@ -15,15 +16,16 @@ class Tps(nn.Cell):
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = _conv(channels, 64), _norm(64)
-        self.conv2, self.bn2 = _conv(64, 128), _norm(128)
-        self.conv3, self.bn3 = _conv(128, 256), _norm(256)
-        self.conv4, self.bn4 = _conv(256, 512), _norm(512)
+        c = (channels, *RECTIFIER)
+        self.conv1, self.bn1 = _conv(c[0], c[1]), _norm(c[1])
+        self.conv2, self.bn2 = _conv(c[1], c[2]), _norm(c[2])
+        self.conv3, self.bn3 = _conv(c[2], c[3]), _norm(c[3])
+        self.conv4, self.bn4 = _conv(c[3], c[4]), _norm(c[4])
         self.pool = nn.MaxPool2d(2, 2)
-        self.fc1 = nn.Dense(512, 256)
+        self.fc1 = nn.Dense(c[4], RECTIFIER_HIDDEN)
         # Training starts from pictures as they are; DTRB starts from control points on slanting lines.
         straight = Tensor(control_points().ravel().astype(np.float32))
-        self.fc2 = nn.Dense(256, 2 * CONTROL_POINTS, weight_init="zeros", bias_init=straight)
+        self.fc2 = nn.Dense(RECTIFIER_HIDDEN, 2 * CONTROL_POINTS, weight_init="zeros", bias_init=straight)
         self.height, self.width = height, width
         self.pixels = Tensor(pixel_matrix(height, width))
 
@@ -48,4 +50,4 @@ def _conv(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=1e-5, momentum=0.9)
+    return nn.BatchNorm2d(channels, eps=NORM_EPSILON, momentum=0.9)

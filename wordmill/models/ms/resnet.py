@@ -2,9 +2,8 @@
 
 from mindspore import Tensor, nn, ops
 
+from wordmill.models.architectures import RESNET_STAGES, RESNET_STEM
 from wordmill.models.ms.layers import ConvNorm
-
-STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # channels and blocks
 
 
 class BasicBlock(nn.Cell):
@@ -29,16 +28,17 @@ class BasicBlock(nn.Cell):
 class ResNet34Vd(nn.Cell):
     """MindOCR's backbone rec_resnet34: (N, C, 32, W) to (N, 512, 1, W/4), 32x100 gives 25 columns."""
 
-    height, channels = 32, 512
+    channels = RESNET_STAGES[-1][0]
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(channels, 32, 3)
-        self.conv2 = ConvNorm(32, 32, 3)
-        self.conv3 = ConvNorm(32, 64, 3)
+        c = (channels, *RESNET_STEM)
+        self.conv1 = ConvNorm(c[0], c[1], 3)
+        self.conv2 = ConvNorm(c[1], c[2], 3)
+        self.conv3 = ConvNorm(c[2], c[3], 3)
         self.pool_start = nn.MaxPool2d(3, 2, pad_mode="same")
-        blocks, inputs = [], 64
-        for stage, (outputs, depth) in enumerate(STAGES):
+        blocks, inputs = [], c[3]
+        for stage, (outputs, depth) in enumerate(RESNET_STAGES):
             for number in range(depth):
                 stride = (2, 1) if stage > 0 and number == 0 else (1, 1)
                 blocks.append(BasicBlock(inputs, outputs, stride, projects=number == 0))

@@ -3,9 +3,8 @@
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import HeNormal, initializer
 
+from wordmill.models.architectures import VIEWS, VIEWS_CNN, check_views
 from wordmill.models.ms.layers import conv, norm
-
-VIEWS = 4  # of a picture of FSNS, square and side by side
 
 
 class ViewsCnn(nn.Cell):
@@ -15,21 +14,22 @@ class ViewsCnn(nn.Cell):
     takes one after the other.
     """
 
-    height, channels = 128, 32 * VIEWS
+    channels = VIEWS * VIEWS_CNN[-1]
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = conv(channels, 64, 3, padding=1)
-        self.conv2 = conv(64, 128, 3, padding=1)
-        self.conv3, self.bn3 = conv(128, 256, 3, padding=1), norm(256)
-        self.conv4 = conv(256, 256, 3, padding=1)
-        self.conv5, self.bn5 = conv(256, 384, 3, padding=1), norm(384)
-        self.conv6 = conv(384, 384, 3, padding=1)
-        self.conv7, self.bn7 = conv(384, 384, 3, padding=1), norm(384)
-        self.conv8 = conv(384, 384, 3, padding=1)
-        self.conv9, self.bn9 = conv(384, 384, 3, padding=1), norm(384)
-        self.conv10 = conv(384, 384, 3, padding=1)
-        self.conv11, self.bn11 = conv(384, 32, 2, padding=(0, 0, 0, 1)), norm(32)
+        c = (channels, *VIEWS_CNN)
+        self.conv1 = conv(c[0], c[1], 3, padding=1)
+        self.conv2 = conv(c[1], c[2], 3, padding=1)
+        self.conv3, self.bn3 = conv(c[2], c[3], 3, padding=1), norm(c[3])
+        self.conv4 = conv(c[3], c[4], 3, padding=1)
+        self.conv5, self.bn5 = conv(c[4], c[5], 3, padding=1), norm(c[5])
+        self.conv6 = conv(c[5], c[6], 3, padding=1)
+        self.conv7, self.bn7 = conv(c[6], c[7], 3, padding=1), norm(c[7])
+        self.conv8 = conv(c[7], c[8], 3, padding=1)
+        self.conv9, self.bn9 = conv(c[8], c[9], 3, padding=1), norm(c[9])
+        self.conv10 = conv(c[9], c[10], 3, padding=1)
+        self.conv11, self.bn11 = conv(c[10], c[11], 2, padding=(0, 0, 0, 1)), norm(c[11])
         self.pool = nn.MaxPool2d(2, 2)
         self.pool_height = nn.MaxPool2d((2, 1), (2, 1))
         for layer in self.cells():
@@ -39,9 +39,7 @@ class ViewsCnn(nn.Cell):
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, 128, 1, 64); ValueError for a picture that is not four squares side by side."""
         _, channels, height, width = x.shape
-        if width != VIEWS * height:
-            raise ValueError(f"data.width is {width}, expected {VIEWS * height}: backbone views_cnn reads "
-                             f"{VIEWS} square views side by side")  # fmt: skip
+        check_views(height, width)
         views = x.reshape(-1, channels, height, VIEWS, height).transpose(0, 3, 1, 2, 4)
         features = self.read(views.reshape(-1, channels, height, height))
         return features.reshape(-1, self.channels, 1, features.shape[3])

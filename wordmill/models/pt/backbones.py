@@ -3,6 +3,15 @@
 import torch
 from torch import nn
 
+from wordmill.models.architectures import (
+    COMPACT,
+    NORM_EPSILON,
+    NORMALS,
+    VGG7,
+    VGG7_BIASES,
+    VGG7_EPSILON,
+    VGG7_WEIGHTS,
+)
 from wordmill.models.pt.mobilenet import MobileNetV3
 from wordmill.models.pt.resnet import ResNet34Vd
 from wordmill.models.pt.views import ViewsCnn
@@ -11,18 +20,19 @@ from wordmill.models.pt.views import ViewsCnn
 class Compact(nn.Module):
     """A small backbone for processors: (N, C, 32, W) to (N, 320, 1, W/4), 32x100 gives 25 columns."""
 
-    height, channels = 32, 320
+    channels = COMPACT[-1]
 
     def __init__(self, channels: int) -> None:
         super().__init__()
+        c = (channels, *COMPACT)
         # The first layer halves the picture both ways, which saves most of the work of a VGG.
-        self.conv1, self.bn1 = nn.Conv2d(channels, 32, 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(32)
-        self.conv2, self.bn2 = nn.Conv2d(32, 48, 3, padding=1, bias=False), nn.BatchNorm2d(48)
-        self.conv3, self.bn3 = nn.Conv2d(48, 96, 3, padding=1, bias=False), nn.BatchNorm2d(96)
-        self.conv4, self.bn4 = nn.Conv2d(96, 96, 3, padding=1, bias=False), nn.BatchNorm2d(96)
-        self.conv5, self.bn5 = nn.Conv2d(96, 192, 3, padding=1, bias=False), nn.BatchNorm2d(192)
-        self.conv6, self.bn6 = nn.Conv2d(192, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256)
-        self.conv7, self.bn7 = nn.Conv2d(256, 320, (2, 3), padding=(0, 1), bias=False), nn.BatchNorm2d(320)
+        self.conv1, self.bn1 = nn.Conv2d(c[0], c[1], 4, stride=2, padding=1, bias=False), nn.BatchNorm2d(c[1])
+        self.conv2, self.bn2 = nn.Conv2d(c[1], c[2], 3, padding=1, bias=False), nn.BatchNorm2d(c[2])
+        self.conv3, self.bn3 = nn.Conv2d(c[2], c[3], 3, padding=1, bias=False), nn.BatchNorm2d(c[3])
+        self.conv4, self.bn4 = nn.Conv2d(c[3], c[4], 3, padding=1, bias=False), nn.BatchNorm2d(c[4])
+        self.conv5, self.bn5 = nn.Conv2d(c[4], c[5], 3, padding=1, bias=False), nn.BatchNorm2d(c[5])
+        self.conv6, self.bn6 = nn.Conv2d(c[5], c[6], 3, padding=1, bias=False), nn.BatchNorm2d(c[6])
+        self.conv7, self.bn7 = nn.Conv2d(c[6], c[7], (2, 3), padding=(0, 1), bias=False), nn.BatchNorm2d(c[7])
         self.pool = nn.MaxPool2d(2)
         self.pool_height = nn.MaxPool2d((2, 1))
         self.relu = nn.ReLU(inplace=True)
@@ -43,18 +53,18 @@ class Compact(nn.Module):
 class Vgg7(nn.Module):
     """MindOCR's backbone rec_vgg7: (N, C, 32, W) to (N, 512, 1, W/4 - 1), 32x100 gives 24 columns."""
 
-    height, channels = 32, 512
+    channels = VGG7[-1]
 
     def __init__(self, channels: int, padded: bool = False) -> None:
         super().__init__()
-        eps = 1e-5 if padded else 1e-4
-        self.conv1 = nn.Conv2d(channels, 64, 3, padding=1)
-        self.conv2 = nn.Conv2d(64, 128, 3, padding=1)
-        self.conv3, self.bn3 = nn.Conv2d(128, 256, 3, padding=1), nn.BatchNorm2d(256, eps)
-        self.conv4 = nn.Conv2d(256, 256, 3, padding=1)
-        self.conv5, self.bn5 = nn.Conv2d(256, 512, 3, padding=1), nn.BatchNorm2d(512, eps)
-        self.conv6 = nn.Conv2d(512, 512, 3, padding=1)
-        self.conv7, self.bn7 = nn.Conv2d(512, 512, 2), nn.BatchNorm2d(512, eps)
+        c, eps = (channels, *VGG7), NORM_EPSILON if padded else VGG7_EPSILON
+        self.conv1 = nn.Conv2d(c[0], c[1], 3, padding=1)
+        self.conv2 = nn.Conv2d(c[1], c[2], 3, padding=1)
+        self.conv3, self.bn3 = nn.Conv2d(c[2], c[3], 3, padding=1), nn.BatchNorm2d(c[3], eps)
+        self.conv4 = nn.Conv2d(c[3], c[4], 3, padding=1)
+        self.conv5, self.bn5 = nn.Conv2d(c[4], c[5], 3, padding=1), nn.BatchNorm2d(c[5], eps)
+        self.conv6 = nn.Conv2d(c[5], c[6], 3, padding=1)
+        self.conv7, self.bn7 = nn.Conv2d(c[6], c[7], 2), nn.BatchNorm2d(c[7], eps)
         self.pool = nn.MaxPool2d(2)
         self.pool_height = nn.MaxPool2d(2, (2, 1), (0, 1)) if padded else nn.MaxPool2d((2, 1))
         self.relu = nn.ReLU(inplace=True)
@@ -86,16 +96,16 @@ class Vgg7Padded(Vgg7):
 def _start_from_cut_normals(layer: nn.Module) -> None:
     """Fill a convolution as MindOCR does, with MindSpore's TruncatedNormal: cut at two deviations."""
     if isinstance(layer, nn.Conv2d) and layer.bias is not None:
-        nn.init.trunc_normal_(layer.weight, std=0.02, a=-0.04, b=0.04)
-        nn.init.trunc_normal_(layer.bias, std=0.01, a=-0.02, b=0.02)
+        nn.init.trunc_normal_(layer.weight, std=VGG7_WEIGHTS, a=-2 * VGG7_WEIGHTS, b=2 * VGG7_WEIGHTS)
+        nn.init.trunc_normal_(layer.bias, std=VGG7_BIASES, a=-2 * VGG7_BIASES, b=2 * VGG7_BIASES)
 
 
 def _start_from_normals(layer: nn.Module) -> None:
     """Fill weights as DCGAN does (Radford et al. 2015, arXiv 1511.06434), and after it many a CRNN."""
     if isinstance(layer, nn.Conv2d):
-        nn.init.normal_(layer.weight, 0.0, 0.02)
+        nn.init.normal_(layer.weight, 0.0, NORMALS)
     elif isinstance(layer, nn.BatchNorm2d):
-        nn.init.normal_(layer.weight, 1.0, 0.02)
+        nn.init.normal_(layer.weight, 1.0, NORMALS)
 
 
 Backbone = Compact | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn

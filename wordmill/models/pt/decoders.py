@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import embedding, linear
 
+from wordmill.models.architectures import DECODER_DROPOUT
 from wordmill.models.pt.layers import Dropout
 from wordmill.text.decoding import AttentionCodec
 
@@ -105,7 +106,7 @@ class PositionAttention(Decoder):
         self.hidden = hidden
         self.bridge = nn.Linear(channels, hidden)
         self.embedding = nn.Embedding(classes, hidden)
-        self.dropout = Dropout(0.1)
+        self.dropout = Dropout(DECODER_DROPOUT)
         self.attention = nn.Linear(2 * hidden, steps)
         self.combine = nn.Linear(2 * hidden, hidden)
         self.gru = nn.GRUCell(hidden, hidden)

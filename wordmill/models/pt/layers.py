@@ -3,9 +3,7 @@
 import torch
 from torch import nn
 
-# Odd multipliers of 32 bits: that of lowbias32 (Chris Wellons 2018, "Prospecting for Hash Functions"), and two that
-# spread places and salts over the numbers that it mixes.
-PLACE, SALT, MIX1, MIX2 = 0x9E3779B1, 0x85EBCA77, 0x7FEB352D, 0x846CA68B
+from wordmill.models.architectures import MIX1, MIX2, PLACE, SALT
 
 
 class ConvNorm(nn.Module):
@@ -47,17 +45,12 @@ class Dropout(nn.Module):
 
     def masks(self, seeds: torch.Tensor, salts: torch.Tensor, size: int) -> torch.Tensor:
         """Return the factors (N, S, size) float32 of so many values for seeds (N,) and salts (S,) int32."""
-        places = torch.arange(1, size + 1, dtype=torch.int32, device=seeds.device) * _signed(PLACE)
-        words = seeds.reshape(-1, 1, 1) + (salts * _signed(SALT)).reshape(1, -1, 1) + places
-        words = (words ^ _shifted(words, 16)) * _signed(MIX1)
-        words = (words ^ _shifted(words, 15)) * _signed(MIX2)
+        places = torch.arange(1, size + 1, dtype=torch.int32, device=seeds.device) * PLACE
+        words = seeds.reshape(-1, 1, 1) + (salts * SALT).reshape(1, -1, 1) + places
+        words = (words ^ _shifted(words, 16)) * MIX1
+        words = (words ^ _shifted(words, 15)) * MIX2
         words = words ^ _shifted(words, 16)
         return (_shifted(words, 1) >= self.threshold).float() / self.kept
-
-
-def _signed(word: int) -> int:
-    """Return the int32 of the same 32 bits; int32 is multiplied and added as uint32 is."""
-    return (word + 2**31) % 2**32 - 2**31
 
 
 def _shifted(words: torch.Tensor, bits: int) -> torch.Tensor:

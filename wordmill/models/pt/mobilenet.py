@@ -3,26 +3,8 @@
 import torch
 from torch import nn
 
+from wordmill.models.architectures import MOBILENET_BLOCKS, MOBILENET_HEAD, MOBILENET_STEM, SQUEEZE
 from wordmill.models.pt.layers import ConvNorm
-
-# Kernel, channels inside, channels out, squeeze and excitation, hard swish (else ReLU), stride of the height.
-ROWS = (
-    (3, 8, 8, False, False, 1),
-    (3, 32, 16, False, False, 2),
-    (3, 40, 16, False, False, 1),
-    (5, 40, 24, True, False, 2),
-    (5, 64, 24, True, False, 1),
-    (5, 64, 24, True, False, 1),
-    (3, 120, 40, False, True, 1),
-    (3, 104, 40, False, True, 1),
-    (3, 96, 40, False, True, 1),
-    (3, 96, 40, False, True, 1),
-    (3, 240, 56, True, True, 1),
-    (3, 336, 56, True, True, 1),
-    (5, 336, 80, True, True, 2),
-    (5, 480, 80, True, True, 1),
-    (5, 480, 80, True, True, 1),
-)
 
 
 class SqueezeExcitation(nn.Module):
@@ -33,8 +15,8 @@ class SqueezeExcitation(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels // 4, 1)
-        self.conv2 = nn.Conv2d(channels // 4, channels, 1)
+        self.conv1 = nn.Conv2d(channels, channels // SQUEEZE, 1)
+        self.conv2 = nn.Conv2d(channels // SQUEEZE, channels, 1)
         self.relu = nn.ReLU(inplace=True)
         self.hard_sigmoid = nn.Hardsigmoid()
 
@@ -69,14 +51,14 @@ class InvertedResidual(nn.Module):
 class MobileNetV3(nn.Module):
     """The large network at half its channels: (N, C, 32, W) to (N, 480, 1, W/4), 32x100 gives 25 columns."""
 
-    height, channels = 32, 480
+    channels = MOBILENET_HEAD
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(channels, 8, 3, stride=2)
-        inputs = (8, *(outputs for _, _, outputs, _, _, _ in ROWS))
-        self.blocks = nn.Sequential(*(InvertedResidual(inputs[i], *row) for i, row in enumerate(ROWS)))
-        self.conv2 = ConvNorm(inputs[-1], 480, 1)
+        self.conv1 = ConvNorm(channels, MOBILENET_STEM, 3, stride=2)
+        inputs = (MOBILENET_STEM, *(outputs for _, _, outputs, _, _, _ in MOBILENET_BLOCKS))
+        self.blocks = nn.Sequential(*(InvertedResidual(inputs[i], *row) for i, row in enumerate(MOBILENET_BLOCKS)))
+        self.conv2 = ConvNorm(inputs[-1], MOBILENET_HEAD, 1)
         self.activation = nn.Hardswish()
         self.pool = nn.MaxPool2d(2)
 

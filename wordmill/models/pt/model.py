@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from wordmill.models.architectures import VIEWS_DROPOUT, check_height
 from wordmill.models.pt.backbones import BACKBONES, Backbone
 from wordmill.models.pt.decoders import Decoder, GruAttention, PositionAttention
 from wordmill.models.pt.layers import Dropout
@@ -34,7 +35,7 @@ class EncoderDecoder(nn.Module):
     def __init__(self, rectifier: nn.Module, backbone: Backbone, neck: Neck, decoder: Decoder) -> None:
         super().__init__()
         self.rectifier, self.backbone, self.neck, self.decoder = rectifier, backbone, neck, decoder
-        self.dropout = Dropout(0.5) if isinstance(backbone, ViewsCnn) else None
+        self.dropout = Dropout(VIEWS_DROPOUT) if isinstance(backbone, ViewsCnn) else None
 
     def encode(self, images: torch.Tensor, seeds: torch.Tensor | None = None) -> torch.Tensor:
         """Return features (N, T, channels) float32 of normalised images (N, C, H, W) float32.
@@ -62,19 +63,12 @@ class EncoderDecoder(nn.Module):
 Recogniser = CRNN | EncoderDecoder
 
 
-# Deliberate deviations from the published code: CTC's blank is the first class, where MindOCR has it last; GO and
-# STOP are the first two of every decoder, where CRNN-Seq2Seq-OCR begins with padding, GO, STOP and "unknown"; labels
-# that do not fit are left out of training, where MindOCR learns them as empty; GO within a word is left out of the
-# text; decoders compute in float32, where CRNN-Seq2Seq-OCR has float16.
 def build(model: Model, data: Data, classes: int) -> Recogniser:
     """Build the recogniser of a recipe with fresh weights; ValueError for a height that its backbone does not take."""
-    kind = BACKBONES[model.backbone]
-    if data.height != kind.height:
-        raise ValueError(f"data.height is {data.height}, expected {kind.height}: "
-                         f"backbone {model.backbone} makes one row of so many")  # fmt: skip
+    check_height(model, data)
     rectified = model.rectification == "tps"
     rectifier = Tps(data.channels, data.height, data.width) if rectified else nn.Identity()
-    backbone = kind(data.channels)
+    backbone = BACKBONES[model.backbone](data.channels)
     neck = NECKS[model.neck](backbone.channels, model.hidden, model.layers)
     if model.name == "crnn":
         return CRNN(rectifier, backbone, neck, classes)

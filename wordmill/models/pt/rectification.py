@@ -4,6 +4,7 @@ import torch
 from torch import nn
 from torch.nn.functional import grid_sample
 
+from wordmill.models.architectures import RECTIFIER, RECTIFIER_HIDDEN
 from wordmill.models.tps import CONTROL_POINTS, control_points, pixel_matrix
 
 
@@ -17,13 +18,14 @@ class Tps(nn.Module):
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64)
-        self.conv2, self.bn2 = nn.Conv2d(64, 128, 3, padding=1, bias=False), nn.BatchNorm2d(128)
-        self.conv3, self.bn3 = nn.Conv2d(128, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256)
-        self.conv4, self.bn4 = nn.Conv2d(256, 512, 3, padding=1, bias=False), nn.BatchNorm2d(512)
+        c = (channels, *RECTIFIER)
+        self.conv1, self.bn1 = nn.Conv2d(c[0], c[1], 3, padding=1, bias=False), nn.BatchNorm2d(c[1])
+        self.conv2, self.bn2 = nn.Conv2d(c[1], c[2], 3, padding=1, bias=False), nn.BatchNorm2d(c[2])
+        self.conv3, self.bn3 = nn.Conv2d(c[2], c[3], 3, padding=1, bias=False), nn.BatchNorm2d(c[3])
+        self.conv4, self.bn4 = nn.Conv2d(c[3], c[4], 3, padding=1, bias=False), nn.BatchNorm2d(c[4])
         self.pool = nn.MaxPool2d(2)
-        self.fc1 = nn.Linear(512, 256)
-        self.fc2 = nn.Linear(256, 2 * CONTROL_POINTS)
+        self.fc1 = nn.Linear(c[4], RECTIFIER_HIDDEN)
+        self.fc2 = nn.Linear(RECTIFIER_HIDDEN, 2 * CONTROL_POINTS)
         # Training starts from pictures as they are; DTRB starts from control points on slanting lines.
         nn.init.zeros_(self.fc2.weight)
         with torch.no_grad():

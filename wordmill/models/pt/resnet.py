@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
+from wordmill.models.architectures import RESNET_STAGES, RESNET_STEM
 from wordmill.models.pt.layers import ConvNorm
-
-STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))  # channels and blocks
 
 
 class BasicBlock(nn.Module):
@@ -32,17 +31,18 @@ class BasicBlock(nn.Module):
 class ResNet34Vd(nn.Module):
     """MindOCR's backbone rec_resnet34: (N, C, 32, W) to (N, 512, 1, W/4), 32x100 gives 25 columns."""
 
-    height, channels = 32, 512
+    channels = RESNET_STAGES[-1][0]
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = ConvNorm(channels, 32, 3)
-        self.conv2 = ConvNorm(32, 32, 3)
-        self.conv3 = ConvNorm(32, 64, 3)
+        c = (channels, *RESNET_STEM)
+        self.conv1 = ConvNorm(c[0], c[1], 3)
+        self.conv2 = ConvNorm(c[1], c[2], 3)
+        self.conv3 = ConvNorm(c[2], c[3], 3)
         # What MindSpore calls "same": of sides that are even, only the ends are padded.
         self.pool_start = nn.MaxPool2d(3, 2, ceil_mode=True)
-        blocks, inputs = [], 64
-        for stage, (outputs, depth) in enumerate(STAGES):
+        blocks, inputs = [], c[3]
+        for stage, (outputs, depth) in enumerate(RESNET_STAGES):
             for number in range(depth):
                 stride = (2, 1) if stage > 0 and number == 0 else (1, 1)
                 blocks.append(BasicBlock(inputs, outputs, stride, projects=number == 0))

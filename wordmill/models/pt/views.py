@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-VIEWS = 4  # of a picture of FSNS, square and side by side
+from wordmill.models.architectures import VIEWS, VIEWS_CNN, check_views
 
 
 class ViewsCnn(nn.Module):
@@ -14,21 +14,22 @@ class ViewsCnn(nn.Module):
     takes one after the other.
     """
 
-    height, channels = 128, 32 * VIEWS
+    channels = VIEWS * VIEWS_CNN[-1]
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
-        self.conv2 = nn.Conv2d(64, 128, 3, padding=1, bias=False)
-        self.conv3, self.bn3 = nn.Conv2d(128, 256, 3, padding=1, bias=False), nn.BatchNorm2d(256)
-        self.conv4 = nn.Conv2d(256, 256, 3, padding=1, bias=False)
-        self.conv5, self.bn5 = nn.Conv2d(256, 384, 3, padding=1, bias=False), nn.BatchNorm2d(384)
-        self.conv6 = nn.Conv2d(384, 384, 3, padding=1, bias=False)
-        self.conv7, self.bn7 = nn.Conv2d(384, 384, 3, padding=1, bias=False), nn.BatchNorm2d(384)
-        self.conv8 = nn.Conv2d(384, 384, 3, padding=1, bias=False)
-        self.conv9, self.bn9 = nn.Conv2d(384, 384, 3, padding=1, bias=False), nn.BatchNorm2d(384)
-        self.conv10 = nn.Conv2d(384, 384, 3, padding=1, bias=False)
-        self.conv11, self.bn11 = nn.Conv2d(384, 32, 2, bias=False), nn.BatchNorm2d(32)
+        c = (channels, *VIEWS_CNN)
+        self.conv1 = nn.Conv2d(c[0], c[1], 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(c[1], c[2], 3, padding=1, bias=False)
+        self.conv3, self.bn3 = nn.Conv2d(c[2], c[3], 3, padding=1, bias=False), nn.BatchNorm2d(c[3])
+        self.conv4 = nn.Conv2d(c[3], c[4], 3, padding=1, bias=False)
+        self.conv5, self.bn5 = nn.Conv2d(c[4], c[5], 3, padding=1, bias=False), nn.BatchNorm2d(c[5])
+        self.conv6 = nn.Conv2d(c[5], c[6], 3, padding=1, bias=False)
+        self.conv7, self.bn7 = nn.Conv2d(c[6], c[7], 3, padding=1, bias=False), nn.BatchNorm2d(c[7])
+        self.conv8 = nn.Conv2d(c[7], c[8], 3, padding=1, bias=False)
+        self.conv9, self.bn9 = nn.Conv2d(c[8], c[9], 3, padding=1, bias=False), nn.BatchNorm2d(c[9])
+        self.conv10 = nn.Conv2d(c[9], c[10], 3, padding=1, bias=False)
+        self.conv11, self.bn11 = nn.Conv2d(c[10], c[11], 2, bias=False), nn.BatchNorm2d(c[11])
         self.pool = nn.MaxPool2d(2)
         self.pool_height = nn.MaxPool2d((2, 1))
         self.relu = nn.ReLU(inplace=True)
@@ -39,9 +40,7 @@ class ViewsCnn(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return features (N, 128, 1, 64); ValueError for a picture that is not four squares side by side."""
         _, channels, height, width = x.shape
-        if width != VIEWS * height:
-            raise ValueError(f"data.width is {width}, expected {VIEWS * height}: backbone views_cnn reads "
-                             f"{VIEWS} square views side by side")  # fmt: skip
+        check_views(height, width)
         views = x.reshape(-1, channels, height, VIEWS, height).permute(0, 3, 1, 2, 4)
         features = self.read(views.reshape(-1, channels, height, height))
         return features.reshape(-1, self.channels, 1, features.shape[3])

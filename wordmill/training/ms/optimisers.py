@@ -9,10 +9,7 @@ from wordmill.models.checkpoint import Tensors
 from wordmill.models.ms.model import Recogniser
 from wordmill.models.ms.parameters import trained_names
 from wordmill.recipe.sections import Train
-
-EPSILON = 1e-8  # of Adam
-RHO, ADADELTA_EPSILON = 0.9, 1e-6
-AVERAGE_WARMUP = 2000.0  # steps; MindOCR's moving average starts short and grows longer
+from wordmill.training.constants import ADADELTA_EPSILON, AVERAGE_WARMUP, EPSILON, RHO
 
 Slots = dict[str, ParameterTuple | Parameter]  # for each of the net's parameters, or for all of them
 

@@ -5,11 +5,11 @@ from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 
 from wordmill.models.ms.model import EncoderDecoder, Recogniser
 from wordmill.models.ms.parameters import statistics
+from wordmill.training.constants import GROWTH_INTERVAL
 from wordmill.training.ms.losses import CtcLosses, SequenceLosses
 from wordmill.training.ms.optimisers import Optimiser
 
 ROW = 1024  # numbers that are summed up at a time
-PATIENCE = 1000  # finite steps in a row after which a dynamic loss scale is doubled
 
 
 class Objective(nn.Cell):
@@ -34,8 +34,8 @@ class Objective(nn.Cell):
 class LossScale(nn.Cell):
     """What losses are multiplied by so that float16 gradients do not vanish.
 
-    A dynamic one is halved, to 1 at least, where gradients are not finite and doubled after PATIENCE steps in a row
-    that were, as MindOCR's.
+    A dynamic one is halved, to 1 at least, where gradients are not finite and doubled after GROWTH_INTERVAL steps
+    in a row that were, as MindOCR's.
     """
 
     def __init__(self, start: float, dynamic: bool) -> None:
@@ -48,8 +48,8 @@ class LossScale(nn.Cell):
         """Take the step in, of which `finite` tells whether its gradients are; return the next scale."""
         if self.dynamic:
             steps = self.finite_steps + 1.0
-            grows = ops.logical_and(finite, steps >= PATIENCE)
-            counts = ops.logical_and(finite, steps < PATIENCE)
+            grows = ops.logical_and(finite, steps >= GROWTH_INTERVAL)
+            counts = ops.logical_and(finite, steps < GROWTH_INTERVAL)
             fallen = ops.where(finite, self.value, ops.maximum(self.value / 2.0, Tensor(1.0, ms.float32)))
             ops.assign(self.value, ops.where(grows, 2.0 * self.value, fallen))
             ops.assign(self.finite_steps, ops.where(counts, steps, ops.zeros_like(steps)))

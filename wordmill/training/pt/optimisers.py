@@ -7,10 +7,7 @@ import torch
 from torch import nn
 
 from wordmill.recipe.sections import Train
-
-EPSILON = 1e-8  # of Adam
-RHO, ADADELTA_EPSILON = 0.9, 1e-6
-AVERAGE_WARMUP = 2000.0  # steps; MindOCR's moving average starts short and grows longer
+from wordmill.training.constants import ADADELTA_EPSILON, AVERAGE_WARMUP, EPSILON, RHO
 
 
 class Lion(torch.optim.Optimizer):

@@ -7,8 +7,7 @@ import torch
 
 from wordmill.models.checkpoint import Tensors
 from wordmill.recipe.sections import Train
-
-GROWTH_INTERVAL = 1000  # finite steps in a row after which a dynamic loss scale is doubled, as MindOCR's
+from wordmill.training.constants import GROWTH_INTERVAL
 
 
 class Scaler(torch.amp.GradScaler):
