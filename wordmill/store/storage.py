@@ -6,18 +6,12 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import boto3
-from boto3.exceptions import Boto3Error
-from boto3.s3.transfer import TransferConfig
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
-from wordmill.store.files import atomic_file
-
 if TYPE_CHECKING:
+    from boto3.s3.transfer import TransferConfig
     from mypy_boto3_s3 import S3Client
 
 CHUNK = 8 << 20  # bytes: the size of a part of a multipart transfer, and of a read while hashing
@@ -54,6 +48,13 @@ class Store:
         self.bucket = bucket
         self.cache = cache
         self.endpoint = endpoint_url() or "AWS"
+
+    @cached_property
+    def client(self) -> "S3Client":
+        """The connection to the server, made when it is first needed: whoever finds all in the cache needs no boto3."""
+        import boto3
+        from botocore.config import Config
+
         config = Config(
             retries={"max_attempts": 5, "mode": "standard"},
             connect_timeout=5,
@@ -61,8 +62,14 @@ class Store:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        self.client: S3Client = boto3.Session().client("s3", config=config)
-        self.transfer = TransferConfig(multipart_threshold=CHUNK, multipart_chunksize=CHUNK)
+        return boto3.Session().client("s3", config=config)
+
+    @cached_property
+    def transfer(self) -> "TransferConfig":
+        """How large files are cut into parts."""
+        from boto3.s3.transfer import TransferConfig
+
+        return TransferConfig(multipart_threshold=CHUNK, multipart_chunksize=CHUNK)
 
     @classmethod
     def from_environment(cls) -> "Store":
@@ -179,6 +186,9 @@ class Store:
 
     def _ask(self, verb: str, key: str, call: Any, *args: Any, **kwargs: Any) -> Any:
         """Make one S3 call: None for what is absent, RuntimeError that says what to check for the rest."""
+        from boto3.exceptions import Boto3Error
+        from botocore.exceptions import BotoCoreError, ClientError
+
         where = f"cannot {verb} s3://{self.bucket}/{key} at {self.endpoint}"
         try:
             return call(*args, **kwargs)

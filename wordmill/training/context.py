@@ -4,7 +4,6 @@ import dataclasses
 
 from wordmill.recipe.schedule import Plan, make_plan
 from wordmill.shards.sets import ShardSet, open_sets
-from wordmill.synth.renderer import SynthSpec
 from wordmill.text.decoding import Codec
 from wordmill.training.job import Job
 from wordmill.training.rendered import Streamed
@@ -36,6 +35,8 @@ def make_context(job: Job, rank: int, codec: Codec, time_steps: int) -> Context:
 def training_set(job: Job, codec: Codec, steps: int) -> tuple[ShardSet | Streamed, int]:
     """Return what is learnt from, and how many samples are left out of it because their label does not fit."""
     if job.rendered:
+        from wordmill.synth.renderer import SynthSpec  # which no other training needs
+
         return Streamed(spec=SynthSpec.parse(job.rendered), data=job.data), 0
     given = open_sets(job.train_sets)
     kept = fitting(given, codec, steps)

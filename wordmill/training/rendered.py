@@ -6,26 +6,26 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from multiprocessing.connection import Connection, Pipe
+from multiprocessing.connection import Pipe
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from wordmill.pictures.image import fit_picture
 from wordmill.recipe.frameworks import prepended
-from wordmill.recipe.parsing import from_json, to_json
 from wordmill.recipe.sections import Data
 from wordmill.shards.loader import Batch
 from wordmill.store.artifacts import ROOT
-from wordmill.synth.renderer import Renderer, SynthSpec
+
+if TYPE_CHECKING:  # a process that trains draws nothing itself
+    from wordmill.synth.renderer import SynthSpec
+
+FEEDER = "wordmill.training.feeder"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Streamed:
     """A rendered training set of which no picture is stored."""
 
-    spec: SynthSpec
+    spec: "SynthSpec"
     data: Data
 
     @property
@@ -35,7 +35,7 @@ class Streamed:
 
 
 def rendered_batches(
-    spec: SynthSpec, data: Data, *, batch: int, rank: int, ranks: int, steps: int, start_step: int = 0
+    spec: "SynthSpec", data: Data, *, batch: int, rank: int, ranks: int, steps: int, start_step: int = 0
 ) -> Iterator[Batch]:
     """Yield this rank's `batch` samples of the steps start_step <= s < steps, counted over all epochs.
 
@@ -44,9 +44,10 @@ def rendered_batches(
     """
     receiver, sender = Pipe(duplex=False)
     firsts = range((start_step * ranks + rank) * batch, steps * ranks * batch, ranks * batch)
-    told = [dataclasses.asdict(spec), to_json(data), [firsts.start, firsts.stop, firsts.step, batch]]
+    told = {"spec": dataclasses.asdict(spec), "data": dataclasses.asdict(data), "start": firsts.start,
+            "stop": firsts.stop, "stride": firsts.step, "batch": batch}  # fmt: skip
     # Not multiprocessing's process: it would import the trainer's main module, and with it the framework.
-    command = [sys.executable, "-m", __name__, str(sender.fileno()), json.dumps(told)]
+    command = [sys.executable, "-m", FEEDER, str(sender.fileno()), json.dumps(told)]
     search = {"PYTHONPATH": prepended("PYTHONPATH", ROOT)}
     with receiver, subprocess.Popen(command, pass_fds=[sender.fileno()], env=os.environ | search) as feeder:
         sender.close()  # so that the pipe ends with the feeder
@@ -60,18 +61,3 @@ def rendered_batches(
             ) from error
         finally:
             feeder.kill()
-
-
-def main(descriptor: str, told: str) -> None:
-    """Render batches into a pipe, one ahead of the trainer; end when the trainer does, however it ends."""
-    spec, section, (start, stop, stride, batch) = json.loads(told)
-    renderer, data = Renderer(SynthSpec(**spec)), from_json(Data, section)
-    with suppress(BrokenPipeError), Connection(int(descriptor), readable=False) as sender:
-        for first in range(start, stop, stride):
-            samples = [renderer.sample(index) for index in range(first, first + batch)]
-            images = np.stack([fit_picture(image, data) for image, _ in samples])
-            sender.send(Batch(images=images, labels=[label for _, label in samples]))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
