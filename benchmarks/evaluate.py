@@ -177,7 +177,7 @@ def rivals(images: Picture) -> Rivals:
     codec, predictor = codec_of(recipe.model, recipe.data), predict.Predictor(saved, "cpu")
     half = predict.Predictor(saved, "cpu", "O2")
     net = twin("pytorch", "models.model").build(recipe.model, recipe.data, codec.classes)
-    twin("pytorch", "models.weights").load(net, saved.tensors, "checkpoint")
+    twin("pytorch", "models.weights").load_weights(net, saved.tensors, "checkpoint")
     net.eval()
     with torch.no_grad():
         logits = net(torch.from_numpy(normalise(images, recipe.data.middle)))

@@ -5,10 +5,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from components.train.checkpoints import described, newest, place, step_of
-from components.train.folder import prepare
+from components.train.checkpoints import described, newest, prefix_of, step_of
+from components.train.folder import prepare_folder
 from components.train.launch import Node
-from components.train.mirror import NONFINITE, AwayError, Mirror
+from components.train.mirror import NONFINITE, Mirror, StoreAwayError
 from components.train.watch import Sender, Watch
 from components.train.workers import LostError, run_workers
 from wordmill.store.stages import StoppedError
@@ -61,7 +61,7 @@ def train_on_node(
         finally:
             for path in (job.folder / NONFINITE).glob("*.npz"):
                 with suppress(RuntimeError):  # where the store is away they stay here
-                    store.upload(path, f"{place(key)}{NONFINITE}/{path.name}")
+                    store.upload(path, f"{prefix_of(key)}{NONFINITE}/{path.name}")
         return
     found = find(store, job, key, afresh=True)
     begin(step_of(found))
@@ -88,7 +88,7 @@ def attempt(
     node: Node | None = None,
 ) -> None:
     """Train from a checkpoint, or from the start, until the workers end."""
-    prepare(job.folder, found)
+    prepare_folder(job.folder, found)
     if found is not None:
         print(f"train: goes on after {described(found)}", flush=True)
     watch = Watch(job, sender)
@@ -110,13 +110,13 @@ def mirrored(store: Store, job: Job, key: str) -> Iterator[Mirror]:
         kept = step_of(next(iter(records(checkpoints)), None))
         where = f"it goes on after step {kept:,}" if kept else "it begins from the start"
         raise StoppedError(f"{error}: {where} when it is run again") from None
-    except AwayError as error:
+    except StoreAwayError as error:
         newest_here = next(iter(records(checkpoints)), checkpoints)
         raise RuntimeError(f"{error}\ntraining has stopped, its last checkpoint is on this machine alone, "
                            f"{newest_here}: run it again here when the store answers") from None  # fmt: skip
     except (RuntimeError, ValueError) as error:
         mirror.finish(KEEP_S)
-        raise type(error)(f"{error}\nwhat there is of the run stays in {job.folder} and at {mirror.place} of bucket "
+        raise type(error)(f"{error}\nwhat there is of the run stays in {job.folder} and at {mirror.prefix} of bucket "
                           f"'{store.bucket}'") from None  # fmt: skip
     else:
         mirror.drop()

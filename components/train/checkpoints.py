@@ -17,7 +17,7 @@ UNITS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}  # in seconds
 Sections = tuple[Data, Model, Train]
 
 
-def place(key: str) -> str:
+def prefix_of(key: str) -> str:
     """Return the prefix in the store below which a run's checkpoints lie as in their folder."""
     return f"checkpoints/{key}/"
 
@@ -35,7 +35,7 @@ def newest(store: Store, key: str, folder: Path, sections: Sections, afresh: boo
     """
     had = bool(records(folder))
     for ask in (True,) if afresh else (False, True) if had else ():
-        stored = {address.removeprefix(place(key)) for address in store.keys(place(key))} if ask else set()
+        stored = {address.removeprefix(prefix_of(key)) for address in store.keys(prefix_of(key))} if ask else set()
         had = had or any(name.endswith(".json") for name in stored)
         for record in _whole(store, key, folder, stored):
             _check_recipe(record, sections)
@@ -56,7 +56,7 @@ def _whole(store: Store, key: str, folder: Path, stored: set[str]) -> Iterator[P
             if _is_whole(folder / name):
                 yield folder / name
             else:
-                store.delete(place(key) + name)
+                store.delete(prefix_of(key) + name)
 
 
 def _is_whole(record: Path) -> bool:
@@ -72,14 +72,14 @@ def _is_whole(record: Path) -> bool:
 
 def _bring(store: Store, key: str, record: Path, stored: set[str]) -> None:
     """Read a checkpoint's files from the store, as far as they are there."""
-    store.download(place(key) + record.name, record)
+    store.download(prefix_of(key) + record.name, record)
     try:
         names = [entry["name"] for entry in read_record(record)["files"]]
     except ValueError:
         return  # whoever checks it says so
     for name in names:
         if name in stored:
-            store.download(place(key) + name, record.with_name(name))
+            store.download(prefix_of(key) + name, record.with_name(name))
 
 
 def _check_recipe(record: Path, sections: Sections) -> None:

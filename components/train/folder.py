@@ -45,7 +45,7 @@ def _sweep(parent: Path, own: str) -> None:
                     shutil.rmtree(folder, ignore_errors=True)
 
 
-def prepare(folder: Path, resume: Path | None) -> None:
+def prepare_folder(folder: Path, resume: Path | None) -> None:
     """Make a run's folder ready for an attempt that goes on from this record, or begins: undone steps leave nothing."""
     join_logs(folder)
     for path in folder.iterdir():

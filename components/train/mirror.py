@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.train.checkpoints import place
+from components.train.checkpoints import prefix_of
 from wordmill.store.storage import Store
 from wordmill.training.state import KEPT, read_record, records
 
@@ -16,7 +16,7 @@ AWAY_S = 600.0  # training goes on for so long without the store
 NONFINITE = "nonfinite"  # the folder of batches that were left out, in the run's folder and below its place
 
 
-class AwayError(RuntimeError):
+class StoreAwayError(RuntimeError):
     """The store has been away for too long."""
 
 
@@ -24,7 +24,7 @@ class Mirror:
     """A thread that stores what is new below checkpoints/<key>/, the record last, and removes what is old."""
 
     def __init__(self, store: Store, folder: Path, key: str) -> None:
-        self.store, self.folder, self.place = store, folder, place(key)
+        self.store, self.folder, self.prefix = store, folder, prefix_of(key)
         self.kept: dict[str, dict[str, Any]] = {}  # stored records by name
         self.stored: dict[str, str] = {}  # sha256 of stored files by name, "" where it is not known
         self.looked = False
@@ -35,9 +35,9 @@ class Mirror:
         self.thread.start()
 
     def check(self) -> None:
-        """Raise AwayError where the store has been away for too long."""
+        """Raise StoreAwayError where the store has been away for too long."""
         if self.away_since is not None and time.monotonic() - self.away_since > AWAY_S:
-            raise AwayError(f"the store has been away for {AWAY_S / 60:.0f} minutes: {self.trouble}")
+            raise StoreAwayError(f"the store has been away for {AWAY_S / 60:.0f} minutes: {self.trouble}")
 
     def finish(self, within_s: float) -> bool:
         """Store what is not stored yet and end; False where that takes longer, with the rest on this disk alone."""
@@ -85,7 +85,7 @@ class Mirror:
 
     def _look(self) -> None:
         """Take in what an earlier attempt has stored."""
-        names = [key.removeprefix(self.place) for key in self.store.keys(self.place)]
+        names = [key.removeprefix(self.prefix) for key in self.store.keys(self.prefix)]
         kept = {name: document for name in names if name.endswith(".json") and (document := self._read(name))}
         self.stored = dict.fromkeys((name for name in names if not name.endswith(".json")), "")
         self.stored |= {entry["name"]: entry["sha256"] for document in kept.values() for entry in document["files"]}
@@ -94,10 +94,10 @@ class Mirror:
     def _read(self, name: str) -> dict[str, Any]:
         """Read a stored record; one that cannot be read is removed, and empty."""
         try:
-            document: dict[str, Any] = json.loads(self.store.get_bytes(self.place + name) or b"")
+            document: dict[str, Any] = json.loads(self.store.get_bytes(self.prefix + name) or b"")
             return document if document["files"] else {}
         except (KeyError, TypeError, ValueError):
-            self.store.delete(self.place + name)
+            self.store.delete(self.prefix + name)
             return {}
 
     def _store_checkpoint(self, record: Path) -> None:
@@ -109,7 +109,7 @@ class Mirror:
             return
         files = [(record.with_name(entry["name"]), entry["sha256"]) for entry in document["files"]]
         if all(self._store_file(path, path.name, sha256) for path, sha256 in files):
-            self.store.put_json(self.place + record.name, document)
+            self.store.put_json(self.prefix + record.name, document)
             self.kept[record.name] = document
 
     def _store_file(self, path: Path, name: str, content: str) -> bool:
@@ -117,7 +117,7 @@ class Mirror:
         if self.stored.get(name) == content:
             return True
         try:
-            self.store.upload(path, self.place + name)
+            self.store.upload(path, self.prefix + name)
         except RuntimeError:
             if path.exists():
                 raise
@@ -128,19 +128,19 @@ class Mirror:
     def _trim(self) -> None:
         """Remove all but the newest checkpoints, records first, and what no record names."""
         for name in sorted(self.kept)[:-KEPT]:
-            self.store.delete(self.place + name)
+            self.store.delete(self.prefix + name)
             del self.kept[name]
         named = {entry["name"] for document in self.kept.values() for entry in document["files"]}
         for name in self.stored.keys() - named:
             if not name.startswith(NONFINITE):
-                self.store.delete(self.place + name)
+                self.store.delete(self.prefix + name)
                 del self.stored[name]
 
 
 def forget(store: Store, key: str) -> None:
     """Remove a finished run's checkpoints from the store."""
     try:
-        for address in list(store.keys(place(key))):
+        for address in list(store.keys(prefix_of(key))):
             store.delete(address)
     except RuntimeError as error:  # the run itself is stored
-        print(f"warning: {place(key)} of bucket '{store.bucket}' stays: {error}", flush=True)
+        print(f"warning: {prefix_of(key)} of bucket '{store.bucket}' stays: {error}", flush=True)

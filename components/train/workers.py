@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.train.folder import LAUNCHER_LOG, join_logs
 from components.train.launch import Node, launch
-from components.train.mirror import AwayError
+from components.train.mirror import StoreAwayError
 from components.train.stopping import sigterm_as_error, sigterm_ignored
 from wordmill.recipe.frameworks import environment, prepended
 from wordmill.store.artifacts import ROOT
@@ -41,7 +41,7 @@ def run_workers(job: Job, look: Callable[[], None], keep: Callable[[float], obje
     """Start this machine's workers and watch them to their end; `node` is its place among several.
 
     `look` is called every second, and `keep` with the seconds that are left when they were asked to stop and have
-    ended, with a checkpoint: StoppedError and AwayError. LostError where they may be started again, RuntimeError
+    ended, with a checkpoint: StoppedError and StoreAwayError. LostError where they may be started again, RuntimeError
     where they fail by themselves. Nothing of them is left.
     """
     write_job(job.folder / "job.json", job)
@@ -53,7 +53,7 @@ def run_workers(job: Job, look: Callable[[], None], keep: Callable[[float], obje
         with sigterm_as_error():
             process = start(job, here, node)
             watch_over(process, job, ranks, look)
-    except (StoppedError, AwayError):
+    except (StoppedError, StoreAwayError):
         deadline = time.monotonic() + (NODE_GRACE_S if node else GRACE_S)
         with sigterm_ignored():
             if process is not None:

@@ -16,7 +16,7 @@ from wordmill.models.checkpoint import Checkpoint, Tensors, check_fit, load, sav
 from wordmill.store.artifacts import git_commit, write_atomically
 from wordmill.training.records import METRICS, NONFINITE_LIMIT, Metrics, Pulse, keep_nonfinite
 from wordmill.training.reference import write_reference
-from wordmill.training.state import Progress, Saver, State, best_path, read_state, undo
+from wordmill.training.state import RunProgress, Saver, State, best_path, read_state, undo
 from wordmill.training.stream import Part, training_stream
 from wordmill.training.trainer import STATISTICS, Handle, Trainer, Vector
 from wordmill.training.validation import score
@@ -54,9 +54,9 @@ class Loop(Generic[Handle]):
         self.taken, self.start_s = done, math.nan
         self.save = self.stop = False
 
-    def resume(self) -> Progress:
+    def resume(self) -> RunProgress:
         """Return how far the run is, after all processes have taken over the checkpoint that process 0 reads."""
-        progress, given = Progress(), self.trainer.state()
+        progress, given = RunProgress(), self.trainer.state()
         if self.leads and self.job.resume:
             state = read_state(self.job.resume)
             tensors = respread(state.tensors, self.job.processes)

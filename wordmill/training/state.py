@@ -32,7 +32,7 @@ KEPT = 3  # checkpoints, and the best weights that they name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Progress:
+class RunProgress:
     """How far a run is: steps done, what was skipped, the best validation, seconds of training."""
 
     step: int = 0
@@ -50,7 +50,7 @@ class State:
     """A checkpoint: tensors by name as the framework's trainer gives and takes them, and how far the run is."""
 
     tensors: Tensors
-    progress: Progress
+    progress: RunProgress
     processes: int
 
 
@@ -85,7 +85,7 @@ def write_state(folder: Path, state: State, metrics: bytes, sections: tuple[Data
 def read_state(record: Path) -> State:
     """Read a checkpoint by its record."""
     document = read_record(record)
-    progress = parse_section(Progress, document["progress"], f"{record}: progress")
+    progress = parse_section(RunProgress, document["progress"], f"{record}: progress")
     tensors = load_file(record.with_suffix(".safetensors"))
     return State(tensors=tensors, progress=progress, processes=document["processes"])
 

@@ -18,7 +18,7 @@ PAUSES_S = (1.0, 2.0, 4.0)
 SLACK_S = 5  # of clocks, when lines of a log are asked for since a moment
 
 
-class AwayError(RuntimeError):
+class ClusterAwayError(RuntimeError):
     """Kubernetes does not answer, or cannot now."""
 
 
@@ -118,14 +118,14 @@ class JobApi:
         for pause_s in PAUSES_S:
             try:
                 return self._call(what, call, *args, **options)
-            except AwayError:
+            except ClusterAwayError:
                 time.sleep(pause_s)
         return self._call(what, call, *args, **options)
 
     def _call(self, what: str, call: Callable[..., Any], *args: Any, conflict: Any = None, **options: Any) -> Any:
         """Return what a call returns, None for what is not there, `conflict` for what is there already.
 
-        AwayError where the call may succeed later, RuntimeError with what to do where it will not.
+        ClusterAwayError where the call may succeed later, RuntimeError with what to do where it will not.
         """
         try:
             return call(*args, _request_timeout=CALL_TIMEOUT_S, **options)
@@ -136,8 +136,8 @@ class JobApi:
                 return conflict
             said = f"Kubernetes, asked to {what} in namespace {self.namespace}: {error.status} {error.reason}"
             if error.status in AGAIN or error.status >= 500:
-                raise AwayError(said) from None
+                raise ClusterAwayError(said) from None
             apply = "apply the manifests, with the component of this kind of job"
             raise RuntimeError(f"{said}: {apply if error.status == 403 else error.body}") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise AwayError(f"Kubernetes does not answer when asked to {what}: {error}") from None
+            raise ClusterAwayError(f"Kubernetes does not answer when asked to {what}: {error}") from None

@@ -7,10 +7,10 @@ lease in the store; nodes whose lease runs out end by themselves, because a kill
 import time
 from typing import Any
 
-from components.train.gang.api import AwayError, JobApi
+from components.train.gang.api import ClusterAwayError, JobApi
 from components.train.gang.manifests import leader_pod
-from components.train.gang.state import State, job_state, pod_text
-from components.train.gang.work import RENEW_EVERY_S, GangSpec, Work, place, renew_lease, write_work
+from components.train.gang.state import JobState, job_state, pod_text
+from components.train.gang.work import RENEW_EVERY_S, GangSpec, Work, job_key, renew_lease, write_work
 from components.train.stopping import sigterm_as_error
 from wordmill.store.stages import StageResult
 from wordmill.store.storage import Object, Store
@@ -39,7 +39,7 @@ def train_on_nodes(store: Store, spec: GangSpec, work: Work) -> StageResult:
 
 def take_result(store: Store, key: str) -> StageResult | None:
     """Return the stored result of this work; None where it is not there or not whole."""
-    result = store.get_json(place(key, "result.json"))
+    result = store.get_json(job_key(key, "result.json"))
     if result is None:
         return None
     objects = [Object(**entry) for entry in result["objects"]]
@@ -51,11 +51,11 @@ def take_result(store: Store, key: str) -> StageResult | None:
 
 def own_failures(store: Store, key: str) -> list[dict[str, Any]]:
     """Return what nodes have stored that failed by themselves, not because they or others were stopped or lost."""
-    failures = [store.get_json(name) for name in store.keys(place(key, "failure."))]
+    failures = [store.get_json(name) for name in store.keys(job_key(key, "failure."))]
     return [failure for failure in failures if not failure["stopped"]]
 
 
-def describe_failure(store: Store, work: Work, follower: "Follower", state: State) -> str:
+def describe_failure(store: Store, work: Work, follower: "Follower", state: JobState) -> str:
     """Say why the job left no result: what its first failed node stored, and what Kubernetes says of all pods.
 
     A node that was killed has stored nothing, and one that was stopped ended because of another.
@@ -63,7 +63,7 @@ def describe_failure(store: Store, work: Work, follower: "Follower", state: Stat
     first = min(own_failures(store, work.key), key=lambda failure: float(failure["time"]), default=None)
     why = first["error"] if first else f"job {follower.api.name} ended, {state.text}, without a result"
     pods = [f"pod {pod}: {text}" for pod, text in follower.pods.items()]
-    logs = f"the nodes' logs are in bucket '{store.bucket}' at {place(work.key, 'log.<node>.txt')}"
+    logs = f"the nodes' logs are in bucket '{store.bucket}' at {job_key(work.key, 'log.<node>.txt')}"
     return "\n".join([f"training on {work.nodes} nodes failed: {why}", *pods, logs])
 
 
@@ -82,14 +82,14 @@ class Follower:
         self.answered = time.monotonic()
         self.logged: float | None = None
 
-    def run(self) -> State:
+    def run(self) -> JobState:
         """Follow the job to its end and return its last state; RuntimeError where Kubernetes stays away."""
         while True:
             self.renew()
             try:
                 state = self.look()
                 self.answered = time.monotonic()
-            except AwayError as error:
+            except ClusterAwayError as error:
                 self.tell("Kubernetes", str(error))
                 if time.monotonic() - self.answered > AWAY_S:
                     raise RuntimeError(f"no answer for {AWAY_S:.0f} s: {error}") from None
@@ -108,7 +108,7 @@ class Follower:
         except RuntimeError as error:
             self.tell("lease", str(error))
 
-    def look(self) -> State | None:
+    def look(self) -> JobState | None:
         """Do what the job needs now; its state where it has ended."""
         job = self.api.get()
         if job is None:
@@ -140,7 +140,7 @@ class Follower:
         if self.makes == MAKES:
             raise RuntimeError(f"job {self.api.name} has been made {MAKES} times and is gone again: who deletes it?")
         for name in ("failure.", "starts."):
-            for key in list(self.store.keys(place(self.api.key, name))):
+            for key in list(self.store.keys(job_key(self.api.key, name))):
                 self.store.delete(key)
         if self.api.create():
             self.makes += 1

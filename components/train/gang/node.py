@@ -18,7 +18,7 @@ from pathlib import Path
 
 from components.train.attempts import RESTARTS, train_on_node
 from components.train.folder import join_logs, run_folder
-from components.train.gang.work import LEASE_S, PORT, TASK, Work, place, read_work
+from components.train.gang.work import LEASE_S, PORT, TASK, Work, job_key, read_work
 from components.train.launch import MEET_TIMEOUT_S, Node
 from components.train.outcome import collect, store_results
 from components.train.stage import make_job
@@ -63,7 +63,7 @@ def main(key: str) -> None:
         print(f"error: node {rank}: {what}", flush=True)
         with suppress(RuntimeError):  # the pod's log has it too
             failure = {"error": what, "time": time.time(), "stopped": stopped}
-            store.put_json(place(key, f"failure.{rank}.json"), failure)
+            store.put_json(job_key(key, f"failure.{rank}.json"), failure)
         sys.exit(RESUME if stopped else 1)
 
 
@@ -119,29 +119,29 @@ def train(store: Store, work: Work, node: Node, folder: Path) -> None:
     finally:
         with suppress(RuntimeError):  # where the store is away, the log in the folder is what there is
             log = join_logs(folder).read_bytes()
-            store.put_bytes(place(work.key, f"log.{node.rank}.txt"), log, "text/plain; charset=utf-8")
+            store.put_bytes(job_key(work.key, f"log.{node.rank}.txt"), log, "text/plain; charset=utf-8")
     if node.rank == 0:
         sender.send_folder(folder / TRACE)
         made = store_results(store, collect(job))
         objects = [vars(entry) for entry in made.stored]
         result = {"objects": objects, "facts": made.facts, "metrics": made.metrics, "curves": made.curves}
-        store.put_json(place(work.key, "result.json"), result)
+        store.put_json(job_key(work.key, "result.json"), result)
 
 
 def count_starts(store: Store, key: str, step: int) -> None:
     """Count how often all nodes have started from a checkpoint; RuntimeError where they no longer get on."""
-    known = store.get_json(place(key, "starts.json")) or {}
+    known = store.get_json(job_key(key, "starts.json")) or {}
     starts = 1 + (known["starts"] if known.get("step") == step else 0)
     if starts > 1 + RESTARTS:
         raise RuntimeError(f"training was started {starts - 1} times after step {step} and reached no other checkpoint")
-    store.put_json(place(key, "starts.json"), {"step": step, "starts": starts})
+    store.put_json(job_key(key, "starts.json"), {"step": step, "starts": starts})
 
 
 class Lease:
     """Notices that whoever waits for the job is gone, by a document that no longer changes; clocks need not agree."""
 
     def __init__(self, store: Store, key: str) -> None:
-        self.store, self.place = store, place(key, "lease.json")
+        self.store, self.address = store, job_key(key, "lease.json")
         self.seen: object = None
         self.changed, self.looked = time.monotonic(), -LOOK_EVERY_S
 
@@ -152,11 +152,13 @@ class Lease:
             return
         self.looked = now
         with suppress(RuntimeError):  # the store is away for a while
-            found = self.store.get_json(self.place)
+            found = self.store.get_json(self.address)
             if found != self.seen:
                 self.seen, self.changed = found, now
         if now - self.changed > LEASE_S:
-            raise RuntimeError(f"{self.place} has not been renewed for {LEASE_S:.0f} s: nobody waits for this training")
+            raise RuntimeError(
+                f"{self.address} has not been renewed for {LEASE_S:.0f} s: nobody waits for this training"
+            )
 
 
 if __name__ == "__main__":

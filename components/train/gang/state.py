@@ -10,7 +10,7 @@ QUIET = ("ContainerCreating", "PodInitializing")  # what every pod waits for at 
 
 
 @dataclass(frozen=True, kw_only=True)
-class State:
+class JobState:
     """Where a job stands: in words, whether it has ended, and whether it is being deleted."""
 
     text: str
@@ -18,7 +18,7 @@ class State:
     leaving: bool
 
 
-def job_state(job: Document) -> State:
+def job_state(job: Document) -> JobState:
     """Return the state of an AscendJob, by its latest condition, or of a Volcano Job, by its phase."""
     status = job.get("status") or {}
     if job["kind"] == "AscendJob":
@@ -30,7 +30,7 @@ def job_state(job: Document) -> State:
         now, parts = state.get("phase", ""), (state.get("reason"), state.get("message"))
         ended = now in ENDED
     text = ": ".join([now or "waits for its controller", *dict.fromkeys(part for part in parts if part)])
-    return State(text=text, ended=ended, leaving="deletionTimestamp" in job["metadata"])
+    return JobState(text=text, ended=ended, leaving="deletionTimestamp" in job["metadata"])
 
 
 def pod_text(pod: Any) -> str:

@@ -76,19 +76,19 @@ def job_name(key: str) -> str:
     return f"wordmill-train-{key[:16]}"
 
 
-def place(key: str, name: str) -> str:
+def job_key(key: str, name: str) -> str:
     """Return where in the store a document about a job lies."""
     return f"jobs/{key}/{name}"
 
 
 def write_work(store: Store, work: Work) -> None:
     """Store what the nodes are told."""
-    store.put_json(place(work.key, "job.json"), dataclasses.asdict(work))
+    store.put_json(job_key(work.key, "job.json"), dataclasses.asdict(work))
 
 
 def read_work(store: Store, key: str) -> Work:
     """Read what `write_work` stored; RuntimeError where there is nothing."""
-    where = place(key, "job.json")
+    where = job_key(key, "job.json")
     document = store.get_json(where)
     if document is None:
         raise RuntimeError(f"{where} is not in bucket '{store.bucket}': the stage that makes the job stores it first")
@@ -97,4 +97,4 @@ def read_work(store: Store, key: str) -> Work:
 
 def renew_lease(store: Store, key: str) -> None:
     """Tell the nodes that somebody still waits for them."""
-    store.put_json(place(key, "lease.json"), {"renewed": time.time()})
+    store.put_json(job_key(key, "lease.json"), {"renewed": time.time()})

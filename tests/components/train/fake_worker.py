@@ -18,7 +18,7 @@ import numpy as np
 from wordmill.training.job import Job, read_job
 from wordmill.training.loop import STOP
 from wordmill.training.records import METRICS, Pulse
-from wordmill.training.state import Progress, State, best_path, read_state, write_state
+from wordmill.training.state import RunProgress, State, best_path, read_state, write_state
 
 STEPS, EVERY, IMAGES = 8, 2, 16
 AGE_S = 5400.0  # since it has written a line: an hour, however long a test takes
@@ -66,7 +66,7 @@ def note(job: Job, step: int, metrics: dict[str, float]) -> None:
 def keep(job: Job, folder: Path, step: int, weight: float) -> None:
     best_path(folder, step).write_bytes(f"best of {step}".encode())
     tensors = {"model/w": np.array([weight], np.float32)}
-    state = State(tensors=tensors, progress=Progress(step=step, best_step=step), processes=job.processes)
+    state = State(tensors=tensors, progress=RunProgress(step=step, best_step=step), processes=job.processes)
     write_state(folder, state, (job.folder / METRICS).read_bytes(), (job.data, job.model, job.train))
 
 

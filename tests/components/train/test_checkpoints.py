@@ -16,7 +16,7 @@ from tests.waiting import LIMIT_S
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.storage import Store
-from wordmill.training.state import Progress, State, best_path, read_record, records, write_state
+from wordmill.training.state import RunProgress, State, best_path, read_record, records, write_state
 
 SECTIONS = (DATA, MODEL, TRAIN)
 
@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 def write(folder: Path, step: int, best: int, ago_s: float = 0.0, processes: int = 2) -> Path:
     if not best_path(folder, best).exists():
         best_path(folder, best).write_bytes(f"best of {best}".encode())
-    state = State(tensors={"model/w": np.full(3, step, np.float32)}, progress=Progress(step=step, best_step=best),
+    state = State(tensors={"model/w": np.full(3, step, np.float32)}, progress=RunProgress(step=step, best_step=best),
                   processes=processes)  # fmt: skip
     line = {"step": step, "steps": 4000, "images": 1, "time": time.time() - ago_s, "metrics": {}}
     return write_state(folder, state, json.dumps(line).encode(), SECTIONS)
@@ -211,7 +211,7 @@ def test_a_store_that_comes_back_gets_what_it_has_missed(
         kept.check()  # not for long yet
         monkeypatch.setattr(mirror, "AWAY_S", 0.05)
         time.sleep(0.1)
-        with pytest.raises(mirror.AwayError, match="cannot write s3://bucket/k"):
+        with pytest.raises(mirror.StoreAwayError, match="cannot write s3://bucket/k"):
             kept.check()
     assert kept.finish(LIMIT_S)
     kept.check()

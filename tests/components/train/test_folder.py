@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.train.folder import LEFT_DAYS, join_logs, prepare, run_folder
-from tests.waiting import LIMIT_S, wait_until
+from components.train.folder import LEFT_DAYS, join_logs, prepare_folder, run_folder
 
 HOLDER = """
 import sys, time
@@ -76,7 +75,7 @@ def test_another_attempt_finds_checkpoints_and_logs_and_nothing_of_the_last_ones
         (tmp_path / name).write_text(f"{name}\n")
     for name in ("stop", "pulse.0", "failure.0.txt", "outcome.json", "metrics.jsonl", "job.json", "launcher.log"):
         (tmp_path / name).write_text(f"{name}\n")
-    prepare(tmp_path, None)
+    prepare_folder(tmp_path, None)
     assert {path.name for path in tmp_path.iterdir()} == {"checkpoints", "nonfinite", "trace", "log.txt"}
     log = "--- launcher.log\nlauncher.log\n--- worker_0.log\nmsrun/worker_0.log\n"
     assert (tmp_path / "log.txt").read_text() == log

@@ -61,8 +61,8 @@ def nets(model: Model) -> tuple[pt_model.Recogniser, ms_model.Recogniser]:
     """Return both frameworks' recognisers with the same weights, in evaluation mode."""
     checkpoint, classes = checkpoint_of(model), codec_of(model, GRAY).classes
     torch_net, mindspore_net = (twin.build(model, GRAY, classes) for twin in (pt_model, ms_model))
-    pt_weights.load(torch_net, checkpoint.tensors, "torch")
-    ms_weights.load(mindspore_net, checkpoint.tensors, "mindspore")
+    pt_weights.load_weights(torch_net, checkpoint.tensors, "torch")
+    ms_weights.load_weights(mindspore_net, checkpoint.tensors, "mindspore")
     return torch_net.eval(), mindspore_net.set_train(False)
 
 

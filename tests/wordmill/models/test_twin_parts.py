@@ -35,8 +35,8 @@ def give_both(one: torch.nn.Module, other: "ms.nn.Cell") -> Tensors:
     for name, tensor in tensors.items():
         if "bn" in name.split(".")[-2]:
             tensors[name] = rng.uniform(0.5, 1.5, tensor.shape).astype(np.float32)
-    pt_weights.load(one, tensors, "torch")
-    ms_weights.load(other, tensors, "mindspore")
+    pt_weights.load_weights(one, tensors, "torch")
+    ms_weights.load_weights(other, tensors, "mindspore")
     return tensors
 
 

@@ -16,7 +16,7 @@ from wordmill.models.checkpoint import Checkpoint, save
 from wordmill.training import state as training_state
 from wordmill.training.state import (
     KEPT,
-    Progress,
+    RunProgress,
     Saver,
     State,
     best_path,
@@ -39,7 +39,7 @@ class KilledError(BaseException):
 def state(step: int, best_step: int = 0) -> State:
     """Return a state whose every value tells its step."""
     tensors = {"model/w": np.full((2, 3), step, np.float32), "statistics/m": np.full((2, 3), step + 0.5, np.float32)}
-    return State(tensors=tensors, progress=Progress(step=step, best_step=best_step), processes=2)
+    return State(tensors=tensors, progress=RunProgress(step=step, best_step=best_step), processes=2)
 
 
 def write(folder: Path, step: int, best_step: int = 0) -> Path:
@@ -72,7 +72,7 @@ def test_a_checkpoint_reads_back_bit_for_bit(tmp_path: Path) -> None:
     values = np.random.default_rng(1).normal(size=(2, 3, 4)).astype(np.float32)
     odd = np.array([np.nan, np.inf, -0.0, 1e-45], np.float32)
     tensors = {"model/w": values.transpose(2, 0, 1), "odd": odd, "scaler/scale": np.array(512, np.float32)}
-    progress = Progress(step=120, nonfinite=3, nonfinite_in_a_row=1, best_step=100, best=(0.75, -1.5), seconds=60.5,
+    progress = RunProgress(step=120, nonfinite=3, nonfinite_in_a_row=1, best_step=100, best=(0.75, -1.5), seconds=60.5,
                         attempts=({"step": 0, "processes": 2, "git_commit": "c"},))  # fmt: skip
     best_path(tmp_path, 100).write_bytes(b"best")
     record = write_state(tmp_path, State(tensors=tensors, progress=progress, processes=2), b"lines", SECTIONS)

@@ -39,9 +39,10 @@ def test_the_parts_of_a_batch_have_the_same_loss_and_the_same_mean_gradients(
     train = dataclasses.replace(TRAIN, accumulation=2, loss=loss, clip_norm=0.0)
     trainer = Trainer(dataclasses.replace(make_job(tmp_path, train=train), model=model), torch.device("cpu"), 0)
     net = ms_model.build(model, DATA, trainer.codec.classes)
-    ms_weights.load(net, pt_weights.dump(trainer.net), "PyTorch's weights")
-    drawn = Draws(forced=np.array([0, 1, 1, 0] * 2, np.float32), seeds=np.arange(SAMPLES, dtype=np.int32))
-    batch = dataclasses.replace(batch_of(0), labels=sorted(WORDS, key=len))  # the second part has more characters
+    ms_weights.load_weights(net, pt_weights.dump(trainer.net), "PyTorch's weights")
+    drawn = Draws(forced=np.array([0, 1, 1, 0] * 4, np.float32), seeds=np.arange(16, dtype=np.int32))
+    # With this seed no activation is so near 0 that rounding decides whether ReLU lets its gradient pass.
+    batch = dataclasses.replace(batch_of(0), labels=sorted(WORDS * 2, key=len))  # the second part has more characters
     parts = parts_of(batch, train, trainer.codec, trainer.steps, drawn)
     counts = [targets.counted for _, targets in parts]
     assert (counts[0] == counts[1]) == (loss == "ctc")
@@ -94,9 +95,9 @@ def test_the_same_gradients_make_the_same_weights(optimizer: str, tmp_path: Path
     trainer = Trainer(make_job(tmp_path, train=train), torch.device("cpu"), 0)
     start = pt_weights.dump(trainer.net)
     net = ms_model.build(MODEL, DATA, trainer.codec.classes)
-    ms_weights.load(net, start, "PyTorch's weights")
+    ms_weights.load_weights(net, start, "PyTorch's weights")
     scale = LossScale(1.0, dynamic=False)
-    update = Update(net, ms_optimisers.build(net, train), scale, train.clip_norm, parts=1, processes=1)
+    update = Update(net, ms_optimisers.build_optimiser(net, train), scale, train.clip_norm, parts=1, processes=1)
     for step, rate in enumerate([train.lr, *trainer.context.plan.rates[1:3].tolist()]):  # a constant one, the cosine's
         parts = parts_of(batch_of(step), train, trainer.codec, 25, TOLD)
         told = trainer.result(trainer.step(step + 1, parts, rate, (False, False)))

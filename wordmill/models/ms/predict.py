@@ -8,7 +8,7 @@ from mindspore import Tensor, nn, ops
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ms.model import EncoderDecoder, Recogniser, build
 from wordmill.models.ms.precision import choose_precision, halve
-from wordmill.models.ms.weights import load
+from wordmill.models.ms.weights import load_weights
 from wordmill.pictures.image import normalise
 from wordmill.recipe.frameworks import check_device
 from wordmill.text.beam import Floats, Integers, attention_beam_search, ctc_beam_search
@@ -41,7 +41,7 @@ class Predictor:
         self.middle = data.middle
         self.codec = codec_of(checkpoint.model, data)
         self.net = build(checkpoint.model, data, self.codec.classes)
-        load(self.net, checkpoint.tensors, "checkpoint")
+        load_weights(self.net, checkpoint.tensors, "checkpoint")
         self.net.set_train(False)
         if half:
             halve(self.net, amp)

@@ -13,7 +13,7 @@ def dump(net: Recogniser) -> Tensors:
     return {name: parameter.asnumpy().astype(np.float32, copy=True) for name, parameter in named(net).items()}
 
 
-def load(net: Recogniser, tensors: Tensors, where: str) -> None:
+def load_weights(net: Recogniser, tensors: Tensors, where: str) -> None:
     """Copy weights into the recogniser; ValueError naming `where` unless names and shapes fit exactly."""
     own = named(net)
     check_fit({name: tuple(parameter.shape) for name, parameter in own.items()}, tensors, where)

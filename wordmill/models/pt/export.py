@@ -11,7 +11,7 @@ from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ports import CONFIDENCE, INPUT, LOGITS, TOKENS
 from wordmill.models.pt.decoders import Decoder
 from wordmill.models.pt.model import EncoderDecoder, Recogniser, build
-from wordmill.models.pt.weights import load
+from wordmill.models.pt.weights import load_weights
 from wordmill.recipe.rules import check_grid_sample
 from wordmill.store.files import atomic_file
 from wordmill.text.decoding import AttentionCodec, CtcCodec, codec_of
@@ -133,7 +133,7 @@ def _open(checkpoint: Checkpoint, opset: int, batch: int) -> tuple[Recogniser, t
     data, model = checkpoint.data, checkpoint.model
     check_grid_sample(opset, model, "export")
     net = build(model, data, codec_of(model, data).classes).eval()
-    load(net, checkpoint.tensors, "checkpoint")
+    load_weights(net, checkpoint.tensors, "checkpoint")
     return net, torch.zeros(batch, data.channels, data.height, data.width)
 
 

@@ -12,7 +12,7 @@ from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.pt.decoders import Decoder
 from wordmill.models.pt.model import EncoderDecoder, build
 from wordmill.models.pt.precision import choose_precision
-from wordmill.models.pt.weights import load
+from wordmill.models.pt.weights import load_weights
 from wordmill.recipe.frameworks import check_device
 from wordmill.text.beam import Floats, Integers, attention_beam_search, ctc_beam_search
 from wordmill.text.decoding import AttentionCodec, CtcCodec, Reading, codec_of
@@ -43,7 +43,7 @@ class Predictor:
         self.dtype, self.precision = choose_precision(amp, device)
         self.codec = codec_of(checkpoint.model, checkpoint.data)
         self.net = build(checkpoint.model, checkpoint.data, self.codec.classes)
-        load(self.net, checkpoint.tensors, "checkpoint")
+        load_weights(self.net, checkpoint.tensors, "checkpoint")
         _fold_normalisation(self.net.eval())
         self.net.to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`

@@ -19,7 +19,7 @@ def dump(net: Recogniser) -> Tensors:
     }
 
 
-def load(net: Recogniser, tensors: Tensors, where: str) -> None:
+def load_weights(net: Recogniser, tensors: Tensors, where: str) -> None:
     """Copy weights into the recogniser; ValueError naming `where` unless names and shapes fit exactly."""
     state = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith(COUNTER)}
     check_fit({name: tuple(tensor.shape) for name, tensor in state.items()}, tensors, where)

@@ -104,7 +104,7 @@ class Lion(nn.Cell):
 Optimiser = Adam | Adadelta | Lion
 
 
-def build(net: nn.Cell, train: Train) -> Optimiser:
+def build_optimiser(net: nn.Cell, train: Train) -> Optimiser:
     """Build the recipe's optimiser; Adam's weight decay is the L2 penalty, AdamW's and Lion's are decoupled."""
     parameters, betas = ParameterTuple(net.trainable_params()), (train.beta1, train.beta2)
     decays = decays_of(parameters, train)

@@ -22,14 +22,13 @@ from wordmill.models.ms.model import build, count_steps
 from wordmill.models.ms.parameters import statistics
 from wordmill.models.ms.precision import choose_precision, halve
 from wordmill.models.ms.predict import Predictor, open_device
-from wordmill.models.ms.weights import dump, load
+from wordmill.models.ms.weights import dump, load_weights
 from wordmill.pictures.image import Picture
 from wordmill.text.decoding import codec_of
 from wordmill.training.context import make_context
 from wordmill.training.job import Job, read_job
 from wordmill.training.loop import Loop
-from wordmill.training.ms.optimisers import Average
-from wordmill.training.ms.optimisers import build as build_optimiser
+from wordmill.training.ms.optimisers import Average, build_optimiser
 from wordmill.training.ms.processes import Processes
 from wordmill.training.ms.state import TrainingState
 from wordmill.training.ms.step import Gradients, LossScale, Objective, Update
@@ -51,7 +50,7 @@ class Trainer:
         self.steps = count_steps(self.net, job.data)
         if job.start:
             where = f"train.start_from {job.train.start_from}, file {job.start}"
-            load(self.net, load_checkpoint(job.start).tensors, where)
+            load_weights(self.net, load_checkpoint(job.start).tensors, where)
         if job.train.sync_batch_norm and job.processes > 1:
             synchronise(self.net, job.device, job.processes)
         self.context = make_context(job, rank, self.codec, self.steps)
@@ -124,7 +123,7 @@ class Trainer:
 
     def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Logits]]:
         """Return what tells the loss and the logits that these weights have for a part."""
-        load(self.scored.net, weights, "scored weights")
+        load_weights(self.scored.net, weights, "scored weights")
 
         def read(part: Part) -> tuple[float, Logits]:
             loss, logits = self.scored(*tensors_of(part))

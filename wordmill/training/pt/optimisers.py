@@ -82,7 +82,7 @@ def _start_states(optimizer: torch.optim.Optimizer, *names: str) -> None:
             optimizer.state[weight] = {name: torch.zeros_like(weight) for name in names}
 
 
-def build(net: nn.Module, train: Train) -> torch.optim.Optimizer:
+def build_optimiser(net: nn.Module, train: Train) -> torch.optim.Optimizer:
     """Build the recipe's optimiser; Adam's weight decay is the L2 penalty, AdamW's and Lion's are decoupled."""
     groups, betas = decay_groups(net, train), (train.beta1, train.beta2)
     if train.optimizer == "lion":

@@ -25,7 +25,7 @@ from wordmill.models.checkpoint import load as load_checkpoint
 from wordmill.models.pt.model import EncoderDecoder, build, count_steps
 from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.predict import Predictor, open_device
-from wordmill.models.pt.weights import load
+from wordmill.models.pt.weights import load_weights
 from wordmill.pictures.image import Picture
 from wordmill.shards.loader import Batch
 from wordmill.text.decoding import codec_of
@@ -34,8 +34,7 @@ from wordmill.training.job import Job, read_job
 from wordmill.training.loop import Loop
 from wordmill.training.pt.device import fetch, memory_bytes, send, trace
 from wordmill.training.pt.losses import ctc_losses, sequence_losses
-from wordmill.training.pt.optimisers import Average
-from wordmill.training.pt.optimisers import build as build_optimiser
+from wordmill.training.pt.optimisers import Average, build_optimiser
 from wordmill.training.pt.processes import gather, join, share, synchronise
 from wordmill.training.pt.scaler import Scaler
 from wordmill.training.pt.state import TrainingState
@@ -57,7 +56,7 @@ class Trainer:
         self.net = build(job.model, job.data, self.codec.classes).to(device)
         if job.start:
             where = f"train.start_from {job.train.start_from}, file {job.start}"
-            load(self.net, load_checkpoint(job.start).tensors, where)
+            load_weights(self.net, load_checkpoint(job.start).tensors, where)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
         self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
         self.context = make_context(job, rank, self.codec, self.steps)
@@ -152,7 +151,7 @@ class Trainer:
 
     def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Logits]]:
         """Return what tells the loss and the logits (N, T, C) that these weights have for a part."""
-        load(self.scored, weights, "scored weights")
+        load_weights(self.scored, weights, "scored weights")
 
         @torch.inference_mode()
         def read(part: Part) -> tuple[float, Logits]:

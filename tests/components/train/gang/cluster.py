@@ -8,7 +8,7 @@ import pytest
 
 from components.train.gang import api as gang_api
 from components.train.gang import job as cluster_job
-from components.train.gang.work import Work, place
+from components.train.gang.work import Work, job_key
 from tests.components.train.gang.kube_api import Cluster, serving
 from tests.golden.jobs import CPUS, KEY, spec
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
@@ -46,7 +46,7 @@ def put_result(store: Store, folder: Path, key: str = KEY) -> None:
     path.write_bytes(b"weights")
     entry = vars(store.put_file(path, "model.safetensors"))
     told = {"facts": {"val_accuracy": 0.5}, "metrics": {"m": 1.0}, "curves": {"c": [[1, 2.0, 3.0]]}}
-    store.put_json(place(key, "result.json"), {"objects": [entry], **told})
+    store.put_json(job_key(key, "result.json"), {"objects": [entry], **told})
 
 
 def run(store: Store, profile: Any = CPUS, framework: str = "pytorch") -> StageResult:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from components.train import stage
-from components.train.gang.work import place, read_work
+from components.train.gang.work import job_key, read_work
 from components.train.watch import Sender
 from pipelines.cluster.tasks import gang_job
 from pipelines.profiles import PROFILES
@@ -57,7 +57,7 @@ def test_a_job_is_made_followed_and_gone_and_its_result_taken(
     (job,) = cluster.made
     assert (job["kind"], job["metadata"]["ownerReferences"][0]["name"]) == ("Job", "run-x")
     assert read_work(store, KEY) == WORK
-    assert store.get_json(place(KEY, "lease.json"))["renewed"] > time.time() - 60
+    assert store.get_json(job_key(KEY, "lease.json"))["renewed"] > time.time() - 60
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
         f"train: made job {NAME}: 2 nodes of 2 processes",
@@ -83,7 +83,7 @@ def test_npus_get_an_ascend_job_where_mindcluster_is_installed_and_a_volcano_job
 
     cluster.installed, cluster.steps = ("batch.volcano.sh", "mindxdl.gitee.com"), [end]
     run(store, PROFILES["ascend-4x8"], "mindspore")
-    store.delete(place(KEY, "result.json"))
+    store.delete(job_key(KEY, "result.json"))
     cluster.installed, cluster.steps = ("batch.volcano.sh",), [finish(store, tmp_path)]
     run(store, PROFILES["ascend-4x8"], "mindspore")
     assert [job["kind"] for job in cluster.made] == ["AscendJob", "Job"]
@@ -104,14 +104,14 @@ def test_a_job_that_another_attempt_left_dead_is_made_again(
     cluster: Cluster, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.jobs[NAME] = {"kind": "Job", "metadata": {"name": NAME}, "status": {"state": {"phase": "Aborted"}}}
-    store.put_json(place(KEY, "failure.1.json"), {"error": "of the attempt before", "time": 1.0, "stopped": False})
-    store.put_json(place(KEY, "starts.json"), {"step": 0, "starts": 4})
+    store.put_json(job_key(KEY, "failure.1.json"), {"error": "of the attempt before", "time": 1.0, "stopped": False})
+    store.put_json(job_key(KEY, "starts.json"), {"step": 0, "starts": 4})
     cluster.lingers = 3
     cluster.steps = [lambda _: None, finish(store, tmp_path)]
     run(store)
     assert len(cluster.made) == 1
     assert f"train: job {NAME} is left from before: it is made again" in capsys.readouterr().out
-    assert [*store.keys(place(KEY, "failure.")), *store.keys(place(KEY, "starts."))] == []
+    assert [*store.keys(job_key(KEY, "failure.")), *store.keys(job_key(KEY, "starts."))] == []
 
 
 def test_a_result_that_is_there_needs_no_job(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from components.train.gang import api as gang_api
 from components.train.gang import job as cluster_job
-from components.train.gang.work import place
+from components.train.gang.work import job_key
 from pipelines.profiles import PROFILES
 from tests.components.train.gang.cluster import LEADER, NAME, VOLCANO, finish, run, terminated, waiting
 from tests.components.train.gang.cluster import volcano_cluster as volcano_cluster  # a fixture, "cluster"
@@ -43,7 +43,7 @@ def test_a_job_that_ends_without_a_result_has_failed_whatever_it_says(cluster: C
 
 def test_the_node_that_failed_first_is_the_reason(cluster: Cluster, store: Store) -> None:
     def fail(node: int, error: str, time: float, stopped: bool = False) -> None:
-        store.put_json(place(KEY, f"failure.{node}.json"), {"error": error, "time": time, "stopped": stopped})
+        store.put_json(job_key(KEY, f"failure.{node}.json"), {"error": error, "time": time, "stopped": stopped})
 
     def end(at: Cluster) -> None:
         at.phase("Aborted")
@@ -64,7 +64,7 @@ def test_why_pods_wait_or_died_is_said_once(cluster: Cluster, store: Store, caps
 
     def die(at: Cluster) -> None:
         at.phase("Failed")
-        store.put_json(place(KEY, "failure.1.json"), {"error": "by SIGTERM", "time": 1.0, "stopped": True})
+        store.put_json(job_key(KEY, "failure.1.json"), {"error": "by SIGTERM", "time": 1.0, "stopped": True})
         at.add_pod(LEADER, "Failed", containerStatuses=terminated(137, "OOMKilled"))
         at.add_pod(f"{NAME}-node-1", "Failed", reason="DeadlineExceeded", message="Pod was active too long")
 
@@ -109,7 +109,7 @@ def test_kubernetes_may_be_away_for_some_minutes_and_no_longer(
     cluster.steps = [finish(store, tmp_path)]
     run(store)
     assert capsys.readouterr().out.count("Kubernetes, asked to read jobs in namespace wordmill: 503 Service") == 1
-    store.delete(place(KEY, "result.json"))
+    store.delete(job_key(KEY, "result.json"))
     monkeypatch.setattr(cluster_job, "AWAY_S", 0.0)
     cluster.faults = [("503", f"GET {VOLCANO}")] * 8
     with pytest.raises(RuntimeError, match=r"no answer for 0 s: Kubernetes, asked to read jobs .*: 503"):
@@ -196,8 +196,8 @@ def test_a_job_that_is_started_again_after_a_node_has_failed_by_itself_is_ended(
 
     def fail(at: Cluster) -> None:
         restart(at)
-        store.put_json(place(KEY, "failure.0.json"), {"error": "lost", "time": 1.0, "stopped": True})
-        store.put_json(place(KEY, "failure.1.json"), {"error": "no label fits", "time": 2.0, "stopped": False})
+        store.put_json(job_key(KEY, "failure.0.json"), {"error": "lost", "time": 1.0, "stopped": True})
+        store.put_json(job_key(KEY, "failure.1.json"), {"error": "no label fits", "time": 2.0, "stopped": False})
 
     cluster.installed, cluster.steps = ("mindxdl.gitee.com",), [restart, fail]
     with pytest.raises(RuntimeError, match=r"^training on 2 nodes failed: no label fits\n"):

@@ -12,7 +12,7 @@ import pytest
 
 from components.train import attempts, workers
 from components.train.gang import node
-from components.train.gang.work import Work, place, read_work, renew_lease, write_work
+from components.train.gang.work import Work, job_key, read_work, renew_lease, write_work
 from components.train.launch import Node, launch
 from tests.components.train.test_stage import combined_manifest
 from tests.wordmill.training.test_worker import is_alive
@@ -113,7 +113,7 @@ def test_a_lease_runs_out_when_nobody_renews_it_whatever_the_clocks_say(
     lease = node.Lease(store, "k")
     for moment in range(1000, 3000, 100):  # renewed by a stage whose clock stands at any time
         now[0] = float(moment)
-        store.put_json(place("k", "lease.json"), {"renewed": -moment})
+        store.put_json(job_key("k", "lease.json"), {"renewed": -moment})
         lease.check()
     now[0] = 2900.0 + 600.0
     lease.check()
@@ -170,11 +170,11 @@ def test_a_node_that_fails_leaves_its_reason_and_its_log(
     with pytest.raises(SystemExit) as end:
         node.main(told.key)
     assert end.value.code == 1
-    failure = store.get_json(place("k", "failure.1.json"))
+    failure = store.get_json(job_key("k", "failure.1.json"))
     assert failure["error"].startswith("training failed with code 5: ValueError in process 3: x\n")
     assert started <= failure["time"] <= time.time()
-    assert b"last words" in (store.get_bytes(place("k", "log.1.txt")) or b"")
-    assert store.get_json(place("k", "result.json")) is None
+    assert b"last words" in (store.get_bytes(job_key("k", "log.1.txt")) or b"")
+    assert store.get_json(job_key("k", "result.json")) is None
     assert "error: node 1: training failed with code 5: ValueError in process 3: x" in capsys.readouterr().out
 
 
@@ -186,9 +186,9 @@ def test_the_second_node_ends_well_without_an_outcome_of_its_own(
         monkeypatch.setenv(name, "0,1")
     fake(f"import os; {seen}", monkeypatch)
     node.main(told.key)
-    assert b"set()" in (store.get_bytes(place("k", "log.1.txt")) or b"")
-    assert store.get_json(place("k", "failure.1.json")) is None
-    assert store.get_json(place("k", "result.json")) is None
+    assert b"set()" in (store.get_bytes(job_key("k", "log.1.txt")) or b"")
+    assert store.get_json(job_key("k", "failure.1.json")) is None
+    assert store.get_json(job_key("k", "result.json")) is None
 
 
 def test_a_node_whose_stage_is_gone_ends_its_processes(
@@ -206,7 +206,7 @@ def test_a_node_whose_stage_is_gone_ends_its_processes(
     fake(f"import os, time; open({str(noted)!r}, 'w').write(str(os.getpid())); time.sleep(600)", monkeypatch)
     with pytest.raises(SystemExit):
         node.main(told.key)
-    assert "nobody waits for this training" in store.get_json(place("k", "failure.1.json"))["error"]
+    assert "nobody waits for this training" in store.get_json(job_key("k", "failure.1.json"))["error"]
     assert not is_alive(int(noted.read_text()))
 
 
@@ -214,7 +214,7 @@ def test_a_node_without_a_place_says_so_in_the_store(told: Work, store: Store, m
     monkeypatch.delenv("VC_NODE_HOSTS")
     with pytest.raises(SystemExit):
         node.main(told.key)
-    assert "place is not known" in store.get_json(place("k", "failure.unplaced.json"))["error"]
+    assert "place is not known" in store.get_json(job_key("k", "failure.unplaced.json"))["error"]
 
 
 def test_a_node_that_is_stopped_while_it_waits_says_that_it_was_stopped(
@@ -223,7 +223,7 @@ def test_a_node_that_is_stopped_while_it_waits_says_that_it_was_stopped(
     monkeypatch.setattr(node, "wait_for_name", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as end:
         node.main(told.key)
-    failure = store.get_json(place("k", "failure.1.json"))
+    failure = store.get_json(job_key("k", "failure.1.json"))
     assert (failure["error"], failure["stopped"]) == ("training was stopped by SIGTERM", True)
     assert end.value.code == 75
 
@@ -236,7 +236,7 @@ def test_a_node_whose_processes_were_lost_asks_for_a_new_start_of_all(
     fake(f"import sys; {tell}; sys.exit(9)", monkeypatch)
     with pytest.raises(SystemExit) as end:
         node.main(told.key)
-    assert (end.value.code, store.get_json(place("k", "failure.1.json"))["stopped"]) == (code, code == 75)
+    assert (end.value.code, store.get_json(job_key("k", "failure.1.json"))["stopped"]) == (code, code == 75)
 
 
 def test_the_first_node_stops_what_no_longer_gets_on(store: Store) -> None:
@@ -245,7 +245,7 @@ def test_the_first_node_stops_what_no_longer_gets_on(store: Store) -> None:
     with pytest.raises(RuntimeError, match="training was started 4 times after step 120 and reached no other checkpoi"):
         node.count_starts(store, "k", 120)
     node.count_starts(store, "k", 240)
-    assert store.get_json(place("k", "starts.json")) == {"step": 240, "starts": 1}
+    assert store.get_json(job_key("k", "starts.json")) == {"step": 240, "starts": 1}
 
 
 def test_the_first_node_whose_processes_stop_without_an_outcome_was_stopped_by_another(
@@ -255,7 +255,7 @@ def test_the_first_node_whose_processes_stop_without_an_outcome_was_stopped_by_a
     fake("pass", monkeypatch)
     with pytest.raises(SystemExit) as end:
         node.main(told.key)
-    failure = store.get_json(place("k", "failure.0.json"))
+    failure = store.get_json(job_key("k", "failure.0.json"))
     assert failure["error"] == "training was stopped on another node: it begins from the start when it is run again"
     assert (end.value.code, failure["stopped"]) == (75, True)
-    assert store.get_json(place("k", "starts.json")) == {"step": 0, "starts": 1}
+    assert store.get_json(job_key("k", "starts.json")) == {"step": 0, "starts": 1}

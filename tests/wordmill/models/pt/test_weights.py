@@ -4,7 +4,7 @@ import torch
 
 from tests.wordmill.training.tiny import DATA, MODEL
 from wordmill.models.pt.model import build
-from wordmill.models.pt.weights import dump, load
+from wordmill.models.pt.weights import dump, load_weights
 
 
 def test_names_are_the_canonical_ones() -> None:
@@ -22,7 +22,7 @@ def test_weights_come_back_bit_for_bit_and_are_copies() -> None:
     source, target = build(MODEL, DATA, 37), build(MODEL, DATA, 37)
     source.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     tensors = dump(source)
-    load(target, tensors, "here")
+    load_weights(target, tensors, "here")
     again = dump(target)
     assert all(np.array_equal(tensors[name], again[name]) for name in tensors)
     assert all(tensor.flags.c_contiguous for tensor in tensors.values())
@@ -43,5 +43,5 @@ def test_weights_that_do_not_fit_are_refused(change: dict[str, np.ndarray | None
     before = dump(net)
     changed = {name: tensor for name, tensor in {**before, **change}.items() if tensor is not None}
     with pytest.raises(ValueError, match=found):
-        load(net, changed, "model.safetensors")
+        load_weights(net, changed, "model.safetensors")
     assert all(np.array_equal(tensor, before[name]) for name, tensor in dump(net).items())

@@ -9,7 +9,7 @@ from mindspore import nn
 from tests.wordmill.training.updates import updated
 from wordmill.models.ms.model import build as build_net
 from wordmill.models.ms.weights import dump
-from wordmill.training.ms.optimisers import Average, build
+from wordmill.training.ms.optimisers import Average, build_optimiser
 
 
 def small_net() -> nn.Cell:
@@ -25,7 +25,7 @@ def test_updates_are_the_published_ones_even_for_gradients_as_small_as_epsilon(n
         TRAIN, optimizer=name, lr=0.01, beta1=0.8, beta2=0.95, weight_decay=0.3, decay_all=decay_all
     )
     net, rng = small_net(), np.random.default_rng(5)
-    update = build(net, train)
+    update = build_optimiser(net, train)
     before = [weight.asnumpy().copy() for weight in net.trainable_params()]
     scales = 10.0 ** -rng.integers(0, 9, len(before))
     series = [[(scale * rng.normal(size=w.shape)).astype(np.float32) for scale, w in zip(scales, before, strict=True)]

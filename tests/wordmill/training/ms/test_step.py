@@ -8,9 +8,9 @@ from tests.wordmill.models.ms.bars import some_parts
 from tests.wordmill.training.updates import updated
 from wordmill.models.ms.model import Recogniser, build
 from wordmill.models.ms.precision import halve
-from wordmill.models.ms.weights import dump, load
+from wordmill.models.ms.weights import dump, load_weights
 from wordmill.recipe.sections import Train
-from wordmill.training.ms.optimisers import build as build_optimiser
+from wordmill.training.ms.optimisers import build_optimiser
 from wordmill.training.ms.processes import Processes
 from wordmill.training.ms.state import TrainingState
 from wordmill.training.ms.step import Gradients, LossScale, Objective, Update
@@ -71,7 +71,7 @@ def test_half_precision_gives_nearly_the_same_loss_and_is_scaled_down_where_it_o
     (part,), net = some_parts(4), build(COMPACT, DATA[1], 37)
     whole = float(Objective(net, DATA[1].middle).set_train()(*tensors_of(part))[0].asnumpy())
     halved = build(COMPACT, DATA[1], 37)
-    load(halved, dump(net), "whole")
+    load_weights(halved, dump(net), "whole")
     halve(halved, amp)
     update = update_of(halved, dataclasses.replace(TRAIN, loss_scaling="dynamic"), scale=1024.0)
     gradients = Gradients(Objective(halved, DATA[1].middle), update.scale).set_train()

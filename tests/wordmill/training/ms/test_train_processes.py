@@ -17,7 +17,7 @@ from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Tensors
 from wordmill.models.ms.model import Recogniser, build
 from wordmill.models.ms.predict import Predictor
-from wordmill.models.ms.weights import dump, load
+from wordmill.models.ms.weights import dump, load_weights
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Model, Train
 from wordmill.shards.loader import training_batches
@@ -203,7 +203,7 @@ def test_two_processes_make_the_step_of_their_mean_gradient(tmp_path: Path) -> N
     shards = open_sets(job.train_sets).keep(np.arange(34) < 32)
     halves = []
     for rank in (0, 1):
-        load(net, start, "start")
+        load_weights(net, start, "start")
         (batch,) = training_batches(shards, batch=16, rank=rank, ranks=2, seed=job.train.seed, epoch=0)
         part = batch, encode_labels(batch.labels, CODEC, STEPS, job.train.loss)
         halves.append((gradients(*tensors_of(part)), dump(net)))

@@ -7,7 +7,7 @@ from torch import nn
 
 from tests.wordmill.training.tiny import TRAIN
 from tests.wordmill.training.updates import updated
-from wordmill.training.pt.optimisers import Average, build
+from wordmill.training.pt.optimisers import Average, build_optimiser
 
 
 def small_net() -> nn.Module:
@@ -22,7 +22,7 @@ def test_updates_are_the_published_ones_even_for_gradients_as_small_as_epsilon(n
         TRAIN, optimizer=name, lr=0.01, beta1=0.8, beta2=0.95, weight_decay=0.3, decay_all=decay_all
     )
     net, rng = small_net(), np.random.default_rng(5)
-    optimizer = build(net, train)
+    optimizer = build_optimiser(net, train)
     before = [weight.detach().numpy().copy() for weight in net.parameters()]
     scales = 10.0 ** -rng.integers(0, 9, len(before))
     series = [[(scale * rng.normal(size=w.shape)).astype(np.float32) for scale, w in zip(scales, before, strict=True)]
@@ -42,7 +42,7 @@ def test_lion_goes_one_rate_against_the_sign() -> None:
     weight = nn.Parameter(torch.tensor([1.0, 1.0, 1.0]))
     net = nn.ParameterList([weight])
     train = dataclasses.replace(TRAIN, optimizer="lion", lr=0.1, beta1=0.9, beta2=0.99, weight_decay=0.0)
-    optimizer = build(net, train)
+    optimizer = build_optimiser(net, train)
     weight.grad = torch.tensor([5.0, -1e-6, 0.0])
     optimizer.step()
     assert torch.allclose(weight, torch.tensor([0.9, 1.1, 1.0]))
@@ -77,7 +77,7 @@ def test_states_are_zeros_before_the_first_step() -> None:
              "adadelta": {"squares", "moves"}, "lion": {"first"}}  # fmt: skip
     for name, expected in kinds.items():
         net = small_net()
-        optimizer = build(net, dataclasses.replace(TRAIN, optimizer=name))
+        optimizer = build_optimiser(net, dataclasses.replace(TRAIN, optimizer=name))
         for weight in net.parameters():
             assert set(optimizer.state[weight]) == expected
             assert not any(tensor.any() for tensor in optimizer.state[weight].values())
