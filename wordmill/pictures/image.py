@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Literal
 
@@ -19,8 +20,20 @@ from wordmill.recipe.sections import Data  # noqa: E402
 
 Picture = npt.NDArray[np.uint8]
 
-# What a picture's stored bytes depend on in a recipe's data section.
-PICTURE_KEYS = ("height", "width", "channels", "fit", "interpolation", "turn_tall")
+
+@dataclass(frozen=True, kw_only=True)
+class Fitting:
+    """How a picture is fitted into (height, width, channels): what of a recipe's data its bytes depend on."""
+
+    height: int
+    width: int
+    channels: Literal[1, 3]
+    fit: Literal["stretch", "pad_black", "pad_grey"] = "stretch"
+    interpolation: Literal["bilinear", "bicubic"] = "bilinear"
+    turn_tall: bool = False
+
+
+PICTURE_KEYS = tuple(field.name for field in fields(Fitting))
 # MindOCR's and PaddleOCR's: the latter pads the normalised picture with 0, level 127.5, which no byte holds.
 PADDING = {"pad_black": 0, "pad_grey": 127}
 UNIT = 1 << 22  # bicubic weights are whole numbers of 1 / UNIT, as Pillow's
@@ -68,8 +81,8 @@ def to_channels(image: Picture, channels: int) -> Picture:
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), dtype=np.uint8)[:, :, None]
 
 
-def fit_picture(image: Picture, data: Data) -> Picture:
-    """Fit uint8 (h, w) or (h, w, 1 or 3) into the recipe's (H, W, C); of the recipe it reads `PICTURE_KEYS` alone."""
+def fit_picture(image: Picture, data: Fitting | Data) -> Picture:
+    """Fit uint8 (h, w) or (h, w, 1 or 3) into (H, W, C); of a recipe's section it reads a Fitting's keys alone."""
     image = to_channels(image, data.channels)
     if data.turn_tall and image.shape[0] > 2 * image.shape[1]:
         image = np.ascontiguousarray(np.rot90(image))
@@ -82,7 +95,7 @@ def fit_picture(image: Picture, data: Data) -> Picture:
     return canvas
 
 
-def fit_pictures(images: Sequence[Picture], data: Data) -> Picture:
+def fit_pictures(images: Sequence[Picture], data: Fitting | Data) -> Picture:
     """Fit many pictures, each as `fit_picture` does, to (N, H, W, C); gray ones of equal size are made together."""
     fitted = np.empty((len(images), data.height, data.width, data.channels), dtype=np.uint8)
     alike: dict[tuple[int, ...], list[int]] = {}

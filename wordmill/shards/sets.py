@@ -14,8 +14,7 @@ import lmdb
 import numpy as np
 import numpy.typing as npt
 
-from wordmill.pictures.image import Picture, decode, fit_picture
-from wordmill.recipe.sections import Data
+from wordmill.pictures.image import Fitting, Picture, decode, fit_picture
 from wordmill.shards.blocks import SCHEMA, Block, Record, digest_of, open_lmdb, table_of, unpack_block
 from wordmill.shards.cache import BlockCache
 from wordmill.shards.index import INDEX, Index
@@ -127,7 +126,7 @@ class BlockWindow:
             self.pictures = Gatherer([block.images for block in blocks])
         else:
             files = list(chain.from_iterable(block.files for block in blocks))
-            self.pictures = FileDecoder(files, Data(train=(), val=(), charset="", **index.picture))
+            self.pictures = Decoder(files, Fitting(**index.picture))
         self.rows = rows
         if rows is not None:
             self.labels = [self.labels[row] for row in rows.tolist()]
@@ -141,13 +140,13 @@ class BlockWindow:
 class FileDecoder:
     """Pictures that stay in their files until they are taken."""
 
-    def __init__(self, files: Sequence[memoryview], data: Data) -> None:
-        self.files, self.data = files, data
+    def __init__(self, files: Sequence[memoryview], fitting: Fitting) -> None:
+        self.files, self.fitting = files, fitting
 
     def take(self, places: Places) -> Picture:
-        """Return pictures uint8 (n, H, W, C) as the recipe's section has them."""
-        found = [decode(bytes(self.files[place]), self.data.channels) for place in places.tolist()]
-        return np.stack([fit_picture(image, self.data) for image in found])
+        """Return pictures uint8 (n, H, W, C) fitted."""
+        found = [decode(bytes(self.files[place]), self.fitting.channels) for place in places.tolist()]
+        return np.stack([fit_picture(image, self.fitting) for image in found])
 
 
 def read_index(path: Path) -> Index:

@@ -1,3 +1,4 @@
+import dataclasses
 import hashlib
 import zlib
 from struct import pack
@@ -9,6 +10,7 @@ from PIL import Image
 
 from wordmill.pictures.image import (
     PICTURE_KEYS,
+    Fitting,
     Picture,
     decode,
     fit_picture,
@@ -117,9 +119,9 @@ def test_the_right_size_is_left_alone(interpolation) -> None:
     assert resize(image, 2, 3, interpolation) is image
 
 
-def recipe(height: int, width: int, **keys) -> Data:
+def recipe(height: int, width: int, **keys) -> Fitting:
     given = {"channels": 1} | keys
-    return Data(train=(), val=(), charset="lower36", height=height, width=width, **given)
+    return Fitting(height=height, width=width, **given)
 
 
 def noise(height: int, width: int, channels: int = 1) -> Picture:
@@ -202,7 +204,7 @@ def test_many_pictures_are_fitted_as_each_alone(channels, fit, turn_tall, interp
 
 def test_a_picture_depends_on_the_listed_keys_alone() -> None:
     class Watched:
-        def __init__(self, data: Data) -> None:
+        def __init__(self, data: Fitting) -> None:
             self.data, self.read = data, set()
 
         def __getattr__(self, name: str) -> object:
@@ -215,6 +217,11 @@ def test_a_picture_depends_on_the_listed_keys_alone() -> None:
         fit_picture(noise(30, 10), watched)
         read |= watched.read
     assert read == set(PICTURE_KEYS)
+
+
+def test_a_fitting_has_the_keys_of_a_recipes_data_and_their_defaults() -> None:
+    kinds = {field.name: (field.type, field.default) for field in dataclasses.fields(Data)}
+    assert {field.name: (field.type, field.default) for field in dataclasses.fields(Fitting)}.items() <= kinds.items()
 
 
 def test_normalising() -> None:
