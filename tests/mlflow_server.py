@@ -15,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from components.train.launch import free_port
+from tests.ports import held_port
+from tests.waiting import LIMIT_S
 from wordmill.store.storage import Store
 
 BUCKET = "mlflow"

@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from components.train.launch import free_port
 from tests.manifests.rendered import templates, variables
 from tests.manifests.test_mlflow_postgres import postgres  # noqa: F401 (a fixture)
 from wordmill.store.storage import Store

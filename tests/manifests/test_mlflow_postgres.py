@@ -16,9 +16,10 @@ from pathlib import Path
 import psycopg2
 import pytest
 
-from components.train.launch import free_port
 from tests import mlflow_server
 from tests.components.train.trial import Trial
+from tests.ports import held_port
+from tests.waiting import LIMIT_S
 from wordmill.store import tracking
 from wordmill.store.storage import Store
 

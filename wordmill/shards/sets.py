@@ -126,7 +126,7 @@ class BlockWindow:
             self.pictures = Gatherer([block.images for block in blocks])
         else:
             files = list(chain.from_iterable(block.files for block in blocks))
-            self.pictures = Decoder(files, Fitting(**index.picture))
+            self.pictures = FileDecoder(files, Fitting(**index.picture))
         self.rows = rows
         if rows is not None:
             self.labels = [self.labels[row] for row in rows.tolist()]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from wordmill.recipe.parsing import parse_section, to_json
 from wordmill.recipe.sections import Data, Model, Train
-from wordmill.store.artifacts import write_atomically
+from wordmill.store.files import write_atomically
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

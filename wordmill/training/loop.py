@@ -13,7 +13,8 @@ from typing import Generic
 import numpy as np
 
 from wordmill.models.checkpoint import Checkpoint, Tensors, check_fit, load, save
-from wordmill.store.artifacts import git_commit, write_atomically
+from wordmill.store.artifacts import git_commit
+from wordmill.store.files import write_atomically
 from wordmill.training.records import METRICS, NONFINITE_LIMIT, Metrics, Pulse, keep_nonfinite
 from wordmill.training.reference import write_reference
 from wordmill.training.state import RunProgress, Saver, State, best_path, read_state, undo

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from wordmill.recipe.schedule import Plan
+from wordmill.store.files import atomic_file
 from wordmill.training.job import Job
 from wordmill.training.stream import Part
 

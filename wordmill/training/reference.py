@@ -1,6 +1,5 @@
 """What exported files are compared with: validation pictures and the trained model's logits."""
 
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -8,6 +7,7 @@ import numpy.typing as npt
 
 from wordmill.shards.loader import ordered_batches
 from wordmill.shards.sets import open_sets
+from wordmill.store.files import atomic_file
 from wordmill.training.job import Job
 from wordmill.training.trainer import Logits
 
@@ -17,7 +17,5 @@ REFERENCE_IMAGES = 64  # how many validation pictures an exported file is compar
 def write_reference(job: Job, predict: Callable[[npt.NDArray[np.uint8]], Logits]) -> None:
     """Write reference.npz: the first validation images (N, H, W, C) uint8 and the trained model's logits (N, T, C)."""
     images = next(ordered_batches(open_sets(job.val_sets), REFERENCE_IMAGES)).images
-    path = job.folder / "reference.npz"
-    temporary = path.with_name(f"part.{os.getpid()}.npz")  # numpy appends .npz to any other name
-    np.savez(temporary, images=images, logits=predict(images).astype(np.float32))
-    temporary.replace(path)
+    with atomic_file(job.folder / "reference.npz") as temporary, temporary.open("wb") as file:
+        np.savez(file, images=images, logits=predict(images).astype(np.float32))

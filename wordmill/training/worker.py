@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from wordmill.store.artifacts import write_atomically
+from wordmill.store.files import write_atomically
 
 PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
 

@@ -6,7 +6,6 @@ import pytest
 from components.gate.compare import Paired, against_champion, against_floor, below_floors
 from components.gate.pairing import pair_with_champion
 from components.gate.stage import run
-from components.train.launch import free_port
 from tests.components.gate.finished_run import FinishedRun
 from tests.components.train.trial import Trial
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)

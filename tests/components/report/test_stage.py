@@ -9,7 +9,6 @@ from mlflow import MlflowClient
 
 from components.report.charts import line_chart, number, thin, ticks
 from components.report.stage import run
-from components.train.launch import free_port
 from pipelines.local.run import _keep
 from pipelines.local.summary import summary_text
 from tests.components.gate.finished_run import FinishedRun

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import requests
 
-from components.train.launch import free_port
 from tests.components.export.exported import pictures, png, write_onnx
+from tests.waiting import LIMIT_S
 
 ROOT = Path(__file__).resolve().parents[3]
 

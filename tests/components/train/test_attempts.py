@@ -160,11 +160,13 @@ def test_a_stopped_run_keeps_a_checkpoint_and_goes_on_there(
     assert collect(again).facts["weight"] == WEIGHT
 
 
-def test_before_the_first_step_a_stopped_run_ends_at_once(launch: Callable[..., Job], store: Store,
-                                                          monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
-    job = launch("run 0")
-    monkeypatch.setattr(workers, "launch", lambda *_: [sys.executable, "-c", "import time; time.sleep(60)"])
-    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+def test_before_the_first_step_a_stopped_run_ends_at_once(
+    launch: Callable[..., Job], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, watched = launch("run 0"), threading.Event()
+    code = "import threading; threading.Event().wait()"
+    monkeypatch.setattr(workers, "launch", lambda *_: [sys.executable, "-c", code])
+    monkeypatch.setattr(mirror.Mirror, "check", lambda _: watched.set())
     started = time.monotonic()
     with (
         signalled(signal.SIGTERM, watched.is_set),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.train.folder import LEFT_DAYS, join_logs, prepare_folder, run_folder
+from tests.waiting import LIMIT_S, wait_until
 
 HOLDER = """
 import sys, time

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from components.train import workers
+from tests.waiting import LIMIT_S, wait_until
 from tests.wordmill.training.test_worker import is_alive
 from tests.wordmill.training.tiny import make_job
 from wordmill.training.job import Job

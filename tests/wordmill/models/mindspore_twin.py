@@ -13,12 +13,12 @@ from tests.wordmill.models.parts import part_of
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.ms.model import Recogniser, build
 from wordmill.models.ms.predict import Predictor
-from wordmill.models.ms.weights import dump, load
+from wordmill.models.ms.weights import dump, load_weights
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
 from wordmill.shards.loader import Batch
 from wordmill.text.decoding import codec_of
-from wordmill.training.ms.optimisers import build as build_optimiser
+from wordmill.training.ms.optimisers import build_optimiser
 from wordmill.training.ms.step import Gradients, LossScale, Objective, Update
 from wordmill.training.ms.train import tensors_of
 from wordmill.training.targets import Targets
@@ -32,7 +32,7 @@ def main(recipe: Recipe, given: Path, found: Path, compiled: bool) -> None:
     checkpoint = Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=0)
     read = Predictor(checkpoint, "cpu")(images)
     net = build(recipe.model, recipe.data, codec_of(recipe.model, recipe.data).classes)
-    load(net, tensors, "given")
+    load_weights(net, tensors, "given")
     passed = dump(net)
     if not compiled:
         ms.set_context(mode=ms.PYNATIVE_MODE)
@@ -49,7 +49,7 @@ def step(
     objective = Objective(net, recipe.data.middle)
     arrays = tensors_of((Batch(images=images, labels=[]), targets))
     logits = objective.set_train()(*arrays)[1].asnumpy()
-    load(net, tensors, "given")  # that pass has moved the running statistics
+    load_weights(net, tensors, "given")  # that pass has moved the running statistics
     scale, ones = LossScale(1.0, dynamic=False), ms.Tensor([1.0], ms.float32)
     vector = Gradients(objective, scale).set_train()(ones, ones, ms.Tensor([0, 0], ms.float32), *arrays)
     gradients = split(vector.asnumpy(), net)

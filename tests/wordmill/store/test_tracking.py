@@ -7,7 +7,6 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
-from components.train.launch import free_port
 from tests.mlflow_server import BUCKET, mlflow_uri  # noqa: F401 (a fixture)
 from wordmill.store import tracking
 from wordmill.store.artifacts import git_commit

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.waiting import wait_until
 from tests.wordmill.training.tiny import TRAIN, make_job
 from wordmill.shards.loader import Batch
 from wordmill.text.charset import Charset, load_charset

@@ -2,11 +2,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.waiting import wait_until
 from tests.wordmill.training.tiny import make_job
 from wordmill.recipe.frameworks import PACKAGES, environment
 from wordmill.store.artifacts import ROOT
@@ -40,10 +40,7 @@ def test_a_worker_in_a_session_of_its_own_dies_with_its_parent() -> None:
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()
-    deadline = time.monotonic() + 10
-    while is_alive(worker) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not is_alive(worker)
+    wait_until(lambda: not is_alive(worker))
 
 
 NEEDED_ELSEWHERE = {"boto3", "botocore", "wordmill.synth.renderer"}

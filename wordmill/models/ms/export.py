@@ -8,6 +8,7 @@ import numpy as np
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ms.model import build
 from wordmill.models.ms.weights import load_weights
+from wordmill.store.files import atomic_file
 from wordmill.text.decoding import codec_of
 
 
@@ -20,7 +21,6 @@ def export_mindir(checkpoint: Checkpoint, path: Path, batch: int | None = None, 
     net = build(checkpoint.model, data, codec_of(checkpoint.model, data).classes)
     net.set_train(False)
     load_weights(net, checkpoint.tensors, str(path))
-    temporary = path.with_name(f"{path.stem}.part.mindir")  # MindSpore appends .mindir to any other name
     open_shape = [None, data.channels, data.height, None if any_width else data.width]
     fixed = np.zeros((batch or 1, data.channels, data.height, data.width), dtype=np.float32)
     images = ms.Tensor(fixed) if batch else ms.Tensor(shape=open_shape, dtype=ms.float32)

@@ -14,7 +14,6 @@ from components.report.compare.page import CHARTS, compare_html, comparison_char
 from components.report.compare.runs import Logged, find_run, histories, last
 from components.report.compare.text import WIDTH, comparison_text
 from components.report.stage import run as report
-from components.train.launch import free_port
 from pipelines.cli import main
 from tests.components.gate.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)

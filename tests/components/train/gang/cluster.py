@@ -12,7 +12,7 @@ from components.train.gang.work import Work, job_key
 from tests.components.train.gang.kube_api import Cluster, serving
 from tests.golden.jobs import CPUS, KEY, spec
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
-from wordmill.store.stages import Made
+from wordmill.store.stages import StageResult
 from wordmill.store.storage import Store
 
 NAME = "wordmill-train-0123456789abcdef"

@@ -5,6 +5,7 @@ import torch
 from torch.nn import functional
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d, max_pool2d, relu
 
+from tests.wordmill.models.pt.half import bfloat16
 from wordmill.models.architectures import HEIGHTS
 from wordmill.models.pt.backbones import BACKBONES, Compact, MobileNetV3, ResNet34Vd, Vgg7, Vgg7Padded, ViewsCnn
 from wordmill.models.pt.mobilenet import SqueezeExcitation
@@ -63,9 +64,12 @@ def test_backbones_have_the_published_size_and_columns(name: str) -> None:
     channels, width, parameters, columns = SIZES[name]
     net = BACKBONES[name](channels).eval()
     assert sum(weight.numel() for weight in net.parameters()) == parameters
-    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
-        features = net.to(memory_format=torch.channels_last)(torch.zeros(2, channels, HEIGHTS[name], width))
-    assert (features.shape, features.dtype) == ((2, net.channels, 1, columns), torch.bfloat16)
+    pictures = torch.zeros(2, channels, HEIGHTS[name], width)
+    with torch.no_grad():
+        assert net.to(memory_format=torch.channels_last)(pictures).shape == (2, net.channels, 1, columns)
+        with bfloat16():
+            features = net(pictures[:1])
+    assert (features.shape, features.dtype) == ((1, net.channels, 1, columns), torch.bfloat16)
 
 
 def test_every_backbone_is_tested() -> None:

@@ -11,7 +11,8 @@ import torch
 
 from tests.wordmill.models.pt.half import half_kernels
 from tests.wordmill.training.tiny import MODEL, TRAIN, make_job
-from wordmill.models.pt.precision import choose_precision
+from wordmill.models.pt import precision
+from wordmill.models.pt.precision import choose_precision, has_bfloat16
 from wordmill.training.pt import train as pt_train
 from wordmill.training.pt.scaler import Scaler
 from wordmill.training.pt.train import Trainer
@@ -163,7 +164,9 @@ def test_half_is_for_backbone_and_neck_and_not_for_head_decoder_and_losses(
                         ("neck", net.neck), ("last", last)):  # fmt: skip
         part.register_forward_hook(note(where))
     train, parts = trainer.job.train, next(training_stream(trainer.context))
-    losses, logits = trainer.losses(net, parts[0])
+    with half_kernels(torch.bfloat16):
+        losses, logits = trainer.losses(net, parts[0])
+        trainer.step(1, parts, train.lr, NO)
     half, single = torch.bfloat16, torch.float32
     assert types == {"conv": half, "norm": half, "lstm": half, "neck": single, "last": single}
     assert (losses.dtype, logits.dtype) == (single, single)
@@ -178,12 +181,15 @@ def test_float16_gradients_are_scaled_and_an_overflow_halves_the_scale(
     trainer = trainer_of(tmp_path, torch.float16, monkeypatch, "crnn", "ctc")
     other = trainer_of(tmp_path, torch.float32, monkeypatch, "crnn", "ctc")
     parts = next(training_stream(trainer.context))
-    found, expected = (one.result(one.step(1, parts, 1e-3, NO)) for one in (trainer, other))
+    with half_kernels(torch.float16):
+        found = trainer.result(trainer.step(1, parts, 1e-3, NO))
+    expected = other.result(other.step(1, parts, 1e-3, NO))
     assert (found.loss, found.norm) == pytest.approx((expected.loss, expected.norm), rel=0.05)
     batch, targets = parts[0]
     large = dataclasses.replace(targets, weights=1e6 * targets.weights)  # over float16's 65,504, and not float32's
     state = trainer.state()
-    assert not math.isfinite(trainer.result(trainer.step(2, [(batch, large)], 1e-3, NO)).norm)
+    with half_kernels(torch.float16):
+        assert not math.isfinite(trainer.result(trainer.step(2, [(batch, large)], 1e-3, NO)).norm)
     assert state["scaler/scale"] == 2.0**14
     assert trainer.state()["scaler/scale"] == 2.0**13
     assert all(np.array_equal(trainer.state()[name], state[name]) for name in state if name.startswith("model/"))
