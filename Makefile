@@ -11,6 +11,8 @@ CHANGES = $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(BENCHMARKS),--bench
   $(if $(CATALOGUE),--catalogue $(CATALOGUE)) $(foreach place,$(FROM),--from '$(place)') $(if $(filter-out 0,$(SMOKE)),--smoke) \
   $(if $(PROFILE),--hardware $(PROFILE)) $(if $(filter-out 0,$(TRACE)),--profile) $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
 
+# What becomes of work that other code has made.
+OTHER = $(if $(filter-out 0,$(REUSE)),--reuse) $(if $(filter-out 0,$(AFRESH)),--afresh)
 NIGHT = $(if $(filter-out 0,$(NIGHTLY)),--nightly)
 ZONE = $(if $(TIMEZONE),--timezone $(TIMEZONE))
 
@@ -18,11 +20,11 @@ ZONE = $(if $(TIMEZONE),--timezone $(TIMEZONE))
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read accept rehearse test-docker scan golden bench-models bench-inference bench-data bench-train ui up down test test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read accept rehearse test-docker scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 PROFILE=ascend-8p TRACE=1 NIGHTLY=1 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion"
+	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 PROFILE=ascend-8p TRACE=1 NIGHTLY=1 REUSE=1 AFRESH=1 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion"
 
 env: .venv/local.done  ## make the environment in .venv
 
@@ -41,10 +43,10 @@ env: .venv/local.done  ## make the environment in .venv
 	@touch $@
 
 run: .venv/local.done  ## run RECIPE from data to proven files on this machine; RUNNER=docker: in containers
-	@$(RUN) run $(RECIPE) $(CHANGES) $(NIGHT) $(if $(RUNNER),--runner $(RUNNER))
+	@$(RUN) run $(RECIPE) $(CHANGES) $(OTHER) $(NIGHT) $(if $(RUNNER),--runner $(RUNNER))
 
 submit: .venv/local.done  ## start PIPELINE on Kubeflow; PROFILE=ascend-8p, WAIT=1 follows it, RUN_TAG= continues a run
-	@$(RUN) submit $(PIPELINE) $(CHANGES) $(if $(filter-out 0,$(WAIT)),--wait) $(if $(RUN_TAG),--run-tag $(RUN_TAG))
+	@$(RUN) submit $(PIPELINE) $(CHANGES) $(OTHER) $(if $(filter-out 0,$(WAIT)),--wait) $(if $(RUN_TAG),--run-tag $(RUN_TAG))
 
 schedule: .venv/local.done  ## retrain PIPELINE every night, or by CRON="0 30 2 * * *", seconds first
 	@$(RUN) schedule $(PIPELINE) $(CHANGES) $(if $(CRON),--cron "$(CRON)") $(ZONE)
@@ -69,7 +71,7 @@ manifests: .venv/local.done  ## print what OVERLAY puts on a cluster: local, gpu
 	@kubectl kustomize manifests/overlays/$(OVERLAY)
 
 compile: .venv/local.done  ## write PIPELINE for Kubeflow Pipelines as PIPELINE.yaml
-	@$(RUN) compile $(PIPELINE) $(CHANGES) $(NIGHT)
+	@$(RUN) compile $(PIPELINE) $(CHANGES) $(OTHER) $(NIGHT)
 
 models: .venv/local.done  ## list every recipe's recogniser in both frameworks; FORMAT=json for programs
 	@$(BIN)/python -m wordmill.models.table pipelines/recipes/*.yaml --format $(FORMAT)
@@ -132,6 +134,9 @@ bench-data: .venv/dev.done  ## measure the data plane against the peers' loaders
 
 bench-train: .venv/dev.done  ## measure whole training runs: processes, peers, start, waiting for data
 	@$(BIN)/python -m benchmarks.train
+
+replay-keys: .venv/local.done  ## what keys would have had done again in the past, by bytes and by meaning; slow
+	@$(BIN)/python -m tools.replay_keys
 
 # The peers' environment sees .venv's packages behind its own, which saves 2 GB of frameworks.
 .state/peers.done: benchmarks/requirements.txt .venv/local.done

@@ -59,7 +59,8 @@ def make_job(recipe: Recipe, batch: int, device: str, folder: Path) -> Job:
             writer.add(picture, word)
     entry = Object(name=shard.name, sha256="", bytes=shard.stat().st_size)
     index = folder / "made.npz"
-    Index.of_shard(entry, shape, None, writer.table, measure_labels(words, charset_of(data))).save(index)
+    measured = measure_labels(words, charset_of(data))
+    Index.of_shard(entry, shape, None, writer.table, measured, writer.content).save(index)
     train = dataclasses.replace(
         recipe.train, epochs=1, global_batch=batch, warmup_epochs=0.0, validations_per_epoch=1, start_from=""
     )

@@ -89,7 +89,7 @@ def write_shard(recipe: Recipe, samples: list[tuple[bytes, str]], path: Path) ->
             writer.add(fit_picture(decode(content, data.channels), data), label)
     entry = Object(name=path.name, sha256="", bytes=path.stat().st_size)
     measured = measure_labels([label for _, label in samples], charset_of(data))
-    Index.of_shard(entry, shape, None, writer.table, measured).save(index)
+    Index.of_shard(entry, shape, None, writer.table, measured, writer.content).save(index)
     return index
 
 

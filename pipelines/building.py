@@ -14,6 +14,7 @@ from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.parsing import nearest
 from wordmill.recipe.schedule import batch_of_process
 from wordmill.recipe.sections import Recipe
+from wordmill.store.stages import OTHER_CODE
 from wordmill.text.charset import charset_of
 
 if TYPE_CHECKING:
@@ -61,7 +62,16 @@ def build_pipeline(options: argparse.Namespace, nightly: bool = False) -> tuple[
     here = Profile(device=options.device or "cpu", processes=options.processes or 2)
     profile = PROFILES[options.hardware] if options.hardware else here
     batch_of_process(recipe.train, profile.devices)  # refused before anything runs
-    return recipe, training_pipeline(recipe, catalogue, profile, nightly)
+    pipeline = training_pipeline(recipe, catalogue, profile, nightly)
+    if other := getattr(options, "other_code", ""):  # a schedule has no such option
+        _tell(pipeline, OTHER_CODE, other)
+    return recipe, pipeline
+
+
+def _tell(pipeline: "GraphComponent", variable: str, value: str) -> None:
+    """Set an environment variable for all of a pipeline's tasks."""
+    for executor in pipeline.pipeline_spec.deployment_spec["executors"].values():
+        executor["container"]["env"] = [{"name": variable, "value": value}]
 
 
 def options_of(options: argparse.Namespace) -> str:
@@ -71,7 +81,8 @@ def options_of(options: argparse.Namespace) -> str:
     for name in ("framework", "benchmarks", "catalogue", "hardware", "device", "processes"):
         if value := getattr(options, name):
             words.append(f"--{name}={value}")
-    return shlex.join([*words, *(f"--{flag}" for flag in ("smoke", "profile") if getattr(options, flag))])
+    words += [f"--{flag}" for flag in ("smoke", "profile") if getattr(options, flag)]
+    return shlex.join([*words, *(f"--{other}" for other in [getattr(options, "other_code", "")] if other)])
 
 
 def compiled(pipeline: "GraphComponent") -> str:

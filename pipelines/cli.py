@@ -11,6 +11,8 @@ from pipelines.cluster import publish
 from pipelines.cluster import verbs as cluster_verbs
 from pipelines.profiles import PROFILES
 
+RUNNERS = ("subprocess", "docker")
+
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb; what the user or the environment got wrong ends in one line and code 1."""
@@ -134,6 +136,17 @@ def _registered(options: argparse.Namespace) -> Path:
     return tracking.download_model(version, services.STATE / "models")
 
 
+def other_code() -> argparse.ArgumentParser:
+    """Return the options that say what becomes of work that other code has made."""
+    parser = argparse.ArgumentParser(add_help=False)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--reuse", dest="other_code", action="store_const", const="reuse", default="",
+                        help="take finished and half-done work of other code, which results say for good")  # fmt: skip
+    choice.add_argument("--afresh", dest="other_code", action="store_const", const="afresh",
+                        help="begin a training again that other code has half done")  # fmt: skip
+    return parser
+
+
 def command_line() -> argparse.ArgumentParser:
     """Return the command line of all verbs."""
     parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
@@ -159,12 +172,12 @@ def command_line() -> argparse.ArgumentParser:
     night.add_argument(
         "--nightly", action="store_true", help="end well at once where nothing is new since the last time"
     )
-    compiles = verbs.add_parser("compile", parents=[recipe, night], help="write the pipeline for Kubeflow")
+    other = other_code()
+    compiles = verbs.add_parser("compile", parents=[recipe, night, other], help="write the pipeline for Kubeflow")
     compiles.add_argument("-o", "--output", default="", help="the file to write, <recipe>.yaml by default")
     compiles.set_defaults(verb=_compile)
-    runs = verbs.add_parser("run", parents=[recipe, night], help="run the pipeline on this machine")
-    runners = ("subprocess", "docker")
-    runs.add_argument("--runner", default=runners[0], choices=runners, help="docker: each stage in its own image")
+    runs = verbs.add_parser("run", parents=[recipe, night, other], help="run the pipeline on this machine")
+    runs.add_argument("--runner", default=RUNNERS[0], choices=RUNNERS, help="docker: each stage in its own image")
     runs.set_defaults(verb=_run)
     compares = verbs.add_parser("compare", help="show runs side by side: benchmarks, cost and what differs")
     compares.add_argument("runs", nargs="*", help="run tags or MLflow run ids, or how one of them begins")
@@ -184,7 +197,7 @@ def command_line() -> argparse.ArgumentParser:
     reads.add_argument("--recipe", default="quickstart", help="whose champion")
     reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
     reads.set_defaults(verb=_read)
-    cluster_verbs.add_cluster_verbs(verbs, recipe)
+    cluster_verbs.add_cluster_verbs(verbs, recipe, other)
     publish.add_image_verbs(verbs)
     accepts = verbs.add_parser("accept", help="go on with what a changed source holds now")
     accepts.add_argument("source", help="the source as the error names it")

@@ -4,6 +4,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from components import keys
 from wordmill.inference.evaluation import facts_of, picture_document, read_all
 from wordmill.inference.trained import load_trained
 from wordmill.recipe import frameworks
@@ -28,16 +29,18 @@ def run(*, benchmark: str, evaluation: str, model: str, shards: str, device: str
         frameworks.check_device(device)
         rules = from_json(Evaluation, evaluation)
         trained, combined = read_manifest(model), read_manifest(shards)
-        datasets = combined.facts["datasets"]
+        datasets, contents = combined.facts["datasets"], combined.facts["contents"]
         if benchmark not in datasets:
             raise ValueError(f"benchmark '{benchmark}' is not among the shards: {nearest(benchmark, list(datasets))}")
-        inputs = {"model": trained.reference, "dataset": datasets[benchmark], "evaluation": asdict(rules)}
+        inputs = {"model": trained.reference, "content": contents[benchmark], "evaluation": asdict(rules),
+                  "device": device}  # fmt: skip
+        ingredients = keys.of_evaluate(trained.facts["framework"], device, rules.protocol)
 
         def make(folder: Path) -> StageResult:
             _check_whole(store, benchmark, datasets[benchmark])
             return measure(store, benchmark, rules, trained, combined, device, folder)
 
-        return find_or_make(store, "evaluate", benchmark, inputs, make, frameworks.packages(trained.facts["framework"]))
+        return find_or_make(store, "evaluate", benchmark, inputs, make, ingredients)
 
     return run_stage("evaluate", benchmark, run_tag, output, work)
 
@@ -73,7 +76,8 @@ def measure(
     write_atomically(files["mistakes.json"], json.dumps(pictures, ensure_ascii=False))
 
     facts = {**facts_of(outcome, rules.protocol), "precision": predictor.precision,
-             "dataset": combined.facts["datasets"][benchmark], "model": trained.reference}  # fmt: skip
+             "dataset": combined.facts["datasets"][benchmark], "content": combined.facts["contents"][benchmark],
+             "model": trained.reference}  # fmt: skip
     measured = {"accuracy": facts["accuracy"], "1-NED": facts["ned"], "ECE": facts["calibration"]["ece"],
                 "character_precision": facts["character_precision"]}  # fmt: skip
     return StageResult(

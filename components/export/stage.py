@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from components import keys
 from components.export.converter import LOG
 from components.export.formats import (
     ENCODER,
@@ -84,8 +85,8 @@ def run(*, export_format: str, export: str, model: str, run_tag: str, output: st
 
 def make_format(store: Store, export_format: str, settings: Export, trained: Manifest) -> tuple[Manifest, bool]:
     """Return the manifest of a format's files, and whether they were there already."""
-    keys = {key: value for key, value in dataclasses.asdict(settings).items() if key in KEYS[export_format]}
-    inputs = {"model": trained.reference, **keys}
+    chosen = {key: value for key, value in dataclasses.asdict(settings).items() if key in KEYS[export_format]}
+    inputs = {"model": trained.reference, **chosen}
     if export_format == "om":
         inputs["soc_version"] = soc_version()
     if export_format == "lite":
@@ -103,8 +104,7 @@ def make_format(store: Store, export_format: str, settings: Export, trained: Man
             raise NotMadeError(f"{error}{keep_log(folder, store, export_format)}") from None
         return describe_files(export_format, written, source, trained, reference["logits"])
 
-    packages = frameworks.packages("mindspore" if export_format == "mindir" else "pytorch")
-    return find_or_make(store, "export", export_format, inputs, make, packages)
+    return find_or_make(store, "export", export_format, inputs, make, keys.of_export(export_format))
 
 
 def describe_files(
@@ -172,5 +172,5 @@ def keep_log(folder: Path, store: Store, export_format: str) -> str:
 
 def validation(store: Store, trained: Manifest) -> Batch:
     """Return the first samples of the recogniser's validation sets."""
-    sets = open_sets([fetch_index(store, reference) for reference in trained.inputs["val_sets"]])
+    sets = open_sets([fetch_index(store, reference) for reference in trained.facts["val_sets"]])
     return next(ordered_batches(sets, MEASURED))

@@ -5,15 +5,15 @@ import time
 from threading import Event
 from typing import Any
 
-from wordmill.recipe import frameworks
+from components import keys
 from wordmill.recipe.catalogue import Entry, from_text
+from wordmill.recipe.parsing import from_json
+from wordmill.recipe.sections import Data, Evaluation, Export, Train
 from wordmill.sources.locating import check_sources, locate
-from wordmill.store.artifacts import Manifest, code_digest, digest, read_manifest, record_manifest
+from wordmill.store.artifacts import ROOT, Manifest, digest, read_manifest, record_manifest
 from wordmill.store.nights import finished_night
 from wordmill.store.stages import run_stage
-from wordmill.store.storage import Store
-
-STAGES = ("fetch", "shard", "train", "evaluate", "export", "smoke", "gate")
+from wordmill.store.storage import Store, hash_file
 
 
 def run(
@@ -72,9 +72,24 @@ def digests_of(store: Store, entries: dict[str, Entry], sections: dict[str, str]
         parts[f"data set {name}"] = digest([locate(store, name, entry, Event()).identity, entry.inside])
     for name, section in sections.items():
         parts[f"section {name} of the recipe"] = digest(json.loads(section))
-    packages = frameworks.packages(json.loads(sections["train"])["framework"])
-    parts["code"] = digest([code_digest(stage, packages) for stage in STAGES])
-    return parts
+    parts |= {f"code of {stage}": code for stage, code in stage_codes(entries, sections).items()}
+    # What is installed where this stage runs is not all that computes where others do.
+    pins = ROOT / "requirements" / "constraints.txt"
+    return parts | {"list of versions": hash_file(pins) if pins.is_file() else ""}
+
+
+def stage_codes(entries: dict[str, Entry], sections: dict[str, str]) -> dict[str, str]:
+    """Return digests of what the stages' work is made by."""
+    data, train = from_json(Data, sections["data"]), from_json(Train, sections["train"])
+    protocol, export = from_json(Evaluation, sections["evaluation"]).protocol, from_json(Export, sections["export"])
+    formats = (*export.formats, *export.optional)
+    return {
+        "shard": digest([keys.of_shard(entry.reader).digest() for entry in entries.values()]),
+        "train": keys.of_train(train, data, "cpu").digest(),
+        "evaluate": keys.of_evaluate(train.framework, "cpu", protocol).digest(),
+        "export": digest([keys.of_export(kind).digest() for kind in formats]),
+        "smoke": digest([keys.of_smoke(kind).digest() for kind in formats]),
+    }
 
 
 def changes(before: dict[str, Any], now: dict[str, str]) -> list[str]:

@@ -36,7 +36,8 @@ def pair_with_champion(store: Store, measured: list[Manifest], champion: Version
 
 
 def _ground(evaluation: Manifest) -> tuple[str, str]:
-    return evaluation.facts["dataset"], evaluation.facts["protocol"]
+    """Return the digest of the samples, which old measurements have not got, and the protocol."""
+    return evaluation.facts.get("content", ""), evaluation.facts["protocol"]
 
 
 def _pair(store: Store, ours: Manifest, theirs: Manifest) -> Paired | None:

@@ -45,6 +45,7 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
         "formats": [manifest.facts for manifest in gathered.of("smoke")],
         "gate": gate and gate.facts,
         "champion": gate and _champion(gate.facts),
+        "reused": {name: text for record in gathered.records for name, text in record["reused"].items()},
         "stages": [{key: r[key] for key in ("stage", "name", "seconds", "found", "ok")} for r in gathered.records],
         "mlflow": {"run_id": None, "url": None},
         "report": f"runs/{run_tag}/report.html",
@@ -138,8 +139,9 @@ def parameters(gathered: Gathered) -> dict[str, str]:
 
 def _data(gathered: Gathered, train: Manifest) -> dict[str, Any]:
     """Return the recipe's data section as it took effect: what training read, its sets, and how those were packed."""
-    names = {manifest.reference: name for name, manifest in gathered.datasets.items()}
-    sets = {kind: [names[reference] for reference in train.inputs[f"{kind}_sets"]] for kind in ("train", "val")}
+    packed_sets = gathered.one("shard")
+    names = {index: name for name, index in packed_sets.facts["indices"].items()} if packed_sets else {}
+    sets = {kind: [names[index] for index in train.inputs[f"{kind}_sets"]] for kind in ("train", "val")}
     packed = gathered.datasets[sets["train"][0]].inputs
     labels = {"label_policy": packed["labels"]["policy"], "max_label": packed["labels"]["longest"]}
     return {**train.inputs["data"], **packed["picture"], **sets, "limit": packed["limit"], **labels}
@@ -157,6 +159,7 @@ def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:
     unmade = {
         f"wordmill.not_made.{facts['format']}": facts["reason"] for facts in summary["formats"] if not facts["made"]
     }
+    reused = {"wordmill.reused": json.dumps(summary["reused"])} if summary["reused"] else {}
     return {
         "wordmill.run_tag": summary["run_tag"],  # an injected MLflow run has none yet
         "wordmill.recipe": summary["recipe"],
@@ -168,6 +171,7 @@ def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:
         "wordmill.protocol": ", ".join(sorted({row["protocol"] for row in summary["benchmarks"]})) or "none",
         **trained,
         **unmade,
+        **reused,
     }
 
 

@@ -14,6 +14,7 @@ from wordmill.readers.sample import Sample
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.sections import Data
 from wordmill.shards.blocks import MAX_FILE_BYTES, MAX_LABEL_BYTES, BlockTable, Shape, ShardWriter
+from wordmill.shards.content import Content
 from wordmill.shards.index import Counts, measure_labels
 from wordmill.text.charset import Charset
 from wordmill.text.labels import judge
@@ -59,6 +60,7 @@ class Packed:
 
     picture: dict[str, Any] | None
     table: BlockTable
+    content: Content
     measured: tuple[Counts, Counts]
     dropped: Counter[str]
     changed: Counter[str]
@@ -89,6 +91,7 @@ def pack_shard(task: Task) -> Packed:
     return Packed(
         picture=writer.picture,
         table=writer.table,
+        content=writer.content,
         measured=measure_labels(stored, rules.charset),
         dropped=tally.dropped,
         changed=tally.changed,

@@ -18,30 +18,41 @@ from typing import Any
 from components.shard.packing import Packed, Task, pack_shard
 from wordmill.shards.index import INDEX, Index
 from wordmill.store.artifacts import Manifest
+from wordmill.store.keys import Ingredients
 from wordmill.store.stages import StageResult, find_or_make
 from wordmill.store.storage import Store
 
 UPLOADS = 2  # shards per core that are being stored or wait for a core
 
 
-def pieces(store: Store, name: str, inputs: dict[str, Any], tasks: list[Task]) -> Generator[Manifest]:
-    """Yield the manifest of each task's shard, in order; `inputs` are those of the whole data set.
+def pieces(
+    store: Store, name: str, inputs: dict[str, Any], ingredients: Ingredients, tasks: list[Task]
+) -> Generator[Manifest]:
+    """Yield the manifest of each task's shard, in order; `inputs` and `ingredients` are those of the whole data set.
 
     Closing it ends the work.
     """
     workers = min(len(os.sched_getaffinity(0)), len(tasks))
     with _workers(workers) as run, ThreadPoolExecutor(UPLOADS * workers) as threads:
         try:
-            yield from threads.map(partial(_piece, store, name, inputs, run), tasks)
+            yield from threads.map(partial(_piece, store, name, inputs, ingredients, run), tasks)
         except BrokenProcessPool:
             raise RuntimeError("a worker process of the shard stage was killed: most likely memory ran out") from None
         finally:
             threads.shutdown(cancel_futures=True)
 
 
-def _piece(store: Store, name: str, inputs: dict[str, Any], run: Callable[[Task], Packed], task: Task) -> Manifest:
+def _piece(
+    store: Store,
+    name: str,
+    inputs: dict[str, Any],
+    ingredients: Ingredients,
+    run: Callable[[Task], Packed],
+    task: Task,
+) -> Manifest:
     own = {"dataset": inputs, "samples": [task.start, task.stop]}
-    made, _ = find_or_make(store, "shard", f"{name} {task.path.stem}", own, partial(_make, store, run, task))
+    make = partial(_make, store, run, task)
+    made, _ = find_or_make(store, "shard", f"{name} {task.path.stem}", own, make, ingredients)
     return made
 
 
@@ -59,7 +70,8 @@ def _make(store: Store, run: Callable[[Task], Packed], task: Task, folder: Path)
     if not packed.samples:
         return StageResult(files={}, facts=facts)
     shard = store.put_file(here.path, here.path.name)
-    Index.of_shard(shard, here.rules.shape, packed.picture, packed.table, packed.measured).save(folder / INDEX)
+    index = Index.of_shard(shard, here.rules.shape, packed.picture, packed.table, packed.measured, packed.content)
+    index.save(folder / INDEX)
     return StageResult(files={INDEX: folder / INDEX}, stored=(shard,), facts=facts)
 
 

@@ -1,11 +1,12 @@
 """The shard stage: packs every fetched data set into LMDB shards of pictures as recognisers read them."""
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from components import keys
 from components.shard.packing import Rules, Task
 from components.shard.pieces import pieces
 from components.shard.summary import Summary, quarantine_sheet, samples_sheet
@@ -20,6 +21,7 @@ from wordmill.shards.sets import open_sets
 from wordmill.sources.archives import lay_out
 from wordmill.store.artifacts import Manifest, read_manifest, whole_manifest
 from wordmill.store.files import require_space
+from wordmill.store.keys import Ingredients
 from wordmill.store.progress import Progress
 from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Store
@@ -39,6 +41,11 @@ class DataSet:
     limit: int
     inputs: dict[str, Any]
 
+    @property
+    def ingredients(self) -> Ingredients:
+        """What decides on its shards beside that."""
+        return keys.of_shard(self.entry.reader)
+
 
 def run(*, data: str, sources: str, run_tag: str, output: str) -> str:
     """Pack data sets into shards.
@@ -51,9 +58,14 @@ def run(*, data: str, sources: str, run_tag: str, output: str) -> str:
         if both := sorted(set(section.train) & set(section.val)):
             raise ValueError(f"data set '{both[0]}' is in data.train and in data.val: a set is for one of them")
         packed = [_shard(store, section, fetched, name) for name in fetched.facts["datasets"]]
-        facts = {"datasets": {manifest.name: manifest.reference for manifest, _ in packed}}
+        facts = {
+            "datasets": {manifest.name: manifest.reference for manifest, _ in packed},
+            "indices": {manifest.name: _index(manifest) for manifest, _ in packed},
+            "contents": {manifest.name: manifest.facts["content"] for manifest, _ in packed},
+        }
         combined, _ = find_or_make(store, "shard", "datasets", facts, lambda folder: StageResult(files={}, facts=facts))
-        return combined, all(found for _, found in packed)
+        reused = {name: text for manifest, _ in packed for name, text in manifest.reused.items()}
+        return replace(combined, reused=reused), all(found for _, found in packed)
 
     return run_stage("shard", "datasets", run_tag, output, work)
 
@@ -76,7 +88,12 @@ def _shard(store: Store, data: Data, fetched: Manifest, name: str) -> tuple[Mani
         "limit": limit,
     }
     data_set = DataSet(name=name, entry=entry, fetched=reference, rules=rules, limit=limit, inputs=inputs)
-    return find_or_make(store, "shard", name, inputs, partial(_make, store, data_set))
+    return find_or_make(store, "shard", name, inputs, partial(_make, store, data_set), data_set.ingredients)
+
+
+def _index(packed: Manifest) -> str:
+    """Return what tells a data set and its blocks from all others: its index's digest, or what draws it."""
+    return packed.object(INDEX).sha256 if packed.objects else packed.reference
 
 
 def _streamed(store: Store, data: Data, name: str, entry: Entry, reference: str) -> tuple[Manifest, bool]:
@@ -85,7 +102,7 @@ def _streamed(store: Store, data: Data, name: str, entry: Entry, reference: str)
         raise ValueError(f"data.streamed: data set '{name}' ({entry.source}) is stored, expected one from synth://")
     picture = {key: getattr(data, key) for key in PICTURE_KEYS}
     inputs = {"source": reference, "picture": picture, "streamed": True, "limit": data.limit}
-    facts = {"address": entry.source, "samples": min(entry.samples, data.limit or entry.samples)}
+    facts = {"address": entry.source, "samples": min(entry.samples, data.limit or entry.samples), "content": ""}
     return find_or_make(store, "shard", name, inputs, lambda folder: StageResult(files={}, facts=facts))
 
 
@@ -114,18 +131,20 @@ def _packed_set(store: Store, data_set: DataSet, root: Path, folder: Path) -> St
     count = min(samples, data_set.limit or samples)
     needed = _bytes_needed(data_set.rules, root, count, samples)
     print(f"shard {data_set.name}: {count:,} samples, {needed:,} bytes in shards", flush=True)
-    progress, parts = Progress(f"shard {data_set.name}", count, "images"), list[Index]()
-    making = closing(pieces(store, data_set.name, data_set.inputs, _tasks(data_set, root, count)))
+    progress, parts, made_by = Progress(f"shard {data_set.name}", count, "images"), list[Index](), dict[str, None]()
+    tasks = _tasks(data_set, root, count)
+    making = closing(pieces(store, data_set.name, data_set.inputs, data_set.ingredients, tasks))
     whole = require_space(f"shards of {count:,} samples", folder, needed)
     with whole, Summary(folder / QUARANTINE, count) as summary, making as made:
         for piece in made:
             summary.add(piece)
+            made_by |= dict.fromkeys(piece.made_by)
             if piece.facts["samples"]:
                 parts.append(Index.load(store.fetch(piece.object(INDEX))))
             aside = f"{summary.quarantined:,} put aside" if summary.quarantined else ""
             progress.update(piece.inputs["samples"][1], aside)
         facts = summary.facts()
-    return _made(data_set, Index.join(parts), facts, root, folder)
+    return replace(_made(data_set, Index.join(parts), facts, root, folder), made_by=tuple(made_by))
 
 
 def _bytes_needed(rules: Rules, root: Path, count: int, samples: int) -> int:
@@ -161,5 +180,5 @@ def _made(data_set: DataSet, index: Index, facts: dict[str, Any], root: Path, fo
         reader, data = open_reader(data_set.entry, root), data_set.rules.data
         (folder / QUARANTINE_SHEET).write_bytes(quarantine_sheet(facts["quarantine"], reader, data))
         files += [QUARANTINE, QUARANTINE_SHEET]
-    facts["shape"] = list(data_set.rules.shape)
+    facts |= {"shape": list(data_set.rules.shape), "content": index.content}
     return StageResult(files={name: folder / name for name in files}, stored=index.objects, facts=facts)

@@ -11,11 +11,11 @@ import numpy as np
 
 from components.shard.packing import picture
 from wordmill.pictures.image import Picture, fit_picture, to_channels
+from wordmill.pictures.sheet import contact_sheet
 from wordmill.readers.sample import Reader
 from wordmill.recipe.sections import Data
 from wordmill.shards.sets import ShardSet
 from wordmill.store.artifacts import Manifest
-from wordmill.synth.renderer import contact_sheet
 
 CONTACTS = 64  # pictures on the contact sheet
 LISTED = 50  # quarantined samples that the manifest lists and a sheet shows; the object quarantine.json has them all

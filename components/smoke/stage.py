@@ -7,14 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from components import keys
 from components.smoke.job import ProbeJob
 from components.smoke.launch import Outputs, run_probe
 from components.smoke.parity import TOLERANCES, Agreement, agreement, logit_tolerance
 from wordmill.inference.card import CARD, REFERENCE, codec_of_card
-from wordmill.recipe import frameworks
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data, Export, Model
 from wordmill.store.artifacts import Manifest, read_manifest
+from wordmill.store.keys import machine
 from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Object, Store
 from wordmill.text.decoding import codec_of
@@ -36,13 +37,13 @@ def run(*, export: str, exported: str, model: str, run_tag: str, output: str) ->
         settings, trained = from_json(Export, export), read_manifest(model)
         if made.inputs["model"] != trained.reference:
             raise ValueError(f"{made.reference} was made from {made.inputs['model']}, expected {trained.reference}")
-        inputs = {"exported": made.reference, "model": trained.reference, "tolerance": settings.logit_tolerance}
-        uses = frameworks.packages("mindspore") if made.name == "mindir" else ()
+        inputs = {"exported": made.reference, "model": trained.reference, "tolerance": settings.logit_tolerance,
+                  "machine": machine()}  # fmt: skip
 
         def make(folder: Path) -> StageResult:
             return prove(store, made, trained, settings, folder)
 
-        return find_or_make(store, "smoke", made.name, inputs, make, uses)
+        return find_or_make(store, "smoke", made.name, inputs, make, keys.of_smoke(made.name))
 
     return run_stage("smoke", made.name, run_tag, output, work)
 

@@ -1,20 +1,23 @@
 """A training run on a machine: attempts, each from the newest checkpoint, until it ends or no longer gets on."""
 
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
-from components.train.checkpoints import described, newest, prefix_of, step_of
+from components import keys
+from components.train.checkpoints import codes_of, described, newest, prefix_of, step_of
 from components.train.folder import prepare_folder
 from components.train.launch import Node
-from components.train.mirror import NONFINITE, Mirror, StoreAwayError
+from components.train.mirror import NONFINITE, Mirror, StoreAwayError, forget
 from components.train.watch import Sender, Watch
 from components.train.workers import LostError, run_workers
-from wordmill.store.stages import StoppedError
+from wordmill.store.stages import OTHER_CODE, StoppedError, code_changes
 from wordmill.store.storage import Store
 from wordmill.training.job import Job
-from wordmill.training.state import records
+from wordmill.training.state import read_record, records
 
 RESTARTS = 3  # without a newer checkpoint in between
 KEEP_S = 60.0  # for the last checkpoints of a run that has failed to reach the store
@@ -75,8 +78,24 @@ def train_on_node(
 
 
 def find(store: Store, job: Job, key: str, afresh: bool) -> Path | None:
-    """Return the record of the checkpoint that the run goes on from."""
-    return newest(store, key, job.folder / "checkpoints", (job.data, job.model, job.train), afresh)
+    """Return the record of the checkpoint that the run goes on from; ValueError for one of other code."""
+    found = newest(store, key, job.folder / "checkpoints", (job.data, job.model, job.train), afresh)
+    made_by = codes_of(read_record(found)["progress"]["attempts"]) if found else ()
+    if found is None or set(made_by) <= {job.code}:
+        return found
+    differs = code_changes(store, made_by[-1], keys.of_train(job.train, job.data, job.device))
+    told = f"{described(found)} was made by code {', '.join(made_by)}, this code is {job.code}, {differs}"
+    match os.environ.get(OTHER_CODE):
+        case "reuse":
+            print(f"warning: train: {told}: it is gone on with all the same", flush=True)
+            return found
+        case "afresh":
+            print(f"train: {told}: it is put aside, training begins from the start", flush=True)
+            forget(store, key)
+            shutil.rmtree(job.folder / "checkpoints")
+            return None
+    raise ValueError(f"{told}: to go on with it all the same, which the results will say for good, --reuse, in make "
+                     "REUSE=1; to begin from the start, --afresh, in make AFRESH=1")  # fmt: skip
 
 
 def attempt(

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,11 @@ def _check_recipe(record: Path, sections: Sections) -> None:
             if (found := recipe[section].get(name)) != values[name]:
                 raise ValueError(f"{record}: recipe: {section}.{name}: found {found!r}, expected {values[name]!r}: "
                                  "it is of another training")  # fmt: skip
+
+
+def codes_of(attempts: Iterable[dict[str, Any]]) -> tuple[str, ...]:
+    """Return the digests of the code that attempts of a run were made by, each once, in order."""
+    return tuple(dict.fromkeys(attempt.get("code", "") for attempt in attempts))
 
 
 def step_of(record: Path | None) -> int:

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from components.train.checkpoints import codes_of
 from components.train.folder import join_logs
 from components.train.mirror import AWAY_S, NONFINITE, RETRY_S
 from components.train.watch import curves
@@ -29,7 +30,8 @@ def collect(job: Job) -> StageResult:
         found = sorted(path for path in (folder / kind).rglob("*") if path.is_file())
         files |= {path.relative_to(folder).as_posix(): path for path in found}
     metrics = {"val/accuracy": facts["val_accuracy"], "train/images_per_s": facts["images_per_s"]}
-    return StageResult(files=files, facts=facts, metrics=metrics, curves=curves(folder))
+    made_by = codes_of(facts["attempts"])
+    return StageResult(files=files, facts=facts, metrics=metrics, curves=curves(folder), made_by=made_by)
 
 
 def store_results(store: Store, made: StageResult) -> StageResult:

@@ -1,12 +1,14 @@
 """Training: a finished one is found, another is done or gone on with, here or by a job of several nodes."""
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from components import keys
 from components.train.attempts import train_to_end
 from components.train.checkpoints import DATA_KEYS, train_inputs
 from components.train.folder import run_folder
@@ -20,8 +22,8 @@ from wordmill.recipe.parsing import from_json
 from wordmill.recipe.schedule import batch_of_process
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.shards.sets import fetch_index
-from wordmill.store.artifacts import Manifest, code_digest, digest, read_manifest, to_document, whole_manifest
-from wordmill.store.stages import StageResult, find_or_make, run_stage
+from wordmill.store.artifacts import Manifest, digest, read_manifest, to_document, whole_manifest
+from wordmill.store.stages import OTHER_CODE, StageResult, find_or_make, run_stage
 from wordmill.store.storage import Store, hash_file
 from wordmill.text.charset import charset_of
 from wordmill.training.job import Job
@@ -76,23 +78,25 @@ def train_or_find(
     batch_of_process(train, total)
     start = find_start(store, train.start_from)
     inputs = training_inputs(data, model, train, shards, start, device)
-    resume = digest(inputs)  # a run goes on with other code and on another number of processes
+    # Where a run goes on whatever the number of processes; by other code only where that is asked for.
+    resume = digest(inputs)
     inputs |= {"processes": total}
-    uses = frameworks.packages(train.framework)
+    ingredients = keys.of_train(train, data, device)
+    code, sets = ingredients.digest(), named_sets(data, shards)
     if spec:
         first = store.put_file(start, start.name) if start else None
         work = Work(
-            key=digest({"code": code_digest("train", uses), **inputs}), resume=resume, nodes=spec.nodes,
-            processes=processes, device=device, data=data, model=model, train=train, start=first,
-            shards=to_document(shards), recipe=sender.recipe, run_tag=sender.run_tag,
+            key=digest({"code": code, "inputs": inputs}), resume=resume, nodes=spec.nodes, processes=processes,
+            device=device, data=data, model=model, train=train, start=first, shards=to_document(shards),
+            recipe=sender.recipe, run_tag=sender.run_tag, code=code, other_code=os.environ.get(OTHER_CODE, ""),
         )  # fmt: skip
-        make = partial(make_on_nodes, store, spec, work)
-        result = find_or_make(store, "train", model.name, inputs, make, uses)
+        make = partial(make_on_nodes, store, spec, work, sets)
+        result = find_or_make(store, "train", model.name, inputs, make, ingredients)
     else:
         with run_folder(store.cache, resume) as folder:
-            job = partial(make_job, store, data, model, train, shards, start, device, total, folder)
-            make = partial(make_here, store, job, resume, sender)
-            result = find_or_make(store, "train", model.name, inputs, make, uses)
+            job = partial(make_job, store, data, model, train, shards, start, device, total, folder, code)
+            make = partial(make_here, store, job, resume, sender, sets)
+            result = find_or_make(store, "train", model.name, inputs, make, ingredients)
             shutil.rmtree(folder)
     forget(store, resume)
     return result
@@ -102,32 +106,45 @@ def training_inputs(
     data: Data, model: Model, train: Train, shards: Manifest, start: Path | None, device: str
 ) -> dict[str, Any]:
     """Return what decides on the result of a training, but for the code and the number of processes."""
-    references = shards.facts["datasets"]
+    indices = shards.facts["indices"]  # the same samples in the same blocks, whoever has packed them
     return {
         "data": {name: getattr(data, name) for name in DATA_KEYS},
         "symbols": charset_of(data).symbols,  # a charset file may change under its name
         "model": dataclasses.asdict(model),
         "train": train_inputs(train),
-        "train_sets": [references[name] for name in data.train],
-        "val_sets": [references[name] for name in data.val],
+        "train_sets": [indices[name] for name in data.train],
+        "val_sets": [indices[name] for name in data.val],
         "start": start and hash_file(start),  # a champion changes under its name, and so may a file
         "device": device,
     }
 
 
-def make_here(store: Store, make: Callable[[], Job], resume: str, sender: Sender, _: Path) -> StageResult:
+def named_sets(data: Data, shards: Manifest) -> dict[str, Any]:
+    """Return the manifests of the data sets; a finished training keeps those of its time."""
+    references = shards.facts["datasets"]
+    return {
+        "train_sets": [references[name] for name in data.train],
+        "val_sets": [references[name] for name in data.val],
+    }
+
+
+def make_here(
+    store: Store, make: Callable[[], Job], resume: str, sender: Sender, facts: dict[str, Any], _: Path
+) -> StageResult:
     """Train on this machine, or go on with it, and store what is left at the end."""
     job = make()
     train_to_end(store, job, resume, sender)
     sender.send_folder(job.folder / TRACE)
-    return store_results(store, collect(job))
+    made = store_results(store, collect(job))
+    return dataclasses.replace(made, facts=made.facts | facts)
 
 
-def make_on_nodes(store: Store, spec: GangSpec, work: Work, _: Path) -> StageResult:
+def make_on_nodes(store: Store, spec: GangSpec, work: Work, facts: dict[str, Any], _: Path) -> StageResult:
     """Train on several nodes."""
     from components.train.gang.job import train_on_nodes  # Kubernetes's client takes a second to import
 
-    return train_on_nodes(store, spec, work)
+    made = train_on_nodes(store, spec, work)
+    return dataclasses.replace(made, facts=made.facts | facts)
 
 
 def make_job(
@@ -140,8 +157,9 @@ def make_job(
     device: str,
     processes: int,
     folder: Path,
+    code: str,
 ) -> Job:
-    """Return a training's job with the indices of its data on this machine."""
+    """Return a training's job with the indices of its data on this machine; `code` is the digest of what trains."""
     references = shards.facts["datasets"]
 
     def indices(names: tuple[str, ...]) -> tuple[Path, ...]:
@@ -151,5 +169,5 @@ def make_job(
     return Job(
         data=data, model=model, train=train, train_sets=() if streamed else indices(data.train),
         rendered=whole_manifest(store, references[streamed], streamed).facts["address"] if streamed else "",
-        val_sets=indices(data.val), start=start, device=device, processes=processes, folder=folder,
+        val_sets=indices(data.val), start=start, device=device, processes=processes, folder=folder, code=code,
     )  # fmt: skip

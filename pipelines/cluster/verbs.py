@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 NIGHTLY = "0 30 2 * * *"
 
 
-def add_cluster_verbs(verbs: "Verbs", recipe: argparse.ArgumentParser) -> None:
-    """Add the verbs to the command line; `recipe` holds the options that make a pipeline."""
-    submits = verbs.add_parser("submit", parents=[recipe], help="start a run on Kubeflow Pipelines")
+def add_cluster_verbs(verbs: "Verbs", recipe: argparse.ArgumentParser, other: argparse.ArgumentParser) -> None:
+    """Add the verbs to the command line; `recipe` holds the options that make a pipeline, `other` two of a run."""
+    submits = verbs.add_parser("submit", parents=[recipe, other], help="start a run on Kubeflow Pipelines")
     submits.add_argument("--run-tag", default="", help="continue the work of an earlier run, which has ended")
     submits.add_argument("--wait", action="store_true", help="follow the run to its end; code 0 if it succeeds")
     submits.set_defaults(verb=_submit)

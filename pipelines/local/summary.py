@@ -14,6 +14,7 @@ def summary_text(summary: dict[str, Any], page: Path) -> str:
         lines.append(f"  fresh  {'; '.join(fresh['reasons']) or 'nothing new since run ' + fresh['since']}")
     if gate := summary["gate"]:
         lines.append(f"  gate  {gate['outcome']}: {'; '.join(gate['reasons'])}")
+    lines += [f"  {name}  {text}" for name, text in summary["reused"].items()]
     lines += [_stage(stage) for stage in summary["stages"]]
     if summary["trace"]:
         names = " ".join(entry["name"].removeprefix("trace/") for entry in summary["trace"])

@@ -7,6 +7,7 @@ import yaml
 
 from pipelines.cli import main
 from tests.golden import COMPILED
+from wordmill.store.stages import OTHER_CODE
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 
@@ -61,6 +62,14 @@ def test_a_machine_of_ones_own_is_named_by_device_and_processes(tmp_path: Path) 
     executors = next(iter(yaml.safe_load_all(spec)))["deploymentSpec"]["executors"]
     accelerator = executors["exec-train"]["container"]["resources"]["accelerator"]
     assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("huawei.com/Ascend910", "4")
+
+
+@pytest.mark.parametrize("choice", ["reuse", "afresh"])
+def test_what_becomes_of_other_codes_work_is_told_to_every_task(choice: str, tmp_path: Path) -> None:
+    plain, told = (compile_recipe("quickstart", tmp_path, *options) for options in ((), (f"--{choice}",)))
+    executors = next(iter(yaml.safe_load_all(told)))["deploymentSpec"]["executors"].values()
+    assert all(item["container"]["env"] == [{"name": OTHER_CODE, "value": choice}] for item in executors)
+    assert OTHER_CODE not in plain
 
 
 @pytest.mark.parametrize(

@@ -138,7 +138,7 @@ def _data_sets(store: Store, trained: Manifest) -> dict[str, dict[str, Any]]:
     """Return what was learnt from and validated on, by name: source, licence, digest, and manifests that tell more."""
     sets = {}
     for use in ("train", "val"):
-        for reference in trained.inputs[f"{use}_sets"]:
+        for reference in trained.facts[f"{use}_sets"]:
             packed = _stored(store, reference)
             fetched = _stored(store, packed.inputs["source"])
             told = {key: fetched.facts.get(key) for key in ("source", "licence", "sha256")}

@@ -28,6 +28,7 @@ import xxhash
 
 from wordmill.pictures.image import PICTURE_KEYS, Picture
 from wordmill.recipe.sections import Data
+from wordmill.shards.content import Content
 from wordmill.store.files import temporary_path
 
 SCHEMA = 2
@@ -157,8 +158,9 @@ def place_of(record: memoryview, environment: lmdb.Environment, where: str) -> i
 class ShardWriter:
     """Writes one shard in one transaction; equal samples give equal bytes. The file appears, complete, at the end.
 
-    Afterwards `samples` and `blocks` say how many there are, and `table` where they lie. With `encoded`, a recipe's
-    data section, pictures are stored as the files that they come in, and fitted by that section when they are read.
+    Afterwards `samples` and `blocks` say how many there are, `table` where they lie, `content` what they are. With
+    `encoded`, a recipe's data section, pictures are stored as the files that they come in, and fitted by that section
+    when they are read.
     """
 
     table: BlockTable
@@ -168,6 +170,7 @@ class ShardWriter:
         self.picture = {key: getattr(encoded, key) for key in PICTURE_KEYS} if encoded else None
         self.temporary = temporary_path(path)
         self.samples = self.blocks = 0
+        self.content = Content()
         self.labels: list[str] = []
         self.files: list[bytes] = []
         self.full = block_samples(shape)
@@ -202,23 +205,25 @@ class ShardWriter:
         if "\0" in label:
             raise ValueError(f"{self.path}: found a NUL in the label {label!r}, expected none")
         if isinstance(image, bytes):
-            self._add_file(image)
+            self._add_file(image, label)
         elif self.images is None or image.shape != self.shape or image.dtype != np.uint8:
             expected = "a file's bytes" if self.images is None else f"uint8 {self.shape}"
             raise ValueError(f"{self.path}: found a {image.dtype} picture {image.shape}, expected {expected}")
         else:
             self.images[len(self.labels)] = image
+            self.content.add(self.images[len(self.labels)].data, label)
         self.labels.append(label)
         if len(self.labels) == self.full:
             self._flush()
 
-    def _add_file(self, data: bytes) -> None:
+    def _add_file(self, data: bytes, label: str) -> None:
         if self.images is not None or len(data) > MAX_FILE_BYTES:
             expected = f"uint8 {self.shape}" if self.images is not None else f"at most {MAX_FILE_BYTES} bytes"
             raise ValueError(f"{self.path}: found a file of {len(data)} bytes, expected {expected}")
         if self.labels and sum(map(len, self.files)) + len(data) > MOST_BLOCK_BYTES:
             self._flush()
         self.files.append(data)
+        self.content.add(data, label)
 
     def _flush(self) -> None:
         record = pack_block(self.blocks, self.shape, self._pictures(), self.labels, encoded=self.images is None)

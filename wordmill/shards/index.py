@@ -9,19 +9,22 @@ import json
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from wordmill.shards.blocks import SCHEMA, BlockTable, Shape
+from wordmill.shards.blocks import BlockTable, Shape
+from wordmill.shards.content import Content
+from wordmill.store.artifacts import digest
 from wordmill.store.files import atomic_file
 from wordmill.store.storage import Object
 from wordmill.text.charset import Charset
 
 INDEX = "index.npz"  # the name of the file
+SCHEMA = 3  # of the file
 MANY = 255  # of a label's characters or frames: so many, or more
 
 Counts = npt.NDArray[np.uint8]
@@ -33,6 +36,7 @@ class Index:
     """A data set of shards of one shape (H, W, C).
 
     picture:    None, or how the files of encoded pictures are fitted: the recipe's PICTURE_KEYS
+    samples:    what the samples are, in their order, where a shard's writer has told it
     objects:    the shards
     table:      of all blocks, one shard behind the other
     shard:      (B,) uint32, the number of each block's shard
@@ -42,11 +46,17 @@ class Index:
 
     shape: Shape
     picture: dict[str, Any] | None
+    samples: Content
     objects: tuple[Object, ...]
     table: BlockTable
     shard: npt.NDArray[np.uint32]
     characters: Counts
     frames: Counts
+
+    @property
+    def content(self) -> str:
+        """A digest of labels and pictures in their order: equal sets are equal however they are cut into shards."""
+        return digest([self.shape, self.picture, self.samples.samples, f"{self.samples.value:x}"])
 
     @property
     def blocks(self) -> int:
@@ -71,12 +81,13 @@ class Index:
         picture: dict[str, Any] | None,
         table: BlockTable,
         measured: tuple[Counts, Counts],
+        samples: Content,
     ) -> "Index":
-        """Return the index of one shard; `shape`, `picture` and `table` are its writer's."""
+        """Return the index of one shard; `shape`, `picture`, `table` and `samples` are its writer's."""
         shard = np.zeros(len(table.samples), dtype=np.uint32)
         characters, frames = measured
-        return cls(shape=shape, picture=picture, objects=(entry,), table=table, shard=shard, characters=characters,
-                   frames=frames)  # fmt: skip
+        return cls(shape=shape, picture=picture, samples=samples, objects=(entry,), table=table, shard=shard,
+                   characters=characters, frames=frames)  # fmt: skip
 
     @classmethod
     def join(cls, parts: Sequence["Index"]) -> "Index":
@@ -93,6 +104,7 @@ class Index:
         return cls(
             shape=parts[0].shape,
             picture=parts[0].picture,
+            samples=reduce(Content.join, (part.samples for part in parts)),
             objects=tuple(entry for part in parts for entry in part.objects),
             table=BlockTable(**{name: np.concatenate([getattr(p.table, name) for p in parts]) for name in TABLE}),
             shard=np.concatenate(shard),
@@ -103,6 +115,7 @@ class Index:
     def save(self, path: Path) -> None:
         """Write the index file; it appears whole or not at all."""
         facts = {"schema": SCHEMA, "shape": self.shape, "picture": self.picture,
+                 "samples": [f"{self.samples.value:x}", self.samples.samples],
                  "objects": [dataclasses.astuple(entry) for entry in self.objects]}  # fmt: skip
         text = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
         table = {name: getattr(self.table, name) for name in TABLE}
@@ -124,6 +137,7 @@ class Index:
         return cls(
             shape=(height, width, channels),
             picture=facts["picture"],
+            samples=Content(value=int(facts["samples"][0], 16), samples=facts["samples"][1]),
             objects=tuple(Object(name=name, sha256=sha256, bytes=size) for name, sha256, size in facts["objects"]),
             table=BlockTable(**{name: arrays[name] for name in TABLE}),
             **{name: arrays[name] for name in ("shard", "characters", "frames")},

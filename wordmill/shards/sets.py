@@ -17,6 +17,7 @@ import numpy.typing as npt
 from wordmill.pictures.image import Fitting, Picture, decode, fit_picture
 from wordmill.shards.blocks import SCHEMA, Block, Record, digest_of, open_lmdb, table_of, unpack_block
 from wordmill.shards.cache import BlockCache
+from wordmill.shards.content import Content
 from wordmill.shards.index import INDEX, Index
 from wordmill.shards.mapping import Gatherer, map_file, read_ahead
 from wordmill.store.artifacts import Manifest, whole_manifest
@@ -161,7 +162,7 @@ def read_index(path: Path) -> Index:
     entry = Object(name=str(path), sha256="", bytes=path.stat().st_size)
     height, width, channels = meta["shape"]
     none = np.empty(0, dtype=np.uint8)
-    return Index.of_shard(entry, (height, width, channels), meta["picture"], table, (none, none))
+    return Index.of_shard(entry, (height, width, channels), meta["picture"], table, (none, none), Content())
 
 
 def _checked_meta(record: bytes | None, path: Path) -> dict[str, Any]:

@@ -17,12 +17,15 @@ from wordmill.sources.archives import folder_files, inside_folder, pack_tar
 from wordmill.sources.download import CONNECTIONS, download
 from wordmill.sources.patience import patiently
 from wordmill.sources.remote import Remote, s3_file, s3_folder, web_file
-from wordmill.store.artifacts import digest
+from wordmill.store.artifacts import ROOT, digest
 from wordmill.store.files import require_space
+from wordmill.store.keys import Ingredients
 from wordmill.store.storage import Store, hash_file
-from wordmill.synth.renderer import SynthSpec, renderer_digest
+from wordmill.synth.renderer import DATA, SynthSpec
 
 FEW = 1000  # local files that are stored one by one; more become a tar
+# All that rendered pictures depend on: code, atlases and word lists.
+RENDERER = Ingredients(code=("wordmill.synth",), data=tuple(path.relative_to(ROOT).as_posix() for path in DATA))
 NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
 
 Bring = Callable[[Path, threading.Event], dict[str, Path]]  # a folder to put them into, how to stop -> files by name
@@ -70,7 +73,7 @@ def locate(store: Store, name: str, entry: Entry, stop: threading.Event) -> Loca
     """Find a source and what identifies its content, without moving it; `name` is for messages."""
     scheme = urlsplit(entry.source).scheme
     if scheme == "synth":
-        identity: dict[str, Any] = {"source": entry.source, "renderer": renderer_digest()}
+        identity: dict[str, Any] = {"source": entry.source, "renderer": RENDERER.digest()}
         bring: Bring = _bring_nothing
     elif scheme == "file":
         identity, bring = _locate_local(name, entry)

@@ -26,7 +26,9 @@ class Manifest:
     """What a stage made: identity, objects in storage, and facts for people and later stages.
 
     `key` is the digest of everything that went in; `metrics` are single numbers and `curves` are
-    (step, value, unix time in s) by name, both as MLflow shows them.
+    (step, value, unix time in s) by name, both as MLflow shows them. `made_by` are the digests of the code that made
+    it, several where one went on with the work of another. `reused` says of what it is or holds, by name, that other
+    code than that of this run has made it.
     """
 
     stage: str
@@ -39,6 +41,8 @@ class Manifest:
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, list[tuple[int, float, float]]] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    made_by: tuple[str, ...] = ()
+    reused: dict[str, str] = dataclasses.field(default_factory=dict)
     schema: int = SCHEMA
 
     def object(self, name: str) -> Object:
@@ -66,7 +70,7 @@ def from_document(document: dict[str, Any], where: str) -> Manifest:
     if document.get("schema") != SCHEMA:
         raise ValueError(f"{where}: manifest schema is {document.get('schema')!r}, this code reads {SCHEMA}")
     objects = tuple(Object(**entry) for entry in document["objects"])
-    return Manifest(**{**document, "objects": objects})
+    return Manifest(**{**document, "objects": objects, "made_by": tuple(document.get("made_by", ()))})
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -116,17 +120,6 @@ def record_manifest(
 def digest(document: Any) -> str:
     """Return 32 hexadecimal digits of the sha256 over a document's canonical JSON."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
-
-
-@cache
-def code_digest(stage: str, uses: tuple[str, ...] = ()) -> str:
-    """Return a digest of the code that a stage runs: its folder, what that imports of this project, and the packages
-    that it imports by name (`uses`), such as a framework's.
-    """
-    total = hashlib.sha256()
-    for path in source_files((f"components.{stage}", *uses)):
-        total.update(f"{path.relative_to(ROOT)}\0".encode() + path.read_bytes())
-    return total.hexdigest()[:32]
 
 
 def source_files(modules: Iterable[str]) -> list[Path]:

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import inspect
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -14,10 +15,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from wordmill.store.artifacts import Manifest, code_digest, digest, find_manifest, git_commit, to_document
+from wordmill.store.artifacts import Manifest, digest, find_manifest, git_commit, to_document
 from wordmill.store.files import locked, write_atomically
+from wordmill.store.keys import Ingredients, changed_ingredients
 from wordmill.store.storage import Object, Store
 
+# What becomes of finished and half-finished work that other code has made: "reuse" takes it, "afresh" puts aside what
+# is half done; unset, finished work is not found and half-finished work is not gone on with.
+OTHER_CODE = "WORDMILL_OTHER_CODE"
+NOTHING = Ingredients()
+NAMED = 8  # changes of the code, of all, in a message
 RESUME = 75  # EX_TEMPFAIL of <sysexits.h>, the exit code of work that goes on where it was when it is started again
 
 
@@ -29,7 +36,8 @@ class StoppedError(RuntimeError):
 class StageResult:
     """What the work of a stage gives back: files to store by object name, and what its manifest is to say.
 
-    `stored` are objects of the manifest that the work itself has stored.
+    `stored` are objects of the manifest that the work itself has stored, `made_by` the digests of the code that made
+    parts of it which were there.
     """
 
     files: dict[str, Path]
@@ -37,6 +45,7 @@ class StageResult:
     stored: tuple[Object, ...] = ()
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     curves: dict[str, list[tuple[int, float, float]]] = dataclasses.field(default_factory=dict)
+    made_by: tuple[str, ...] = ()
 
 
 def find_or_make(
@@ -45,28 +54,32 @@ def find_or_make(
     name: str,
     inputs: dict[str, Any],
     make: Callable[[Path], StageResult],
-    uses: tuple[str, ...] = (),
+    ingredients: Ingredients = NOTHING,
 ) -> tuple[Manifest, bool]:
     """Return the manifest of finished work with these inputs and True, or make it and return it and False.
 
-    `make` gets an empty folder for its files; `uses` names the packages that it imports by name. The manifest is
-    stored last, so unfinished work is never found.
+    `make` gets an empty folder for its files; `ingredients` decide on them too. The manifest is stored last, so
+    unfinished work is never found.
     """
-    key = digest({"stage": stage, "name": name, "code": code_digest(stage, uses), **inputs})
-    if found := find_manifest(store, f"{stage}/{key}"):
+    code = ingredients.digest()
+    key = _key(stage, name, inputs, (code,))
+    if found := find_manifest(store, f"{stage}/{key}") or _find_other(store, stage, name, inputs):
+        found = dataclasses.replace(found, reused=_reused(stage, name, found.made_by, code))
+        told = "".join(f", {text}" for text in found.reused.values())
         # One write, line end included: data sets are looked for in threads.
-        print(
-            f"{stage} {name}: found finished by digest {key[:12]}, made in {found.seconds:.1f} s\n", end="", flush=True
-        )
+        line = f"{stage} {name}: found finished by digest {found.key[:12]}, made in {found.seconds:.1f} s{told}\n"
+        print(line, end="", flush=True)
         return found, True
     started = time.monotonic()
+    store.put_json(_place(code), ingredients.found())
     with work_folder(store, f"{stage}-{key}") as folder:
         made = make(folder)
         files = tuple(store.put_file(path, object_name) for object_name, path in made.files.items())
+    made_by = (*(other for other in made.made_by if other != code), code)
     manifest = Manifest(
         stage=stage,
         name=name,
-        key=key,
+        key=_key(stage, name, inputs, made_by),
         inputs=inputs,
         git_commit=git_commit(),
         objects=(*made.stored, *files),
@@ -74,9 +87,51 @@ def find_or_make(
         metrics=made.metrics,
         curves=made.curves,
         seconds=round(time.monotonic() - started, 3),
+        made_by=made_by,
+        reused=_reused(stage, name, made_by, code),
     )
     store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
+    store.put_json(_latest(stage, name, inputs), {"manifest": manifest.reference})
     return manifest, False
+
+
+def _key(stage: str, name: str, inputs: dict[str, Any], made_by: tuple[str, ...]) -> str:
+    """Return the digest of all that decides on a work's bytes."""
+    return digest({"stage": stage, "name": name, "code": made_by, "inputs": inputs})
+
+
+def _latest(stage: str, name: str, inputs: dict[str, Any]) -> str:
+    """Return the place in the store of what was made last of these inputs, by whatever code."""
+    return f"made/{stage}/{digest({'name': name, 'inputs': inputs})}.json"
+
+
+def _place(code: str) -> str:
+    """Return the place in the store of what a digest of code is of."""
+    return f"codes/{code}.json"
+
+
+def _find_other(store: Store, stage: str, name: str, inputs: dict[str, Any]) -> Manifest | None:
+    """Return the finished work of other code with these inputs, where it is to be reused."""
+    if os.environ.get(OTHER_CODE) != "reuse" or (latest := store.get_json(_latest(stage, name, inputs))) is None:
+        return None
+    return find_manifest(store, latest["manifest"])
+
+
+def _reused(stage: str, name: str, made_by: tuple[str, ...], code: str) -> dict[str, str]:
+    """Say of work that was not made by this code, or not by this alone, whose it is; empty where it was."""
+    if made_by == (code,):
+        return {}
+    return {f"{stage} {name}": f"reused: made by code {', '.join(made_by)}, this code is {code}"}
+
+
+def code_changes(store: Store, before: str, ingredients: Ingredients) -> str:
+    """Name what is not the same as in the code of a digest."""
+    known = store.get_json(_place(before))
+    if known is None:
+        return "what differs is not known"
+    names = changed_ingredients(known, ingredients.found())
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"what differs is {', '.join(names[:NAMED])}{more}"
 
 
 @contextmanager
@@ -110,7 +165,8 @@ def run_stage(stage: str, name: str, run_tag: str, output: str, work: Callable[[
         store = Store.from_environment()
         manifest, found = work(store)
         write_atomically(Path(output), json.dumps(to_document(manifest)))
-        record = {"stage": stage, "name": name, "ok": True, "found": found, "manifest": manifest.reference}
+        record = {"stage": stage, "name": name, "ok": True, "found": found, "manifest": manifest.reference,
+                  "reused": manifest.reused}  # fmt: skip
         _record(store, run_tag, record, started)
     except Exception as error:
         _fail(stage, name, run_tag, output, error, started)
@@ -131,7 +187,7 @@ def _fail(stage: str, name: str, run_tag: str, output: str, error: Exception, st
         traceback.print_exc()
     what = str(error) if isinstance(error, (ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
     print(f"error: {stage} {name}: {what}", flush=True)
-    record = {"stage": stage, "name": name, "ok": False, "found": False, "manifest": None, "error": what}
+    record = {"stage": stage, "name": name, "ok": False, "found": False, "manifest": None, "reused": {}, "error": what}
     write_atomically(Path(output).with_name("error.json"), json.dumps(record, indent=1))
     try:
         _record(Store.from_environment(), run_tag, record, started)

@@ -22,6 +22,7 @@ class Job:
     device: str
     processes: int
     folder: Path  # its own: what another attempt at the same training left there is gone on with
+    code: str = ""  # the digest of what trains, which checkpoints carry
     resume: Path | None = None  # the record of the checkpoint that training goes on from
     rendered: str = ""  # the address of the training set where it is drawn while training
 

@@ -67,7 +67,8 @@ class Loop(Generic[Handle]):
         shared = self.trainer.share(given | {PROGRESS: np.array(counters, np.float32)})  # exact up to 2^24 steps
         step, nonfinite, in_a_row, scored = shared.pop(PROGRESS).astype(int).tolist()
         self.trainer.restore(shared)
-        attempt = {"step": step, "processes": self.job.processes, "git_commit": git_commit() if self.leads else ""}
+        attempt = {"step": step, "processes": self.job.processes, "code": self.job.code,
+                   "git_commit": git_commit() if self.leads else ""}  # fmt: skip
         return replace(progress, step=step, nonfinite=nonfinite, nonfinite_in_a_row=in_a_row, scored=scored,
                        attempts=(*progress.attempts, attempt))  # fmt: skip
 

@@ -42,7 +42,7 @@ class RunProgress:
     best_step: int = 0  # 0: no validation yet
     best: tuple[float, float] = (-1.0, 0.0)  # its accuracy, and -loss among equals
     seconds: float = 0.0
-    attempts: tuple[dict[str, Any], ...] = ()  # each one's first step, processes and git commit
+    attempts: tuple[dict[str, Any], ...] = ()  # each one's first step, processes, code and git commit
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

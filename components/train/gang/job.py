@@ -46,7 +46,7 @@ def take_result(store: Store, key: str) -> StageResult | None:
     if not all(store.has(entry) for entry in objects):
         return None
     return StageResult(files={}, stored=tuple(objects), facts=result["facts"], metrics=result["metrics"],
-                curves=result["curves"])  # fmt: skip
+                curves=result["curves"], made_by=tuple(result["made_by"]))  # fmt: skip
 
 
 def own_failures(store: Store, key: str) -> list[dict[str, Any]]:

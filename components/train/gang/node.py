@@ -26,7 +26,7 @@ from components.train.stopping import sigterm_as_error
 from components.train.watch import Sender
 from components.train.workers import LostError
 from wordmill.store.artifacts import from_document
-from wordmill.store.stages import RESUME, StoppedError
+from wordmill.store.stages import OTHER_CODE, RESUME, StoppedError
 from wordmill.store.storage import Store
 from wordmill.training.loop import TRACE
 
@@ -51,6 +51,7 @@ def main(key: str) -> None:
             rank = node.rank
             for name in (*OPERATOR["pytorch"], *OPERATOR["mindspore"], *OTHERS):
                 os.environ.pop(name, None)
+            os.environ[OTHER_CODE] = work.other_code  # as the stage was told
             print(f"node {rank} of {node.nodes}: the first one is {node.master}", flush=True)
             wait_for_name(node.master, MEET_TIMEOUT_S)
             name = f"{work.resume}.{node.rank}" if node.rank else work.resume
@@ -111,7 +112,7 @@ def train(store: Store, work: Work, node: Node, folder: Path) -> None:
     start = store.fetch(work.start) if work.start else None
     job = make_job(
         store, work.data, work.model, work.train, from_document(work.shards, work.key), start, work.device,
-        work.processes * node.nodes, folder,
+        work.processes * node.nodes, folder, work.code,
     )  # fmt: skip
     sender, lease = Sender(store, work.run_tag, work.recipe), Lease(store, work.key)
     try:
@@ -124,7 +125,8 @@ def train(store: Store, work: Work, node: Node, folder: Path) -> None:
         sender.send_folder(folder / TRACE)
         made = store_results(store, collect(job))
         objects = [vars(entry) for entry in made.stored]
-        result = {"objects": objects, "facts": made.facts, "metrics": made.metrics, "curves": made.curves}
+        result = {"objects": objects, "facts": made.facts, "metrics": made.metrics, "curves": made.curves,
+                  "made_by": made.made_by}  # fmt: skip
         store.put_json(job_key(work.key, "result.json"), result)
 
 

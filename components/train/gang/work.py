@@ -53,12 +53,15 @@ class GangSpec:
 class Work:
     """What the nodes of a job are told: the recipe's sections, data sets by reference, and how many they are.
 
-    `key` is the digest of all that decides on the result, `resume` names the checkpoints to go on from. `shards` is
-    the document of the shard stage's manifest, `start` the stored object with the first weights; None: fresh ones.
+    `key` is the digest of all that decides on the result, `code` of what trains; `resume` names the checkpoints to go
+    on from, `other_code` says what becomes of those of other code. `shards` is the document of the shard stage's
+    manifest, `start` the stored object with the first weights; None: fresh ones.
     """
 
     key: str
+    code: str
     resume: str
+    other_code: str
     nodes: int
     processes: int  # on each node
     device: str

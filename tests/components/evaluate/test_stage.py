@@ -78,7 +78,8 @@ def arguments(store: Store, folder: Path, expected: int = 5, symbols: str = SYMB
     index = write_index(files / "0.lmdb")
     shard = {"0.lmdb": (files / "0.lmdb").read_bytes(), INDEX: index.read_bytes()}
     one = seed.manifest("shard", "words", shard, facts, inputs={"reading": {"samples": expected}})
-    combined = seed.manifest("shard", "datasets", {}, {"datasets": {"words": one.reference}})
+    packed = {"datasets": {"words": one.reference}, "contents": {"words": "digest of the samples"}}
+    combined = seed.manifest("shard", "datasets", {}, packed)
     checkpoint.save(files / "w", Checkpoint(tensors={}, data=DATA, model=MODEL, train=TRAIN, step=1))
     weights = {"model.safetensors": (files / "w").read_bytes()}
     trained = seed.manifest("train", "crnn", weights, {"framework": "pytorch"}, inputs={"symbols": symbols})
@@ -120,7 +121,9 @@ def test_a_benchmark_is_measured(store: Store, inputs: dict[str, str], capsys: p
     assert made.facts["model"].startswith("train/")
     assert made.facts["precision"] == "what O0 is here"
     rules = {"protocol": "mindocr", "beams": 1, "amp": "O0"}
-    assert made.inputs == {"model": made.facts["model"], "dataset": made.facts["dataset"], "evaluation": rules}
+    assert made.inputs == {"model": made.facts["model"], "content": "digest of the samples", "evaluation": rules,
+                           "device": "cpu"}  # fmt: skip
+    assert (made.facts["content"], made.facts["dataset"][:6]) == ("digest of the samples", "shard/")
     assert "evaluate words  5/5 images  100.0 %" in capsys.readouterr().out
 
 

@@ -151,7 +151,7 @@ def test_a_second_fetch_moves_nothing_even_by_another_version_of_the_code(
         fetch(tmp_path, words=words)
         before, served = list(store.keys("objects/")), site.served
         fetch(tmp_path, words=words)
-        monkeypatch.setattr(stages, "code_digest", lambda stage, uses: "of other code")
+        monkeypatch.setattr(stages, "_key", lambda stage, name, inputs, made_by: f"of-other-code-{name}")
         shutil.rmtree(store.cache)
         fetch(tmp_path, words=words)
         assert (list(store.keys("objects/")), site.served) == (before, served)

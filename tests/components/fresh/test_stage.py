@@ -1,16 +1,24 @@
+import dataclasses
 import json
 from pathlib import Path
 
 import pytest
 
+from components import keys
+from components.fresh import stage
 from components.fresh.stage import changes, run
+from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
 from wordmill.recipe.catalogue import Entry, to_text
+from wordmill.recipe.parsing import to_json
+from wordmill.recipe.sections import Evaluation, Export, Gate
 from wordmill.store.artifacts import Manifest, read_manifest
+from wordmill.store.keys import Ingredients
 from wordmill.store.nights import keep_night
 from wordmill.store.storage import Store
 
-TEXTS = {name: json.dumps({"of": name}) for name in ("data", "model", "evaluation", "gate", "export")}
-TEXTS |= {"train": json.dumps({"framework": "pytorch"})}
+SECTIONS = {"data": DATA, "model": MODEL, "train": TRAIN, "evaluation": Evaluation(protocol="mindocr"),
+            "gate": Gate(floor=0.0, tolerance=0.0), "export": Export(formats=("onnx",))}  # fmt: skip
+TEXTS = {name: to_json(section) for name, section in SECTIONS.items()}
 
 
 @pytest.fixture
@@ -54,15 +62,34 @@ def test_changed_data_and_a_changed_recipe_are_told_apart(store: Store, tmp_path
     finish(store, look(tmp_path, words)[1])
     (words / "labels.txt").write_text("a.png b", encoding="utf-8")
     assert look(tmp_path, words)[1].facts["reasons"] == ["data set words has changed"]
-    changed = json.dumps({"framework": "pytorch", "lr": 1.0})
+    changed = to_json(dataclasses.replace(TRAIN, lr=1.0))
     reasons = look(tmp_path, words, train=changed)[1].facts["reasons"]
     assert reasons == ["data set words has changed", "section train of the recipe has changed"]
 
 
 def test_the_order_of_keys_is_no_change(store: Store, tmp_path: Path, words: Path) -> None:
-    one, other = '{"framework": "pytorch", "lr": 1}', '{"lr": 1, "framework": "pytorch"}'
+    one = TEXTS["train"]
+    other = json.dumps(dict(reversed(json.loads(one).items())))
+    assert other != one
     finish(store, look(tmp_path, words, train=one)[1])
     assert look(tmp_path, words, train=other)[0] == "unchanged"
+
+
+def test_other_code_and_other_versions_are_something_new(
+    store: Store, tmp_path: Path, words: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finish(store, look(tmp_path, words)[1])
+    with monkeypatch.context() as patch:
+        patch.setattr(keys, "of_evaluate", lambda *of: Ingredients())
+        patch.setattr(keys, "of_smoke", lambda kind: Ingredients())
+        reasons = look(tmp_path, words)[1].facts["reasons"]
+    assert reasons == ["code of evaluate has changed", "code of smoke has changed"]
+    # As the images of stages have it: this one has no framework, the file says which one others have.
+    house = tmp_path / "house"
+    (house / "requirements").mkdir(parents=True)
+    (house / "requirements" / "constraints.txt").write_text("torch==2.14.0\n")
+    monkeypatch.setattr(stage, "ROOT", house)
+    assert look(tmp_path, words)[1].facts["reasons"] == ["list of versions has changed"]
 
 
 def test_new_and_gone_parts_are_named() -> None:

@@ -74,14 +74,16 @@ class FinishedRun:
 
     def record(self, made: Manifest, *, found: bool = False) -> Manifest:
         """Record a stage that did its work."""
-        document = {"stage": made.stage, "name": made.name, "ok": True, "found": found, "manifest": made.reference}
+        document = {"stage": made.stage, "name": made.name, "ok": True, "found": found, "manifest": made.reference,
+                    "reused": made.reused}  # fmt: skip
         self._record(document)
         self.references[f"{made.stage}.{made.name}"] = made.reference
         return made
 
     def failure(self, stage: str, name: str, error: str) -> None:
         """Record a stage that failed."""
-        self._record({"stage": stage, "name": name, "ok": False, "found": False, "manifest": None, "error": error})
+        self._record({"stage": stage, "name": name, "ok": False, "found": False, "manifest": None, "reused": {},
+                      "error": error})  # fmt: skip
 
     def fetched(self, *names: str) -> Manifest:
         entries = {name: {"source": f"https://data.example/{name}.zip", "licence": "CC-BY-4.0"} for name in names}
@@ -98,15 +100,18 @@ class FinishedRun:
             ).reference
             for name in names
         }
-        return self.record(self.manifest("shard", "datasets", {}, {"datasets": self.sets}))
+        indices = {name: f"index of {name}" for name in names}
+        return self.record(self.manifest("shard", "datasets", {}, {"datasets": self.sets, "indices": indices}))
 
     def trained(self, weights: str = "weights", *, found: bool = False, trace: bytes = b"") -> Manifest:
-        sets = {"train_sets": list(self.sets.values())[:1], "val_sets": list(self.sets.values())[1:]}
+        train, *val = self.sets or [""]
+        sets = {"train_sets": [f"index of {train}"], "val_sets": [f"index of {name}" for name in val]}
+        named = {"train_sets": list(self.sets.values())[:1], "val_sets": list(self.sets.values())[1:]}
         inputs = {**SECTIONS, **sets, "symbols": "abc", "start": None, "device": "cpu", "processes": 2}
         files = {"model.safetensors": weights.encode(), "reference.npz": REFERENCE.getvalue()}
         files |= {"trace/steps.json": trace} if trace else {}
         made = self.manifest(
-            "train", "crnn", files, TRAINING, inputs=inputs, curves=CURVES, metrics={"val/accuracy": 0.75}
+            "train", "crnn", files, {**TRAINING, **named}, inputs=inputs, curves=CURVES, metrics={"val/accuracy": 0.75}
         )
         return self.record(made, found=found)
 
@@ -123,7 +128,8 @@ class FinishedRun:
         }
         total, correct = len(outcomes), outcomes.count("1")
         facts = {"total": total, "correct": correct, "accuracy": correct / total, "ned": 0.9, "low": 0.1, "high": 0.95,
-                 "dataset": dataset or f"shard/{name}", "model": trained.reference, **readings(total, correct),
+                 "dataset": dataset or f"shard/{name}", "content": f"samples of {dataset or name}",
+                 "model": trained.reference, **readings(total, correct),
                  **facts}  # fmt: skip
         inputs, metrics = {"evaluation": {"protocol": "mindocr", "beams": 1}}, {f"{name}/accuracy": correct / total}
         return self.record(self.manifest("evaluate", name, files, facts, inputs=inputs, metrics=metrics))

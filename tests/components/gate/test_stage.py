@@ -173,6 +173,13 @@ def test_a_champion_measured_on_other_samples_or_by_another_protocol_cannot_be_c
     assert "the champion, version 1, cannot be compared" in facts["reasons"][0]
 
 
+def test_the_same_samples_are_compared_whoever_has_packed_them(trial: Trial) -> None:
+    trial.decide(trial.candidate("one", {"a": "1111"}))
+    facts = trial.decide(trial.candidate("two", {"a": "1111"}, dataset="shard/again", content="samples of a"))
+    assert [row["name"] for row in facts["benchmarks"]] == ["a"]
+    assert facts["outcome"] == "promoted"
+
+
 def test_a_champion_of_whom_other_samples_count_is_not_paired(trial: Trial) -> None:
     trial.decide(trial.candidate("one", {"a": "11110", "b": "1"}))
     facts = trial.decide(trial.candidate("two", {"a": "1111", "b": "1"}))
@@ -200,7 +207,7 @@ def test_samples_that_the_protocol_leaves_out_are_not_paired(store: Store, tmp_p
 
     def measured(*outcomes: bool | None) -> Manifest:
         rows = [json.dumps({"index": i, "correct": correct}) for i, correct in enumerate(outcomes)]
-        facts = {"dataset": "shard/a", "protocol": "dtrb"}
+        facts = {"dataset": "shard/a", "content": "samples of a", "protocol": "dtrb"}
         return seed.manifest("evaluate", "a", {"predictions.jsonl": "\n".join(rows).encode()}, facts)
 
     references = json.dumps([measured(False, None, False).reference])

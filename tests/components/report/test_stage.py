@@ -1,3 +1,5 @@
+import dataclasses
+import json
 import re
 import uuid
 from html.parser import HTMLParser
@@ -119,6 +121,26 @@ def test_the_mlflow_run_holds_everything(seed: FinishedRun, tmp_path: Path) -> N
     assert {file.path for file in sheets} == {"contact_sheets/words.png", "contact_sheets/signs.png"}
     facts = read_manifest(tmp_path / "out").facts
     assert facts["mlflow_url"] == summary["mlflow"]["url"]
+
+
+def test_work_of_other_code_is_told_for_good(seed: FinishedRun, tmp_path: Path) -> None:
+    finish(seed)
+    told = {"train crnn": "reused: made by code <a>, this code is b"}
+    seed.record(dataclasses.replace(seed.trained(), reused=told))
+    summary = report(seed, tmp_path)
+    assert summary["reused"] == told
+    stored = tracking.connect().get_run(summary["mlflow"]["run_id"]).data.tags
+    assert json.loads(stored["wordmill.reused"]) == told
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "reused: made by code &lt;a&gt;, this code is b" in page
+
+
+def test_work_of_this_code_alone_has_no_such_tag(seed: FinishedRun, tmp_path: Path) -> None:
+    finish(seed)
+    summary = report(seed, tmp_path)
+    assert summary["reused"] == {}
+    assert "wordmill.reused" not in tracking.connect().get_run(summary["mlflow"]["run_id"]).data.tags
+    assert "other code" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_curves_that_training_sent_itself_are_not_sent_again(seed: FinishedRun, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from components import keys
 from components.shard import pieces as pieces_module
 from components.shard import stage
 from components.shard.packing import Packed, Rules, Task, pack_shard
@@ -54,7 +55,7 @@ def made(
     store: Store, inputs: dict[str, Any], work: list[Task], cores: int, patch: pytest.MonkeyPatch
 ) -> list[Manifest]:
     patch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)))
-    return list(pieces(store, "words", inputs, work))
+    return list(pieces(store, "words", inputs, keys.of_shard("synth"), work))
 
 
 def test_any_number_of_workers_gives_the_same_bytes(

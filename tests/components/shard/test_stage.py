@@ -182,7 +182,9 @@ def test_only_what_shard_reads_is_in_the_key(store: Store, tmp_path: Path, monke
     source = read_manifest(fetched(tmp_path, {"words": drawn(3), "more": drawn(3, seed=8)}))
     keys: dict[str, str] = {}
 
-    def note(store: Store, stage: str, name: str, inputs: dict[str, Any], make: object) -> tuple[Manifest, bool]:
+    def note(
+        store: Store, stage: str, name: str, inputs: dict[str, Any], make: object, ingredients: object
+    ) -> tuple[Manifest, bool]:
         keys[name] = digest(inputs)
         return source, True
 

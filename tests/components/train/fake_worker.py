@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,7 @@ def main(job: Job, plan: Path) -> None:
     what, after = told(plan)
     state = read_state(job.resume) if job.resume else None
     weight, done = (float(state.tensors["model/w"][0]), state.progress.step) if state else (0.0, 0)
+    attempts = (*(state.progress.attempts if state else ()), {"step": done, "code": job.code})
     folder, pulse = job.folder / "checkpoints", Pulse(job.folder, 0)
     folder.mkdir(exist_ok=True)
     note(job, done, {"train/unfit_labels": 3})
@@ -38,14 +40,15 @@ def main(job: Job, plan: Path) -> None:
         note(job, step, {"train/loss": 1 / step, "val/accuracy": step / 10})
         stopped = (job.folder / STOP).exists()
         if step % EVERY == 0 or stopped:
-            keep(job, folder, step, weight)
+            keep(job, folder, step, weight, attempts)
         if stopped:
             return
         if step == after:
             misbehave(job, what)
     for name in ("best.safetensors", "last.safetensors", "reference.npz"):
         (job.folder / name).write_bytes(f"{name} {weight}".encode())
-    (job.folder / "outcome.json").write_text(json.dumps({"val_accuracy": 0.8, "images_per_s": 5.0, "weight": weight}))
+    outcome = {"val_accuracy": 0.8, "images_per_s": 5.0, "weight": weight, "attempts": attempts}
+    (job.folder / "outcome.json").write_text(json.dumps(outcome))
 
 
 def told(plan: Path) -> tuple[str, int]:
@@ -63,10 +66,11 @@ def note(job: Job, step: int, metrics: dict[str, float]) -> None:
         file.write(json.dumps(line) + "\n")
 
 
-def keep(job: Job, folder: Path, step: int, weight: float) -> None:
+def keep(job: Job, folder: Path, step: int, weight: float, attempts: tuple[dict[str, Any], ...]) -> None:
     best_path(folder, step).write_bytes(f"best of {step}".encode())
     tensors = {"model/w": np.array([weight], np.float32)}
-    state = State(tensors=tensors, progress=RunProgress(step=step, best_step=step), processes=job.processes)
+    progress = RunProgress(step=step, best_step=step, attempts=attempts)
+    state = State(tensors=tensors, progress=progress, processes=job.processes)
     write_state(folder, state, (job.folder / METRICS).read_bytes(), (job.data, job.model, job.train))
 
 

@@ -22,7 +22,7 @@ from tests.components.train.fake_worker import SILENT_S, STEPS
 from tests.waiting import LIMIT_S, wait_until
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
 from wordmill.recipe.sections import Train
-from wordmill.store.stages import StoppedError
+from wordmill.store.stages import OTHER_CODE, StoppedError
 from wordmill.store.storage import Store
 from wordmill.training.job import Job
 from wordmill.training.state import records
@@ -86,6 +86,49 @@ def test_a_killed_worker_is_started_again_from_the_newest_checkpoint(
     assert lines[0] == "train: 3 samples are left out: their labels do not fit the recogniser"
     assert len([line for line in lines if line.startswith("warning: training failed with code -9")]) == 2
     assert made.files["log.txt"].read_text().count("--- launcher.log") == 3
+
+
+@pytest.fixture
+def half_done(launch: Callable[..., Job], store: Store, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job]:
+    """Leave a run of other code half done, and return how to go on with it."""
+    monkeypatch.delenv(OTHER_CODE, raising=False)
+    with pytest.raises(RuntimeError):
+        train_to_end(store, dataclasses.replace(launch("ValueError 5"), code="x" * 32), "k", Silent())
+    return lambda: dataclasses.replace(launch("run 0"), code="y" * 32)
+
+
+def test_work_of_other_code_is_not_gone_on_with(half_done: Callable[..., Job], store: Store) -> None:
+    before = stored(store)
+    with pytest.raises(ValueError, match="was made by code") as caught:
+        train_to_end(store, half_done(), "k", Silent())
+    said = str(caught.value).splitlines()[0]
+    assert said.startswith("step 4 of 8 (checkpoint of ")
+    assert f"was made by code {'x' * 32}, this code is {'y' * 32}, what differs is not known" in said
+    assert "--reuse, in make REUSE=1; to begin from the start, --afresh, in make AFRESH=1" in said
+    assert stored(store) == before
+
+
+def test_work_of_other_code_is_gone_on_with_knowingly_and_says_so(
+    half_done: Callable[..., Job], store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(OTHER_CODE, "reuse")
+    job = half_done()
+    train_to_end(store, job, "k", Silent())
+    made = collect(job)
+    assert (made.facts["weight"], made.made_by) == (WEIGHT, ("x" * 32, "y" * 32))
+    assert f"made by code {'x' * 32}, this code is {'y' * 32}" in capsys.readouterr().out
+    assert [attempt["step"] for attempt in made.facts["attempts"]] == [0, 4]
+
+
+def test_work_of_other_code_is_put_aside_knowingly(
+    half_done: Callable[..., Job], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(OTHER_CODE, "afresh")
+    job = half_done()
+    train_to_end(store, job, "k", Silent())
+    made = collect(job)
+    assert (made.facts["weight"], made.made_by) == (WEIGHT, ("y" * 32,))
+    assert [attempt["step"] for attempt in made.facts["attempts"]] == [0]
 
 
 def test_a_run_that_does_not_reach_another_checkpoint_ends(

@@ -24,14 +24,15 @@ from wordmill.store.storage import Store
 
 def combined_manifest(store: Store, folder: Path) -> Path:
     """Store two data sets as the shard stage does and write its combined manifest."""
-    references = {}
+    references, indices = {}, {}
     for name, samples in (("t", 64), ("v", 20)):
         index = write_set(folder / name, samples)
         objects = store.put_file(folder / name, name), store.put_file(index, INDEX)
         manifest = Manifest(stage="shard", name=name, key=f"key-{name}", inputs={}, git_commit="", objects=objects)
         store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
-        references[name] = manifest.reference
-    both = Manifest(stage="shard", name="all", key="all", inputs={}, git_commit="", facts={"datasets": references})
+        references[name], indices[name] = manifest.reference, objects[1].sha256
+    facts = {"datasets": references, "indices": indices}
+    both = Manifest(stage="shard", name="all", key="all", inputs={}, git_commit="", facts=facts)
     path = folder / "shards.json"
     path.write_text(json.dumps(to_document(both)))
     return path
@@ -59,8 +60,9 @@ def test_training_is_stored_once_and_found_afterwards(
     reference = run(shard_manifest, tmp_path / "first.json")
     manifest = read_manifest(tmp_path / "first.json")
     assert reference == manifest.reference
-    assert manifest.inputs["train_sets"] == ["shard/key-t"]
-    assert manifest.inputs["val_sets"] == ["shard/key-v"]
+    assert (manifest.facts["train_sets"], manifest.facts["val_sets"]) == (["shard/key-t"], ["shard/key-v"])
+    indices = json.loads(shard_manifest.read_text())["facts"]["indices"]
+    assert (manifest.inputs["train_sets"], manifest.inputs["val_sets"]) == ([indices["t"]], [indices["v"]])
     assert manifest.inputs["data"] == {
         "charset": "lower36", "space": False, "height": 32, "width": 100, "channels": 1, "middle": 127.5,
     }  # fmt: skip

@@ -53,9 +53,12 @@ def put_checkpoint(store: Store, saved: Checkpoint, pictures: int) -> Manifest:
         save(folder / "model.safetensors", saved)
         images = np.random.default_rng(0).integers(0, 256, (pictures, 32, 100, 1), dtype=np.uint8)
         np.savez(folder / "reference.npz", images=images, logits=Predictor(saved, "cpu")(images))
-        return StageResult(files={path.name: path for path in sorted(folder.iterdir())}, facts={})
+        return StageResult(
+            files={path.name: path for path in sorted(folder.iterdir())}, facts={"val_sets": [validation]}
+        )
 
-    inputs = {"symbols": charset_of(DATA).symbols, "val_sets": [put_validation(store)], "pictures": pictures,
+    validation = put_validation(store)
+    inputs = {"symbols": charset_of(DATA).symbols, "val_sets": [validation], "pictures": pictures,
               "weights": float(sum(np.abs(values).sum() for values in saved.tensors.values()))}  # fmt: skip
     return find_or_make(store, "train", "crnn", inputs, make)[0]
 

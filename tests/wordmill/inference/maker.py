@@ -53,14 +53,13 @@ class Maker:
             save(folder / "model.safetensors", state)
             images = np.zeros((2, self.data.height, self.data.width, self.data.channels), np.uint8)
             np.savez(folder / "reference.npz", images=images, logits=Predictor(state, "cpu")(images))
-            return StageResult(files={path.name: path for path in sorted(folder.iterdir())}, facts={})
+            return StageResult(files={path.name: path for path in sorted(folder.iterdir())}, facts=sets)
 
         sets = {f"{use}_sets": [self._packed(name)] for use, name in (("train", "words"), ("val", "others"))}
         inputs = {
             "symbols": codec_of(self.model, self.data).charset.symbols,
             "train": dataclasses.asdict(TRAIN),
             "start": "f00d",
-            **sets,
         }
         return find_or_make(self.store, "train", self.model.name, inputs, make)[0]
 

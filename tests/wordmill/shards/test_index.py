@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from wordmill.shards.blocks import BlockTable
+from wordmill.shards.content import Content
 from wordmill.shards.index import Index, measure_labels
 from wordmill.shards.loader import EpochOrder
 from wordmill.shards.sets import Files, ShardSet
@@ -26,7 +27,8 @@ def part(name: str, blocks: int, shape: tuple[int, int, int] = (32, 100, 1), blo
         digests=numbers.astype(np.uint64) + (1 << 63),
     )
     counts = (np.arange(blocks * block) % 27).astype(np.uint8)
-    return Index.of_shard(Object(name=name, sha256=f"{name}0", bytes=99), shape, None, table, (counts, counts + 1))
+    entry = Object(name=name, sha256=f"{name}0", bytes=99)
+    return Index.of_shard(entry, shape, None, table, (counts, counts + 1), Content(value=7, samples=blocks * block))
 
 
 def test_indices_join_and_come_back_from_their_file(tmp_path: Path) -> None:
@@ -39,6 +41,8 @@ def test_indices_join_and_come_back_from_their_file(tmp_path: Path) -> None:
     assert [back.location(block) for block in range(6)] == [("a", 0), ("a", 1), ("b", 0), ("b", 1), ("b", 2), ("c", 0)]
     assert back.table.offsets.tolist() == [16, 20496, 16, 20496, 40976, 16]
     assert (back.table.digests - (1 << 63)).tolist() == [0, 1, 0, 1, 2, 0]
+    assert (back.samples, back.content) == (joined.samples, joined.content)
+    assert back.samples.samples == 24
     assert back.characters.tolist() == [*range(8), *range(12), *range(4)]
     assert back.frames.tolist() == [*range(1, 9), *range(1, 13), *range(1, 5)]
     for name in ("characters", "frames", "shard"):

@@ -8,7 +8,8 @@ import pytest
 from wordmill.recipe.catalogue import Entry
 from wordmill.sources import locating as sources
 from wordmill.sources.archives import lay_out
-from wordmill.sources.locating import Located, check_sources, locate, numbered
+from wordmill.sources.locating import RENDERER, Located, check_sources, locate, numbered
+from wordmill.store.artifacts import ROOT
 from wordmill.store.storage import Store
 
 BODY = os.urandom(1 << 20)
@@ -146,7 +147,15 @@ def test_rendered_words_need_no_bringing(store: Store) -> None:
     located = find(store, Entry(source=RENDERED, reader="synth", samples=9, licence="CC0"))
     assert located.bring(Event()) == {}
     assert located.identity["source"] == RENDERED
-    assert len(located.identity["renderer"]) == 64
+    assert located.identity["renderer"] == RENDERER.digest()
+
+
+def test_a_renderer_is_known_by_what_draws_and_the_files_that_it_draws_from() -> None:
+    found, folder = RENDERER.found(), ROOT / "wordmill" / "synth"
+    assert {"Renderer", "Words", "Lines", "Signs", "Scene", "Dice"} <= found["code"].keys()
+    assert not {"contact_sheet", "main"} & found["code"].keys()
+    files = {path.name for path in (folder / "data").iterdir() if path.suffix != ".md" and "LICENCES" not in path.name}
+    assert {name.removeprefix("wordmill/synth/data/") for name in found["data"]} == files
 
 
 def test_a_rendering_must_have_the_catalogues_count() -> None:

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from wordmill.store import artifacts
 from wordmill.store.artifacts import (
     Manifest,
-    code_digest,
     digest,
     find_manifest,
     from_document,
@@ -62,29 +60,6 @@ def test_a_manifest_is_found_only_while_its_objects_are_there(store: Store, tmp_
     assert find_manifest(store, "shard/other") is None
     store.client.delete_object(Bucket=store.bucket, Key=f"objects/{entry.sha256[:2]}/{entry.sha256}")
     assert find_manifest(store, "shard/k1") is None
-
-
-def test_the_code_digest_follows_imports_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(artifacts, "ROOT", tmp_path)
-
-    def write(name: str, text: str) -> None:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-        code_digest.cache_clear()
-
-    write("components/shard/stage.py", "from wordmill.pictures import image\nimport os\n")
-    write("wordmill/pictures/image.py", "def f():\n    from wordmill.pictures.deep import g\n")
-    for name in ("pictures/deep", "pictures/other", "models/pt/model"):
-        write(f"wordmill/{name}.py", "x = 1\n")
-    before = code_digest("shard"), code_digest("shard", ("wordmill.models.pt",))
-    write("wordmill/pictures/other.py", "x = 2\n")
-    assert (code_digest("shard"), code_digest("shard", ("wordmill.models.pt",))) == before
-    write("wordmill/models/pt/model.py", "x = 2\n")
-    assert code_digest("shard") == before[0]
-    assert code_digest("shard", ("wordmill.models.pt",)) != before[1]
-    write("wordmill/pictures/deep.py", "x = 2\n")
-    assert code_digest("shard") != before[0]
 
 
 @pytest.fixture

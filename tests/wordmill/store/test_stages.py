@@ -5,8 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from wordmill.store.artifacts import Manifest, read_manifest
-from wordmill.store.stages import StageResult, StoppedError, find_or_make, main, run_stage, work_folder
+from wordmill.store.artifacts import Manifest, from_document, read_manifest
+from wordmill.store.keys import Ingredients
+from wordmill.store.stages import (
+    OTHER_CODE,
+    StageResult,
+    StoppedError,
+    code_changes,
+    find_or_make,
+    main,
+    run_stage,
+    work_folder,
+)
 from wordmill.store.storage import Store
 
 CALLS: list[int] = []
@@ -31,6 +41,58 @@ def test_finished_work_is_found_by_its_inputs(store: Store) -> None:
     assert (first.facts, first.metrics, first.object("x").bytes) == ({"n": 3}, {"m": 0.5}, 23)
     find_or_make(store, "shard", "words", {"test": "another"}, make)
     assert len(CALLS) == 2
+
+
+def test_no_name_of_an_input_takes_the_place_of_what_the_key_has_itself(store: Store) -> None:
+    first, _ = find_or_make(store, "shard", "words", {"a": 1}, make)
+    for name, value in {"stage": "fetch", "name": "others", "code": "of another"}.items():
+        one, found = find_or_make(store, "shard", "words", {"a": 1, name: value}, make)
+        assert (found, one.key != first.key) == (False, True)
+    # What would be the same work, were inputs and the rest of a key one mapping.
+    same, found = find_or_make(store, "shard", "others", {"a": 1, "name": "words"}, make)
+    assert not found
+    assert same.key != first.key
+
+
+def test_work_of_other_code_is_not_found_unless_it_is_asked_for(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv(OTHER_CODE, raising=False)
+    old, new = (Ingredients(data=(f"requirements/{name}.txt",)) for name in ("torch", "mindspore"))
+    first, _ = find_or_make(store, "train", "crnn", {"test": "other"}, make, old)
+    assert (first.made_by, first.reused) == ((old.digest(),), {})
+    monkeypatch.setenv(OTHER_CODE, "reuse")
+    taken, found = find_or_make(store, "train", "crnn", {"test": "other"}, make, new)
+    told = f"reused: made by code {old.digest()}, this code is {new.digest()}"
+    assert (found, taken.reference, taken.reused) == (True, first.reference, {"train crnn": told})
+    assert told in capsys.readouterr().out
+    assert find_or_make(store, "train", "crnn", {"test": "other"}, make, old)[0].reused == {}
+    monkeypatch.setenv(OTHER_CODE, "afresh")
+    second, found = find_or_make(store, "train", "crnn", {"test": "other"}, make, new)
+    assert (found, second.key != first.key, second.reused) == (False, True, {})
+    assert (
+        code_changes(store, old.digest(), new) == "what differs is requirements/mindspore.txt, requirements/torch.txt"
+    )
+    assert code_changes(store, "0" * 32, new) == "what differs is not known"
+
+
+def test_work_that_holds_parts_of_other_code_says_so_and_is_not_taken_for_pure(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def mixed(folder: Path) -> StageResult:
+        return StageResult(files={}, facts={}, made_by=("x" * 32, code.digest()))
+
+    code = Ingredients(data=("requirements/torch.txt",))
+    made, _ = find_or_make(store, "train", "crnn", {"test": "mixed"}, mixed, code)
+    told = {"train crnn": f"reused: made by code {'x' * 32}, {code.digest()}, this code is {code.digest()}"}
+    assert (made.made_by, made.reused) == (("x" * 32, code.digest()), told)
+    assert from_document(store.get_json(f"manifests/{made.reference}.json"), "") == made
+    monkeypatch.setenv(OTHER_CODE, "reuse")
+    again, found = find_or_make(store, "train", "crnn", {"test": "mixed"}, mixed, code)
+    assert (found, again) == (True, made)
+    monkeypatch.delenv(OTHER_CODE)
+    pure, found = find_or_make(store, "train", "crnn", {"test": "mixed"}, make, code)
+    assert (found, pure.key != made.key, pure.reused) == (False, True, {})
 
 
 def test_work_that_fails_is_not_found_and_leaves_no_folder(store: Store) -> None:

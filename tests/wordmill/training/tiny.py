@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.shards.blocks import ShardWriter
+from wordmill.shards.content import Content
 from wordmill.shards.index import Index, measure_labels
 from wordmill.shards.sets import ShardSet
 from wordmill.store.storage import Object, hash_file
@@ -46,9 +47,14 @@ def write_index(shard: Path) -> Path:
     """Write the index of a shard beside it, and return its path."""
     read, path = ShardSet.open([shard]), shard.with_suffix(".npz")
     labels = [label for number in range(read.index.blocks) for label in read.block(number).labels]
+    content = Content()
+    for number in range(read.index.blocks):
+        block = read.block(number)
+        for image, label in zip(block.images, block.labels, strict=True):
+            content.add(image.data, label)
     entry = Object(name=shard.name, sha256=hash_file(shard), bytes=shard.stat().st_size)
     measured = measure_labels(labels, load_charset("lower36"))
-    Index.of_shard(entry, read.shape, read.index.picture, read.index.table, measured).save(path)
+    Index.of_shard(entry, read.shape, read.index.picture, read.index.table, measured, content).save(path)
     return path
 
 

@@ -19,8 +19,8 @@ NAME = "wordmill-train-0123456789abcdef"
 LEADER = f"{NAME}-node-0"
 VOLCANO = f"/apis/batch.volcano.sh/v1alpha1/namespaces/wordmill/jobs/{NAME}"
 WORK = Work(
-    key=KEY, resume="k", nodes=2, processes=2, device="cpu", data=DATA, model=MODEL, train=TRAIN, shards={}, start=None,
-    recipe="tiny", run_tag="tag",
+    key=KEY, code="c", resume="k", other_code="", nodes=2, processes=2, device="cpu", data=DATA, model=MODEL,
+    train=TRAIN, shards={}, start=None, recipe="tiny", run_tag="tag",
 )  # fmt: skip
 
 
@@ -45,7 +45,8 @@ def put_result(store: Store, folder: Path, key: str = KEY) -> None:
     path = folder / "weights"
     path.write_bytes(b"weights")
     entry = vars(store.put_file(path, "model.safetensors"))
-    told = {"facts": {"val_accuracy": 0.5}, "metrics": {"m": 1.0}, "curves": {"c": [[1, 2.0, 3.0]]}}
+    told = {"facts": {"val_accuracy": 0.5}, "metrics": {"m": 1.0}, "curves": {"c": [[1, 2.0, 3.0]]},
+            "made_by": []}  # fmt: skip
     store.put_json(job_key(key, "result.json"), {"objects": [entry], **told})
 
 

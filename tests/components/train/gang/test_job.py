@@ -150,7 +150,8 @@ def test_several_nodes_and_one_node_with_as_many_processes_do_the_same_work(
     }  # fmt: skip
     reference = stage.run(processes=2, gang=gang_job(CPUS, "pytorch"), **arguments)
     manifest = read_manifest(tmp_path / "out.json")
-    assert (manifest.inputs["processes"], manifest.facts) == (4, {"val_accuracy": 0.5})
+    sets = {"train_sets": ["shard/key-t"], "val_sets": ["shard/key-v"]}
+    assert (manifest.inputs["processes"], manifest.facts) == (4, {"val_accuracy": 0.5, **sets})
     assert [entry.name for entry in manifest.objects] == ["model.safetensors"]
     monkeypatch.setattr(subprocess, "Popen", None)  # nothing may be started again
     assert stage.run(processes=4, gang="", **arguments) == reference
