@@ -27,9 +27,8 @@ SIMPLIFIED = "wordmill/text/charsets/simplified.tsv"
 PARTS = "backbones decoders layers mobilenet model necks precision rectification resnet views weights"
 COMMON = _of("wordmill.models", "architectures checkpoint tps")
 NETWORKS = {
-    "pytorch": _of("wordmill.models", "architectures checkpoint tps") + _of("wordmill.models.pt", PARTS),
-    "mindspore": _of("wordmill.models", "architectures checkpoint tps")
-    + _of("wordmill.models.ms", f"{PARTS} parameters"),
+    "pytorch": COMMON + _of("wordmill.models.pt", PARTS),
+    "mindspore": COMMON + _of("wordmill.models.ms", f"{PARTS} parameters"),
 }
 LOOP = _of("wordmill.training", "constants context loop reference stream targets trainer validation")
 STEPS = {
@@ -54,13 +53,8 @@ def of_shard(reader: str) -> Ingredients:
 
 def of_train(train: Train, data: Data, device: str) -> Ingredients:
     """Return what trains by these sections on this kind of device; pictures that are stored as they go in are read."""
-    fitted = (
-        (FITTED, *_of("wordmill.training", "feeder rendered"))
-        if data.streamed
-        else (FITTED,)
-        if data.stored == "encoded"
-        else ()
-    )
+    streamed = _of("wordmill.training", "feeder rendered") if data.streamed else ()
+    fitted = (FITTED, *streamed) if data.streamed or data.stored == "encoded" else ()
     return Ingredients(
         code=(*LOOP, *STEPS[train.framework],
               *NETWORKS[train.framework], *(("wordmill.pictures.augmentation",) if train.augment == "views" else ()),
