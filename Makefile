@@ -8,7 +8,7 @@ BIN := .venv/bin
 RUN := $(BIN)/python -m pipelines
 # The lines of a recipe that a run may change from here.
 CHANGES = $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) \
-  $(if $(CATALOGUE),--catalogue $(CATALOGUE)) $(foreach place,$(FROM),--from '$(place)') $(if $(filter-out 0,$(SMOKE)),--smoke) \
+  $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') $(foreach place,$(FROM),--from '$(place)') $(if $(filter-out 0,$(SMOKE)),--smoke) \
   $(if $(PROFILE),--hardware $(PROFILE)) $(if $(filter-out 0,$(TRACE)),--profile) $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
 
 # What becomes of work that other code has made.
@@ -29,9 +29,9 @@ help:  ## this list
 env: .venv/local.done  ## make the environment in .venv
 
 .venv/local.done: requirements/control.txt requirements/torch.txt requirements/mindspore.txt requirements/serve.txt requirements/constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "error: $(PYTHON) is Python %d.%d, 3.11 is needed: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
+	@"$(PYTHON)" -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "error: $(PYTHON) is Python %d.%d, 3.11 is needed: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
 	@echo "making the environment in .venv: 4.6 GB, some minutes"
-	@$(PYTHON) -m venv .venv
+	@"$(PYTHON)" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade pip==26.3
 	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt \
 	  -r requirements/control.txt -r requirements/torch.txt -r requirements/mindspore.txt \
@@ -43,19 +43,19 @@ env: .venv/local.done  ## make the environment in .venv
 	@touch $@
 
 run: .venv/local.done  ## run RECIPE from data to proven files on this machine; RUNNER=docker: in containers
-	@$(RUN) run $(RECIPE) $(CHANGES) $(OTHER) $(NIGHT) $(if $(RUNNER),--runner $(RUNNER))
+	@$(RUN) run '$(RECIPE)' $(CHANGES) $(OTHER) $(NIGHT) $(if $(RUNNER),--runner $(RUNNER))
 
 submit: .venv/local.done  ## start PIPELINE on Kubeflow; PROFILE=ascend-8p, WAIT=1 follows it, RUN_TAG= continues a run
-	@$(RUN) submit $(PIPELINE) $(CHANGES) $(OTHER) $(if $(filter-out 0,$(WAIT)),--wait) $(if $(RUN_TAG),--run-tag $(RUN_TAG))
+	@$(RUN) submit '$(PIPELINE)' $(CHANGES) $(OTHER) $(if $(filter-out 0,$(WAIT)),--wait) $(if $(RUN_TAG),--run-tag $(RUN_TAG))
 
 schedule: .venv/local.done  ## retrain PIPELINE every night, or by CRON="0 30 2 * * *", seconds first
-	@$(RUN) schedule $(PIPELINE) $(CHANGES) $(if $(CRON),--cron "$(CRON)") $(ZONE)
+	@$(RUN) schedule '$(PIPELINE)' $(CHANGES) $(if $(CRON),--cron "$(CRON)") $(ZONE)
 
 schedules: .venv/local.done  ## list what the cluster runs by itself
 	@$(RUN) schedules $(ZONE)
 
 unschedule: .venv/local.done  ## retrain PIPELINE no more
-	@$(RUN) unschedule $(PIPELINE) $(ZONE)
+	@$(RUN) unschedule '$(PIPELINE)' $(ZONE)
 
 doctor: .venv/local.done  ## check a site: servers, rights, devices, images
 	@$(RUN) doctor
@@ -71,17 +71,17 @@ manifests: .venv/local.done  ## print what OVERLAY puts on a cluster: local, gpu
 	@kubectl kustomize manifests/overlays/$(OVERLAY)
 
 compile: .venv/local.done  ## write PIPELINE for Kubeflow Pipelines as PIPELINE.yaml
-	@$(RUN) compile $(PIPELINE) $(CHANGES) $(OTHER) $(NIGHT)
+	@$(RUN) compile '$(PIPELINE)' $(CHANGES) $(OTHER) $(NIGHT)
 
 models: .venv/local.done  ## list every recipe's recogniser in both frameworks; FORMAT=json for programs
 	@$(BIN)/python -m wordmill.models.table pipelines/recipes/*.yaml --format $(FORMAT)
 
 compare: .venv/local.done  ## show RUNS side by side, or the LAST=5 of PIPELINE, and write compare.html
-	@$(RUN) compare $(RUNS) $(if $(LAST),--recipe $(PIPELINE) --last $(LAST))
+	@$(RUN) compare $(RUNS) $(if $(LAST),--recipe '$(PIPELINE)' --last $(LAST))
 
 read: .venv/local.done  ## read the pictures of IMAGES with MODEL: RECIPE's champion, NAME/version, or a file
-	@$(RUN) read $(if $(IMAGES),$(IMAGES),$(error name the pictures: make read IMAGES=folder)) --recipe $(RECIPE) \
-	  $(if $(MODEL),--model $(MODEL)) $(if $(OUTPUT),--output $(OUTPUT))
+	@$(RUN) read '$(if $(IMAGES),$(IMAGES),$(error name the pictures: make read IMAGES=folder))' --recipe '$(RECIPE)' \
+	  $(if $(MODEL),--model '$(MODEL)') $(if $(OUTPUT),--output '$(OUTPUT)')
 
 accept: .venv/local.done  ## go on with what a SOURCE that has changed holds now
 	@$(RUN) accept '$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...))'
@@ -130,7 +130,7 @@ bench-inference: .state/peers.done  ## time readings by exported files against d
 	@$(BIN)/python -m benchmarks.inference
 
 bench-data: .venv/dev.done  ## measure the data plane against the peers' loaders, 5 to 15 minutes
-	@$(BIN)/python -m benchmarks.data $(if $(PLOT),--plot $(PLOT))
+	@$(BIN)/python -m benchmarks.data $(if $(PLOT),--plot '$(PLOT)')
 
 bench-train: .venv/dev.done  ## measure whole training runs: processes, peers, start, waiting for data
 	@$(BIN)/python -m benchmarks.train

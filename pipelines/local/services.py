@@ -112,7 +112,7 @@ def _found_or_started(name: str, command: list[str], variables: dict[str, str], 
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [part.replace("PORT", str(port)) for part in command],
+            [f"{part.removesuffix('PORT')}{port}" if part.endswith("PORT") else part for part in command],
             env=os.environ | {key: value for key, value in variables.items() if value},
             stdin=subprocess.DEVNULL,
             stdout=output,

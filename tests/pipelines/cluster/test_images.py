@@ -82,6 +82,15 @@ def test_an_image_has_a_tag_until_a_digest_is_known_and_a_tag_again_where_it_is_
         image("torch")
 
 
+def test_docker_is_given_the_folders_that_images_copy_and_no_others() -> None:
+    ignored = (images.ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    files = (path.read_text(encoding="utf-8") for path in (images.ROOT / "images").rglob("Dockerfile"))
+    copies = [line.split()[1:-1] for text in files for line in text.splitlines() if line.startswith("COPY ")]
+    folders = {name.split("/")[0] for names in copies for name in names}
+    assert "*" in ignored
+    assert {line[1:] for line in ignored if line.startswith("!")} == folders
+
+
 def test_images_are_built_of_this_commit_with_the_options_that_the_site_needs(
     docker: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

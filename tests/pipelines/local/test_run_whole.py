@@ -58,8 +58,8 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.catalogue = own_data(folder)
         self.environment = {k: v for k, v in os.environ.items() if not k.startswith(OUTSIDE)}
-        self.environment["WORDMILL_STATE"] = str(folder / "state")
-        self.state = folder / "state"
+        self.state = folder / "a state"  # a path with a space
+        self.environment["WORDMILL_STATE"] = str(self.state)
 
     def pipelines(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "pipelines", *arguments]

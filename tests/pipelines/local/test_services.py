@@ -36,10 +36,10 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in OUTSIDE:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(services, "STATE", tmp_path / "state")
+    monkeypatch.setattr(services, "STATE", tmp_path / "a PORTABLE folder" / "state")
     with held_port() as port:  # others may be looking for one from the same number on
         monkeypatch.setattr(services, "_free_ports", lambda first: iter([port]))
-        yield tmp_path / "state"
+        yield services.STATE
         services.down()
 
 

@@ -1,5 +1,8 @@
 """Export of a trained recogniser to MindIR."""
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mindspore as ms
@@ -24,5 +27,14 @@ def export_mindir(checkpoint: Checkpoint, path: Path, batch: int | None = None, 
     open_shape = [None, data.channels, data.height, None if any_width else data.width]
     fixed = np.zeros((batch or 1, data.channels, data.height, data.width), dtype=np.float32)
     images = ms.Tensor(fixed) if batch else ms.Tensor(shape=open_shape, dtype=ms.float32)
-    with atomic_file(path, ending=".mindir") as temporary:  # MindSpore appends .mindir to any other name
-        ms.export(net, images, file_name=str(temporary), file_format="MINDIR")
+    with atomic_file(path, ending=".mindir") as temporary, _named_plainly(temporary) as name:
+        ms.export(net, images, file_name=name, file_format="MINDIR")  # it appends .mindir to any other name
+
+
+@contextmanager
+def _named_plainly(path: Path) -> Iterator[str]:
+    """Give a path's second name, by a link: MindSpore refuses one with a space or a letter outside ASCII."""
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "link"
+        link.symlink_to(path.parent.resolve())
+        yield str(link / path.name)

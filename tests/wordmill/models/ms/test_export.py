@@ -53,6 +53,14 @@ def test_a_static_file_takes_its_own_batch_alone(tmp_path: Path) -> None:
         runtime(normalise(images[:3], 127.5))
 
 
+def test_a_file_may_lie_below_a_name_with_a_space_and_an_accent(tmp_path: Path) -> None:
+    path = tmp_path / "mes modèles" / "model.mindir"
+    path.parent.mkdir()
+    export_mindir(make_checkpoint(), path)
+    assert [file.name for file in path.parent.iterdir()] == ["model.mindir"]
+    assert MindirRuntime(path)(normalise(pictures(2), 127.5)).shape == (2, 25, 37)
+
+
 def test_a_ctc_recogniser_takes_pictures_of_any_width(tmp_path: Path) -> None:
     checkpoint, path = make_checkpoint(), tmp_path / "model.mindir"
     export_mindir(checkpoint, path, any_width=True)

@@ -1,0 +1,40 @@
+"""What make's verbs run: a path with spaces stays one word on its way from what is typed."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What is typed behind `make`, word by word -> what it runs behind `python -m pipelines`.
+TYPED = {
+    ("run", "CATALOGUE=my words.yaml"): ["run", "quickstart", "--catalogue", "my words.yaml"],
+    ("run", "RECIPE=my recipe.yaml"): ["run", "my recipe.yaml"],
+    ("run", "SET=train.epochs=2 data.max_label=9"): (
+        ["run", "quickstart", "--set", "train.epochs=2", "--set", "data.max_label=9"]
+    ),
+    ("run", "FROM=mj=/data/mj st=s3://b/st.zip"): (
+        ["run", "quickstart", "--from", "mj=/data/mj", "--from", "st=s3://b/st.zip"]
+    ),
+    ("run", "SMOKE=0", "TRACE=1", "NIGHTLY=1"): ["run", "quickstart", "--profile", "--nightly"],
+    ("compile", "PIPELINE=my recipe.yaml"): ["compile", "my recipe.yaml"],
+    ("read", "IMAGES=my words", "MODEL=a b/model.onnx", "OUTPUT=c d.jsonl"): (
+        ["read", "my words", "--recipe", "quickstart", "--model", "a b/model.onnx", "--output", "c d.jsonl"]
+    ),
+    ("accept", "SOURCE=file:///my words.zip"): ["accept", "file:///my words.zip"],
+    ("schedule", "CRON=0 30 2 * * *"): ["schedule", "crnn_vgg7", "--cron", "0 30 2 * * *"],
+    ("compare", "RUNS=a b"): ["compare", "a", "b"],
+}
+
+
+@pytest.mark.parametrize("typed", TYPED, ids=" ".join)
+def test_a_verb_hands_on_what_is_typed(typed: tuple[str, ...], tmp_path: Path) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n", encoding="utf-8")
+    python.chmod(0o755)
+    command = ["make", "--assume-old=.venv/local.done", f"BIN={tmp_path}", *typed]
+    environment = {"PATH": os.environ["PATH"]}  # nothing of a make that runs the tests
+    told = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    assert told.splitlines() == ["-m", "pipelines", *TYPED[typed]]
