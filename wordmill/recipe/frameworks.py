@@ -22,11 +22,6 @@ def twin(framework: str, module: str) -> ModuleType:
     return importlib.import_module(f"wordmill.{room}.{PACKAGES[framework]}.{name}")
 
 
-def packages(framework: str) -> tuple[str, ...]:
-    """Return the framework's packages in all rooms."""
-    return tuple(f"wordmill.{room}.{PACKAGES[framework]}" for room in ("models", "training"))
-
-
 def prepare(framework: str) -> None:
     """Set the variables that this process needs before it imports a framework."""
     needed = environment(framework, "cpu")
