@@ -4,7 +4,7 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.memory import give_back
 from tests.wordmill.models.parts import part_of
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.pt import model as pt_model
@@ -32,8 +33,9 @@ DRAWN = Draws(forced=np.array([1, 0, 1, 0], np.float32), seeds=np.array([7, -8, 
 
 
 @pytest.fixture(scope="module", params=RECIPES, ids=lambda path: path.stem)
-def recipe(request: pytest.FixtureRequest) -> Recipe:
-    return load_recipe(request.param)
+def recipe(request: pytest.FixtureRequest) -> Iterator[Recipe]:
+    yield load_recipe(request.param)
+    give_back()
 
 
 @pytest.fixture(scope="module")
