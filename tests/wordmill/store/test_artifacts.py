@@ -1,7 +1,4 @@
-import gc
 import json
-import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -60,18 +57,6 @@ def test_a_manifest_is_found_only_while_its_objects_are_there(store: Store, tmp_
     assert find_manifest(store, "shard/other") is None
     store.client.delete_object(Bucket=store.bucket, Key=f"objects/{entry.sha256[:2]}/{entry.sha256}")
     assert find_manifest(store, "shard/k1") is None
-
-
-@pytest.fixture
-def busy_collector() -> Iterator[None]:
-    """Let other threads run in the midst of what allocates, as tools that watch the garbage collector do."""
-    threshold = gc.get_threshold()
-    callback: Callable[[str, dict[str, int]], None] = lambda phase, info: time.sleep(0)  # noqa: E731
-    gc.callbacks.append(callback)
-    gc.set_threshold(10)
-    yield
-    gc.set_threshold(*threshold)
-    gc.callbacks.remove(callback)
 
 
 @pytest.mark.usefixtures("busy_collector")

@@ -1,5 +1,3 @@
-import gc
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -181,18 +179,6 @@ def test_a_machine_is_its_processor_and_the_threads_that_it_lends() -> None:
     name, _, threads = machine().rpartition(", ")
     assert name
     assert int(threads.removesuffix(" threads")) > 0
-
-
-@pytest.fixture
-def busy_collector() -> Iterator[None]:
-    """Let other threads run in the midst of what allocates, as tools that watch the garbage collector do."""
-    threshold = gc.get_threshold()
-    callback: Callable[[str, dict[str, int]], None] = lambda phase, info: time.sleep(0)  # noqa: E731
-    gc.callbacks.append(callback)
-    gc.set_threshold(10)
-    yield
-    gc.set_threshold(*threshold)
-    gc.callbacks.remove(callback)
 
 
 @pytest.mark.usefixtures("busy_collector")
