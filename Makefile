@@ -119,9 +119,10 @@ format: .venv/dev.done  ## bring the style in order
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-golden: .venv/dev.done  ## accept the compiled form of every recipe as the expected one
+golden: .venv/dev.done  ## accept compiled recipes, jobs and the first losses of training as the expected ones
 	$(OUR_IMAGES) $(BIN)/python -m tests.golden
 	$(OUR_IMAGES) $(BIN)/python -m tests.golden.jobs
+	$(BIN)/python -m tests.wordmill.training.curves
 
 bench-models: .state/peers.done  ## time every recogniser against its peers, 25 minutes
 	@$(BIN)/python -m benchmarks.models

@@ -51,6 +51,7 @@ ACROSS = {
     "wordmill/models/test_twin_decoders.py",
     "wordmill/models/test_twin_parts.py",
     "wordmill/models/test_twins.py",
+    "wordmill/training/test_curves.py",
     "wordmill/training/test_losses.py",
     "wordmill/training/test_twin_steps.py",
 }

@@ -21,7 +21,7 @@ def test_a_streamed_set_is_not_packed(store: Store, tmp_path: Path) -> None:
     combined = shard(tmp_path, SETS, STREAMED)
     words = one(store, combined)
     assert words.objects == ()
-    assert words.facts == {"address": SETS["words"]["source"], "samples": 48}
+    assert words.facts == {"address": SETS["words"]["source"], "samples": 48, "content": ""}
     assert one(store, combined, "val").facts["samples"] == 20
     assert "index.npz" in [entry.name for entry in one(store, combined, "val").objects]
 

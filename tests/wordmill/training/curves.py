@@ -35,7 +35,7 @@ WRITES = ("model.decoder_hidden=32",)
 RECIPES: dict[str, tuple[str, ...]] = {
     "quickstart": (),
     "crnn_npu": SMALL,
-    "rare_r34": (*SMALL, *WRITES, "model.max_length=12"),
+    "rare_r34": (*SMALL, *WRITES, "model.max_length=20"),
     "seq2seq_fsns": (*SMALL, *WRITES, "train.augment=none"),
 }
 FIXED = ("train.amp=O0", "train.epochs=1", f"train.global_batch={BATCH}", "train.warmup_epochs=0")
