@@ -15,7 +15,10 @@ from wordmill.store.artifacts import git_commit
 
 DIGEST = f"sha256:{'a' * 64}"
 # Keeps what it is told in a file beside it; images.json there says which images there are, and of what.
-DOCKER = f"""#!{sys.executable}
+# A path with a space cannot stand behind #!, so the shell starts it.
+DOCKER = f"""#!/bin/sh
+'''exec' "{sys.executable}" "$0" "$@"
+'''
 import json, pathlib, sys
 here, words = pathlib.Path(__file__).parent, sys.argv[1:]
 with (here / "told").open("a") as told:

@@ -1,4 +1,5 @@
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,8 @@ def test_read_only_media_are_enough(tmp_path: Path) -> None:
 def test_a_read_only_mount_is_enough(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "a", ["one"])
     script = (
-        f"mount --bind -o ro {tmp_path} {tmp_path} && ! touch {tmp_path}/b 2>/dev/null && {sys.executable} -c '"
+        f"mount --bind -o ro {tmp_path} {tmp_path} && ! touch {tmp_path}/b 2>/dev/null && "
+        f"{shlex.quote(sys.executable)} -c '"
         "from pathlib import Path; from wordmill.readers.lmdb import Lmdb; "
         f'print([s.label for s in Lmdb(Path("{tmp_path}")).read([0])])\''
     )
