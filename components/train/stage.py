@@ -82,7 +82,7 @@ def train_or_find(
     resume = digest(inputs)
     inputs |= {"processes": total}
     ingredients = keys.of_train(train, data, device)
-    code, sets = ingredients.digest(), named_sets(data, shards)
+    code, sets = ingredients.digest(), sets_by_use(data, shards.facts["datasets"])
     if spec:
         first = store.put_file(start, start.name) if start else None
         work = Work(
@@ -106,26 +106,20 @@ def training_inputs(
     data: Data, model: Model, train: Train, shards: Manifest, start: Path | None, device: str
 ) -> dict[str, Any]:
     """Return what decides on the result of a training, but for the code and the number of processes."""
-    indices = shards.facts["indices"]  # the same samples in the same blocks, whoever has packed them
     return {
         "data": {name: getattr(data, name) for name in DATA_KEYS},
         "symbols": charset_of(data).symbols,  # a charset file may change under its name
         "model": dataclasses.asdict(model),
         "train": train_inputs(train),
-        "train_sets": [indices[name] for name in data.train],
-        "val_sets": [indices[name] for name in data.val],
+        **sets_by_use(data, shards.facts["indices"]),  # the same samples in the same blocks, whoever packed them
         "start": start and hash_file(start),  # a champion changes under its name, and so may a file
         "device": device,
     }
 
 
-def named_sets(data: Data, shards: Manifest) -> dict[str, Any]:
-    """Return the manifests of the data sets; a finished training keeps those of its time."""
-    references = shards.facts["datasets"]
-    return {
-        "train_sets": [references[name] for name in data.train],
-        "val_sets": [references[name] for name in data.val],
-    }
+def sets_by_use(data: Data, known: dict[str, str]) -> dict[str, list[str]]:
+    """Return what is known of the data sets that training learns from and validates on."""
+    return {"train_sets": [known[name] for name in data.train], "val_sets": [known[name] for name in data.val]}
 
 
 def make_here(

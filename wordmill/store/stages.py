@@ -61,7 +61,8 @@ def find_or_make(
     `make` gets an empty folder for its files; `ingredients` decide on them too. The manifest is stored last, so
     unfinished work is never found.
     """
-    code = ingredients.digest()
+    decides = ingredients.found()
+    code = digest(decides)
     key = _key(stage, name, inputs, (code,))
     if found := find_manifest(store, f"{stage}/{key}") or _find_other(store, stage, name, inputs):
         found = dataclasses.replace(found, reused=_reused(stage, name, found.made_by, code))
@@ -71,7 +72,7 @@ def find_or_make(
         print(line, end="", flush=True)
         return found, True
     started = time.monotonic()
-    store.put_json(_place(code), ingredients.found())
+    store.put_json(_place(code), decides)
     with work_folder(store, f"{stage}-{key}") as folder:
         made = make(folder)
         files = tuple(store.put_file(path, object_name) for object_name, path in made.files.items())
