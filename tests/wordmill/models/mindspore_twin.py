@@ -1,6 +1,7 @@
 """What MindSpore makes of a recipe's recogniser, in a process of its own: it keeps the memory of every network.
 
-`python -m tests.wordmill.models.mindspore_twin RECIPE.yaml GIVEN.npz FOUND.npz`, with --compiled: by compiled graphs.
+`python -m tests.wordmill.models.mindspore_twin RECIPE.yaml GIVEN.npz FOUND.npz [CHANGE ...]`, with --compiled: by
+compiled graphs.
 """
 
 import argparse
@@ -68,6 +69,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("recipe", "given", "found"):
         parser.add_argument(name, type=Path)
+    parser.add_argument("changes", nargs="*")
     parser.add_argument("--compiled", action="store_true")
     told = parser.parse_args()
-    main(load_recipe(told.recipe), told.given, told.found, told.compiled)
+    main(load_recipe(told.recipe, tuple(told.changes)), told.given, told.found, told.compiled)

@@ -14,9 +14,66 @@ from wordmill.training.constants import ADADELTA_EPSILON, AVERAGE_WARMUP, EPSILO
 Slots = dict[str, ParameterTuple | Parameter]  # for each of the net's parameters, or for all of them
 
 
-def penalised(gradients: Sequence[Tensor], parameters: ParameterTuple, decays: tuple[float, ...]) -> Sequence[Tensor]:
-    """Return the gradients with the L2 penalty's added."""
-    return [gradients[i] + decays[i] * parameters[i] for i in range(len(decays))]
+# What is done to each parameter is mapped over all: a loop of as many turns takes minutes to compile.
+each = ops.HyperMap()
+penalised, decayed = ops.MultitypeFuncGraph("penalised"), ops.MultitypeFuncGraph("decayed")
+adam, adadelta, lion = (ops.MultitypeFuncGraph(name) for name in ("adam", "adadelta", "lion"))
+averaged, assigned = ops.MultitypeFuncGraph("averaged"), ops.MultitypeFuncGraph("assigned")
+update_adam, update_adadelta = ops.Adam(), ops.ApplyAdadelta()
+
+
+@penalised.register("Tensor", "Tensor", "Number")
+def _penalised(gradient: Tensor, weight: Parameter, decay: float) -> Tensor:
+    """Return the gradient with the L2 penalty's added."""
+    return gradient + decay * weight
+
+
+@decayed.register("Tensor", "Tensor", "Number")
+def _decayed(rate: Tensor, weight: Parameter, decay: float) -> Tensor:
+    """Shrink a weight by decoupled decay."""
+    return ops.assign(weight, weight * (1.0 - rate * decay))
+
+
+@adam.register("Tensor", "Tensor", "Tensor", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+def _adam(
+    power1: Tensor,
+    power2: Tensor,
+    rate: Tensor,
+    beta1: float,
+    beta2: float,
+    epsilon: Tensor,
+    weight: Parameter,
+    first: Parameter,
+    second: Parameter,
+    gradient: Tensor,
+) -> tuple[Tensor, ...]:
+    return update_adam(weight, first, second, power1, power2, rate, beta1, beta2, epsilon, gradient)
+
+
+@adadelta.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+def _adadelta(
+    rate: Tensor, weight: Parameter, squares: Parameter, moves: Parameter, gradient: Tensor
+) -> tuple[Tensor, ...]:
+    return update_adadelta(weight, squares, moves, rate, RHO, ADADELTA_EPSILON, gradient)
+
+
+@lion.register("Tensor", "Number", "Number", "Tensor", "Tensor", "Number", "Tensor")
+def _lion(
+    rate: Tensor, beta1: float, beta2: float, weight: Parameter, first: Parameter, decay: float, gradient: Tensor
+) -> Tensor:
+    signs = ops.sign(beta1 * first + (1.0 - beta1) * gradient)
+    ops.assign(weight, weight * (1.0 - rate * decay) - rate * signs)
+    return ops.assign(first, beta2 * first + (1.0 - beta2) * gradient)
+
+
+@averaged.register("Tensor", "Tensor", "Tensor")
+def _averaged(decay: Tensor, average: Parameter, weight: Parameter) -> Tensor:
+    return ops.assign(average, decay * average + (1.0 - decay) * weight)
+
+
+@assigned.register("Tensor", "Tensor")
+def _assigned(parameter: Parameter, value: Tensor) -> Tensor:
+    return ops.assign(parameter, value)
 
 
 class Adam(nn.Cell):
@@ -32,7 +89,6 @@ class Adam(nn.Cell):
         self.second = parameters.clone(prefix="second", init="zeros")
         self.power1 = Parameter(Tensor(1.0, ms.float32), name="power1")
         self.power2 = Parameter(Tensor(1.0, ms.float32), name="power2")
-        self.update = ops.Adam()
 
     def slots(self) -> Slots:
         """Return what stays from step to step."""
@@ -44,15 +100,12 @@ class Adam(nn.Cell):
         ops.assign(self.power2, self.power2 * self.beta2)
         # ops.Adam adds epsilon to sqrt(v) where PyTorch adds it to sqrt(v / (1 - power2)).
         epsilon = EPSILON * ops.sqrt(1.0 - self.power2)
-        # No branch stands inside a loop: each would be a call within the call of the one before, and depth is limited.
         if self.decoupled:
-            for i in range(len(self.parameters)):
-                ops.assign(self.parameters[i], self.parameters[i] * (1.0 - rate * self.decays[i]))
+            each(ops.partial(decayed, rate), self.parameters, self.decays)
         else:
-            gradients = penalised(gradients, self.parameters, self.decays)
-        for i in range(len(self.parameters)):
-            self.update(self.parameters[i], self.first[i], self.second[i], self.power1, self.power2,
-                        rate, self.beta1, self.beta2, epsilon, gradients[i])  # fmt: skip
+            gradients = each(penalised, gradients, self.parameters, self.decays)
+        one = ops.partial(adam, self.power1, self.power2, rate, self.beta1, self.beta2, epsilon)
+        each(one, self.parameters, self.first, self.second, gradients)
         return rate
 
 
@@ -64,7 +117,6 @@ class Adadelta(nn.Cell):
         self.parameters, self.decays = parameters, decays
         self.squares = parameters.clone(prefix="squares", init="zeros")
         self.moves = parameters.clone(prefix="moves", init="zeros")
-        self.update = ops.ApplyAdadelta()
 
     def slots(self) -> Slots:
         """Return what stays from step to step."""
@@ -72,9 +124,8 @@ class Adadelta(nn.Cell):
 
     def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
         """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
-        gradients = penalised(gradients, self.parameters, self.decays)
-        for i in range(len(self.parameters)):
-            self.update(self.parameters[i], self.squares[i], self.moves[i], rate, RHO, ADADELTA_EPSILON, gradients[i])
+        gradients = each(penalised, gradients, self.parameters, self.decays)
+        each(ops.partial(adadelta, rate), self.parameters, self.squares, self.moves, gradients)
         return rate
 
 
@@ -93,11 +144,8 @@ class Lion(nn.Cell):
 
     def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
         """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
-        for i in range(len(self.parameters)):
-            signs = ops.sign(self.beta1 * self.first[i] + (1.0 - self.beta1) * gradients[i])
-            kept = self.parameters[i] * (1.0 - rate * self.decays[i])
-            ops.assign(self.parameters[i], kept - rate * signs)
-            ops.assign(self.first[i], self.beta2 * self.first[i] + (1.0 - self.beta2) * gradients[i])
+        one = ops.partial(lion, rate, self.beta1, self.beta2)
+        each(one, self.parameters, self.first, self.decays, gradients)
         return rate
 
 
@@ -136,8 +184,7 @@ class Average(nn.Cell):
     def construct(self, step: Tensor, norm: Tensor) -> Tensor:
         """Take the parameters in after step 1.., unless the norm of its gradients is not finite; both are scalars."""
         decay = ops.where(ops.isfinite(norm), self.decay * (1.0 - ops.exp(-step / AVERAGE_WARMUP)), 1.0)
-        for i in range(len(self.parameters)):
-            ops.assign(self.averages[i], decay * self.averages[i] + (1.0 - decay) * self.parameters[i])
+        each(ops.partial(averaged, decay), self.averages, self.parameters)
         return decay
 
     def tensors(self) -> Tensors:

@@ -2,14 +2,26 @@
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
+from mindspore.ops.auto_generate import SplitWithSize
 
 from wordmill.models.ms.model import EncoderDecoder, Recogniser
 from wordmill.models.ms.parameters import statistics
 from wordmill.training.constants import GROWTH_INTERVAL
 from wordmill.training.ms.losses import CtcLosses, SequenceLosses
-from wordmill.training.ms.optimisers import Optimiser
+from wordmill.training.ms.optimisers import Optimiser, assigned, each
 
 ROW = 1024  # numbers that are summed up at a time
+flattened, shaped = ops.MultitypeFuncGraph("flattened"), ops.MultitypeFuncGraph("shaped")
+
+
+@flattened.register("Tensor")
+def _flattened(gradient: Tensor) -> Tensor:
+    return gradient.reshape(-1)
+
+
+@shaped.register("Tensor", "Tensor")
+def _shaped(piece: Tensor, weight: Parameter) -> Tensor:
+    return piece.reshape(weight.shape)
 
 
 class Objective(nn.Cell):
@@ -79,7 +91,7 @@ class Gradients(nn.Cell):
         """
         share = (counted / mean).reshape(())
         loss, gradients = self.gradient(share, *batch)
-        return ops.concat([*[gradient.reshape(-1) for gradient in gradients], loss.reshape(1), asked])
+        return ops.concat((*each(flattened, gradients), loss.reshape(1), asked))
 
 
 class Update(nn.Cell):
@@ -96,10 +108,9 @@ class Update(nn.Cell):
         # Running statistics are moved by a step's forward pass, before anybody knows what comes of it.
         self.statistics = ParameterTuple(statistics(net).values())
         self.kept = self.statistics.clone(prefix="kept", init="same")
-        sizes = [parameter.size for parameter in optimiser.parameters]
-        self.shapes = [tuple(parameter.shape) for parameter in optimiser.parameters]
-        self.ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
-        self.filling = ROW - self.ends[-1] % ROW
+        self.sizes = tuple(parameter.size for parameter in optimiser.parameters)
+        self.split = SplitWithSize()
+        self.filling = ROW - sum(self.sizes) % ROW
 
     def construct(self, vector: Tensor, rate: Tensor) -> Tensor:
         """Return the loss's mean, the norm of the gradients and how much any process asks for, (4,) float32.
@@ -116,16 +127,10 @@ class Update(nn.Cell):
         if finite:
             if self.clip_norm > 0:
                 vector = vector * ops.minimum(self.clip_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
-            means = []
-            start = 0
-            for i in range(len(self.ends)):
-                means.append(vector[start : self.ends[i]].reshape(self.shapes[i]))
-                start = self.ends[i]
+            means = each(shaped, self.split(vector[:-3], self.sizes, 0), self.optimiser.parameters)
             rate = self.optimiser(means, rate)
-            for i in range(len(self.kept)):
-                ops.assign(self.kept[i], self.statistics[i])
+            each(assigned, self.kept, self.statistics)
         else:
-            for i in range(len(self.kept)):
-                ops.assign(self.statistics[i], self.kept[i])
+            each(assigned, self.statistics, self.kept)
         self.scale(finite)
         return ops.concat([rest[:1], norm.reshape(1), rest[1:]])
