@@ -56,13 +56,7 @@ def _check_whole(store: Store, benchmark: str, reference: str) -> None:
 
 
 def measure(
-    store: Store,
-    benchmark: str,
-    rules: Evaluation,
-    trained: Manifest,
-    combined: Manifest,
-    device: str,
-    folder: Path,
+    store: Store, benchmark: str, rules: Evaluation, trained: Manifest, combined: Manifest, device: str, folder: Path
 ) -> StageResult:
     """Read the benchmark with the recogniser in its own framework and write predictions and worst mistakes."""
     saved = load_trained(store, trained)

@@ -12,16 +12,7 @@ import numpy as np
 
 from components import keys
 from components.export.converter import LOG
-from components.export.formats import (
-    ENCODER,
-    STEP,
-    NotMadeError,
-    Source,
-    Written,
-    write_int8,
-    write_mindir,
-    write_onnx,
-)
+from components.export.formats import ENCODER, STEP, NotMadeError, Source, Written, write_int8, write_mindir, write_onnx
 from components.export.lite import optimisation, write_lite
 from components.export.om import soc_version, write_om
 from wordmill.inference.card import CARD, REFERENCE, describe_file

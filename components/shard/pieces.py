@@ -43,12 +43,7 @@ def pieces(
 
 
 def _piece(
-    store: Store,
-    name: str,
-    inputs: dict[str, Any],
-    ingredients: Ingredients,
-    run: Callable[[Task], Packed],
-    task: Task,
+    store: Store, name: str, inputs: dict[str, Any], ingredients: Ingredients, run: Callable[[Task], Packed], task: Task
 ) -> Manifest:
     own = {"dataset": inputs, "samples": [task.start, task.stop]}
     make = partial(_make, store, run, task)

@@ -105,13 +105,7 @@ def record_manifest(
 ) -> Manifest:
     """Store and return the manifest of work that is a run's own: it has no objects and is never found by digest."""
     manifest = Manifest(
-        stage=stage,
-        name=name,
-        key=key,
-        inputs=inputs,
-        git_commit=git_commit(),
-        facts=facts,
-        seconds=round(seconds, 3),
+        stage=stage, name=name, key=key, inputs=inputs, git_commit=git_commit(), facts=facts, seconds=round(seconds, 3)
     )
     store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
     return manifest

@@ -128,10 +128,7 @@ def test_models_that_were_registered_before_the_library_had_rooms_read_on(
 
 
 def test_the_verb_read_finds_registered_models(
-    maker: Callable[..., Maker],
-    images: list[Picture],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    maker: Callable[..., Maker], images: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(*model: str) -> object:
         with pytest.raises(SystemExit) as ended:

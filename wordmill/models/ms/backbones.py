@@ -3,15 +3,7 @@
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal, TruncatedNormal, initializer
 
-from wordmill.models.architectures import (
-    COMPACT,
-    NORM_EPSILON,
-    NORMALS,
-    VGG7,
-    VGG7_BIASES,
-    VGG7_EPSILON,
-    VGG7_WEIGHTS,
-)
+from wordmill.models.architectures import COMPACT, NORM_EPSILON, NORMALS, VGG7, VGG7_BIASES, VGG7_EPSILON, VGG7_WEIGHTS
 from wordmill.models.ms.layers import conv, norm
 from wordmill.models.ms.mobilenet import MobileNetV3
 from wordmill.models.ms.resnet import ResNet34Vd

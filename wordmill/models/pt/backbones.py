@@ -3,15 +3,7 @@
 import torch
 from torch import nn
 
-from wordmill.models.architectures import (
-    COMPACT,
-    NORM_EPSILON,
-    NORMALS,
-    VGG7,
-    VGG7_BIASES,
-    VGG7_EPSILON,
-    VGG7_WEIGHTS,
-)
+from wordmill.models.architectures import COMPACT, NORM_EPSILON, NORMALS, VGG7, VGG7_BIASES, VGG7_EPSILON, VGG7_WEIGHTS
 from wordmill.models.pt.mobilenet import MobileNetV3
 from wordmill.models.pt.resnet import ResNet34Vd
 from wordmill.models.pt.views import ViewsCnn
