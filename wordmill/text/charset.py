@@ -1,6 +1,7 @@
 """Characters that a recogniser can write."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,6 +73,11 @@ class Charset:
     def numbers(self, text: str) -> list[int]:
         """Return the places, from 0, of the text's characters in the charset; characters outside it are left out."""
         return [self._numbers[symbol] for symbol in self.fold(text) if symbol in self._numbers]
+
+
+def to_ascii(text: str) -> str:
+    """Return a text with accents and ligatures resolved, and the rest beyond ASCII left out."""
+    return text if text.isascii() else unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
 
 
 def charset_of(data: Data) -> Charset:

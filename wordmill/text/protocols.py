@@ -1,12 +1,11 @@
 """By whose rules a reading is compared with a label: which samples count, and as which two texts."""
 
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from wordmill.text.charset import Charset
+from wordmill.text.charset import Charset, to_ascii
 
 SIMPLIFIED = Path(__file__).resolve().parent / "charsets" / "simplified.tsv"
 LONGEST = 25  # characters of a label that DTRB, PARSeq and PaddleOCR still count
@@ -53,10 +52,6 @@ def _simplified() -> dict[int, str]:
     return str.maketrans(dict(row.split("\t") for row in rows))
 
 
-def _ascii(text: str) -> str:
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-
-
 SPACES = Edit("spaces removed", lambda text, _: text.replace(" ", ""))
 CASE = Edit("case folded", lambda text, charset: charset.fold(text))
 DELETED = Edit("characters deleted", lambda text, charset: charset.clean(text), both=False)
@@ -76,7 +71,7 @@ PROTOCOLS: dict[str, tuple[Edit | Drop, ...]] = {
     # PARSeq (Bautista and Atienza 2022), strhub/data/dataset.py.
     "parseq": (
         Edit("spaces removed", lambda text, _: "".join(text.split())),
-        Edit("written in ASCII", lambda text, _: _ascii(text), both=False),
+        Edit("written in ASCII", lambda text, _: to_ascii(text), both=False),
         TOO_LONG,
         CASE,
         DELETED,
