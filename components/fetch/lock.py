@@ -33,7 +33,7 @@ def hold(store: Store, source: str, sha256: str, names: list[str], run_tag: str)
 
 def accept(store: Store, source: str) -> dict[str, Any]:
     """Forget the first use of a source, so that the next one counts as the first; return what was recorded."""
-    lock: dict[str, Any] | None = store.get_json(lock_key(source))
+    lock = store.get_json(lock_key(source))
     if lock is None:
         raise ValueError(f"{source}: no use of this source is recorded in s3://{store.bucket}: is it written as there?")
     store.delete(lock_key(source))

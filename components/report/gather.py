@@ -33,21 +33,15 @@ class Gathered:
 
 def gather_run(store: Store, run_tag: str) -> Gathered:
     """Read the records below `runs/<run_tag>/stages/` and the manifests of finished work."""
-    documents = [store.get_json(key) for key in store.keys(f"runs/{run_tag}/stages/")]
-    records = sorted((entry for entry in documents if entry["stage"] in STAGES), key=_order)
-    manifests = {
-        f"{record['stage']}.{record['name']}": _manifest(store, record["manifest"])
-        for record in records
-        if record["ok"]
-    }
+    documents = (store.get_json(key) for key in store.keys(f"runs/{run_tag}/stages/"))
+    known = [entry for entry in documents if entry and entry["stage"] in STAGES]
+    records = sorted(known, key=lambda entry: (STAGES.index(entry["stage"]), entry["name"]))
+    manifests = {f"{entry['stage']}.{entry['name']}": _manifest(store, entry["manifest"])
+                 for entry in records if entry["ok"]}  # fmt: skip
     combined = next((manifest for manifest in manifests.values() if manifest.stage == "shard"), None)
     references = combined.facts["datasets"] if combined else {}
     datasets = {name: _manifest(store, reference) for name, reference in references.items()}
     return Gathered(records=records, manifests=manifests, datasets=datasets)
-
-
-def _order(record: dict[str, Any]) -> tuple[int, str]:
-    return STAGES.index(record["stage"]), record["name"]
 
 
 def _manifest(store: Store, reference: str) -> Manifest:

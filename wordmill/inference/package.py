@@ -23,8 +23,9 @@ from wordmill.models import checkpoint
 from wordmill.recipe import frameworks
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data, Model
-from wordmill.store.artifacts import ROOT, Manifest, from_document, source_files
+from wordmill.store.artifacts import ROOT, Manifest, from_document
 from wordmill.store.files import write_atomically
+from wordmill.store.keys import source_files
 from wordmill.store.storage import Object, Store, file_facts, object_key
 from wordmill.store.tracking import LOGGED, Run, asking
 from wordmill.text.charset import Charset

@@ -23,7 +23,7 @@ from wordmill.pictures.image import Picture, decode
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Model
 from wordmill.store import tracking
-from wordmill.store.artifacts import source_files
+from wordmill.store.keys import source_files
 from wordmill.store.storage import Store
 
 STRANGER = """
