@@ -74,6 +74,5 @@ def measure(
              "model": trained.reference}  # fmt: skip
     measured = {"accuracy": facts["accuracy"], "1-NED": facts["ned"], "ECE": facts["calibration"]["ece"],
                 "character_precision": facts["character_precision"]}  # fmt: skip
-    return StageResult(
-        files=files, facts=facts, metrics={f"{benchmark}/{name}": value for name, value in measured.items()}
-    )
+    metrics = {f"{benchmark}/{name}": value for name, value in measured.items()}
+    return StageResult(files=files, facts=facts, metrics=metrics)

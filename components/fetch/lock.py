@@ -24,11 +24,9 @@ def hold(store: Store, source: str, sha256: str, names: list[str], run_tag: str)
         store.put_json(lock_key(source), document)
         print(f"fetch {', '.join(names)}: first use of {source}: recorded sha256 {sha256}\n", end="", flush=True)
     elif lock["sha256"] != sha256:
-        raise ValueError(
-            f"data set '{names[0]}': {source} has changed: sha256 is {sha256}, it was {lock['sha256']} when run "
-            f"{lock['run']} used it first, {lock['time']}: to go on with what it is now, "
-            f"python -m pipelines accept '{source}'"
-        )
+        raise ValueError(f"data set '{names[0]}': {source} has changed: sha256 is {sha256}, it was {lock['sha256']} "
+                         f"when run {lock['run']} used it first, {lock['time']}: to go on with what it is now, "
+                         f"python -m pipelines accept '{source}'")  # fmt: skip
 
 
 def accept(store: Store, source: str) -> dict[str, Any]:

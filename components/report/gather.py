@@ -47,7 +47,6 @@ def gather_run(store: Store, run_tag: str) -> Gathered:
 def _manifest(store: Store, reference: str) -> Manifest:
     document = store.get_json(f"manifests/{reference}.json")
     if document is None:
-        raise RuntimeError(
-            f"manifests/{reference}.json is missing in bucket '{store.bucket}', though its stage is done"
-        )
+        raise RuntimeError(f"manifests/{reference}.json is missing in bucket '{store.bucket}', "
+                           "though its stage is done")  # fmt: skip
     return from_document(document, reference)

@@ -46,13 +46,8 @@ def report_html(summary: dict[str, Any], extras: Extras) -> str:
 
 def templates() -> Environment:
     """Return the templates of this folder: everything is escaped, and a name that is not given is an error."""
-    found = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                        lstrip_blocks=True)  # fmt: skip
     found.filters |= {"percent": percent, "points": percentage_points, "duration": seconds_text, "count": count}
     found.filters |= {"size": size, "length_chart": length_chart, "reliability_chart": reliability_chart}
     return found

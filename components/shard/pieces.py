@@ -54,14 +54,9 @@ def _piece(
 def _make(store: Store, run: Callable[[Task], Packed], task: Task, folder: Path) -> StageResult:
     here = dataclasses.replace(task, path=folder / task.path.name)
     packed = run(here)
-    facts = {
-        "samples": packed.samples,
-        "blocks": len(packed.table.samples),
-        "read": task.stop - task.start,
-        "dropped": dict(packed.dropped),
-        "changed": dict(packed.changed),
-        "quarantine": packed.quarantine,
-    }
+    facts = {"samples": packed.samples, "blocks": len(packed.table.samples), "read": task.stop - task.start,
+             "dropped": dict(packed.dropped), "changed": dict(packed.changed),
+             "quarantine": packed.quarantine}  # fmt: skip
     if not packed.samples:
         return StageResult(files={}, facts=facts)
     shard = store.put_file(here.path, here.path.name)

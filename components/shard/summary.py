@@ -69,16 +69,9 @@ class Summary:
         """Return what the data set's manifest says; ValueError where nothing is left of the set."""
         if not self.samples:
             raise ValueError(f"none of {self.read} samples is left: dropped {dict(self.dropped)}: check data.charset")
-        return {
-            "samples": self.samples,
-            "read": self.read,
-            "shards": self.shards,
-            "dropped": dict(self.dropped),
-            "changed": dict(self.changed),
-            "quarantined": self.quarantined,
-            "reasons": dict(self.reasons),
-            "quarantine": self.first,
-        }
+        return {"samples": self.samples, "read": self.read, "shards": self.shards, "dropped": dict(self.dropped),
+                "changed": dict(self.changed), "quarantined": self.quarantined, "reasons": dict(self.reasons),
+                "quarantine": self.first}  # fmt: skip
 
 
 def samples_sheet(shards: ShardSet) -> bytes:

@@ -79,12 +79,9 @@ def agreement(
         texts, confidences = written(outputs, card)
         equal &= _equal(texts, truth)
         unsure = float(np.abs(confidences - sure)[equal].max(initial=0.0))
-    return Agreement(
-        samples=len(expected),
-        texts_equal=int(equal.sum()),
-        max_logit_difference=float(np.abs(logits - expected).max()),
-        max_confidence_difference=unsure,
-    )
+    furthest = float(np.abs(logits - expected).max())
+    return Agreement(samples=len(expected), texts_equal=int(equal.sum()), max_logit_difference=furthest,
+                     max_confidence_difference=unsure)  # fmt: skip
 
 
 def written(outputs: dict[str, npt.NDArray[Any]], card: dict[str, Any]) -> Reading:

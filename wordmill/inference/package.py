@@ -76,15 +76,10 @@ def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it wants an example of what the signature says
         pyfunc.save_model(
-            folder,
-            loader_module=READER.replace(PACKAGE.name, code.name, 1),
-            data_path=str(data),
-            code_paths=[str(code)],
-            signature=signature,
+            folder, loader_module=READER.replace(PACKAGE.name, code.name, 1), data_path=str(data),
+            code_paths=[str(code)], signature=signature, metadata=told, mlflow_model=head,
             pip_requirements=REQUIREMENTS.read_text(encoding="utf-8").split(),
-            metadata=told,
-            mlflow_model=head,
-        )
+        )  # fmt: skip
 
 
 def place_model(store: Store, lineage: Lineage, path: Path) -> tuple[Data, Model]:
@@ -110,12 +105,9 @@ def describe_model(store: Store, lineage: Lineage, path: Path, data: Data, model
     charset = Charset(name=data.charset, symbols=trained.inputs["symbols"])
     interface = card.describe_file(data, model, charset, steps, decoded=True)
     return {
-        "format": "onnx",
-        "file": file_facts(path),
-        **interface,
+        "format": "onnx", "file": file_facts(path), **interface,
         "recipe": {"name": lineage.recipe, **interface["recipe"], "train": trained.inputs["train"]},
-        "files": _files(store, lineage),
-        "data_sets": _data_sets(store, trained),
+        "files": _files(store, lineage), "data_sets": _data_sets(store, trained),
         "benchmarks": {made.name: {key: made.facts[key] for key in ("accuracy", "correct", "total", "dataset")}
                        | {"evaluation": made.inputs["evaluation"], "manifest": made.reference}
                        for made in lineage.measured},
@@ -168,12 +160,10 @@ def copy_code(folder: Path) -> Path:
     for path in sources:
         copy = package / path.relative_to(PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(_renamed(path.read_text(encoding="utf-8"), package.name), encoding="utf-8")
+        # Its imports of this project are from a package of another name.
+        pattern, name = rf"^(\s*from ){PACKAGE.name}\.", rf"\1{package.name}."
+        text = re.sub(pattern, name, path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        copy.write_text(text, encoding="utf-8")
     for parent in {package, *(path.parent for path in package.rglob("*.py"))}:
         (parent / "__init__.py").touch()
     return package
-
-
-def _renamed(text: str, package: str) -> str:
-    """Return a module's text with its imports of this project from a package of another name."""
-    return re.sub(rf"^(\s*from ){PACKAGE.name}\.", rf"\1{package}.", text, flags=re.MULTILINE)
