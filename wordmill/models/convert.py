@@ -116,11 +116,9 @@ def convert(path: Path, recipe: Recipe, charset: str, output: Path) -> str:
     checkpoint.save(output, made)
     size = sum(values.size for name, values in tensors.items() if ".running_" not in name)
     left_out = len(found) - len(weights)
-    return (
-        f"{output}: {recipe.name} with {size:,} parameters of {path}"
-        + (f"; {left_out} values of the training's state left out" if left_out else "")
-        + ("; the blank moved from the last class to the first" if moved else "")
-    )
+    notes = f"; {left_out} values of the training's state left out" if left_out else ""
+    notes += "; the blank moved from the last class to the first" if moved else ""
+    return f"{output}: {recipe.name} with {size:,} parameters of {path}{notes}"
 
 
 def renamed(name: str, origin: Origin) -> str:

@@ -44,14 +44,9 @@ def describe(recipe: Recipe, framework: str) -> Row:
     data, classes = recipe.data, codec_of(recipe.model, recipe.data).classes
     net = model.build(recipe.model, data, classes)
     sizes = {name: values.size for name, values in weights.dump(net).items() if ".running_" not in name}
-    return {
-        "recipe": recipe.name,
-        "framework": framework,
-        "parameters": sum(sizes.values()),
-        "steps": model.count_steps(net, data),
-        "classes": classes,
-        "input_shape": [data.channels, data.height, data.width],
-    }
+    return {"recipe": recipe.name, "framework": framework, "parameters": sum(sizes.values()),
+            "steps": model.count_steps(net, data), "classes": classes,
+            "input_shape": [data.channels, data.height, data.width]}  # fmt: skip
 
 
 def table(rows: list[Row]) -> str:
@@ -64,13 +59,8 @@ def table(rows: list[Row]) -> str:
 def _ask(framework: str, paths: list[Path]) -> list[Row]:
     """Return the rows of one framework, from a process with the environment that it needs."""
     command = [sys.executable, "-m", "wordmill.models.table", *map(str, paths)]
-    done = subprocess.run(
-        [*command, "--framework", framework, "--format", "json"],
-        env=os.environ | environment(framework, "cpu"),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run([*command, "--framework", framework, "--format", "json"], stdout=subprocess.PIPE, text=True,
+                          env=os.environ | environment(framework, "cpu"), check=False)  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{framework}: the process that builds the recognisers ended with code {done.returncode}: "
                            "see above")  # fmt: skip

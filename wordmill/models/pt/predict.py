@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wordmill.models.checkpoint import Checkpoint
@@ -68,7 +68,7 @@ class Predictor:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
-    def _inputs(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def _inputs(self, images: npt.NDArray[np.uint8]) -> Tensor:
         # As `normalise` has it, on the device: a quarter of the bytes travel, and they come out as channels_last.
         pictures = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
         return (pictures.float() - self.middle) / self.middle
@@ -88,7 +88,7 @@ def _fold_normalisation(net: nn.Module) -> None:
 class _Writer:
     """A decoder with the state of every hypothesis of a beam search."""
 
-    def __init__(self, decoder: Decoder, features: torch.Tensor, beams: int) -> None:
+    def __init__(self, decoder: Decoder, features: Tensor, beams: int) -> None:
         self.decoder = decoder
         self.memory, self.hidden = decoder.start(features.repeat_interleave(beams, 0))
 
