@@ -178,9 +178,8 @@ class ShardWriter:
         each = (MAX_FILE_BYTES if encoded else int(np.prod(shape))) + MAX_LABEL_BYTES + 5
         most = capacity * each + (capacity + 20) * 8 * PAGE
         # writemap: pages come from a fresh, zeroed file; LMDB's other way leaves bytes of its heap in page headers.
-        self.environment = lmdb.open(
-            str(self.temporary), map_size=most, subdir=False, lock=False, sync=False, writemap=True
-        )
+        self.environment = lmdb.open(str(self.temporary), map_size=most, subdir=False, lock=False, sync=False,
+                                     writemap=True)  # fmt: skip
         self.transaction = self.environment.begin(write=True)
 
     def __enter__(self) -> "ShardWriter":

@@ -132,9 +132,8 @@ class _Layout:
             while chunk := content.read(CHUNK):
                 self.written += len(chunk)
                 if self.written > most:
-                    raise ValueError(
-                        f"{where}: unpacks to more than the limits on size and on the ratio to the archive"
-                    )
+                    raise ValueError(f"{where}: unpacks to more than the limits on size and on the ratio to the "
+                                     "archive")  # fmt: skip
                 file.write(chunk)
 
     def _target(self, path: PurePosixPath) -> Path | None:

@@ -125,9 +125,8 @@ def _read(path: Path) -> str:
         if len(line) != 1:
             raise ValueError(f"{where}: expected one character, found {len(line)}: {line!a}")
         if not line.isprintable():
-            raise ValueError(
-                f"{where}: U+{ord(line):04X} cannot be seen: the one blank that is allowed is the space U+0020"
-            )
+            raise ValueError(f"{where}: U+{ord(line):04X} cannot be seen: the one blank that is allowed is the space "
+                             "U+0020")  # fmt: skip
         if line in symbols:
             raise ValueError(f"{where}: {line!r} stands on line {symbols[line]} already")
         symbols[line] = number

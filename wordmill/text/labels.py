@@ -57,10 +57,6 @@ def judge(policy: str, label: str, charset: Charset, longest: int) -> Verdict:
     learnt = "" if too_long and rules.too_long == "empty" else charset.clean(text)
     if not learnt and rules.nothing == "drop":
         return Verdict(label, "no character left")
-    changes = {
-        "written in ASCII without spaces": text != label,
-        "case folded": folded != text,
-        "characters deleted": not inside and bool(learnt),
-        "nothing left to learn": not learnt,
-    }
+    changes = {"written in ASCII without spaces": text != label, "case folded": folded != text,
+               "characters deleted": not inside and bool(learnt), "nothing left to learn": not learnt}  # fmt: skip
     return Verdict(learnt, "", tuple(name for name, is_so in changes.items() if is_so))

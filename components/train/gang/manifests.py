@@ -153,19 +153,12 @@ def _variables(spec: GangSpec) -> dict[str, Document]:
     plain = {"HOME": "/scratch", "TMPDIR": "/scratch", "PYTHONUNBUFFERED": "1"}
     if spec.device == "npu":
         plain["HCCL_CONNECT_TIMEOUT"] = "1200"  # the default of 120 s is less than images take to pull
-    keys = {
-        "secretKeyRef": (spec.secret, spec.secret_variables),
-        "configMapKeyRef": (spec.settings, spec.settings_variables),
-    }
-    return (
-        {name: {"value": value} for name, value in plain.items()}
-        | {"POD_IP": _field("status.podIP")}
-        | {
-            variable: {"valueFrom": {kind: {"name": name, "key": key}}}
-            for kind, (name, variables) in keys.items()
-            for key, variable in variables.items()
-        }
-    )
+    found: dict[str, Document] = {name: {"value": value} for name, value in plain.items()}
+    found["POD_IP"] = _field("status.podIP")
+    for kind, name, variables in (("secretKeyRef", spec.secret, spec.secret_variables),
+                                  ("configMapKeyRef", spec.settings, spec.settings_variables)):  # fmt: skip
+        found |= {variable: {"valueFrom": {kind: {"name": name, "key": key}}} for key, variable in variables.items()}
+    return found
 
 
 def _field(path: str) -> Document:
