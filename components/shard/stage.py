@@ -58,11 +58,13 @@ def run(*, data: str, sources: str, run_tag: str, output: str) -> str:
         if both := sorted(set(section.train) & set(section.val)):
             raise ValueError(f"data set '{both[0]}' is in data.train and in data.val: a set is for one of them")
         packed = [_shard(store, section, fetched, name) for name in fetched.facts["datasets"]]
-        facts = {"datasets": {manifest.name: manifest.reference for manifest, _ in packed},
-                 "indices": {manifest.name: _index(manifest) for manifest, _ in packed},
-                 "contents": {manifest.name: manifest.facts["content"] for manifest, _ in packed}}  # fmt: skip
+        sets = [manifest for manifest, _ in packed]
+        # What tells a data set and its blocks from all others is its index's digest, or what draws it.
+        indices = {one.name: one.object(INDEX).sha256 if one.objects else one.reference for one in sets}
+        facts = {"datasets": {one.name: one.reference for one in sets}, "indices": indices,
+                 "contents": {one.name: one.facts["content"] for one in sets}}  # fmt: skip
         combined, _ = find_or_make(store, "shard", "datasets", facts, lambda folder: StageResult(files={}, facts=facts))
-        reused = {name: text for manifest, _ in packed for name, text in manifest.reused.items()}
+        reused = {name: text for one in sets for name, text in one.reused.items()}
         return replace(combined, reused=reused), all(found for _, found in packed)
 
     return run_stage("shard", "datasets", run_tag, output, work)
@@ -85,11 +87,6 @@ def _shard(store: Store, data: Data, fetched: Manifest, name: str) -> tuple[Mani
     }  # fmt: skip
     data_set = DataSet(name=name, entry=entry, fetched=reference, rules=rules, limit=limit, inputs=inputs)
     return find_or_make(store, "shard", name, inputs, partial(_make, store, data_set), data_set.ingredients)
-
-
-def _index(packed: Manifest) -> str:
-    """Return what tells a data set and its blocks from all others: its index's digest, or what draws it."""
-    return packed.object(INDEX).sha256 if packed.objects else packed.reference
 
 
 def _streamed(store: Store, data: Data, name: str, entry: Entry, reference: str) -> tuple[Manifest, bool]:
