@@ -122,7 +122,8 @@ def parameters(gathered: Gathered) -> dict[str, str]:
         sections = {key: train.inputs[key] for key in ("model", "train")} | {"data": _data(gathered, train)}
     if gate:
         sections["gate"] = gate.inputs["gate"]
-    flat = {f"{section}.{key}": _text(value) for section, values in sections.items() for key, value in values.items()}
+    flat = {f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
+            for section, values in sections.items() for key, value in values.items()}  # fmt: skip
     return flat | {key: str(train.inputs[key]) for key in ("device", "processes") if train}
 
 
@@ -158,7 +159,3 @@ def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:
         "wordmill.versions": json.dumps(summary["versions"]),
         "wordmill.protocol": ", ".join(sorted({row["protocol"] for row in summary["benchmarks"]})) or "none",
     } | trained | unmade | reused  # fmt: skip
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

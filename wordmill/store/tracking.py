@@ -231,9 +231,8 @@ def asking(what: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())
-        raise RuntimeError(
-            f"cannot {what}: MLFLOW_TRACKING_URI {tracking_uri()}: {reason}: check the address and that the server runs"
-        ) from error
+        raise RuntimeError(f"cannot {what}: MLFLOW_TRACKING_URI {tracking_uri()}: {reason}: check the address and that "
+                           "the server runs") from error  # fmt: skip
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
