@@ -11,8 +11,9 @@ import argparse
 import ast
 import subprocess
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 from components import keys
 from wordmill.recipe.frameworks import PACKAGES
@@ -59,8 +60,7 @@ Tree = dict[str, str]  # a blob by its module
 Changes = dict[str, list[str]]  # names of definitions by their module
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(NamedTuple):
     """What a stage's keys are made of: its folder and the packages that it imports by name, and what counts today."""
 
     folder: str

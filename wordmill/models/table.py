@@ -53,7 +53,10 @@ def table(rows: list[Row]) -> str:
     """Return rows as aligned columns under their names."""
     cells = [COLUMNS, *(tuple(_cell(row[name]) for name in COLUMNS) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
-    return "\n".join("  ".join(map(_aligned, line, widths, range(len(line)))).rstrip() for line in cells)
+    names, numbers = slice(2), slice(2, None)  # to the left, and to the right
+    lines = [[*map(str.ljust, line[names], widths[names]), *map(str.rjust, line[numbers], widths[numbers])]
+             for line in cells]  # fmt: skip
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def _ask(framework: str, paths: list[Path]) -> list[Row]:
@@ -72,11 +75,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         return "x".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _aligned(text: str, width: int, column: int) -> str:
-    """Return a cell in its width: names to the left, numbers to the right."""
-    return text.ljust(width) if column < 2 else text.rjust(width)
 
 
 if __name__ == "__main__":

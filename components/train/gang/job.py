@@ -87,15 +87,13 @@ class Follower:
         while True:
             self.renew()
             try:
-                state = self.look()
+                if (state := self.look()) is not None:
+                    return state
                 self.answered = time.monotonic()
             except ClusterAwayError as error:
                 self.tell("Kubernetes", str(error))
                 if time.monotonic() - self.answered > AWAY_S:
                     raise RuntimeError(f"no answer for {AWAY_S:.0f} s: {error}") from None
-                state = None
-            if state is not None:
-                return state
             time.sleep(LOOK_EVERY_S)
 
     def renew(self) -> None:
