@@ -83,9 +83,7 @@ class Block:
     files: tuple[memoryview, ...]
 
 
-def pack_block(
-    number: int, shape: Shape, pictures: bytes | memoryview, labels: Sequence[str], *, encoded: bool
-) -> bytes:
+def pack_block(number: int, shape: Shape, pictures: bytes | memoryview, labels: Sequence[str], encoded: bool) -> bytes:
     """Return the record of a block; `pictures` is the record's part of that name."""
     text = "\0".join(labels).encode()
     header = HEADER.pack(MAGIC, number, len(labels), *shape, encoded, len(pictures), len(text))

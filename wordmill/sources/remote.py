@@ -161,9 +161,7 @@ def _retry_after_s(reply: urllib3.BaseHTTPResponse) -> float:
 @cache
 def _manager(proxy: str) -> urllib3.PoolManager:
     # Patience is patience.py's: nothing but redirections is followed here.
-    retries = urllib3.Retry(
-        REDIRECTS, connect=0, read=0, redirect=REDIRECTS, status=0, other=0, respect_retry_after_header=False
-    )
+    retries = urllib3.Retry(REDIRECTS, connect=0, read=0, status=0, other=0, respect_retry_after_header=False)
     timeout = urllib3.Timeout(connect=TIMEOUT_S, read=TIMEOUT_S)
     if proxy:
         return urllib3.ProxyManager(proxy, retries=retries, timeout=timeout, maxsize=16)

@@ -85,7 +85,7 @@ class Store:
         entry = Object(name=name, sha256=hash_file(path), bytes=path.stat().st_size)
         if not self.has(entry):
             self.upload(path, object_key(entry))
-        cached = self._cached(entry)
+        cached = self.cache / object_key(entry)
         if not cached.exists():
             with atomic_file(cached) as temporary:
                 try:
@@ -96,7 +96,7 @@ class Store:
 
     def find(self, entry: Object) -> Path | None:
         """Return the cache's copy of an object, if it has one of the full size."""
-        cached = self._cached(entry)
+        cached = self.cache / object_key(entry)
         return cached if cached.exists() and cached.stat().st_size == entry.bytes else None
 
     def read_range(self, entry: Object, start: int, size: int) -> bytes:
@@ -112,7 +112,8 @@ class Store:
         """Return a local file with the object's bytes, verified by size and, when downloaded, by sha256."""
         if whole := self.find(entry):
             return whole
-        cached, key = self._cached(entry), object_key(entry)
+        key = object_key(entry)
+        cached = self.cache / key
         with atomic_file(cached) as temporary:
             self._download(key, temporary)
             if (found := hash_file(temporary)) != entry.sha256:
@@ -171,9 +172,6 @@ class Store:
     def _download(self, key: str, path: Path) -> None:
         self._ask("download", key, self.client.download_file, self.bucket, key, str(path), None, None, self.transfer)
 
-    def _cached(self, entry: Object) -> Path:
-        return self.cache / "objects" / entry.sha256[:2] / entry.sha256
-
     def _ask(self, verb: str, key: str, call: Any, *args: Any, **kwargs: Any) -> Any:
         """Make one S3 call: None for what is absent, RuntimeError that says what to check for the rest."""
         from boto3.exceptions import Boto3Error
@@ -202,5 +200,5 @@ def endpoint_url() -> str:
 
 
 def object_key(entry: Object) -> str:
-    """Return the key of an object in the bucket: its content's digest."""
+    """Return the key of an object in the bucket, and its place in the cache: its content's digest."""
     return f"objects/{entry.sha256[:2]}/{entry.sha256}"

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.ms.decoders import Memory
 from wordmill.models.ms.model import EncoderDecoder, Recogniser, build
 from wordmill.models.ms.precision import choose_precision, halve
 from wordmill.models.ms.weights import load_weights
@@ -76,7 +77,7 @@ class _Start(nn.Cell):
         super().__init__()
         self.net = net
 
-    def construct(self, images: Tensor, samples: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def construct(self, images: Tensor, samples: Tensor) -> tuple[Memory, Tensor]:
         """Return the decoder's memory and hidden state for hypotheses of the images `samples` (R,)."""
         return self.net.decoder.start(ops.gather(self.net.encode(images), samples, 0))
 
@@ -88,9 +89,7 @@ class _Step(nn.Cell):
         super().__init__()
         self.net = net
 
-    def construct(
-        self, memory: tuple[Tensor, ...], hidden: Tensor, parents: Tensor, tokens: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def construct(self, memory: Memory, hidden: Tensor, parents: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Go on with hypotheses `parents` (R,) by `tokens` (R,): log-probabilities (R, classes), hidden states."""
         logits, hidden = self.net.decoder.step(memory, ops.gather(hidden, parents, 0), tokens)
         return ops.log_softmax(logits, axis=1), hidden
@@ -99,7 +98,7 @@ class _Step(nn.Cell):
 class _Writer:
     """A decoder with the state of every hypothesis of a beam search."""
 
-    def __init__(self, step: _Step, memory: tuple[Tensor, ...], hidden: Tensor) -> None:
+    def __init__(self, step: _Step, memory: Memory, hidden: Tensor) -> None:
         self.step, self.memory, self.hidden = step, memory, hidden
 
     def __call__(self, parents: Integers, tokens: Integers) -> Floats:
