@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
 from wordmill.pictures.image import Picture
 from wordmill.recipe.sections import Evaluation
@@ -33,7 +31,7 @@ class Predictor(Protocol):
 
     codec: Codec
 
-    def read(self, images: npt.NDArray[np.uint8], beams: int) -> Reading:
+    def read(self, images: Picture, beams: int) -> Reading:
         """Return texts and confidences of images (N, H, W, C) uint8."""
 
 

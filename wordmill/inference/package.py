@@ -23,7 +23,7 @@ from wordmill.models import checkpoint
 from wordmill.recipe import frameworks
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data, Model
-from wordmill.store.artifacts import ROOT, Manifest, from_document
+from wordmill.store.artifacts import ROOT, Manifest, stored_manifest
 from wordmill.store.files import write_atomically
 from wordmill.store.keys import source_files
 from wordmill.store.storage import Object, Store, file_facts, object_key
@@ -132,19 +132,12 @@ def _data_sets(store: Store, trained: Manifest) -> dict[str, dict[str, Any]]:
     sets = {}
     for use in ("train", "val"):
         for reference in trained.facts[f"{use}_sets"]:
-            packed = _stored(store, reference)
-            fetched = _stored(store, packed.inputs["source"])
+            packed = stored_manifest(store, reference)
+            fetched = stored_manifest(store, packed.inputs["source"])
             told = {key: fetched.facts.get(key) for key in ("source", "licence", "sha256")}
             sets[packed.name] = {"use": use, **told, "samples": packed.facts["samples"], "shards": packed.reference,
                                  "fetched": fetched.reference}  # fmt: skip
     return sets
-
-
-def _stored(store: Store, reference: str) -> Manifest:
-    document = store.get_json(f"manifests/{reference}.json")
-    if document is None:
-        raise RuntimeError(f"manifests/{reference}.json is missing in bucket '{store.bucket}'")
-    return from_document(document, reference)
 
 
 def copy_code(folder: Path) -> Path:

@@ -85,6 +85,14 @@ def find_manifest(store: Store, reference: str) -> Manifest | None:
         return manifest if all(pool.map(store.has, manifest.objects)) else None
 
 
+def stored_manifest(store: Store, reference: str, why: str = "") -> Manifest:
+    """Return the manifest `<stage>/<key>`, whatever is there of its objects; RuntimeError where it is missing."""
+    document = store.get_json(f"manifests/{reference}.json")
+    if document is None:
+        raise RuntimeError(f"manifests/{reference}.json is missing in bucket '{store.bucket}'{why}")
+    return from_document(document, reference)
+
+
 def whole_manifest(store: Store, reference: str, name: str = "") -> Manifest:
     """Return the manifest `<stage>/<key>` of what is called `name`; RuntimeError where any of it is not stored."""
     found = find_manifest(store, reference)

@@ -2,7 +2,6 @@
 
 import mindspore as ms
 import numpy as np
-import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from wordmill.models.checkpoint import Checkpoint
@@ -10,10 +9,10 @@ from wordmill.models.ms.decoders import Memory
 from wordmill.models.ms.model import EncoderDecoder, Recogniser, build
 from wordmill.models.ms.precision import choose_precision, halve
 from wordmill.models.ms.weights import load_weights
-from wordmill.pictures.image import normalise
+from wordmill.pictures.image import Picture, normalise
 from wordmill.recipe.frameworks import check_device
 from wordmill.text.beam import Floats, Integers, attention_beam_search, ctc_beam_search
-from wordmill.text.decoding import AttentionCodec, CtcCodec, Reading, codec_of
+from wordmill.text.decoding import AttentionCodec, CtcCodec, Logits, Reading, codec_of
 
 TARGETS = {"cpu": "CPU", "npu": "Ascend"}
 
@@ -52,12 +51,12 @@ class Predictor:
         self.start, self.step = _Start(self.net), _Step(self.net)
         self.start.set_inputs(Tensor(shape=shape, dtype=ms.float32), Tensor(shape=[None], dtype=ms.int32))
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(self, images: Picture) -> Logits:
         """Return logits (N, T, classes) float32 of images (N, H, W, C) uint8."""
         logits = self.net(Tensor(normalise(images, self.middle)))
         return np.asarray(logits.asnumpy(), dtype=np.float32)
 
-    def read(self, images: npt.NDArray[np.uint8], beams: int = 1) -> Reading:
+    def read(self, images: Picture, beams: int = 1) -> Reading:
         """Return texts and confidences of images (N, H, W, C) uint8, by a beam search with more than one beam."""
         net, codec = self.net, self.codec
         if beams > 1 and isinstance(codec, CtcCodec):
