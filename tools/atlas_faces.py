@@ -63,7 +63,7 @@ def draw_glyph(face: freetype.Face, character: str) -> Glyph | None:
     return alpha, slot.bitmap_left, slot.bitmap_top, round(slot.advance.x / 16)
 
 
-def scale_to_capitals(face: freetype.Face) -> bool:
+def to_capitals(face: freetype.Face) -> bool:
     """Set the size at which "H" is CAPITAL_PX high; whether the face has an "H"."""
     face.set_pixel_sizes(0, 100)
     capital = draw_glyph(face, "H")

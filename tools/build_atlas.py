@@ -23,7 +23,7 @@ from tools.atlas_faces import (
     pack_atlas,
     read_sources,
     rendered,
-    scale_to_capitals,
+    to_capitals,
     unpack,
     write_atlas,
 )  # fmt: skip
@@ -50,7 +50,7 @@ def read_face(package: str, path: Path) -> RenderedFace | None:
     face = freetype.Face(str(path))
     if not face.is_scalable or any(face.get_char_index(c) == 0 for c in ALNUM):
         return None
-    if not scale_to_capitals(face):
+    if not to_capitals(face):
         return None
     found = rendered(package, face, ALNUM + SYMBOLS)
     lower = {found.glyphs[c][0].tobytes() for c in ALNUM[36:] if c in found.glyphs}

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import freetype
 
-from tools.atlas_faces import RenderedFace, pack_atlas, read_sources, rendered, scale_to_capitals, unpack, write_atlas
+from tools.atlas_faces import RenderedFace, pack_atlas, read_sources, rendered, to_capitals, unpack, write_atlas
 from tools.atlas_licences import licence_text
 
 CHARSET = Path("wordmill/text/charsets/chinese6623.txt")
@@ -46,7 +46,7 @@ def render_face(folder: Path, name: str, characters: str, place: int = 0, em_px:
     face = freetype.Face(str(path), place)
     if em_px:
         face.set_pixel_sizes(0, em_px)
-    elif not scale_to_capitals(face):
+    elif not to_capitals(face):
         raise RuntimeError(f"{name} has no capital H: choose another face")
     if missing := [c for c in characters if face.get_char_index(c) == 0]:
         print(f"{name} lacks {''.join(missing)}", file=sys.stderr)
