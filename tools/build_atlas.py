@@ -17,16 +17,7 @@ import freetype
 import numpy as np
 import numpy.typing as npt
 
-from tools.atlas_faces import (
-    Pixels,
-    RenderedFace,
-    pack_atlas,
-    read_sources,
-    rendered,
-    to_capitals,
-    unpack,
-    write_atlas,
-)  # fmt: skip
+from tools.atlas_faces import Pixels, RenderedFace, pack_atlas, read_sources, rendered, to_capitals, unpack, write_atlas
 from tools.atlas_licences import licence_text
 from tools.word_lists import pack_words
 
