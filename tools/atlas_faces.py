@@ -38,12 +38,8 @@ class RenderedFace:
 
 def unpack(packages: list[str], folder: Path) -> dict[str, str]:
     """Download Debian packages and unpack each into `folder/<package>`; returns package -> version."""
-    subprocess.run(
-        ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *packages],
-        cwd=folder,
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    command = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", *packages]
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     versions = {}
     for deb in sorted(folder.glob("*.deb")):
         package, version, _ = deb.name.split("_")
@@ -67,7 +63,7 @@ def draw_glyph(face: freetype.Face, character: str) -> Glyph | None:
     return alpha, slot.bitmap_left, slot.bitmap_top, round(slot.advance.x / 16)
 
 
-def scale_to_capitals(face: freetype.Face) -> bool:
+def to_capitals(face: freetype.Face) -> bool:
     """Set the size at which "H" is CAPITAL_PX high; whether the face has an "H"."""
     face.set_pixel_sizes(0, 100)
     capital = draw_glyph(face, "H")
@@ -76,29 +72,30 @@ def scale_to_capitals(face: freetype.Face) -> bool:
     return capital is not None
 
 
-def names_of(face: freetype.Face) -> tuple[str, str]:
-    """Family and style as the font file has them."""
+def rendered(package: str, face: freetype.Face, characters: str) -> RenderedFace:
+    """A face, with family and style as its file has them, and those of the characters that it has and that have ink."""
     family, style = (text.decode("latin-1") if text else "" for text in (face.family_name, face.style_name))
-    return family, style
+    drawn = {c: draw_glyph(face, c) for c in characters if face.get_char_index(c)}
+    glyphs = {c: glyph for c, glyph in drawn.items() if glyph is not None}
+    return RenderedFace(package=package, name=family, style=style, glyphs=glyphs)
+
+
+def read_sources(path: Path) -> dict[str, str]:
+    """Package name without `fonts-` -> licence, from a list beside these tools."""
+    sources: dict[str, str] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            licence, packages = line.split(":", 1)
+            sources.update(dict.fromkeys(packages.split(), licence))
+    return dict(sorted(sources.items()))
 
 
 def pack_atlas(faces: Sequence[RenderedFace], characters: str, levels: int) -> bytes:
     """The atlas: length of the index (4 bytes, little-endian), the index as JSON, one stream per face."""
     streams = [_pack_face(face, characters, levels) for face in faces]
-    index = {
-        "characters": characters,
-        "levels": levels,
-        "faces": [
-            {
-                "family": face.family,
-                "name": face.name,
-                "style": face.style,
-                "package": face.package,
-                "bytes": len(stream),
-            }
-            for face, stream in zip(faces, streams, strict=True)
-        ],
-    }
+    entries = [{"family": face.family, "name": face.name, "style": face.style, "package": face.package,
+                "bytes": len(stream)} for face, stream in zip(faces, streams, strict=True)]  # fmt: skip
+    index = {"characters": characters, "levels": levels, "faces": entries}
     head = json.dumps(index, separators=(",", ":")).encode()
     return len(head).to_bytes(4, "little") + head + b"".join(streams)
 

@@ -27,15 +27,11 @@ def _stanzas(text: str) -> list[str]:
     return [s for s in stanzas if not re.match(r"Files:\s*debian/|License:\s*L?GPL", s)]
 
 
-def _paragraphs(text: str) -> list[str]:
-    return [p.strip("\n") for p in re.split(r"\n[ \t]*\.?[ \t]*(?=\n)", text) if p.strip()]
-
-
 def _fold(text: str, seen: dict[str, int]) -> list[str]:
     """Paragraphs of one copyright file, numbered when new, as `[= 12-26]` when they stood before."""
     lines: list[str] = []
     run: list[int] = []
-    for paragraph in _paragraphs(text):
+    for paragraph in (p.strip("\n") for p in re.split(r"\n[ \t]*\.?[ \t]*(?=\n)", text) if p.strip()):
         key = " ".join(paragraph.split())
         if len(key) >= _LONG and key in seen:
             run.append(seen[key])

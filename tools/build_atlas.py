@@ -17,16 +17,7 @@ import freetype
 import numpy as np
 import numpy.typing as npt
 
-from tools.atlas_faces import (
-    Pixels,
-    RenderedFace,
-    draw_glyph,
-    names_of,
-    pack_atlas,
-    scale_to_capitals,
-    unpack,
-    write_atlas,
-)
+from tools.atlas_faces import Pixels, RenderedFace, pack_atlas, read_sources, rendered, to_capitals, unpack, write_atlas
 from tools.atlas_licences import licence_text
 from tools.word_lists import pack_words
 
@@ -45,30 +36,16 @@ WORD_PACKAGES = {"common": "wamerican-small", "large": "wamerican-large"}
 Thumbnails = npt.NDArray[np.float32]
 
 
-def read_sources(path: Path) -> dict[str, str]:
-    """Package name without `fonts-` -> licence, from the list beside this tool."""
-    sources: dict[str, str] = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            licence, packages = line.split(":", 1)
-            sources.update(dict.fromkeys(packages.split(), licence))
-    return dict(sorted(sources.items()))
-
-
 def read_face(package: str, path: Path) -> RenderedFace | None:
     """Render a font file so that capitals are CAPITAL_PX high; None if it is bitmap-only or lacks a character."""
     face = freetype.Face(str(path))
     if not face.is_scalable or any(face.get_char_index(c) == 0 for c in ALNUM):
         return None
-    if not scale_to_capitals(face):
+    if not to_capitals(face):
         return None
-    drawn = {c: draw_glyph(face, c) for c in ALNUM + SYMBOLS if face.get_char_index(c)}
-    glyphs = {c: glyph for c, glyph in drawn.items() if glyph is not None}
-    lower = {glyphs[c][0].tobytes() for c in ALNUM[36:] if c in glyphs}
-    if any(c not in glyphs for c in ALNUM) or len(lower) < 25:
-        return None
-    name, style = names_of(face)
-    return RenderedFace(package=package, name=name, style=style, glyphs=glyphs)
+    found = rendered(package, face, ALNUM + SYMBOLS)
+    lower = {found.glyphs[c][0].tobytes() for c in ALNUM[36:] if c in found.glyphs}
+    return None if any(c not in found.glyphs for c in ALNUM) or len(lower) < 25 else found
 
 
 def read_faces(folder: Path, packages: list[str]) -> list[RenderedFace]:
@@ -159,11 +136,8 @@ def main() -> None:
     for name, chosen in (("common", common), ("large", large - common)):
         write_atlas(out / f"words_{name}.txt.xz", pack_words(chosen))
     write_atlas(out / "atlas.bin", pack_atlas(faces, ALNUM + SYMBOLS, LEVELS))
-    print(
-        f"{len(faces)} faces, {len({f.name for f in faces})} names, {len({f.family for f in faces})} families, "
-        f"FreeType {'.'.join(map(str, freetype.version()))}",
-        file=sys.stderr,
-    )
+    print(f"{len(faces)} faces, {len({f.name for f in faces})} names, {len({f.family for f in faces})} families, "
+          f"FreeType {'.'.join(map(str, freetype.version()))}", file=sys.stderr)  # fmt: skip
 
 
 if __name__ == "__main__":

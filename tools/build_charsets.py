@@ -75,21 +75,11 @@ def english94() -> str:
     return string.digits + string.ascii_lowercase + string.ascii_uppercase + string.punctuation
 
 
-def chinese6623(standard: str) -> str:
-    """Return ASCII, Chinese punctuation and levels 1 and 2 of the table, the 6,500 characters of publishing."""
-    return english94() + CHINESE_MARKS + standard[:6500]
-
-
 def general9998(standard: str, traditional: str) -> str:
     """Return 9,998 characters of French signs, of Latin letters and of Chinese."""
     latin = "".join(filter(str.isalpha, map(chr, range(0x00C0, 0x0180))))
     signs = FSNS + FSNS_ALSO + english94() + latin + CHINESE_MARKS
-    return distinct(signs + standard + gb2312() + traditional)[:GENERAL_SIZE]
-
-
-def distinct(symbols: str) -> str:
-    """Return the characters without those that came before."""
-    return "".join(dict.fromkeys(symbols))
+    return "".join(dict.fromkeys(signs + standard + gb2312() + traditional))[:GENERAL_SIZE]
 
 
 def write_charset(path: Path, symbols: str, count: int) -> None:
@@ -109,7 +99,8 @@ def main() -> None:
     write_charset(out / "lower36.txt", string.digits + string.ascii_lowercase, 36)
     write_charset(out / "english94.txt", english94(), 94)
     write_charset(out / "fsns133.txt", FSNS, 133)
-    write_charset(out / "chinese6623.txt", chinese6623(standard), 6623)
+    # ASCII, Chinese punctuation and levels 1 and 2 of the table, the 6,500 characters of publishing.
+    write_charset(out / "chinese6623.txt", english94() + CHINESE_MARKS + standard[:6500], 6623)
     write_charset(out / "general9998.txt", general9998(standard, traditional_forms(standard)), GENERAL_SIZE)
     rows = [f"{traditional}\t{simple}\n" for traditional, simple in simplifications(standard).items()]
     (out / "simplified.tsv").write_text("".join(rows), encoding="utf-8", newline="\n")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import freetype
 
-from tools.atlas_faces import RenderedFace, draw_glyph, names_of, pack_atlas, scale_to_capitals, unpack, write_atlas
+from tools.atlas_faces import RenderedFace, pack_atlas, read_sources, rendered, to_capitals, unpack, write_atlas
 from tools.atlas_licences import licence_text
 
 CHARSET = Path("wordmill/text/charsets/chinese6623.txt")
@@ -25,31 +25,11 @@ SIGN_CHARACTERS = (
     "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyzÀÂÆÇÈÉÊËÎÏÔÙÛÜŒŸàâæçèéêëîïôùûüœÿ'-.,()/&°"
 )
 SIGN_FACES = (
-    "Cabin-Bold.otf",
-    "Cabin-SemiBold.otf",
-    "ClearSans-Bold.ttf",
-    "DejaVuSansCondensed-Bold.ttf",
-    "DejaVuSansCondensed.ttf",
-    "Lato-Bold.ttf",
-    "LiberationSans-Bold.ttf",
-    "LiberationSans-Regular.ttf",
-    "OpenSans-CondBold.ttf",
-    "OpenSans-Semibold.ttf",
-    "PTN77F.ttf",
-    "RobotoCondensed-Bold.ttf",
+    "Cabin-Bold.otf", "Cabin-SemiBold.otf", "ClearSans-Bold.ttf", "DejaVuSansCondensed-Bold.ttf",
+    "DejaVuSansCondensed.ttf", "Lato-Bold.ttf", "LiberationSans-Bold.ttf", "LiberationSans-Regular.ttf",
+    "OpenSans-CondBold.ttf", "OpenSans-Semibold.ttf", "PTN77F.ttf", "RobotoCondensed-Bold.ttf",
     "RobotoCondensed-Regular.ttf",
-)
-SOURCES = {
-    "cabin": "OFL",
-    "clear-sans": "Apache-2.0",
-    "dejavu-extra": "Bitstream-Vera",
-    "lato": "OFL",
-    "liberation2": "OFL",
-    "noto-cjk": "OFL",
-    "open-sans": "Apache-2.0",
-    "paratype": "ParaType",
-    "roboto-unhinted": "Apache-2.0",
-}
+)  # fmt: skip
 
 
 def find_font(folder: Path, name: str) -> tuple[str, Path]:
@@ -66,16 +46,11 @@ def render_face(folder: Path, name: str, characters: str, place: int = 0, em_px:
     face = freetype.Face(str(path), place)
     if em_px:
         face.set_pixel_sizes(0, em_px)
-    elif not scale_to_capitals(face):
+    elif not to_capitals(face):
         raise RuntimeError(f"{name} has no capital H: choose another face")
-    missing = [c for c in characters if face.get_char_index(c) == 0]
-    if missing:
+    if missing := [c for c in characters if face.get_char_index(c) == 0]:
         print(f"{name} lacks {''.join(missing)}", file=sys.stderr)
-    drawn = {c: draw_glyph(face, c) for c in characters if c not in missing}
-    family, style = names_of(face)
-    return RenderedFace(
-        package=package, name=family, style=style, glyphs={c: g for c, g in drawn.items() if g is not None}
-    )
+    return rendered(package, face, characters)
 
 
 def main() -> None:
@@ -83,14 +58,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     out: Path = parser.parse_args().out
+    sources = read_sources(Path(__file__).with_name("script_atlas_sources.txt"))
     characters = "".join(CHARSET.read_text(encoding="utf-8").split())
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        versions = unpack([f"fonts-{package}" for package in SOURCES], folder)
+        versions = unpack([f"fonts-{package}" for package in sources], folder)
         chinese = [render_face(folder, name, characters, CHINESE_PLACE, CHINESE_EM_PX) for name in CHINESE_FACES]
         signs = [render_face(folder, name, SIGN_CHARACTERS) for name in SIGN_FACES]
-        names = {p: sorted({f.name for f in [*chinese, *signs] if f.package == p}) for p in SOURCES}
-        text = licence_text(folder, SOURCES, names, versions, "")
+        names = {p: sorted({f.name for f in [*chinese, *signs] if f.package == p}) for p in sources}
+        text = licence_text(folder, sources, names, versions, "")
     write_atlas(out / "LICENCES_scripts", text.encode())
     write_atlas(out / "atlas_chinese.bin", pack_atlas(chinese, characters, CHINESE_LEVELS))
     write_atlas(out / "atlas_signs.bin", pack_atlas(signs, SIGN_CHARACTERS, SIGN_LEVELS))

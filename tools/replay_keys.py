@@ -11,8 +11,9 @@ import argparse
 import ast
 import subprocess
 from collections import Counter, defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
+from typing import NamedTuple
 
 from components import keys
 from wordmill.recipe.frameworks import PACKAGES
@@ -51,21 +52,15 @@ PLACES = {"components.train.node": "components.train.gang.node"} | {
 }
 
 LETTERS = {"shard": "s", "train pt": "t", "train ms": "T", "evaluate pt": "e", "evaluate ms": "E", "export": "x"}
-GROUPS = {
-    "shard: pack": ("shard",),
-    "train, PyTorch": ("train pt",),
-    "train, MindSpore": ("train ms",),
-    "train, either": ("train pt", "train ms"),
-    "evaluate, either": ("evaluate pt", "evaluate ms"),
-    "export onnx": ("export",),
-}
+GROUPS = {"shard: pack": ("shard",), "train, PyTorch": ("train pt",), "train, MindSpore": ("train ms",),
+          "train, either": ("train pt", "train ms"), "evaluate, either": ("evaluate pt", "evaluate ms"),
+          "export onnx": ("export",)}  # fmt: skip
 
 Tree = dict[str, str]  # a blob by its module
 Changes = dict[str, list[str]]  # names of definitions by their module
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
+class Stage(NamedTuple):
     """What a stage's keys are made of: its folder and the packages that it imports by name, and what counts today."""
 
     folder: str
@@ -79,10 +74,8 @@ def stages() -> dict[str, Stage]:
     for train in (replace(RECIPE.train, framework="pytorch"), replace(RECIPE.train, framework="mindspore")):
         twin = PACKAGES[train.framework]
         packages = (f"{LIBRARY}.{twin}",)
-        trained, measured = (
-            keys.of_train(train, RECIPE.data, "cpu"),
-            keys.of_evaluate(train.framework, "cpu", "mindocr"),
-        )
+        trained = keys.of_train(train, RECIPE.data, "cpu")
+        measured = keys.of_evaluate(train.framework, "cpu", "mindocr")
         found[f"train {twin}"] = Stage(folder="train", packages=packages, code=trained.code)
         found[f"evaluate {twin}"] = Stage(folder="evaluate", packages=packages, code=measured.code)
     found["export"] = Stage(folder="export", packages=(f"{LIBRARY}.pt",), code=keys.of_export("onnx").code)
@@ -93,9 +86,8 @@ class Blobs:
     """Contents of git objects, read one after the other from one process."""
 
     def __init__(self) -> None:
-        self.git = subprocess.Popen(
-            ["git", "-C", str(ROOT), "cat-file", "--batch"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
+        command = ["git", "-C", str(ROOT), "cat-file", "--batch"]
+        self.git = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.text = cache(self._text)
         self.imports = cache(self._imports)
         self.meanings = cache(lambda blob: meanings(self.text(blob)))
@@ -129,9 +121,8 @@ def git(*arguments: str) -> list[str]:
 def tree_of(commit: str) -> Tree:
     """Return the Python files below components/ of a commit."""
     rows = [line.partition("\t") for line in git("ls-tree", "-r", commit, "components")]
-    return {
-        path.removesuffix(".py").replace("/", "."): entry.split()[2] for entry, _, path in rows if path.endswith(".py")
-    }
+    return {path.removesuffix(".py").replace("/", "."): entry.split()[2]
+            for entry, _, path in rows if path.endswith(".py")}  # fmt: skip
 
 
 def closure(tree: Tree, blobs: Blobs, roots: tuple[str, ...]) -> Tree:
@@ -211,7 +202,8 @@ def main() -> None:
             continue
         rows += 1
         found = {name: changed_definitions(before, now, blobs, stage.code) for name, stage in known.items()}
-        old = {name for name, stage in known.items() if old_key_changes(before, now, blobs, stage)}
+        roots = {name: (f"components.{stage.folder}", *stage.packages) for name, stage in known.items()}
+        old = {name for name in known if closure(before, blobs, roots[name]) != closure(now, blobs, roots[name])}
         new = {name for name in known if found[name]}
         sums.update([*(("bytes", name) for name in groups(old)), *(("meaning", name) for name in groups(new))])
         print(f"{commit[:7]}  {marks(old)}  {marks(new)}  {git('log', '-1', '--format=%s', commit)[0][:90]}")
@@ -221,12 +213,6 @@ def main() -> None:
     print(f"\n{rows} commits touch components/; the keys that change:")
     for name in GROUPS:
         print(f"  {name:28} {sums['bytes', name]:3} by bytes {sums['meaning', name]:3} by meaning")
-
-
-def old_key_changes(before: Tree, now: Tree, blobs: Blobs, stage: Stage) -> bool:
-    """Tell whether the key by bytes changes."""
-    roots = (f"components.{stage.folder}", *stage.packages)
-    return closure(before, blobs, roots) != closure(now, blobs, roots)
 
 
 def groups(changed: set[str]) -> list[str]:

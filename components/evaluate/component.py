@@ -3,23 +3,11 @@ from kfp import dsl
 
 @dsl.component(base_image="pytorch", install_kfp_package=False)
 def evaluate(
-    benchmark: str,
-    evaluation: str,
-    device: str,
-    run_tag: str,
-    trained: dsl.Input[dsl.Model],
-    shards: dsl.Input[dsl.Dataset],
-    measured: dsl.Output[dsl.Artifact],
-) -> str:
+    benchmark: str, evaluation: str, device: str, run_tag: str, trained: dsl.Input[dsl.Model],
+    shards: dsl.Input[dsl.Dataset], measured: dsl.Output[dsl.Artifact],
+) -> str:  # fmt: skip
     """Measure the recogniser on one benchmark."""
     from components.evaluate.stage import run
 
-    return run(
-        benchmark=benchmark,
-        evaluation=evaluation,
-        model=trained.path,
-        shards=shards.path,
-        device=device,
-        run_tag=run_tag,
-        output=measured.path,
-    )
+    return run(benchmark=benchmark, evaluation=evaluation, model=trained.path, shards=shards.path, device=device,
+               run_tag=run_tag, output=measured.path)  # fmt: skip

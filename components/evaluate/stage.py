@@ -56,13 +56,7 @@ def _check_whole(store: Store, benchmark: str, reference: str) -> None:
 
 
 def measure(
-    store: Store,
-    benchmark: str,
-    rules: Evaluation,
-    trained: Manifest,
-    combined: Manifest,
-    device: str,
-    folder: Path,
+    store: Store, benchmark: str, rules: Evaluation, trained: Manifest, combined: Manifest, device: str, folder: Path
 ) -> StageResult:
     """Read the benchmark with the recogniser in its own framework and write predictions and worst mistakes."""
     saved = load_trained(store, trained)
@@ -80,6 +74,5 @@ def measure(
              "model": trained.reference}  # fmt: skip
     measured = {"accuracy": facts["accuracy"], "1-NED": facts["ned"], "ECE": facts["calibration"]["ece"],
                 "character_precision": facts["character_precision"]}  # fmt: skip
-    return StageResult(
-        files=files, facts=facts, metrics={f"{benchmark}/{name}": value for name, value in measured.items()}
-    )
+    metrics = {f"{benchmark}/{name}": value for name, value in measured.items()}
+    return StageResult(files=files, facts=facts, metrics=metrics)

@@ -12,16 +12,7 @@ import numpy as np
 
 from components import keys
 from components.export.converter import LOG
-from components.export.formats import (
-    ENCODER,
-    STEP,
-    NotMadeError,
-    Source,
-    Written,
-    write_int8,
-    write_mindir,
-    write_onnx,
-)
+from components.export.formats import ENCODER, STEP, NotMadeError, Source, Written, write_int8, write_mindir, write_onnx
 from components.export.lite import optimisation, write_lite
 from components.export.om import soc_version, write_om
 from wordmill.inference.card import CARD, REFERENCE, describe_file
@@ -38,12 +29,8 @@ from wordmill.store.storage import Store, file_facts
 from wordmill.text.decoding import codec_of
 
 WRITERS: dict[str, Callable[[Source], Written]] = {
-    "onnx": write_onnx,
-    "onnx_int8": write_int8,
-    "mindir": write_mindir,
-    "om": write_om,
-    "lite": write_lite,
-}
+    "onnx": write_onnx, "onnx_int8": write_int8, "mindir": write_mindir, "om": write_om, "lite": write_lite,
+}  # fmt: skip
 # The recipe's keys that a format's files depend on.
 KEYS = {
     "onnx": ("opset", "batches", "any_width", "beam"),
@@ -119,9 +106,7 @@ def describe_files(
     np.savez(folder / REFERENCE, images=source.pictures, logits=logits, texts=texts, confidences=confidences)
     named = {batch: file_facts(path) for batch, path in written.models.items()}
     card = {
-        "format": export_format,
-        "precision": written.precision,
-        "file": next(iter(named.values())),
+        "format": export_format, "precision": written.precision, "file": next(iter(named.values())),
         "files": {export_format: [{**entry, "batch": batch} for batch, entry in named.items()]},
         **describe_file(saved.data, saved.model, codec.charset, logits.shape[1], decoded=written.decoded,
                         raw=written.raw, any_width=written.any_width),
@@ -132,16 +117,10 @@ def describe_files(
     if "beam" in card:
         prove_pair(folder, card, source)
     facts = {
-        "format": export_format,
-        "made": True,
-        "bytes": sum(entry["bytes"] for entry in named.values()),
-        "precision": written.precision,
-        "files": {batch: path.name for batch, path in written.models.items()},
-        "data": to_json(saved.data),
-        "model": to_json(saved.model),
-        "framework_version": version,
-        **written.facts,
-    }
+        "format": export_format, "made": True, "bytes": sum(entry["bytes"] for entry in named.values()),
+        "precision": written.precision, "files": {batch: path.name for batch, path in written.models.items()},
+        "data": to_json(saved.data), "model": to_json(saved.model), "framework_version": version, **written.facts,
+    }  # fmt: skip
     paths = [*written.models.values(), *written.others, folder / CARD, folder / REFERENCE]
     return StageResult(files={path.name: path for path in paths}, facts=facts)
 

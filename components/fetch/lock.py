@@ -24,16 +24,14 @@ def hold(store: Store, source: str, sha256: str, names: list[str], run_tag: str)
         store.put_json(lock_key(source), document)
         print(f"fetch {', '.join(names)}: first use of {source}: recorded sha256 {sha256}\n", end="", flush=True)
     elif lock["sha256"] != sha256:
-        raise ValueError(
-            f"data set '{names[0]}': {source} has changed: sha256 is {sha256}, it was {lock['sha256']} when run "
-            f"{lock['run']} used it first, {lock['time']}: to go on with what it is now, "
-            f"python -m pipelines accept '{source}'"
-        )
+        raise ValueError(f"data set '{names[0]}': {source} has changed: sha256 is {sha256}, it was {lock['sha256']} "
+                         f"when run {lock['run']} used it first, {lock['time']}: to go on with what it is now, "
+                         f"python -m pipelines accept '{source}'")  # fmt: skip
 
 
 def accept(store: Store, source: str) -> dict[str, Any]:
     """Forget the first use of a source, so that the next one counts as the first; return what was recorded."""
-    lock: dict[str, Any] | None = store.get_json(lock_key(source))
+    lock = store.get_json(lock_key(source))
     if lock is None:
         raise ValueError(f"{source}: no use of this source is recorded in s3://{store.bucket}: is it written as there?")
     store.delete(lock_key(source))

@@ -36,10 +36,8 @@ def run(*, sources: str, run_tag: str, output: str) -> str:
         calls = [partial(_fetch, store, names, entries[names[0]], run_tag) for names in _by_origin(entries)]
         fetched = _all(calls)
         manifests = {manifest.name: manifest for manifest, _ in fetched}
-        facts = {
-            "datasets": {name: manifests[name].reference for name in entries},
-            "entries": {name: dataclasses.asdict(entry) for name, entry in entries.items()},
-        }
+        facts = {"datasets": {name: manifests[name].reference for name in entries},
+                 "entries": {name: dataclasses.asdict(entry) for name, entry in entries.items()}}  # fmt: skip
         combined, _ = find_or_make(store, "fetch", "datasets", facts, lambda folder: StageResult(files={}, facts=facts))
         return combined, all(found for _, found in fetched)
 

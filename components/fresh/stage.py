@@ -17,18 +17,9 @@ from wordmill.store.storage import Store, hash_file
 
 
 def run(
-    *,
-    recipe: str,
-    sources: str,
-    data: str,
-    model: str,
-    train: str,
-    evaluation: str,
-    gate: str,
-    export: str,
-    run_tag: str,
-    output: str,
-) -> str:
+    *, recipe: str, sources: str, data: str, model: str, train: str, evaluation: str, gate: str, export: str,
+    run_tag: str, output: str,
+) -> str:  # fmt: skip
     """Tell whether data, code or recipe differ from those of the last night that finished: changed or unchanged.
 
     recipe: its name. sources: JSON of catalogue entries by data set name. data, model, train, evaluation, gate, export:
@@ -53,15 +44,9 @@ def check(store: Store, recipe: str, entries: dict[str, Entry], sections: dict[s
     for reason in reasons or [f"nothing new since run {last['run_tag'] if last else ''}"]:
         print(f"fresh {recipe}: {reason}", flush=True)
     facts = {"changed": bool(reasons), "reasons": reasons, "parts": parts, "since": last and last["run_tag"]}
-    return record_manifest(
-        store,
-        stage="fresh",
-        name=recipe,
-        key=digest({"stage": "fresh", "name": recipe, "run_tag": run_tag}),
-        inputs={"run_tag": run_tag},
-        facts=facts,
-        seconds=time.monotonic() - started,
-    )
+    key = digest({"stage": "fresh", "name": recipe, "run_tag": run_tag})
+    return record_manifest(store, stage="fresh", name=recipe, key=key, inputs={"run_tag": run_tag}, facts=facts,
+                           seconds=time.monotonic() - started)  # fmt: skip
 
 
 def digests_of(store: Store, entries: dict[str, Entry], sections: dict[str, str]) -> dict[str, str]:

@@ -43,12 +43,8 @@ def length_chart(rows: list[dict[str, int]]) -> Markup:
 
 def reliability_chart(bins: list[dict[str, Any]]) -> Markup:
     """Return the reliability diagram: each bin's accuracy as a bar, its mean confidence as a mark."""
-    bars = [
-        Bar(total=row["count"], correct=round(row["count"] * row["accuracy"]), mark=row["confidence"])
-        if row["count"]
-        else None
-        for row in bins
-    ]
+    bars = [Bar(total=count, correct=round(count * row["accuracy"]), mark=row["confidence"]) if count else None
+            for row in bins for count in [row["count"]]]  # fmt: skip
     labels = {len(bins) * tenth / 10: number(tenth / 10) for tenth in (0, 2, 4, 6, 8, 10)}
     return bar_chart("Accuracy by confidence", bars, labels)
 
@@ -60,42 +56,29 @@ def bar_chart(title: str, bars: list[Bar | None] | list[Bar], labels: dict[float
     most = max(bar.total for bar in bars if bar)
     strip = Axis(low=0, high=most, start=STRIP_FOOT, stop=STRIP_TOP)
     parts = [grid_line(upright.position(share), f"{100 * share:g} %") for share in (0, 0.25, 0.5, 0.75, 1)]
-    parts += [_label(across.position(place), text) for place, text in labels.items()]
-    parts += [_strip_names(most)]
+    parts += [f'<text x="{across.position(place)}" y="{FOOT + 15}" text-anchor="middle">{text}</text>'
+              for place, text in labels.items()]  # fmt: skip
+    parts += [f'<text x="{LEFT - 6}" y="{STRIP_TOP + 8}" text-anchor="end">{most:,}</text>',
+              f'<text x="{LEFT - 6}" y="{STRIP_FOOT}" text-anchor="end">words</text>']  # fmt: skip
     parts += [_bar(bar, i, across, upright, strip) for i, bar in enumerate(bars) if bar]
     head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
     return Markup(head + "".join(parts) + "</svg>")  # noqa: S704 (numbers, and the title escaped)
 
 
-def _label(x: float, text: str) -> str:
-    return f'<text x="{x}" y="{FOOT + 15}" text-anchor="middle">{text}</text>'
-
-
-def _strip_names(most: int) -> str:
-    top = f'<text x="{LEFT - 6}" y="{STRIP_TOP + 8}" text-anchor="end">{most:,}</text>'
-    return f'{top}<text x="{LEFT - 6}" y="{STRIP_FOOT}" text-anchor="end">words</text>'
-
-
 def _bar(bar: Bar, index: int, across: Axis, upright: Axis, strip: Axis) -> str:
-    left, right = across.position(index + 0.12), across.position(index + 0.88)
+    left, middle, right = (across.position(index + share) for share in (0.12, 0.5, 0.88))
     low, high = wilson_interval(bar.correct, bar.total)
     told = f"{bar.correct:,} of {bar.total:,} right, {100 * bar.share:.2f} %"
+    ends = f'y1="{upright.position(low)}" y2="{upright.position(high)}"'
     parts = [_box("part", left, right, upright.position(bar.share), FOOT),
              _box("count", left, right, strip.position(bar.total), STRIP_FOOT),
-             _line("interval", across.position(index + 0.5),
-                   upright.position(low), upright.position(high))]  # fmt: skip
+             f'<line class="interval" x1="{middle}" x2="{middle}" {ends}/>']  # fmt: skip
     if bar.mark is not None:
         told += f", mean confidence {100 * bar.mark:.2f} %"
-        y = upright.position(bar.mark)
-        parts.append(
-            f'<line class="mark" x1="{across.position(index)}" x2="{across.position(index + 1)}" y1="{y}" y2="{y}"/>'
-        )
+        left, right, y = across.position(index), across.position(index + 1), upright.position(bar.mark)
+        parts.append(f'<line class="mark" x1="{left}" x2="{right}" y1="{y}" y2="{y}"/>')
     return f"<g><title>{told}</title>{''.join(parts)}</g>"
 
 
 def _box(kind: str, left: float, right: float, top: float, foot: float) -> str:
     return f'<rect class="{kind}" x="{left}" y="{top}" width="{right - left:.1f}" height="{foot - top:.1f}"/>'
-
-
-def _line(kind: str, x: float, low: float, high: float) -> str:
-    return f'<line class="{kind}" x1="{x}" x2="{x}" y1="{low}" y2="{high}"/>'

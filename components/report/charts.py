@@ -66,10 +66,8 @@ def thin(points: list[tuple[int, float]]) -> list[tuple[float, float]]:
     if size <= 1:
         return finite
     groups = [finite[i : i + size] for i in range(0, len(finite), size)]
-    means = [
-        (math.fsum(s for s, _ in group) / len(group), math.fsum(v for _, v in group) / len(group)) for group in groups
-    ]
-    return [*means, finite[-1]]
+    means = ([math.fsum(values) / len(group) for values in zip(*group, strict=True)] for group in groups)
+    return [*((step, value) for step, value in means), finite[-1]]
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:

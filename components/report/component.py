@@ -3,14 +3,9 @@ from kfp import dsl
 
 @dsl.component(base_image="data", install_kfp_package=False)
 def report(
-    recipe: str,
-    run_tag: str,
-    nightly: bool,
-    status: dsl.PipelineTaskFinalStatus,
-    page: dsl.Output[dsl.HTML],
-    parity: dsl.Output[dsl.Markdown],
-    numbers: dsl.Output[dsl.Metrics],
-) -> str:
+    recipe: str, run_tag: str, nightly: bool, status: dsl.PipelineTaskFinalStatus, page: dsl.Output[dsl.HTML],
+    parity: dsl.Output[dsl.Markdown], numbers: dsl.Output[dsl.Metrics],
+) -> str:  # fmt: skip
     """Gather what every stage recorded into one page, one summary and the MLflow run, whatever the outcome."""
     import json
     import pathlib

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-from wordmill.store.artifacts import Manifest, from_document
+from wordmill.store.artifacts import Manifest, stored_manifest
 from wordmill.store.storage import Store
 
 STAGES = ("fresh", "fetch", "shard", "train", "evaluate", "export", "smoke", "gate")  # in the order of the pipeline
+LOST = ", though its stage is done"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,27 +34,12 @@ class Gathered:
 
 def gather_run(store: Store, run_tag: str) -> Gathered:
     """Read the records below `runs/<run_tag>/stages/` and the manifests of finished work."""
-    documents = [store.get_json(key) for key in store.keys(f"runs/{run_tag}/stages/")]
-    records = sorted((entry for entry in documents if entry["stage"] in STAGES), key=_order)
-    manifests = {
-        f"{record['stage']}.{record['name']}": _manifest(store, record["manifest"])
-        for record in records
-        if record["ok"]
-    }
+    documents = (store.get_json(key) for key in store.keys(f"runs/{run_tag}/stages/"))
+    known = [entry for entry in documents if entry and entry["stage"] in STAGES]
+    records = sorted(known, key=lambda entry: (STAGES.index(entry["stage"]), entry["name"]))
+    manifests = {f"{entry['stage']}.{entry['name']}": stored_manifest(store, entry["manifest"], LOST)
+                 for entry in records if entry["ok"]}  # fmt: skip
     combined = next((manifest for manifest in manifests.values() if manifest.stage == "shard"), None)
     references = combined.facts["datasets"] if combined else {}
-    datasets = {name: _manifest(store, reference) for name, reference in references.items()}
+    datasets = {name: stored_manifest(store, reference, LOST) for name, reference in references.items()}
     return Gathered(records=records, manifests=manifests, datasets=datasets)
-
-
-def _order(record: dict[str, Any]) -> tuple[int, str]:
-    return STAGES.index(record["stage"]), record["name"]
-
-
-def _manifest(store: Store, reference: str) -> Manifest:
-    document = store.get_json(f"manifests/{reference}.json")
-    if document is None:
-        raise RuntimeError(
-            f"manifests/{reference}.json is missing in bucket '{store.bucket}', though its stage is done"
-        )
-    return from_document(document, reference)

@@ -19,10 +19,8 @@ def parity(summary: dict[str, Any]) -> str:
     lines += [f"**{error}**\n" for error in summary["errors"]]
     if not summary["formats"]:
         return "\n".join([*lines, "No file was exported.", ""])
-    lines += [
-        "| format | equal texts | logits within | ms at batch 1 | images/s at 64 | MB |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines += ["| format | equal texts | logits within | ms at batch 1 | images/s at 64 | MB |",
+              "|---|---|---|---|---|---|"]  # fmt: skip
     return "\n".join([*lines, *map(_row, summary["formats"]), ""])
 
 

@@ -38,15 +38,9 @@ def message(store: Store, summary: dict[str, Any], outcome: str) -> dict[str, An
     mean = summary["mean_accuracy"]
     details = summary["errors"] or (summary["gate"] or {}).get("reasons", [])
     accuracy = "" if mean is None else f", mean accuracy {100 * mean:.2f} %"
-    return {
-        "text": f"{summary['recipe']}: {outcome}{accuracy}{': ' if details else ''}{'; '.join(details)}",
-        "recipe": summary["recipe"],
-        "run_tag": summary["run_tag"],
-        "outcome": outcome,
-        "mean_accuracy": mean,
-        "report": f"s3://{store.bucket}/{summary['report']}",
-        "mlflow": summary["mlflow"]["url"],
-    }
+    return {"text": f"{summary['recipe']}: {outcome}{accuracy}{': ' if details else ''}{'; '.join(details)}",
+            "recipe": summary["recipe"], "run_tag": summary["run_tag"], "outcome": outcome, "mean_accuracy": mean,
+            "report": f"s3://{store.bucket}/{summary['report']}", "mlflow": summary["mlflow"]["url"]}  # fmt: skip
 
 
 def tell(address: str, document: dict[str, Any]) -> str:

@@ -46,13 +46,8 @@ def report_html(summary: dict[str, Any], extras: Extras) -> str:
 
 def templates() -> Environment:
     """Return the templates of this folder: everything is escaped, and a name that is not given is an error."""
-    found = Environment(
-        loader=FileSystemLoader(FOLDER),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    found = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+                        lstrip_blocks=True)  # fmt: skip
     found.filters |= {"percent": percent, "points": percentage_points, "duration": seconds_text, "count": count}
     found.filters |= {"size": size, "length_chart": length_chart, "reliability_chart": reliability_chart}
     return found
@@ -64,10 +59,11 @@ def collect_extras(store: Store, gathered: Gathered) -> Extras:
     entries = fetched.facts["entries"] if fetched else {}
     return Extras(
         charts=charts(train.curves if train else {}),
-        mistakes={item.name: _mistakes(store, item) for item in gathered.of("evaluate")},
+        mistakes={item.name: json.loads(store.fetch(item.object("mistakes.json")).read_text("utf-8"))[:SHOWN_MISTAKES]
+                  for item in gathered.of("evaluate")},
         datasets=[_dataset(store, name, manifest, entries.get(name)) for name, manifest in gathered.datasets.items()],
         made_s={name: manifest.seconds for name, manifest in gathered.manifests.items()},
-    )
+    )  # fmt: skip
 
 
 def charts(curves: dict[str, Curve]) -> list[dict[str, Any]]:
@@ -79,12 +75,6 @@ def charts(curves: dict[str, Curve]) -> list[dict[str, Any]]:
             legend = [{"label": label, "last": f"{curve[-1][1]:.4g}"} for label, curve in series.items()]
             drawn.append({"title": title, "legend": legend, "svg": line_chart(title, series)})
     return drawn
-
-
-def _mistakes(store: Store, evaluation: Manifest) -> list[dict[str, Any]]:
-    path = store.fetch(evaluation.object("mistakes.json"))
-    mistakes: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    return mistakes[:SHOWN_MISTAKES]
 
 
 def _dataset(store: Store, name: str, manifest: Manifest, entry: dict[str, Any] | None) -> dict[str, Any]:

@@ -41,10 +41,8 @@ def _together(rows: tuple[dict[str, Any], ...]) -> dict[str, Any]:
     """Return the bin of all samples from the same bin of every benchmark."""
     filled = [row for row in rows if row["count"]]
     count = sum(row["count"] for row in filled)
-    means = {
-        key: math.fsum(row["count"] * row[key] for row in filled) / count if count else None
-        for key in ("confidence", "accuracy")
-    }
+    means = {key: math.fsum(row["count"] * row[key] for row in filled) / count if count else None
+             for key in ("confidence", "accuracy")}  # fmt: skip
     return {"low": rows[0]["low"], "high": rows[0]["high"], "count": count, **means}
 
 

@@ -44,12 +44,15 @@ def write_report(store: Store, recipe: str, run_tag: str, succeeded: bool, night
     try:
         mlflow_run = tracking.open_run(store, run_tag, recipe)
         summary["mlflow"] = {"run_id": mlflow_run.run_id, "url": mlflow_run.url}
-        _log_numbers(mlflow_run, gathered, summary)
+        mlflow_run.set_tags(tags(gathered, summary))
+        mlflow_run.log_params(parameters(gathered))
+        mlflow_run.log_metrics(points(gathered, summary))
     except RuntimeError as error:
         lost = error
         summary |= {"ok": False, "errors": [*summary["errors"], f"report {recipe}: {error}"]}
     page = report_html(summary, collect_extras(store, gathered))
-    _put(store, run_tag, summary, page)
+    store.put_bytes(f"runs/{run_tag}/report.html", page.encode(), "text/html; charset=utf-8")
+    store.put_json(f"runs/{run_tag}/summary.json", summary)
     write_atomically(output.with_name("report.html"), page)
     write_atomically(output.with_name("summary.json"), json.dumps(summary))
     if nightly:
@@ -60,18 +63,11 @@ def write_report(store: Store, recipe: str, run_tag: str, succeeded: bool, night
         _lay_out(store, gathered, summary, page, folder)
         mlflow_run.log_artifact(folder)
     mlflow_run.finish(summary["ok"])
-    return _manifest(store, recipe, run_tag, summary, time.monotonic() - started)
-
-
-def _log_numbers(mlflow_run: tracking.Run, gathered: Gathered, summary: dict[str, Any]) -> None:
-    mlflow_run.set_tags(tags(gathered, summary))
-    mlflow_run.log_params(parameters(gathered))
-    mlflow_run.log_metrics(points(gathered, summary))
-
-
-def _put(store: Store, run_tag: str, summary: dict[str, Any], page: str) -> None:
-    store.put_bytes(f"runs/{run_tag}/report.html", page.encode(), "text/html; charset=utf-8")
-    store.put_json(f"runs/{run_tag}/summary.json", summary)
+    facts = {"summary": f"runs/{run_tag}/summary.json", "report": summary["report"],
+             "mlflow_url": summary["mlflow"]["url"]}  # fmt: skip
+    inputs = {"run_tag": run_tag, "ok": summary["ok"]}
+    return record_manifest(store, stage="report", name=recipe, key=digest({"stage": "report", "run_tag": run_tag}),
+                           inputs=inputs, facts=facts, seconds=time.monotonic() - started)  # fmt: skip
 
 
 def _lay_out(store: Store, gathered: Gathered, summary: dict[str, Any], page: str, folder: Path) -> None:
@@ -84,20 +80,3 @@ def _lay_out(store: Store, gathered: Gathered, summary: dict[str, Any], page: st
         sheet = folder / "contact_sheets" / f"{name}.png"
         sheet.parent.mkdir(exist_ok=True)
         shutil.copy(store.fetch(manifest.object("contact_sheet.png")), sheet)
-
-
-def _manifest(store: Store, recipe: str, run_tag: str, summary: dict[str, Any], seconds: float) -> Manifest:
-    facts = {
-        "summary": f"runs/{run_tag}/summary.json",
-        "report": summary["report"],
-        "mlflow_url": summary["mlflow"]["url"],
-    }
-    return record_manifest(
-        store,
-        stage="report",
-        name=recipe,
-        key=digest({"stage": "report", "run_tag": run_tag}),
-        inputs={"run_tag": run_tag, "ok": summary["ok"]},
-        facts=facts,
-        seconds=seconds,
-    )

@@ -31,30 +31,22 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
     known = published(recipe)
     benchmarks = [_benchmark(manifest, known) for manifest in evaluations]
     return {
-        "schema": SCHEMA,
-        "run_tag": run_tag,
-        "recipe": recipe,
-        "ok": not errors,
-        "errors": errors,
-        "fresh": fresh and fresh.facts,
-        "framework": train and train.facts["framework"],
-        "benchmarks": benchmarks,
-        **_means(benchmarks),
+        "schema": SCHEMA, "run_tag": run_tag, "recipe": recipe, "ok": not errors, "errors": errors,
+        "fresh": fresh and fresh.facts, "framework": train and train.facts["framework"],
+        "benchmarks": benchmarks, **_means(benchmarks),
         "published": known and _published(known, benchmarks),
         "reading": _reading(evaluations) if evaluations else None,
         "formats": [manifest.facts for manifest in gathered.of("smoke")],
-        "gate": gate and gate.facts,
-        "champion": gate and _champion(gate.facts),
+        "gate": gate and gate.facts, "champion": gate and _champion(gate.facts),
         "reused": {name: text for record in gathered.records for name, text in record["reused"].items()},
         "stages": [{key: r[key] for key in ("stage", "name", "seconds", "found", "ok")} for r in gathered.records],
-        "mlflow": {"run_id": None, "url": None},
-        "report": f"runs/{run_tag}/report.html",
+        "mlflow": {"run_id": None, "url": None}, "report": f"runs/{run_tag}/report.html",
         "versions": _versions() | (train.facts["versions"] if train else {}),
         "digests": {name: manifest.key for name, manifest in gathered.manifests.items() if manifest.stage not in OWN},
         "git_commit": git_commit(),
         "training": train.facts if train else {},
         "trace": [asdict(entry) for entry in train.objects if entry.name.startswith("trace/")] if train else [],
-    }
+    }  # fmt: skip
 
 
 def _benchmark(evaluation: Manifest, known: Published | None) -> dict[str, Any]:
@@ -83,12 +75,9 @@ def _champion(gate: dict[str, Any]) -> dict[str, Any] | None:
 
 def _reading(evaluations: list[Manifest]) -> dict[str, Any]:
     confused = sum_confusion(evaluations)
-    return {
-        "by_length": sum_by_length(evaluations),
-        "confusion": confused[:SHOWN_CONFUSIONS],
-        "confused": sum(row["count"] for row in confused),
-        "calibration": sum_calibration(evaluations),
-    }
+    return {"by_length": sum_by_length(evaluations), "confusion": confused[:SHOWN_CONFUSIONS],
+            "confused": sum(row["count"] for row in confused),
+            "calibration": sum_calibration(evaluations)}  # fmt: skip
 
 
 def _means(benchmarks: list[dict[str, Any]]) -> dict[str, float | None]:
@@ -128,12 +117,13 @@ def points(gathered: Gathered, summary: dict[str, Any]) -> list[Point]:
 def parameters(gathered: Gathered) -> dict[str, str]:
     """Return the recipe as flat MLflow parameters: `train.lr`, `model.hidden` ..., and where it was trained."""
     train, gate = gathered.one("train"), gathered.one("gate")
-    sections = (
-        {key: train.inputs[key] for key in ("model", "train")} | {"data": _data(gathered, train)} if train else {}
-    )
+    sections = {}
+    if train:
+        sections = {key: train.inputs[key] for key in ("model", "train")} | {"data": _data(gathered, train)}
     if gate:
         sections["gate"] = gate.inputs["gate"]
-    flat = {f"{section}.{key}": _text(value) for section, values in sections.items() for key, value in values.items()}
+    flat = {f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
+            for section, values in sections.items() for key, value in values.items()}  # fmt: skip
     return flat | {key: str(train.inputs[key]) for key in ("device", "processes") if train}
 
 
@@ -156,9 +146,8 @@ def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:
         "wordmill.charset_digest": digest(train.inputs["symbols"]),  # a charset file may change under its name
         "wordmill.start_digest": train.inputs["start"] or "none",  # and so may the weights that training starts from
     } if train else {}  # fmt: skip
-    unmade = {
-        f"wordmill.not_made.{facts['format']}": facts["reason"] for facts in summary["formats"] if not facts["made"]
-    }
+    left = [facts for facts in summary["formats"] if not facts["made"]]
+    unmade = {f"wordmill.not_made.{facts['format']}": facts["reason"] for facts in left}
     reused = {"wordmill.reused": json.dumps(summary["reused"])} if summary["reused"] else {}
     return {
         "wordmill.run_tag": summary["run_tag"],  # an injected MLflow run has none yet
@@ -169,11 +158,4 @@ def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:
         "wordmill.data_digests": json.dumps(data),
         "wordmill.versions": json.dumps(summary["versions"]),
         "wordmill.protocol": ", ".join(sorted({row["protocol"] for row in summary["benchmarks"]})) or "none",
-        **trained,
-        **unmade,
-        **reused,
-    }
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    } | trained | unmade | reused  # fmt: skip

@@ -53,10 +53,8 @@ class ReadingService:
             raise HTTPException(503, "too many pictures are waiting: try again", AGAIN) from None
         finally:
             self.in_hand -= 1
-        return [
-            {"name": name, "text": text, "confidence": round(confidence, 4)}
-            for (name, _), (text, confidence) in zip(images, found, strict=True)
-        ]
+        return [{"name": name, "text": text, "confidence": round(confidence, 4)}
+                for (name, _), (text, confidence) in zip(images, found, strict=True)]  # fmt: skip
 
     async def _fitted(self, images: list[Named]) -> list[Picture]:
         """Decode and fit pictures in another thread, where a large one keeps nobody else waiting."""

@@ -21,9 +21,8 @@ async def images_of(request: Request) -> list[Named]:
     if kind.startswith(TYPES):
         body = await Request(request.scope, _limited(request.receive, IMAGE_BYTES)).body()
         return [("", body)]
-    raise HTTPException(
-        415, f"content type '{kind}': expected image/*, application/octet-stream or multipart/form-data"
-    )
+    told = f"content type '{kind}': expected image/*, application/octet-stream or multipart/form-data"
+    raise HTTPException(415, told)
 
 
 async def _files(request: Request) -> list[Named]:

@@ -89,14 +89,10 @@ def pack_shard(task: Task) -> Packed:
                 writer.add(picture, label)
             stored += labels
     return Packed(
-        picture=writer.picture,
-        table=writer.table,
-        content=writer.content,
-        measured=measure_labels(stored, rules.charset),
-        dropped=tally.dropped,
-        changed=tally.changed,
+        picture=writer.picture, table=writer.table, content=writer.content,
+        measured=measure_labels(stored, rules.charset), dropped=tally.dropped, changed=tally.changed,
         quarantine=sorted(tally.quarantine, key=lambda item: item["index"]),
-    )
+    )  # fmt: skip
 
 
 def order(task: Task) -> list[int]:

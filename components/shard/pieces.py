@@ -43,12 +43,7 @@ def pieces(
 
 
 def _piece(
-    store: Store,
-    name: str,
-    inputs: dict[str, Any],
-    ingredients: Ingredients,
-    run: Callable[[Task], Packed],
-    task: Task,
+    store: Store, name: str, inputs: dict[str, Any], ingredients: Ingredients, run: Callable[[Task], Packed], task: Task
 ) -> Manifest:
     own = {"dataset": inputs, "samples": [task.start, task.stop]}
     make = partial(_make, store, run, task)
@@ -59,14 +54,9 @@ def _piece(
 def _make(store: Store, run: Callable[[Task], Packed], task: Task, folder: Path) -> StageResult:
     here = dataclasses.replace(task, path=folder / task.path.name)
     packed = run(here)
-    facts = {
-        "samples": packed.samples,
-        "blocks": len(packed.table.samples),
-        "read": task.stop - task.start,
-        "dropped": dict(packed.dropped),
-        "changed": dict(packed.changed),
-        "quarantine": packed.quarantine,
-    }
+    facts = {"samples": packed.samples, "blocks": len(packed.table.samples), "read": task.stop - task.start,
+             "dropped": dict(packed.dropped), "changed": dict(packed.changed),
+             "quarantine": packed.quarantine}  # fmt: skip
     if not packed.samples:
         return StageResult(files={}, facts=facts)
     shard = store.put_file(here.path, here.path.name)

@@ -58,13 +58,13 @@ def run(*, data: str, sources: str, run_tag: str, output: str) -> str:
         if both := sorted(set(section.train) & set(section.val)):
             raise ValueError(f"data set '{both[0]}' is in data.train and in data.val: a set is for one of them")
         packed = [_shard(store, section, fetched, name) for name in fetched.facts["datasets"]]
-        facts = {
-            "datasets": {manifest.name: manifest.reference for manifest, _ in packed},
-            "indices": {manifest.name: _index(manifest) for manifest, _ in packed},
-            "contents": {manifest.name: manifest.facts["content"] for manifest, _ in packed},
-        }
+        sets = [manifest for manifest, _ in packed]
+        # What tells a data set and its blocks from all others is its index's digest, or what draws it.
+        indices = {one.name: one.object(INDEX).sha256 if one.objects else one.reference for one in sets}
+        facts = {"datasets": {one.name: one.reference for one in sets}, "indices": indices,
+                 "contents": {one.name: one.facts["content"] for one in sets}}  # fmt: skip
         combined, _ = find_or_make(store, "shard", "datasets", facts, lambda folder: StageResult(files={}, facts=facts))
-        reused = {name: text for manifest, _ in packed for name, text in manifest.reused.items()}
+        reused = {name: text for one in sets for name, text in one.reused.items()}
         return replace(combined, reused=reused), all(found for _, found in packed)
 
     return run_stage("shard", "datasets", run_tag, output, work)
@@ -82,18 +82,11 @@ def _shard(store: Store, data: Data, fetched: Manifest, name: str) -> tuple[Mani
         "source": reference,
         "reading": {key: getattr(entry, key) for key in ("reader", "samples", "labels", "label_format", "inside")},
         "picture": {key: getattr(data, key) for key in (*PICTURE_KEYS, "stored")},
-        "symbols": rules.charset.symbols,
-        "training": training,
-        "labels": {"policy": data.label_policy, "longest": data.max_label} if training else {},
-        "limit": limit,
-    }
+        "symbols": rules.charset.symbols, "training": training,
+        "labels": {"policy": data.label_policy, "longest": data.max_label} if training else {}, "limit": limit,
+    }  # fmt: skip
     data_set = DataSet(name=name, entry=entry, fetched=reference, rules=rules, limit=limit, inputs=inputs)
     return find_or_make(store, "shard", name, inputs, partial(_make, store, data_set), data_set.ingredients)
-
-
-def _index(packed: Manifest) -> str:
-    """Return what tells a data set and its blocks from all others: its index's digest, or what draws it."""
-    return packed.object(INDEX).sha256 if packed.objects else packed.reference
 
 
 def _streamed(store: Store, data: Data, name: str, entry: Entry, reference: str) -> tuple[Manifest, bool]:
@@ -158,17 +151,9 @@ def _bytes_needed(rules: Rules, root: Path, count: int, samples: int) -> int:
 
 def _tasks(data_set: DataSet, root: Path, count: int) -> list[Task]:
     size = shard_samples(data_set.rules.shape)
-    return [
-        Task(
-            entry=data_set.entry,
-            root=root,
-            start=start,
-            stop=min(start + size, count),
-            path=Path(f"{number:05}.lmdb"),
-            rules=data_set.rules,
-        )
-        for number, start in enumerate(range(0, count, size))
-    ]
+    return [Task(entry=data_set.entry, root=root, start=start, stop=min(start + size, count),
+                 path=Path(f"{number:05}.lmdb"), rules=data_set.rules)
+            for number, start in enumerate(range(0, count, size))]  # fmt: skip
 
 
 def _made(data_set: DataSet, index: Index, facts: dict[str, Any], root: Path, folder: Path) -> StageResult:

@@ -4,7 +4,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -39,9 +38,7 @@ class Summary:
     def __enter__(self) -> "Summary":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.file.write("\n]\n" if self.first else "[]\n")
         self.file.close()
 
@@ -72,16 +69,9 @@ class Summary:
         """Return what the data set's manifest says; ValueError where nothing is left of the set."""
         if not self.samples:
             raise ValueError(f"none of {self.read} samples is left: dropped {dict(self.dropped)}: check data.charset")
-        return {
-            "samples": self.samples,
-            "read": self.read,
-            "shards": self.shards,
-            "dropped": dict(self.dropped),
-            "changed": dict(self.changed),
-            "quarantined": self.quarantined,
-            "reasons": dict(self.reasons),
-            "quarantine": self.first,
-        }
+        return {"samples": self.samples, "read": self.read, "shards": self.shards, "dropped": dict(self.dropped),
+                "changed": dict(self.changed), "quarantined": self.quarantined, "reasons": dict(self.reasons),
+                "quarantine": self.first}  # fmt: skip
 
 
 def samples_sheet(shards: ShardSet) -> bytes:

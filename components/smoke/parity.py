@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from wordmill.inference.batches import Array
 from wordmill.inference.card import codec_of_card
 from wordmill.models.ports import CONFIDENCE, LOGITS, TOKENS
 from wordmill.text.decoding import Codec, Logits, Reading
@@ -59,9 +60,7 @@ def logit_tolerance(precision: str, recipe: float, expected: Logits) -> float:
     return max(recipe, TOLERANCES[precision].logits * float(np.abs(expected).max()))
 
 
-def agreement(
-    outputs: dict[str, npt.NDArray[Any]], card: dict[str, Any], expected: Logits, codec: Codec, where: str
-) -> Agreement:
+def agreement(outputs: dict[str, Array], card: dict[str, Any], expected: Logits, codec: Codec, where: str) -> Agreement:
     """Compare a file's outputs, read as its card says, with the trained recogniser's logits (N, T, C) and codec.
 
     A text counts as equal where all that the file gives reads so: its logits, and its own tokens if it has them.
@@ -79,15 +78,12 @@ def agreement(
         texts, confidences = written(outputs, card)
         equal &= _equal(texts, truth)
         unsure = float(np.abs(confidences - sure)[equal].max(initial=0.0))
-    return Agreement(
-        samples=len(expected),
-        texts_equal=int(equal.sum()),
-        max_logit_difference=float(np.abs(logits - expected).max()),
-        max_confidence_difference=unsure,
-    )
+    furthest = float(np.abs(logits - expected).max())
+    return Agreement(samples=len(expected), texts_equal=int(equal.sum()), max_logit_difference=furthest,
+                     max_confidence_difference=unsure)  # fmt: skip
 
 
-def written(outputs: dict[str, npt.NDArray[Any]], card: dict[str, Any]) -> Reading:
+def written(outputs: dict[str, Array], card: dict[str, Any]) -> Reading:
     """Return the texts and confidences of a file that decodes by itself: tokens (N, T), 0 where there is none."""
     symbols = dict(enumerate(card["charset"]["symbols"], start=card["decode"]["first"]))
     texts = ["".join(symbols.get(token, UNKNOWN) for token in row if token) for row in outputs[TOKENS].tolist()]

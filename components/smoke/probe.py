@@ -73,10 +73,8 @@ def save_outputs(read: dict[int, list[Array]], names: list[str], path: Path) -> 
 def speeds(calls: dict[int, Call], images: Array, measure_s: float) -> dict[str, float]:
     """Return latency in ms at batch 1, median and 99th percentile, and images/s in larger batches."""
     one = durations(functools.partial(read_together, calls, images[:1]), measure_s)
-    found = {
-        "latency_ms_batch1": 1e3 * statistics.median(one),
-        "latency_p99_ms_batch1": 1e3 * float(np.quantile(one, 0.99)),
-    }
+    found = {"latency_ms_batch1": 1e3 * statistics.median(one),
+             "latency_p99_ms_batch1": 1e3 * float(np.quantile(one, 0.99))}  # fmt: skip
     for batch in THROUGHPUT_BATCHES:
         many = np.resize(images, (batch, *images.shape[1:]))
         taken = durations(functools.partial(read_together, calls, many), measure_s)

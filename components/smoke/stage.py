@@ -61,13 +61,8 @@ def prove(store: Store, made: Manifest, trained: Manifest, settings: Export, fol
     check_card(parts, made.name, pair)
     for entry in pair:
         link_as(store.fetch(entry), folder / entry.name)
-    job = ProbeJob(
-        format=made.name,
-        files=[link_as(store.fetch(entry), folder / entry.name) for entry in entries],
-        card=card,
-        reference=str(reference),
-        measure_s=MEASURE_S,
-    )
+    files = [link_as(store.fetch(entry), folder / entry.name) for entry in entries]
+    job = ProbeJob(format=made.name, files=files, card=card, reference=str(reference), measure_s=MEASURE_S)
     found, outputs = run_probe(job, folder)
     facts = compare_outputs(made, outputs, card, reference, settings.logit_tolerance)
     if pair:
@@ -100,18 +95,12 @@ def compare_outputs(
         if not found[-1].within(share, tolerance):
             raise RuntimeError(_disagreement(where, found[-1], precision, share, tolerance))
     return {
-        "format": made.name,
-        "made": True,
-        "ok": True,
-        "precision": precision,
-        "batches": list(outputs),
-        "samples": len(expected),
-        "texts_equal": min(one.texts_equal for one in found),
+        "format": made.name, "made": True, "ok": True, "precision": precision, "batches": list(outputs),
+        "samples": len(expected), "texts_equal": min(one.texts_equal for one in found),
         "texts_needed": math.ceil(share * len(expected)),
         "max_logit_difference": max(one.max_logit_difference for one in found),
-        "max_confidence_difference": max(one.max_confidence_difference for one in found),
-        "tolerance": tolerance,
-    }
+        "max_confidence_difference": max(one.max_confidence_difference for one in found), "tolerance": tolerance,
+    }  # fmt: skip
 
 
 def compare_pair(texts: list[str], card: dict[str, Any], reference: Path) -> int:
@@ -128,12 +117,10 @@ def compare_pair(texts: list[str], card: dict[str, Any], reference: Path) -> int
 
 def _disagreement(where: str, found: Agreement, precision: str, share: float, tolerance: float) -> str:
     source = "export.logit_tolerance is" if precision == "fp32" else f"to {precision} are allowed"
-    return (
-        f"{where} does not agree with the trained recogniser: {found.texts_equal} of {found.samples} texts are equal, "
-        f"{math.ceil(share * found.samples)} must be; the largest difference of logits is "
-        f"{found.max_logit_difference:.2e}, of confidences {found.max_confidence_difference:.2e}, {source} "
-        f"{tolerance:.2e}"
-    )
+    return (f"{where} does not agree with the trained recogniser: {found.texts_equal} of {found.samples} texts are "
+            f"equal, {math.ceil(share * found.samples)} must be; the largest difference of logits is "
+            f"{found.max_logit_difference:.2e}, of confidences {found.max_confidence_difference:.2e}, {source} "
+            f"{tolerance:.2e}")  # fmt: skip
 
 
 def link_as(file: Path, path: Path) -> str:

@@ -55,16 +55,12 @@ class Server:
 
     def ask(self, doing: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Make a call that may safely be repeated; a server that is away is asked again for a minute."""
-        deadline = time.monotonic() + PATIENCE_S
-        pause_s = PAUSE_S
+        patience = _Patience()
         while True:
             try:
                 return self.ask_once(doing, call, *arguments, **named)
             except UnavailableError as error:
-                if time.monotonic() + pause_s > deadline:
-                    raise
-                _wait(error, pause_s)
-                pause_s *= 2
+                patience.wait(error)
 
     def ask_once(self, doing: str, call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
         """Make one call with a time limit; its errors say what to do."""
@@ -83,6 +79,12 @@ class Server:
             )
         return reply
 
+    def called(self, name: str, doing: str, call: Callable[..., Any], entries: str, **named: Any) -> list[Any]:
+        """Return the entries of exactly this name, oldest first; some databases compare names without their case."""
+        predicate = {"operation": "EQUALS", "key": "display_name", "stringValue": name}
+        pages = self.listed(doing, call, entries, filter=json.dumps({"predicates": [predicate]}), **named)
+        return sorted((entry for entry in pages if entry.display_name == name), key=lambda entry: entry.created_at)
+
     def listed(self, doing: str, call: Callable[..., Any], entries: str, **named: Any) -> Iterator[Any]:
         """Give the entries of a list call, page after page; `entries` is the reply's field that holds them."""
         token = ""
@@ -100,8 +102,7 @@ class Server:
         A creation whose answer was lost may have happened, and another process may have been faster (409): both are
         looked for before the call is repeated.
         """
-        deadline = time.monotonic() + PATIENCE_S
-        pause_s = PAUSE_S
+        patience = _Patience()
         while True:
             if (found := find()) is not None:
                 return found
@@ -110,10 +111,7 @@ class Server:
             except (UnavailableError, RejectedCallError) as error:
                 if isinstance(error, RejectedCallError) and error.status != 409:
                     raise
-                if time.monotonic() + pause_s > deadline:
-                    raise
-                _wait(error, pause_s)
-                pause_s *= 2
+                patience.wait(error)
 
 
 class _Client(kfp.Client):
@@ -136,25 +134,12 @@ def connect_kubeflow() -> Server:
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         client = _Client(
-            namespace=os.environ.get("KFP_NAMESPACE") or "kubeflow",
-            existing_token=token,
-            cookies=os.environ.get("KFP_COOKIES"),
-            proxy=os.environ.get("KFP_PROXY"),
-            ssl_ca_cert=os.environ.get("KFP_SSL_CA_CERT"),
-            kube_context=os.environ.get("KFP_KUBE_CONTEXT"),
+            namespace=os.environ.get("KFP_NAMESPACE") or "kubeflow", existing_token=token,
+            cookies=os.environ.get("KFP_COOKIES"), proxy=os.environ.get("KFP_PROXY"),
+            ssl_ca_cert=os.environ.get("KFP_SSL_CA_CERT"), kube_context=os.environ.get("KFP_KUBE_CONTEXT"),
             credentials=ServiceAccountTokenVolumeCredentials() if in_pod else None,
-        )
+        )  # fmt: skip
     return Server(client)
-
-
-def name_filter(name: str) -> str:
-    """Return the filter of list calls for entries of this display name."""
-    return json.dumps({"predicates": [{"operation": "EQUALS", "key": "display_name", "stringValue": name}]})
-
-
-def exactly(entries: Iterator[Any], name: str) -> list[Any]:
-    """Return the entries of exactly this name, oldest first; some databases compare names without their case."""
-    return sorted((entry for entry in entries if entry.display_name == name), key=lambda entry: entry.created_at)
 
 
 def _explained(error: kfp_server_api.ApiException, where: str) -> RuntimeError:
@@ -189,6 +174,15 @@ def _unreachable(where: str, error: Exception) -> str:
     return f"{where} does not answer ({cause}): check KF_PIPELINES_ENDPOINT and KFP_PROXY, and that the server runs"
 
 
-def _wait(error: RuntimeError, pause_s: float) -> None:
-    print(f"{error}: trying again in {pause_s:.0f} s", file=sys.stderr, flush=True)
-    time.sleep(pause_s)
+class _Patience:
+    """Waits between attempts, ever longer, and raises their error when it is at its end."""
+
+    def __init__(self) -> None:
+        self.deadline, self.pause_s = time.monotonic() + PATIENCE_S, PAUSE_S
+
+    def wait(self, error: RuntimeError) -> None:
+        if time.monotonic() + self.pause_s > self.deadline:
+            raise error
+        print(f"{error}: trying again in {self.pause_s:.0f} s", file=sys.stderr, flush=True)
+        time.sleep(self.pause_s)
+        self.pause_s *= 2

@@ -16,10 +16,8 @@ def checked(cron: str) -> str:
     """Return an expression in its plainest form; ValueError says why the scheduler would not do what it says."""
     fields = cron.split()
     if len(fields) == 5 and not cron.startswith("@"):
-        raise ValueError(
-            f"cron '{cron}' has five fields; the scheduler takes the first for seconds and would run at other times: "
-            f"write '0 {cron}'"
-        )
+        raise ValueError(f"cron '{cron}' has five fields; the scheduler takes the first for seconds and would run at "
+                         f"other times: write '0 {cron}'")  # fmt: skip
     if len(fields) != 6:
         raise ValueError(f"cron '{cron}': expected six fields, {FIELDS}, such as '0 30 2 * * *' for 2:30 every night")
     # The scheduler reads ? as *, knows no L, W or #, and counts the days of a week from 0 to 6.

@@ -28,8 +28,8 @@ def examined(site: Site) -> Iterator[Finding]:
         cluster = Cluster(site)
         reached = list(cluster.server())
     except Exception as error:  # a kubeconfig can be wrong in many ways, and each is for the user to mend
-        text = f"{_explained(error)}: the namespace, rights, queue and devices are not checked"
-        yield Finding(what="Kubernetes", state="fail", text=text)
+        unchecked = "the namespace, rights, queue and devices are not checked"
+        yield Finding("Kubernetes", "fail", f"{_explained(error)}: {unchecked}")
     else:
         yield from reached
         server_version, keys = cluster.kubeflow_version(), cluster.keys()
@@ -46,7 +46,7 @@ def _tried(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Findin
     try:
         yield from check()
     except Exception as error:  # whatever a site's servers can do wrong is a line of the report, not its end
-        yield Finding(what=what, state="fail", text=_explained(error))
+        yield Finding(what, "fail", _explained(error))
 
 
 def _explained(error: Exception) -> str:

@@ -49,7 +49,7 @@ class Cluster:
         found = client.VersionApi(self.api).get_code(_request_timeout=TIMEOUT_S)
         self.core.read_namespace(self.site.namespace, _request_timeout=TIMEOUT_S)
         text = f"{found.git_version} at {self.settings.host}, namespace {self.site.namespace}"
-        yield Finding(what="Kubernetes", state="ok", text=text)
+        yield Finding("Kubernetes", "ok", text)
 
     def kubeflow_version(self) -> str:
         """Return the version of the API server's image, "" where it may not be read."""
@@ -80,18 +80,18 @@ class Cluster:
             data = found[1].data or {}
             for key in [key for key, value in settings.items() if data.get(key) != value]:
                 text = f"{SETTINGS}: {key} is {data.get(key)!r}, values.yaml says {settings[key]!r}: {APPLY}"
-                yield Finding(what="config map", state="fail", text=text)
+                yield Finding("config map", "fail", text)
         make = f"kubectl -n {site.namespace} create secret generic {SECRET} --from-literal=access_key=... secret_key"
         found = self._found("secret", SECRET, core.read_namespaced_secret, make)
         yield found[0]
         if found[1]:
             for key in {"access_key", "secret_key"} - set(found[1].data or {}):
-                yield Finding(what="secret", state="fail", text=f"{SECRET} has no key {key}: {make}")
+                yield Finding("secret", "fail", f"{SECRET} has no key {key}: {make}")
         yield self._found("service account", STAGE_ACCOUNT, core.read_namespaced_service_account, APPLY)[0]
         claim, volume = self._found("cache", CACHE, core.read_namespaced_persistent_volume_claim, APPLY)
         if volume and volume.status.phase != "Bound":
             # Storage classes that wait for the first pod leave it pending until then.
-            claim = Finding(what="cache", state="warn", text=f"{CACHE} is {volume.status.phase}: kubectl describe pvc")
+            claim = Finding("cache", "warn", f"{CACHE} is {volume.status.phase}: kubectl describe pvc")
         yield claim
 
     def rights(self) -> Iterator[Finding]:
@@ -106,7 +106,7 @@ class Cluster:
             if error.status != 403:
                 raise
             text = f"you may not ask in the name of {STAGE_ACCOUNT}: ask an administrator to run `make doctor`"
-            yield Finding(what="rights", state="warn", text=text)
+            yield Finding("rights", "warn", text)
 
     def queue(self) -> Iterator[Finding]:
         """Check that Volcano's queue for training on several nodes is there and open."""
@@ -118,12 +118,12 @@ class Cluster:
             if error.status != 404:
                 raise
             text = f"no queue {QUEUE}: only training on several nodes needs it: install Volcano, then {APPLY}"
-            yield Finding(what="queue", state="warn", text=text)
+            yield Finding("queue", "warn", text)
             return
         state = found.get("status", {}).get("state", "Unknown")
         opened = state == "Open"
         text = f"{QUEUE} is {state}" + ("" if opened else f": vcctl queue operate -n {QUEUE} -a open")
-        yield Finding(what="queue", state="ok" if opened else "fail", text=text)
+        yield Finding("queue", "ok" if opened else "fail", text)
 
     def devices(self) -> Iterator[Finding]:
         """Count the accelerators that nodes offer under the resource names of values.yaml."""
@@ -142,7 +142,7 @@ class Cluster:
             else:
                 text = (f"{device}: no node offers {wanted.resource}, they offer {', '.join(offered) or 'no devices'}: "
                         f"start the device plugin, or correct spec.accelerators.{device}.resource")  # fmt: skip
-            yield Finding(what="devices", state="ok" if chosen else "warn", text=text)
+            yield Finding("devices", "ok" if chosen else "warn", text)
 
     def _found(self, what: str, name: str, read: Any, advice: str) -> tuple[Finding, Any]:
         """Read an object of the namespace; None where it is missing, with the advice."""
@@ -150,11 +150,11 @@ class Cluster:
             found = read(name, self.site.namespace, _request_timeout=TIMEOUT_S)
         except client.ApiException as error:
             if error.status == 403:
-                return Finding(what=what, state="warn", text=f"{name}: you may not read it, so it is not checked"), None
+                return Finding(what, "warn", f"{name}: you may not read it, so it is not checked"), None
             if error.status != 404:
                 raise
-            return Finding(what=what, state="fail", text=f"no {name} in {self.site.namespace}: {advice}"), None
-        return Finding(what=what, state="ok", text=f"{name} is there"), found
+            return Finding(what, "fail", f"no {name} in {self.site.namespace}: {advice}"), None
+        return Finding(what, "ok", f"{name} is there"), found
 
     def _right(self, reviews: client.AuthorizationV1Api, right: Right) -> Finding:
         group, resource, name, verbs = right
@@ -162,9 +162,9 @@ class Cluster:
         if lacking := [verb for verb in verbs if not self._may(reviews, group, resource, name, verb)]:
             text = f"{STAGE_ACCOUNT} may not {', '.join(lacking)} {what}: {APPLY}"
             if right in JOBS:
-                return Finding(what="rights", state="warn", text=f"{text} (training on several nodes needs it)")
-            return Finding(what="rights", state="fail", text=text)
-        return Finding(what="rights", state="ok", text=f"{STAGE_ACCOUNT} may {', '.join(verbs)} {what}")
+                return Finding("rights", "warn", f"{text} (training on several nodes needs it)")
+            return Finding("rights", "fail", text)
+        return Finding("rights", "ok", f"{STAGE_ACCOUNT} may {', '.join(verbs)} {what}")
 
     def _may(self, reviews: client.AuthorizationV1Api, group: str, resource: str, name: str, verb: str) -> bool:
         kind, _, part = resource.partition("/")

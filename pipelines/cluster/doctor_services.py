@@ -8,10 +8,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pipelines.cluster.client import connect_kubeflow
@@ -27,8 +26,7 @@ MANIFESTS = ", ".join(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True)
-class Finding:
+class Finding(NamedTuple):
     """What a check found: `fail` keeps runs from working, `warn` may, or could not be checked from here."""
 
     what: str
@@ -43,13 +41,13 @@ def kubeflow(server_version: str) -> Iterator[Finding]:
     server.ask_once("list the experiments", experiments, namespace=server.namespace, page_size=1)
     sdk, found = version("kfp"), server_version.split(".")
     if len(found) < 2:
-        yield Finding(what="Kubeflow Pipelines", state="warn", text=f"answers; its version is not known, kfp is {sdk}")
+        yield Finding("Kubeflow Pipelines", "warn", f"answers; its version is not known, kfp is {sdk}")
     elif found[:2] == sdk.split(".")[:2]:
-        yield Finding(what="Kubeflow Pipelines", state="ok", text=f"server {server_version}, kfp {sdk}")
+        yield Finding("Kubeflow Pipelines", "ok", f"server {server_version}, kfp {sdk}")
     else:
         state: Literal["warn", "fail"] = "warn" if found[0] == sdk.split(".")[0] else "fail"
         text = f"server {server_version}, kfp {sdk}: pin kfp=={found[0]}.{found[1]}.* in requirements, or upgrade"
-        yield Finding(what="Kubeflow Pipelines", state=state, text=text)
+        yield Finding("Kubeflow Pipelines", state, text)
 
 
 def s3(site: Site, keys: Mapping[str, str]) -> Iterator[Finding]:
@@ -59,7 +57,7 @@ def s3(site: Site, keys: Mapping[str, str]) -> Iterator[Finding]:
     """
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or site.s3.endpoint
     if inside := _inside(endpoint, "AWS_ENDPOINT_URL"):
-        yield Finding(what="S3", state="warn", text=inside)
+        yield Finding("S3", "warn", inside)
         return
     settings = {"AWS_ENDPOINT_URL": endpoint, "AWS_DEFAULT_REGION": site.s3.region}
     if "AWS_ACCESS_KEY_ID" not in os.environ and keys:
@@ -68,14 +66,14 @@ def s3(site: Site, keys: Mapping[str, str]) -> Iterator[Finding]:
         store = Store(site.s3.bucket, Path(folder) / "cache")
         _try_out(store, Path(folder) / "trial")
     text = f"bucket {site.s3.bucket} at {endpoint}: written, read and deleted, in parts too"
-    yield Finding(what="S3", state="ok", text=text)
+    yield Finding("S3", "ok", text)
 
 
 def mlflow(site: Site) -> Iterator[Finding]:
     """Check that MLflow answers and is of the client's version; MLFLOW_TRACKING_URI replaces the site's address."""
     address = os.environ.get("MLFLOW_TRACKING_URI") or site.mlflow.address
     if inside := _inside(address, "MLFLOW_TRACKING_URI"):
-        yield Finding(what="MLflow", state="warn", text=inside)
+        yield Finding("MLflow", "warn", inside)
         return
     try:
         with urllib.request.urlopen(f"{address.rstrip('/')}/version", timeout=TIMEOUT_S) as reply:  # noqa: S310
@@ -85,7 +83,7 @@ def mlflow(site: Site) -> Iterator[Finding]:
     client = version("mlflow")
     same = found.split(".")[:2] == client.split(".")[:2]
     advice = "" if same else ": give both the same version"
-    yield Finding(what="MLflow", state="ok" if same else "warn", text=f"server {found}, client {client}{advice}")
+    yield Finding("MLflow", "ok" if same else "warn", f"server {found}, client {client}{advice}")
 
 
 def image_findings(site: Site) -> Iterator[Finding]:
@@ -95,10 +93,10 @@ def image_findings(site: Site) -> Iterator[Finding]:
         try:
             references.append(image(environment))
         except ValueError as error:  # never pushed, which matters to the recipes that need it
-            yield Finding(what="image", state="warn", text=str(error))
+            yield Finding("image", "warn", str(error))
     for reference in dict.fromkeys([*references, f"{site.registry}/{site.images.services}"]):
         state, text = _manifest(reference)
-        yield Finding(what="image", state=state, text=f"{reference}: {text}")
+        yield Finding("image", state, f"{reference}: {text}")
 
 
 def _manifest(reference: str) -> tuple[Literal["ok", "warn", "fail"], str]:

@@ -22,16 +22,14 @@ def image(environment: str) -> str:
     the site's, or WORDMILL_REGISTRY. `python` is in every name because the local subprocess runner warns of images
     that do not look like Python ones.
     """
-    if environment not in ENVIRONMENTS:
-        raise ValueError(f"image environment '{environment}': expected one of {', '.join(ENVIRONMENTS)}")
+    name = _name(environment)
     if "WORDMILL_TAG" in os.environ or not LOCK.exists():
         return tagged(environment)
     digests = read_yaml(LOCK)
     if environment not in digests:
-        raise ValueError(
-            f"{LOCK.name}: no image '{environment}', it has {', '.join(digests)}: build that one too, and push again"
-        )
-    return f"{_name(environment)}@{digests[environment]}"
+        raise ValueError(f"{LOCK.name}: no image '{environment}', it has {', '.join(digests)}: build that one too, and "
+                         "push again")  # fmt: skip
+    return f"{name}@{digests[environment]}"
 
 
 def tagged(environment: str) -> str:
@@ -50,4 +48,6 @@ def contents() -> str:
 
 
 def _name(environment: str) -> str:
+    if environment not in ENVIRONMENTS:
+        raise ValueError(f"image environment '{environment}': expected one of {', '.join(ENVIRONMENTS)}")
     return f"{os.environ.get('WORDMILL_REGISTRY') or load_site().registry}/{environment}-python"

@@ -36,8 +36,6 @@ def add_image_verbs(verbs: "Verbs") -> None:
 
 def _images(options: argparse.Namespace) -> int:
     for environment in options.environments:
-        if environment not in ENVIRONMENTS:
-            raise ValueError(f"image environment '{environment}': expected one of {', '.join(ENVIRONMENTS)}")
         if environment == "cann" and not options.base:
             raise ValueError("image environment 'cann': give one of CANN's images as base, with Python 3.11 and for "
                              "your chip, such as quay.io/ascend/cann:9.0.0-910b-ubuntu22.04-py3.11")  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Any
 import kfp_server_api
 
 from pipelines.cluster import cron
-from pipelines.cluster.client import FINISHED, RejectedCallError, Server, exactly, name_filter
+from pipelines.cluster.client import FINISHED, RejectedCallError, Server
 from pipelines.cluster.site import STAGE_ACCOUNT
 from pipelines.cluster.submit import experiment, find_experiment, publish, runs_of
 from wordmill.store.artifacts import digest
@@ -93,9 +93,7 @@ def unschedule(server: Server, recipe: str, zone: tzinfo) -> None:
 def schedules_of(server: Server, experiment_id: str, name: str) -> list[Any]:
     """Return the schedules of a name in an experiment, the oldest first."""
     listed = server.client.recurring_runs.recurring_run_service_list_recurring_runs
-    pages = server.listed("list the schedules", listed, "recurring_runs", experiment_id=experiment_id,
-                          filter=name_filter(name))  # fmt: skip
-    return exactly(pages, name)
+    return server.called(name, "list the schedules", listed, "recurring_runs", experiment_id=experiment_id)
 
 
 def rows(server: Server, zone: tzinfo, rebuilt: Callable[[str], tuple[str, str]]) -> Iterator[tuple[str, ...]]:
@@ -111,14 +109,10 @@ def rows(server: Server, zone: tzinfo, rebuilt: Callable[[str], tuple[str, str]]
         times = cron.next_times(expression, datetime.now(zone), 1) if is_on(old) else []
         runs = (run for run in runs_of(server, old.experiment_id) if run.recurring_run_id == old.recurring_run_id)
         last = next(runs, None)
-        yield (
-            old.display_name,
-            cron.in_words(expression),
-            f"{times[0]:%Y-%m-%d %H:%M %Z}" if times else "-",
-            f"{last.display_name}: {last.state}" if last else "-",
-            "on" if is_on(old) else "off",
-            _age(old, rebuilt),
-        )
+        following = f"{times[0]:%Y-%m-%d %H:%M %Z}" if times else "-"
+        latest = f"{last.display_name}: {last.state}" if last else "-"
+        state = "on" if is_on(old) else "off"
+        yield old.display_name, cron.in_words(expression), following, latest, state, _age(old, rebuilt)
 
 
 def _best(schedules: list[Any], spec_hash: str) -> Any:
@@ -181,16 +175,13 @@ def _body(server: Server, plan: Schedule) -> kfp_server_api.V2beta1RecurringRun:
         display_name=plan.name,
         description=f"{cron.in_words(plan.cron)}. Made by `make schedule`, version {published.version}.\n"
         f"options={plan.options}\nspec_hash={plan.spec_hash}",
-        experiment_id=published.experiment_id,
-        namespace=server.namespace or None,
+        experiment_id=published.experiment_id, namespace=server.namespace or None,
         pipeline_version_reference=published.reference(),
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters=plan.parameters),
         service_account=STAGE_ACCOUNT,
         trigger=kfp_server_api.V2beta1Trigger(cron_schedule=kfp_server_api.V2beta1CronSchedule(cron=plan.cron)),
-        mode=kfp_server_api.RecurringRunMode.DISABLE,
-        max_concurrency="1",
-        no_catchup=True,
-    )
+        mode=kfp_server_api.RecurringRunMode.DISABLE, max_concurrency="1", no_catchup=True,
+    )  # fmt: skip
 
 
 def _age(schedule: Any, rebuilt: Callable[[str], tuple[str, str]]) -> str:

@@ -127,10 +127,8 @@ def load_site(path: Path = VALUES) -> Site:
     for key, value in _leaves(asdict(site), "spec"):
         _check(value, key, f"{path.name}: {key}")
     if site.namespace == site.kubeflow.namespace:
-        raise ValueError(
-            f"{path.name}: spec.namespace: found '{site.namespace}', where Kubeflow's own servers run: "
-            "network policies would cut them off; expected the namespace of a profile"
-        )
+        raise ValueError(f"{path.name}: spec.namespace: found '{site.namespace}', where Kubeflow's own servers run: "
+                         "network policies would cut them off; expected the namespace of a profile")  # fmt: skip
     return site
 
 

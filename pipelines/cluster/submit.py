@@ -5,13 +5,14 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import kfp_server_api
 import yaml
 
-from pipelines.cluster.client import FINISHED, RejectedCallError, Server, UnavailableError, exactly, name_filter
+from pipelines.cluster.client import FINISHED, RejectedCallError, Server, UnavailableError
 from pipelines.cluster.site import STAGE_ACCOUNT
 from wordmill.store.artifacts import git_commit
 from wordmill.store.progress import duration
@@ -31,9 +32,8 @@ class UploadedPipeline:
 
     def reference(self) -> kfp_server_api.V2beta1PipelineVersionReference:
         """Return what runs and recurring runs name the version by."""
-        return kfp_server_api.V2beta1PipelineVersionReference(
-            pipeline_id=self.pipeline_id, pipeline_version_id=self.version_id
-        )
+        made = kfp_server_api.V2beta1PipelineVersionReference
+        return made(pipeline_id=self.pipeline_id, pipeline_version_id=self.version_id)
 
 
 def publish(server: Server, recipe: str, spec: str) -> UploadedPipeline:
@@ -42,32 +42,24 @@ def publish(server: Server, recipe: str, spec: str) -> UploadedPipeline:
     name, version = str(_document(spec)["pipelineInfo"]["name"]), version_name(spec)
 
     def find_pipeline() -> Any:
-        pages = server.listed("list the pipelines", pipelines.pipeline_service_list_pipelines, "pipelines",
-                              filter=name_filter(name), namespace=server.namespace)  # fmt: skip
-        return next(iter(exactly(pages, name)), None)
+        return _first(server.called(name, "list the pipelines", pipelines.pipeline_service_list_pipelines, "pipelines",
+                                    namespace=server.namespace))  # fmt: skip
 
     body = kfp_server_api.V2beta1Pipeline(name=name, display_name=name, namespace=server.namespace or None)
     pipeline = server.found_or_made(f"create pipeline {name}", find_pipeline,
                                     pipelines.pipeline_service_create_pipeline, body)  # fmt: skip
 
     def find_version() -> Any:
-        pages = server.listed("list the versions", pipelines.pipeline_service_list_pipeline_versions,
-                              "pipeline_versions", pipeline_id=pipeline.pipeline_id,
-                              filter=name_filter(version))  # fmt: skip
-        return next(iter(exactly(pages, version)), None)
+        return _first(server.called(version, "list the versions", pipelines.pipeline_service_list_pipeline_versions,
+                                    "pipeline_versions", pipeline_id=pipeline.pipeline_id))  # fmt: skip
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.yaml"
         path.write_text(spec, encoding="utf-8")
         uploaded = server.found_or_made(f"upload {name} {version}", find_version, uploads.upload_pipeline_version,
                                         str(path), name=version, pipelineid=pipeline.pipeline_id)  # fmt: skip
-    return UploadedPipeline(
-        pipeline_id=pipeline.pipeline_id,
-        pipeline=name,
-        version_id=uploaded.pipeline_version_id,
-        version=version,
-        experiment_id=experiment(server, recipe),
-    )
+    return UploadedPipeline(pipeline_id=pipeline.pipeline_id, pipeline=name, version_id=uploaded.pipeline_version_id,
+                            version=version, experiment_id=experiment(server, recipe))  # fmt: skip
 
 
 def version_name(spec: str) -> str:
@@ -80,18 +72,14 @@ def experiment(server: Server, recipe: str) -> str:
     """Return the id of a recipe's experiment, created where it is missing."""
     body = kfp_server_api.V2beta1Experiment(display_name=_experiment_name(recipe), namespace=server.namespace or None)
     create = server.client.experiments.experiment_service_create_experiment
-    made = server.found_or_made(
-        f"create experiment {body.display_name}", lambda: find_experiment(server, recipe), create, body
-    )
-    return str(made.experiment_id)
+    find = partial(find_experiment, server, recipe)
+    return str(server.found_or_made(f"create experiment {body.display_name}", find, create, body).experiment_id)
 
 
 def find_experiment(server: Server, recipe: str) -> Any:
     """Return a recipe's experiment, None where there is none."""
     listed, name = server.client.experiments.experiment_service_list_experiments, _experiment_name(recipe)
-    pages = server.listed("list the experiments", listed, "experiments", filter=name_filter(name),
-                          namespace=server.namespace)  # fmt: skip
-    return next(iter(exactly(pages, name)), None)
+    return _first(server.called(name, "list the experiments", listed, "experiments", namespace=server.namespace))
 
 
 def start_run(server: Server, published: UploadedPipeline, run_tag: str, options: str, again: bool) -> Any:
@@ -108,25 +96,24 @@ def start_run(server: Server, published: UploadedPipeline, run_tag: str, options
             raise ValueError(f"run tag '{run_tag}': its run still goes on: {server.page_of(run.run_id)}")
     name = f"{run_tag} ({len(earlier) + 1})" if earlier else run_tag
 
+    listed, create = server.client.runs.run_service_list_runs, server.client.runs.run_service_create_run
+
     def find() -> Any:
-        return next(iter(exactly(runs_of(server, published.experiment_id, filter=name_filter(name)), name)), None)
+        return _first(server.called(name, "list the runs", listed, "runs", experiment_id=published.experiment_id))
 
     body = kfp_server_api.V2beta1Run(
-        display_name=name,
-        description=f"{options}, version {published.version}",
-        experiment_id=published.experiment_id,
-        pipeline_version_reference=published.reference(),
+        display_name=name, description=f"{options}, version {published.version}",
+        experiment_id=published.experiment_id, pipeline_version_reference=published.reference(),
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={"run_tag": run_tag}),
         service_account=STAGE_ACCOUNT,
-    )
-    create = server.client.runs.run_service_create_run
+    )  # fmt: skip
     return server.found_or_made(f"start run {name}", find, create, body)
 
 
-def runs_of(server: Server, experiment_id: str, filter: str = "") -> Iterator[Any]:
-    """Give the runs of an experiment that pass the filter, the newest first."""
+def runs_of(server: Server, experiment_id: str) -> Iterator[Any]:
+    """Give the runs of an experiment, the newest first."""
     return server.listed("list the runs", server.client.runs.run_service_list_runs, "runs",
-                         experiment_id=experiment_id, sort_by="created_at desc", filter=filter or None)  # fmt: skip
+                         experiment_id=experiment_id, sort_by="created_at desc")  # fmt: skip
 
 
 def follow(server: Server, run_id: str, spec: str) -> int:
@@ -155,6 +142,10 @@ def stage_names(spec: str) -> dict[str, str]:
     graphs = [document["root"], *document["components"].values()]
     tasks = [item for graph in graphs for item in graph.get("dag", {}).get("tasks", {}).items()]
     return {name: task["taskInfo"]["name"] for key, task in tasks for name in (key, task["taskInfo"]["name"])}
+
+
+def _first(entries: list[Any]) -> Any:
+    return entries[0] if entries else None
 
 
 def _document(spec: str) -> dict[str, Any]:

@@ -44,10 +44,7 @@ def pods(overlay: str) -> dict[str, Labels]:
 
 def selects(selector: dict[str, Any], labels: Labels) -> bool:
     """Evaluate a label selector; an operator that is not known here is a KeyError."""
-    operators = {
-        "Exists": lambda key, _: key in labels,
-        "In": lambda key, values: labels.get(key) in values,
-    }
+    operators = {"Exists": lambda key, _: key in labels, "In": lambda key, values: labels.get(key) in values}
     return selector.get("matchLabels", {}).items() <= labels.items() and all(
         operators[item["operator"]](item["key"], item.get("values")) for item in selector.get("matchExpressions", [])
     )

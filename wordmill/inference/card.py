@@ -18,15 +18,9 @@ CODECS: dict[str, type[CtcCodec] | type[AttentionCodec]] = {"ctc": CtcCodec, "at
 
 
 def describe_file(
-    data: Data,
-    model: Model,
-    charset: Charset,
-    steps: int,
-    *,
-    decoded: bool = False,
-    raw: bool = False,
+    data: Data, model: Model, charset: Charset, steps: int, *, decoded: bool = False, raw: bool = False,
     any_width: bool = False,
-) -> dict[str, Any]:
+) -> dict[str, Any]:  # fmt: skip
     """Return what to hand to a file, what it gives, and how that reads.
 
     steps: T of the logits (N, T, classes) at the recipe's width. decoded: the file gives tokens and confidence too.

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
-import numpy as np
-import numpy.typing as npt
 
 from wordmill.pictures.image import Picture
 from wordmill.recipe.sections import Evaluation
-from wordmill.shards.loader import Batch, ordered_batches
+from wordmill.shards.loader import ordered_batches
 from wordmill.shards.sets import ShardSet
 from wordmill.store.files import write_atomically
 from wordmill.store.progress import Progress
@@ -33,7 +31,7 @@ class Predictor(Protocol):
 
     codec: Codec
 
-    def read(self, images: npt.NDArray[np.uint8], beams: int) -> Reading:
+    def read(self, images: Picture, beams: int) -> Reading:
         """Return texts and confidences of images (N, H, W, C) uint8."""
 
 
@@ -79,13 +77,9 @@ class Outcome:
         else:
             self.changed.update(found.changed)
             self.pairs.append((found.prediction, found.label))
-        prediction = Prediction(
-            index=len(self.predictions),
-            truth=truth,
-            prediction=text,
-            confidence=round(confidence, 6),
-            correct=None if found.left_out else found.prediction == found.label,
-        )
+        right = None if found.left_out else found.prediction == found.label
+        prediction = Prediction(index=len(self.predictions), truth=truth, prediction=text,
+                                confidence=round(confidence, 6), correct=right)  # fmt: skip
         self.predictions.append(prediction)
         return prediction
 
@@ -97,13 +91,14 @@ class Outcome:
 
 def read_all(recogniser: Predictor, shards: ShardSet, rules: Evaluation, what: str) -> Outcome:
     """Read every sample in the stored order; ValueError where the protocol leaves out all of them."""
-    progress = Progress(what, shards.samples, "images")
-    outcome = Outcome()
-    correct = 0
+    progress, charset = Progress(what, shards.samples, "images"), recogniser.codec.charset
+    outcome, correct = Outcome(), 0
     for batch in ordered_batches(shards, BATCH):
-        found = _read_batch(recogniser, batch, rules, outcome)
-        wrong = [(item, image) for item, image in zip(found, batch.images, strict=True) if item.correct is False]
-        outcome.worst = heapq.nsmallest(WORST, outcome.worst + wrong, key=_badness)
+        readings = zip(batch.labels, *recogniser.read(batch.images, rules.beams), strict=True)
+        found = [outcome.add(truth, text, float(sure), rules.protocol, charset) for truth, text, sure in readings]
+        wrong = outcome.worst + [one for one in zip(found, batch.images, strict=True) if one[0].correct is False]
+        # The more confident the worse; equal ones as they are stored.
+        outcome.worst = heapq.nsmallest(WORST, wrong, key=lambda one: (-one[0].confidence, one[0].index))
         correct += sum(item.correct is True for item in found)
         progress.update(len(outcome.predictions), f"{correct / max(1, len(outcome.pairs)):.2%} right")
     if not outcome.pairs:
@@ -112,37 +107,18 @@ def read_all(recogniser: Predictor, shards: ShardSet, rules: Evaluation, what: s
     return outcome
 
 
-def _read_batch(recogniser: Predictor, batch: Batch, rules: Evaluation, outcome: Outcome) -> list[Prediction]:
-    """Read a batch, add it to the outcome and return its predictions."""
-    texts, confidences = recogniser.read(batch.images, rules.beams)
-    return [
-        outcome.add(truth, text, float(confidence), rules.protocol, recogniser.codec.charset)
-        for truth, text, confidence in zip(batch.labels, texts, confidences, strict=True)
-    ]
-
-
 def facts_of(outcome: Outcome, protocol: str) -> dict[str, Any]:
     """Return the numbers of a measured benchmark."""
     result = metrics.score_pairs(outcome.pairs)
     low, high = metrics.wilson_interval(result.correct, result.total)
     counted = [(item.confidence, item.correct) for item in outcome.predictions if item.correct is not None]
     return {
-        **asdict(result),
-        "accuracy": result.accuracy,
-        "low": low,
-        "high": high,
-        "protocol": protocol,
-        "left_out": dict(outcome.left_out),
-        "changed": dict(outcome.changed),
+        **asdict(result), "accuracy": result.accuracy, "low": low, "high": high,
+        "protocol": protocol, "left_out": dict(outcome.left_out), "changed": dict(outcome.changed),
         "by_length": [asdict(row) for row in metrics.by_length(outcome.pairs)],
         "confusion": [asdict(row) for row in metrics.confusion(outcome.pairs)],
         "calibration": asdict(metrics.calibration(counted)),
-    }
-
-
-def _badness(mistake: Mistake) -> tuple[float, int]:
-    """Order mistakes: the more confident the worse; equal ones as they are stored."""
-    return -mistake[0].confidence, mistake[0].index
+    }  # fmt: skip
 
 
 def picture_document(mistake: Mistake) -> dict[str, Any]:

@@ -23,8 +23,9 @@ from wordmill.models import checkpoint
 from wordmill.recipe import frameworks
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data, Model
-from wordmill.store.artifacts import ROOT, Manifest, from_document, source_files
+from wordmill.store.artifacts import ROOT, Manifest, stored_manifest
 from wordmill.store.files import write_atomically
+from wordmill.store.keys import source_files
 from wordmill.store.storage import Object, Store, file_facts, object_key
 from wordmill.store.tracking import LOGGED, Run, asking
 from wordmill.text.charset import Charset
@@ -75,15 +76,10 @@ def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it wants an example of what the signature says
         pyfunc.save_model(
-            folder,
-            loader_module=READER.replace(PACKAGE.name, code.name, 1),
-            data_path=str(data),
-            code_paths=[str(code)],
-            signature=signature,
+            folder, loader_module=READER.replace(PACKAGE.name, code.name, 1), data_path=str(data),
+            code_paths=[str(code)], signature=signature, metadata=told, mlflow_model=head,
             pip_requirements=REQUIREMENTS.read_text(encoding="utf-8").split(),
-            metadata=told,
-            mlflow_model=head,
-        )
+        )  # fmt: skip
 
 
 def place_model(store: Store, lineage: Lineage, path: Path) -> tuple[Data, Model]:
@@ -109,12 +105,9 @@ def describe_model(store: Store, lineage: Lineage, path: Path, data: Data, model
     charset = Charset(name=data.charset, symbols=trained.inputs["symbols"])
     interface = card.describe_file(data, model, charset, steps, decoded=True)
     return {
-        "format": "onnx",
-        "file": file_facts(path),
-        **interface,
+        "format": "onnx", "file": file_facts(path), **interface,
         "recipe": {"name": lineage.recipe, **interface["recipe"], "train": trained.inputs["train"]},
-        "files": _files(store, lineage),
-        "data_sets": _data_sets(store, trained),
+        "files": _files(store, lineage), "data_sets": _data_sets(store, trained),
         "benchmarks": {made.name: {key: made.facts[key] for key in ("accuracy", "correct", "total", "dataset")}
                        | {"evaluation": made.inputs["evaluation"], "manifest": made.reference}
                        for made in lineage.measured},
@@ -139,19 +132,12 @@ def _data_sets(store: Store, trained: Manifest) -> dict[str, dict[str, Any]]:
     sets = {}
     for use in ("train", "val"):
         for reference in trained.facts[f"{use}_sets"]:
-            packed = _stored(store, reference)
-            fetched = _stored(store, packed.inputs["source"])
+            packed = stored_manifest(store, reference)
+            fetched = stored_manifest(store, packed.inputs["source"])
             told = {key: fetched.facts.get(key) for key in ("source", "licence", "sha256")}
             sets[packed.name] = {"use": use, **told, "samples": packed.facts["samples"], "shards": packed.reference,
                                  "fetched": fetched.reference}  # fmt: skip
     return sets
-
-
-def _stored(store: Store, reference: str) -> Manifest:
-    document = store.get_json(f"manifests/{reference}.json")
-    if document is None:
-        raise RuntimeError(f"manifests/{reference}.json is missing in bucket '{store.bucket}'")
-    return from_document(document, reference)
 
 
 def copy_code(folder: Path) -> Path:
@@ -167,12 +153,10 @@ def copy_code(folder: Path) -> Path:
     for path in sources:
         copy = package / path.relative_to(PACKAGE)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        copy.write_text(_renamed(path.read_text(encoding="utf-8"), package.name), encoding="utf-8")
+        # Its imports of this project are from a package of another name.
+        pattern, name = rf"^(\s*from ){PACKAGE.name}\.", rf"\1{package.name}."
+        text = re.sub(pattern, name, path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+        copy.write_text(text, encoding="utf-8")
     for parent in {package, *(path.parent for path in package.rglob("*.py"))}:
         (parent / "__init__.py").touch()
     return package
-
-
-def _renamed(text: str, package: str) -> str:
-    """Return a module's text with its imports of this project from a package of another name."""
-    return re.sub(rf"^(\s*from ){PACKAGE.name}\.", rf"\1{package}.", text, flags=re.MULTILINE)

@@ -45,15 +45,9 @@ def quantise(source: Path, path: Path, pictures: Picture, middle: float) -> None
     quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     with atomic_file(path) as temporary:
         quantize_static(
-            str(prepared),
-            str(temporary),
-            _Pictures(pictures, middle),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+            str(prepared), str(temporary), _Pictures(pictures, middle), quant_format=QuantFormat.QDQ, per_channel=True,
+            op_types_to_quantize=["Conv"], activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8,
+        )  # fmt: skip
         onnx.checker.check_model(str(temporary), full_check=True)
     prepared.unlink()
 
@@ -61,14 +55,10 @@ def quantise(source: Path, path: Path, pictures: Picture, middle: float) -> None
 def measure_quantised(whole: Path, quantised: Path, samples: Batch, checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the word accuracy of both files on labelled samples, and on how many they read the same text."""
     codec = codec_of(checkpoint.model, checkpoint.data)
-    read = {
-        name: codec.decode(_logits(path, samples.images, checkpoint.data.middle))[0]
-        for name, path in (("fp32", whole), ("int8", quantised))
-    }
-    right = {
-        name: sum(is_correct(text, label, codec.charset) for text, label in zip(texts, samples.labels, strict=True))
-        for name, texts in read.items()
-    }
+    read = {name: codec.decode(_logits(path, samples.images, checkpoint.data.middle))[0]
+            for name, path in (("fp32", whole), ("int8", quantised))}  # fmt: skip
+    right = {name: sum(is_correct(*pair, codec.charset) for pair in zip(texts, samples.labels, strict=True))
+             for name, texts in read.items()}  # fmt: skip
     count = len(samples.labels)
     equal = sum(one == other for one, other in zip(*read.values(), strict=True))
     return {"samples": count, "texts_equal": equal, **{name: correct / count for name, correct in right.items()}}

@@ -107,9 +107,5 @@ def open_om(path: Path, card: Card) -> Opened:
 
 
 RUNTIMES: dict[str, Callable[[Path, Card], Opened]] = {
-    "onnx": open_onnx_file,
-    "onnx_int8": open_onnx_file,
-    "mindir": open_mindir_file,
-    "lite": open_lite,
-    "om": open_om,
-}
+    "onnx": open_onnx_file, "onnx_int8": open_onnx_file, "mindir": open_mindir_file, "lite": open_lite, "om": open_om,
+}  # fmt: skip

@@ -11,8 +11,7 @@ def load_trained(store: Store, trained: Manifest) -> Checkpoint:
     saved = load(store.fetch(trained.object("model.safetensors")))
     learnt, found = trained.inputs["symbols"], charset_of(saved.data).symbols
     if found != learnt:
-        raise ValueError(
-            f"data.charset {saved.data.charset}: {trained.reference} was trained with {len(learnt)}, not the same in "
-            f"the same order as the {len(found)} characters found here: train again, or restore the file"
-        )
+        raise ValueError(f"data.charset {saved.data.charset}: {trained.reference} was trained with {len(learnt)}, not "
+                         f"the same in the same order as the {len(found)} characters found here: train again, or "
+                         "restore the file")  # fmt: skip
     return saved

@@ -50,13 +50,8 @@ def load(path: Path) -> Checkpoint:
     if KEY not in metadata:
         raise ValueError(f"{path}: no checkpoint of this project: its metadata has no key '{KEY}'")
     made_by = json.loads(metadata[KEY])
-    return Checkpoint(
-        tensors=tensors,
-        data=from_json(Data, made_by["data"]),
-        model=from_json(Model, made_by["model"]),
-        train=from_json(Train, made_by["train"]),
-        step=made_by["step"],
-    )
+    return Checkpoint(tensors=tensors, data=from_json(Data, made_by["data"]), model=from_json(Model, made_by["model"]),
+                      train=from_json(Train, made_by["train"]), step=made_by["step"])  # fmt: skip
 
 
 def check_fit(expected: dict[str, tuple[int, ...]], tensors: Tensors, where: str) -> None:
@@ -66,6 +61,5 @@ def check_fit(expected: dict[str, tuple[int, ...]], tensors: Tensors, where: str
     wrong = sorted(name for name in set(expected) & set(tensors) if tensors[name].shape != expected[name])
     if missing or surplus or wrong:
         shapes = [f"{name} is {tensors[name].shape}, expected {expected[name]}" for name in wrong]
-        raise ValueError(
-            f"{where}: weights do not fit the model: missing {missing}, surplus {surplus}, shapes {shapes}"
-        )
+        found = f"missing {missing}, surplus {surplus}, shapes {shapes}"
+        raise ValueError(f"{where}: weights do not fit the model: {found}")

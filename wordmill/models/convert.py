@@ -19,7 +19,7 @@ from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.recipe.frameworks import twin
 from wordmill.recipe.loading import load_recipe
-from wordmill.recipe.sections import Data, Model, Recipe
+from wordmill.recipe.sections import Recipe
 from wordmill.text.decoding import codec_of
 
 Rename = str | Callable[[re.Match[str]], str]
@@ -111,16 +111,16 @@ def convert(path: Path, recipe: Recipe, charset: str, output: Path) -> str:
     moved = path.suffix == ".ckpt" and recipe.model.name == "crnn"
     if moved:
         tensors |= blank_first(tensors)
-    checkpoint.check_fit(_shapes(origin.framework, recipe.model, data), tensors, str(path))
+    net = twin(origin.framework, "models.model").build(recipe.model, data, codec_of(recipe.model, data).classes)
+    expected = twin(origin.framework, "models.weights").dump(net)
+    checkpoint.check_fit({name: values.shape for name, values in expected.items()}, tensors, str(path))
     made = Checkpoint(tensors=tensors, data=data, model=recipe.model, train=recipe.train, step=0)
     checkpoint.save(output, made)
     size = sum(values.size for name, values in tensors.items() if ".running_" not in name)
     left_out = len(found) - len(weights)
-    return (
-        f"{output}: {recipe.name} with {size:,} parameters of {path}"
-        + (f"; {left_out} values of the training's state left out" if left_out else "")
-        + ("; the blank moved from the last class to the first" if moved else "")
-    )
+    notes = f"; {left_out} values of the training's state left out" if left_out else ""
+    notes += "; the blank moved from the last class to the first" if moved else ""
+    return f"{output}: {recipe.name} with {size:,} parameters of {path}{notes}"
 
 
 def renamed(name: str, origin: Origin) -> str:
@@ -133,12 +133,6 @@ def renamed(name: str, origin: Origin) -> str:
 def blank_first(tensors: Tensors) -> Tensors:
     """Return a CTC head's weights (C, hidden) and (C,) with the last class, MindOCR's blank, as the first."""
     return {name: np.roll(tensors[name], 1, axis=0) for name in ("head.weight", "head.bias") if name in tensors}
-
-
-def _shapes(framework: str, model: Model, data: Data) -> dict[str, tuple[int, ...]]:
-    """Return the names and shapes of a recogniser's weights."""
-    net = twin(framework, "models.model").build(model, data, codec_of(model, data).classes)
-    return {name: values.shape for name, values in twin(framework, "models.weights").dump(net).items()}
 
 
 def _origin(path: Path, recipe: Recipe) -> Origin:

@@ -44,33 +44,26 @@ def describe(recipe: Recipe, framework: str) -> Row:
     data, classes = recipe.data, codec_of(recipe.model, recipe.data).classes
     net = model.build(recipe.model, data, classes)
     sizes = {name: values.size for name, values in weights.dump(net).items() if ".running_" not in name}
-    return {
-        "recipe": recipe.name,
-        "framework": framework,
-        "parameters": sum(sizes.values()),
-        "steps": model.count_steps(net, data),
-        "classes": classes,
-        "input_shape": [data.channels, data.height, data.width],
-    }
+    return {"recipe": recipe.name, "framework": framework, "parameters": sum(sizes.values()),
+            "steps": model.count_steps(net, data), "classes": classes,
+            "input_shape": [data.channels, data.height, data.width]}  # fmt: skip
 
 
 def table(rows: list[Row]) -> str:
     """Return rows as aligned columns under their names."""
     cells = [COLUMNS, *(tuple(_cell(row[name]) for name in COLUMNS) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
-    return "\n".join("  ".join(map(_aligned, line, widths, range(len(line)))).rstrip() for line in cells)
+    names, numbers = slice(2), slice(2, None)  # to the left, and to the right
+    lines = [[*map(str.ljust, line[names], widths[names]), *map(str.rjust, line[numbers], widths[numbers])]
+             for line in cells]  # fmt: skip
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def _ask(framework: str, paths: list[Path]) -> list[Row]:
     """Return the rows of one framework, from a process with the environment that it needs."""
     command = [sys.executable, "-m", "wordmill.models.table", *map(str, paths)]
-    done = subprocess.run(
-        [*command, "--framework", framework, "--format", "json"],
-        env=os.environ | environment(framework, "cpu"),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
+    done = subprocess.run([*command, "--framework", framework, "--format", "json"], stdout=subprocess.PIPE, text=True,
+                          env=os.environ | environment(framework, "cpu"), check=False)  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"{framework}: the process that builds the recognisers ended with code {done.returncode}: "
                            "see above")  # fmt: skip
@@ -82,11 +75,6 @@ def _cell(value: Any) -> str:
     if isinstance(value, list):
         return "x".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _aligned(text: str, width: int, column: int) -> str:
-    """Return a cell in its width: names to the left, numbers to the right."""
-    return text.ljust(width) if column < 2 else text.rjust(width)
 
 
 if __name__ == "__main__":

@@ -57,15 +57,10 @@ def crop_size(side: int, rng: np.random.Generator) -> tuple[int, int]:
 
 def recolour(view: Picture, rng: np.random.Generator) -> Picture:
     """Change brightness, contrast, saturation and hue of uint8 (H, W, 3) in a random order."""
+    steps = ((brighten, 1.0, BRIGHTNESS), (stretch, 1.0, CONTRAST), (saturate, 1.0, SATURATION), (turn_hue, 0.0, HUE))
     for step in rng.permutation(4):
-        if step == 0:
-            view = brighten(view, rng.uniform(1 - BRIGHTNESS, 1 + BRIGHTNESS))
-        elif step == 1:
-            view = stretch(view, rng.uniform(1 - CONTRAST, 1 + CONTRAST))
-        elif step == 2:
-            view = saturate(view, rng.uniform(1 - SATURATION, 1 + SATURATION))
-        else:
-            view = turn_hue(view, rng.uniform(-HUE, HUE))
+        change, middle, most = steps[step]
+        view = change(view, rng.uniform(middle - most, middle + most))
     return view
 
 

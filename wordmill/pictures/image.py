@@ -118,9 +118,8 @@ def _resize_together(images: list[Picture], fitted: list[Picture], interpolation
     """Resize pictures uint8 (h, w, 1) of one size to the planes (H, W) of `fitted`."""
     height, width = fitted[0].shape
     if interpolation == "bicubic":
-        for plane, made in zip(
-            _bicubic(np.stack([image[:, :, 0] for image in images]), height, width), fitted, strict=True
-        ):
+        planes = _bicubic(np.stack([image[:, :, 0] for image in images]), height, width)
+        for plane, made in zip(planes, fitted, strict=True):
             made[...] = plane
     else:
         cv2.split(cv2.resize(cv2.merge(images), (width, height), interpolation=cv2.INTER_LINEAR_EXACT), fitted)

@@ -7,7 +7,6 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple
 
 import lmdb
@@ -57,9 +56,7 @@ class _Environments:
     def __enter__(self) -> "_Environments":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number in list(self.open):
             self.close(number)
 

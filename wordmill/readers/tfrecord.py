@@ -34,10 +34,8 @@ def index_records(path: Path) -> array[int]:
                 raise ValueError(f"{path.name}: cut off within the header of record {len(starts)}, at byte {place}")
             length, checksum = HEADER.unpack(header)
             if checksum != masked(header[:8]):
-                raise ValueError(
-                    f"{path.name}: damaged header of record {len(starts)}, at byte {place}: no TFRecord file, or the "
-                    "rest of it cannot be found"
-                )
+                raise ValueError(f"{path.name}: damaged header of record {len(starts)}, at byte {place}: no TFRecord "
+                                 "file, or the rest of it cannot be found")  # fmt: skip
             starts.append(place + HEADER.size)
             place += HEADER.size + length + CHECKSUM.size
     if place > size:

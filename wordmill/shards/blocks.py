@@ -19,7 +19,6 @@ import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import lmdb
 import numpy as np
@@ -84,9 +83,7 @@ class Block:
     files: tuple[memoryview, ...]
 
 
-def pack_block(
-    number: int, shape: Shape, pictures: bytes | memoryview, labels: Sequence[str], *, encoded: bool
-) -> bytes:
+def pack_block(number: int, shape: Shape, pictures: bytes | memoryview, labels: Sequence[str], encoded: bool) -> bytes:
     """Return the record of a block; `pictures` is the record's part of that name."""
     text = "\0".join(labels).encode()
     header = HEADER.pack(MAGIC, number, len(labels), *shape, encoded, len(pictures), len(text))
@@ -179,17 +176,14 @@ class ShardWriter:
         each = (MAX_FILE_BYTES if encoded else int(np.prod(shape))) + MAX_LABEL_BYTES + 5
         most = capacity * each + (capacity + 20) * 8 * PAGE
         # writemap: pages come from a fresh, zeroed file; LMDB's other way leaves bytes of its heap in page headers.
-        self.environment = lmdb.open(
-            str(self.temporary), map_size=most, subdir=False, lock=False, sync=False, writemap=True
-        )
+        self.environment = lmdb.open(str(self.temporary), map_size=most, subdir=False, lock=False, sync=False,
+                                     writemap=True)  # fmt: skip
         self.transaction = self.environment.begin(write=True)
 
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._finish()
         else:

@@ -75,14 +75,9 @@ class Index:
 
     @classmethod
     def of_shard(
-        cls,
-        entry: Object,
-        shape: Shape,
-        picture: dict[str, Any] | None,
-        table: BlockTable,
-        measured: tuple[Counts, Counts],
-        samples: Content,
-    ) -> "Index":
+        cls, entry: Object, shape: Shape, picture: dict[str, Any] | None, table: BlockTable,
+        measured: tuple[Counts, Counts], samples: Content,
+    ) -> "Index":  # fmt: skip
         """Return the index of one shard; `shape`, `picture`, `table` and `samples` are its writer's."""
         shard = np.zeros(len(table.samples), dtype=np.uint32)
         characters, frames = measured
@@ -102,15 +97,13 @@ class Index:
         starts = np.cumsum([0, *(len(part.objects) for part in parts[:-1])], dtype=np.uint32)
         shard = [part.shard + start for part, start in zip(parts, starts, strict=True)]
         return cls(
-            shape=parts[0].shape,
-            picture=parts[0].picture,
+            shape=parts[0].shape, picture=parts[0].picture, shard=np.concatenate(shard),
             samples=reduce(Content.join, (part.samples for part in parts)),
             objects=tuple(entry for part in parts for entry in part.objects),
             table=BlockTable(**{name: np.concatenate([getattr(p.table, name) for p in parts]) for name in TABLE}),
-            shard=np.concatenate(shard),
             characters=np.concatenate([part.characters for part in parts]),
             frames=np.concatenate([part.frames for part in parts]),
-        )
+        )  # fmt: skip
 
     def save(self, path: Path) -> None:
         """Write the index file; it appears whole or not at all."""
@@ -135,13 +128,12 @@ class Index:
             raise ValueError(f"{path}: index schema is {facts.get('schema')!r}, this code reads {SCHEMA}")
         height, width, channels = facts["shape"]
         return cls(
-            shape=(height, width, channels),
-            picture=facts["picture"],
+            shape=(height, width, channels), picture=facts["picture"],
             samples=Content(value=int(facts["samples"][0], 16), samples=facts["samples"][1]),
             objects=tuple(Object(name=name, sha256=sha256, bytes=size) for name, sha256, size in facts["objects"]),
             table=BlockTable(**{name: arrays[name] for name in TABLE}),
             **{name: arrays[name] for name in ("shard", "characters", "frames")},
-        )
+        )  # fmt: skip
 
 
 def measure_labels(labels: Sequence[str], charset: Charset) -> tuple[Counts, Counts]:

@@ -49,7 +49,8 @@ def lay_out(
                     layout.link(PurePosixPath(name), path)
                 else:
                     layout.unpack(path, PurePosixPath())
-            layout.check_found()
+            if inside and layout.found is None:
+                raise ValueError(f"no folder '{inside}' is in it; there are {sorted(layout.seen)[:8]}")
     except ValueError as error:
         raise ValueError(f"{source or ', '.join(list(files)[:3])}: {error}") from None
 
@@ -95,11 +96,6 @@ class _Layout:
                 raise
             raise ValueError(f"damaged or cut off at {name}: {error}: fetch it again") from None  # by gzip and bzip2
 
-    def check_found(self) -> None:
-        """Refuse archives in which there is no `inside`."""
-        if self.inside and self.found is None:
-            raise ValueError(f"no folder '{self.inside}' is in it; there are {sorted(self.seen)[:8]}")
-
     def _member(self, member: Member, path: PurePosixPath, in_nested: bool) -> None:
         target = self._target(path)
         if member.open is None:
@@ -132,9 +128,8 @@ class _Layout:
             while chunk := content.read(CHUNK):
                 self.written += len(chunk)
                 if self.written > most:
-                    raise ValueError(
-                        f"{where}: unpacks to more than the limits on size and on the ratio to the archive"
-                    )
+                    raise ValueError(f"{where}: unpacks to more than the limits on size and on the ratio to the "
+                                     "archive")  # fmt: skip
                 file.write(chunk)
 
     def _target(self, path: PurePosixPath) -> Path | None:

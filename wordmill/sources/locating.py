@@ -136,9 +136,8 @@ def _locate_remote(store: Store, name: str, entry: Entry, stop: threading.Event)
     remotes = _ask(store, entry.source, stop)
     for remote in remotes.values():
         if not remote.version and remote.size is None:
-            raise ValueError(
-                f"{remote.address}: the server tells neither size nor version: add the file's sha256 to the catalogue"
-            )
+            raise ValueError(f"{remote.address}: the server tells neither size nor version: add the file's sha256 to "
+                             "the catalogue")  # fmt: skip
     files = [[file, remote.version, remote.size] for file, remote in remotes.items()]
     return {"source": entry.source, "files": files}, bring
 

@@ -21,6 +21,9 @@ TRAILER_BYTES = 16 << 20  # behind the last entry of a tar
 TAR_KINDS: tuple[tuple[bytes, Kind], ...] = (
     (b"\x1f\x8b", "tar.gz"), (b"BZh", "tar.bz2"), (b"\xfd7zXZ", "tar.xz"),
 )  # fmt: skip
+OPEN: dict[Kind, Callable[[Path, str], Any]] = {
+    "tar": open, "tar.gz": gzip.open, "tar.bz2": bz2.open, "tar.xz": lzma.open,
+}  # fmt: skip
 OTHER_ARCHIVES = (b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 PLAIN = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE}
 EXTENDED = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
@@ -126,26 +129,15 @@ class _CheckedHeader(tarfile.TarInfo):
 
 def _tar_members(archive: Path, kind: Kind) -> Iterator[Member]:
     with (
-        _opened(archive, kind) as stream,
+        OPEN[kind](archive, "rb") as stream,
         tarfile.open(fileobj=stream, mode="r|", encoding="utf-8", tarinfo=_CheckedHeader) as file,
     ):
+        untyped = cast(Any, file)  # which says nothing of `members`, and that a plain file may have no content
         while info := file.next():
-            cast(Any, file).members = []  # which would grow to gigabytes with millions of entries
+            untyped.members = []  # which would grow to gigabytes with millions of entries
             if info.type not in PLAIN:
                 what = "sparse" if info.type == tarfile.GNUTYPE_SPARSE else "a link or a device"
                 raise ValueError(f"{info.name}: is {what}, expected files and folders only")
-            yield Member(name=info.name, open=None if info.isdir() else partial(_content, file, info))
+            yield Member(name=info.name, open=None if info.isdir() else partial(untyped.extractfile, info))
         if len(stream.read(TRAILER_BYTES + 1)) > TRAILER_BYTES:  # to the end, where the checksums stand
             raise ValueError("it goes on behind its end: made to deceive")
-
-
-def _content(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
-    return cast(IO[bytes], file.extractfile(info))  # it is None for what is no file
-
-
-def _opened(archive: Path, kind: Kind) -> IO[bytes]:
-    if kind == "tar.gz":
-        return cast(IO[bytes], gzip.open(archive))
-    if kind == "tar.bz2":
-        return bz2.open(archive)
-    return lzma.open(archive) if kind == "tar.xz" else archive.open("rb")

@@ -44,9 +44,8 @@ def patiently(
             failures = 1 if reached() > best else failures + 1
             best = max(best, reached())
             if failures == ATTEMPTS:
-                raise RuntimeError(
-                    f"{address}: gave up after {ATTEMPTS} attempts: {error}: check the network"
-                ) from error
+                attempts = f"gave up after {ATTEMPTS} attempts"
+                raise RuntimeError(f"{address}: {attempts}: {error}: check the network") from error
             pause_s = max(BACKOFF_S * 2 ** (failures - 1), wait_s)
             print(f"{address}: {error}: again in {pause_s:.0f} s\n", end="", flush=True)
             if stop.wait(pause_s):

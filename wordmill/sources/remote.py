@@ -41,13 +41,8 @@ class Remote:
 def web_file(address: str) -> Remote:
     """Ask a web server about a file."""
     tag, size, _ = _ask(address)
-    return Remote(
-        address=address,
-        version=tag,
-        size=size,
-        ranged=lambda: _ask(address, "GET")[2],
-        read=partial(_read_web, address, tag, size),
-    )
+    return Remote(address=address, version=tag, size=size, ranged=lambda: _ask(address, "GET")[2],
+                  read=partial(_read_web, address, tag, size))  # fmt: skip
 
 
 def s3_file(store: Store, bucket: str, key: str) -> Remote:
@@ -62,20 +57,14 @@ def s3_folder(store: Store, bucket: str, prefix: str) -> dict[str, Remote]:
     with _s3_errors():
         pages = list(store.client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix))
     found = [item for page in pages for item in page.get("Contents", []) if not item["Key"].endswith("/")]
-    return {
-        item["Key"].removeprefix(prefix): _s3_remote(store, bucket, item["Key"], item["ETag"], item["Size"])
-        for item in found
-    }
+    return {item["Key"].removeprefix(prefix): _s3_remote(store, bucket, item["Key"], item["ETag"], item["Size"])
+            for item in found}  # fmt: skip
 
 
 def _s3_remote(store: Store, bucket: str, key: str, tag: str, size: int) -> Remote:
-    return Remote(
-        address=f"s3://{bucket}/{key}",
-        version=tag.strip('"'),  # which some servers leave out in lists
-        size=size,
-        ranged=lambda: True,
-        read=partial(_read_s3, store, bucket, key, tag.strip('"')),
-    )
+    version = tag.strip('"')  # which some servers leave out in lists
+    return Remote(address=f"s3://{bucket}/{key}", version=version, size=size, ranged=lambda: True,
+                  read=partial(_read_s3, store, bucket, key, version))  # fmt: skip
 
 
 def _read_s3(store: Store, bucket: str, key: str, tag: str, start: int, stop: int | None) -> Iterator[bytes]:
@@ -172,9 +161,7 @@ def _retry_after_s(reply: urllib3.BaseHTTPResponse) -> float:
 @cache
 def _manager(proxy: str) -> urllib3.PoolManager:
     # Patience is patience.py's: nothing but redirections is followed here.
-    retries = urllib3.Retry(
-        REDIRECTS, connect=0, read=0, redirect=REDIRECTS, status=0, other=0, respect_retry_after_header=False
-    )
+    retries = urllib3.Retry(REDIRECTS, connect=0, read=0, status=0, other=0, respect_retry_after_header=False)
     timeout = urllib3.Timeout(connect=TIMEOUT_S, read=TIMEOUT_S)
     if proxy:
         return urllib3.ProxyManager(proxy, retries=retries, timeout=timeout, maxsize=16)

@@ -1,13 +1,10 @@
 """Manifests: the small JSON documents that stages hand on, and the digests that identify finished work."""
 
-import ast
 import dataclasses
 import hashlib
 import json
 import os
 import subprocess
-import threading
-from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -15,7 +12,6 @@ from typing import Any
 
 from wordmill.store.storage import Object, Store
 
-PARSING = threading.Lock()  # Python 3.11 parses in one thread at a time only: python/cpython#106905
 SCHEMA = 1
 LOOKS = 16  # objects that are looked for at a time
 ROOT = Path(__file__).resolve().parents[2]  # the folder of wordmill/ and components/
@@ -50,9 +46,7 @@ class Manifest:
         for entry in self.objects:
             if entry.name == name:
                 return entry
-        raise ValueError(
-            f"{self.stage}/{self.key}: no object '{name}', it has {[entry.name for entry in self.objects]}"
-        )
+        raise ValueError(f"{self.reference}: no object '{name}', it has {[entry.name for entry in self.objects]}")
 
     @property
     def reference(self) -> str:
@@ -91,6 +85,14 @@ def find_manifest(store: Store, reference: str) -> Manifest | None:
         return manifest if all(pool.map(store.has, manifest.objects)) else None
 
 
+def stored_manifest(store: Store, reference: str, why: str = "") -> Manifest:
+    """Return the manifest `<stage>/<key>`, whatever is there of its objects; RuntimeError where it is missing."""
+    document = store.get_json(f"manifests/{reference}.json")
+    if document is None:
+        raise RuntimeError(f"manifests/{reference}.json is missing in bucket '{store.bucket}'{why}")
+    return from_document(document, reference)
+
+
 def whole_manifest(store: Store, reference: str, name: str = "") -> Manifest:
     """Return the manifest `<stage>/<key>` of what is called `name`; RuntimeError where any of it is not stored."""
     found = find_manifest(store, reference)
@@ -104,15 +106,8 @@ def record_manifest(
     store: Store, *, stage: str, name: str, key: str, inputs: dict[str, Any], facts: dict[str, Any], seconds: float
 ) -> Manifest:
     """Store and return the manifest of work that is a run's own: it has no objects and is never found by digest."""
-    manifest = Manifest(
-        stage=stage,
-        name=name,
-        key=key,
-        inputs=inputs,
-        git_commit=git_commit(),
-        facts=facts,
-        seconds=round(seconds, 3),
-    )
+    manifest = Manifest(stage=stage, name=name, key=key, inputs=inputs, git_commit=git_commit(), facts=facts,
+                        seconds=round(seconds, 3))  # fmt: skip
     store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
     return manifest
 
@@ -120,36 +115,6 @@ def record_manifest(
 def digest(document: Any) -> str:
     """Return 32 hexadecimal digits of the sha256 over a document's canonical JSON."""
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def source_files(modules: Iterable[str]) -> list[Path]:
-    """Return the files of modules and packages of this project and of all of it that they import, in order."""
-    waiting = [path for module in modules for path in _files(module)]
-    reached: set[Path] = set()
-    while waiting:
-        path = waiting.pop()
-        if path not in reached:
-            reached.add(path)
-            waiting += [file for module in _imports(path) for file in _files(module)]
-    return sorted(reached)
-
-
-def _files(module: str) -> list[Path]:
-    """Return the source file of a module, or the files of a package's folder."""
-    path = ROOT.joinpath(*module.split("."))
-    return sorted(path.glob("*.py")) if path.is_dir() else [path.with_suffix(".py")]
-
-
-def _imports(path: Path) -> Iterator[str]:
-    """Give the modules of this project that a file imports, inside functions too."""
-    with PARSING:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("components.", "wordmill.")):
-            if ROOT.joinpath(*str(node.module).split(".")).is_dir():
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
-            else:
-                yield node.module or ""
 
 
 @cache

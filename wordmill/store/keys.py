@@ -18,12 +18,15 @@ import hashlib
 import os
 import platform
 import re
+import threading
+from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 
-from wordmill.store.artifacts import PARSING, ROOT, digest
+from wordmill.store.artifacts import ROOT, digest
 
+PARSING = threading.Lock()  # Python 3.11 parses in one thread at a time only: python/cpython#106905
 CANN = "CANN"  # among distributions: Ascend's toolkit, which no package index has
 KINDS = frozenset({"ClassVar", "InitVar", "KW_ONLY"})  # annotations that make something else of a class's field
 TELLING = frozenset({"print", "warnings", "logging"})
@@ -81,6 +84,30 @@ def files_of(name: str) -> list[Path]:
     if not all(file.is_file() for file in found):
         raise ValueError(f"{name}: no such module or package below {ROOT}")
     return found
+
+
+def source_files(modules: Iterable[str]) -> list[Path]:
+    """Return the files of modules and packages of this project and of all of it that they import, in order."""
+    waiting = [path for module in modules for path in files_of(module)]
+    reached: set[Path] = set()
+    while waiting:
+        path = waiting.pop()
+        if path not in reached:
+            reached.add(path)
+            waiting += [file for module in _imports(path) for file in files_of(module)]
+    return sorted(reached)
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Give the modules of this project that a file imports, inside functions too."""
+    with PARSING:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
+            if ROOT.joinpath(*str(node.module).split(".")).is_dir():
+                yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
 
 
 @cache
@@ -178,13 +205,11 @@ class _Normaliser(ast.NodeTransformer):
     def visit_arg(self, node: ast.arg) -> ast.AST:
         return ast.arg(arg=node.arg)
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+    def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> ast.AST:
         node.returns = None
         return self.generic_visit(node)
 
-    def visit_AsyncFunctionDef(self, node: ast.AsyncFunctionDef) -> ast.AST:
-        node.returns = None
-        return self.generic_visit(node)
+    visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815 (ast's name)
 
 
 def _name(node: ast.AST) -> str:

@@ -8,8 +8,7 @@ from wordmill.store.storage import Store
 
 def finished_night(store: Store, recipe: str) -> dict[str, Any] | None:
     """Return {run_tag, finished, parts} of the last night that retrained a recipe, None for none."""
-    night: dict[str, Any] | None = store.get_json(f"nights/{recipe}.json")
-    return night
+    return store.get_json(f"nights/{recipe}.json")
 
 
 def keep_night(store: Store, recipe: str, run_tag: str, parts: dict[str, str]) -> None:

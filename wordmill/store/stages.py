@@ -7,11 +7,11 @@ import json
 import os
 import secrets
 import shutil
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +49,15 @@ class StageResult:
 
 
 def find_or_make(
-    store: Store,
-    stage: str,
-    name: str,
-    inputs: dict[str, Any],
-    make: Callable[[Path], StageResult],
+    store: Store, stage: str, name: str, inputs: dict[str, Any], make: Callable[[Path], StageResult],
     ingredients: Ingredients = NOTHING,
-) -> tuple[Manifest, bool]:
+) -> tuple[Manifest, bool]:  # fmt: skip
     """Return the manifest of finished work with these inputs and True, or make it and return it and False.
 
     `make` gets an empty folder for its files; `ingredients` decide on them too. The manifest is stored last, so
     unfinished work is never found.
     """
-    decides = ingredients.found()
-    code = digest(decides)
+    code = ingredients.digest()
     key = _key(stage, name, inputs, (code,))
     if found := find_manifest(store, f"{stage}/{key}") or _find_other(store, stage, name, inputs):
         found = dataclasses.replace(found, reused=_reused(stage, name, found.made_by, code))
@@ -72,25 +67,16 @@ def find_or_make(
         print(line, end="", flush=True)
         return found, True
     started = time.monotonic()
-    store.put_json(_place(code), decides)
+    _keep_code(store, code, ingredients)
     with work_folder(store, f"{stage}-{key}") as folder:
         made = make(folder)
         files = tuple(store.put_file(path, object_name) for object_name, path in made.files.items())
     made_by = (*(other for other in made.made_by if other != code), code)
     manifest = Manifest(
-        stage=stage,
-        name=name,
-        key=_key(stage, name, inputs, made_by),
-        inputs=inputs,
-        git_commit=git_commit(),
-        objects=(*made.stored, *files),
-        facts=made.facts,
-        metrics=made.metrics,
-        curves=made.curves,
-        seconds=round(time.monotonic() - started, 3),
-        made_by=made_by,
-        reused=_reused(stage, name, made_by, code),
-    )
+        stage=stage, name=name, key=_key(stage, name, inputs, made_by), inputs=inputs, git_commit=git_commit(),
+        objects=(*made.stored, *files), facts=made.facts, metrics=made.metrics, curves=made.curves,
+        seconds=round(time.monotonic() - started, 3), made_by=made_by, reused=_reused(stage, name, made_by, code),
+    )  # fmt: skip
     store.put_json(f"manifests/{manifest.reference}.json", to_document(manifest))
     store.put_json(_latest(stage, name, inputs), {"manifest": manifest.reference})
     return manifest, False
@@ -109,6 +95,12 @@ def _latest(stage: str, name: str, inputs: dict[str, Any]) -> str:
 def _place(code: str) -> str:
     """Return the place in the store of what a digest of code is of."""
     return f"codes/{code}.json"
+
+
+@cache
+def _keep_code(store: Store, code: str, ingredients: Ingredients) -> None:
+    """Store what a digest of code is of: once in a process, all pieces of a data set have the same."""
+    store.put_json(_place(code), ingredients.found())
 
 
 def _find_other(store: Store, stage: str, name: str, inputs: dict[str, Any]) -> Manifest | None:
@@ -198,11 +190,9 @@ def _fail(stage: str, name: str, run_tag: str, output: str, error: Exception, st
 
 def main(run: Callable[..., str]) -> None:
     """Run a stage's `run` from the command line: one option per parameter, the docstring as help."""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m {run.__module__.removesuffix('.stage')}",
-        description=inspect.getdoc(run),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    program = f"python -m {run.__module__.removesuffix('.stage')}"
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog=program, description=inspect.getdoc(run), formatter_class=form)
     for parameter in inspect.signature(run).parameters.values():
         parser.add_argument(f"--{parameter.name.replace('_', '-')}", required=True, type=parameter.annotation)
-    print(run(**vars(parser.parse_args())), file=sys.stdout)
+    print(run(**vars(parser.parse_args())))

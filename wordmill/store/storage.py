@@ -58,12 +58,9 @@ class Store:
         from botocore.config import Config
 
         config = Config(
-            retries={"max_attempts": 5, "mode": "standard"},
-            connect_timeout=5,
-            s3={"addressing_style": "path"},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-        )
+            retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required", response_checksum_validation="when_required",
+        )  # fmt: skip
         return boto3.Session().client("s3", config=config)
 
     @cached_property
@@ -78,9 +75,8 @@ class Store:
         """Open the bucket named by WORDMILL_BUCKET, caching below WORDMILL_CACHE (default ~/.cache/wordmill)."""
         bucket = os.environ.get("WORDMILL_BUCKET")
         if not bucket:
-            raise RuntimeError(
-                "WORDMILL_BUCKET is not set: it names the S3 bucket that holds data, models and manifests"
-            )
+            raise RuntimeError("WORDMILL_BUCKET is not set: it names the S3 bucket that holds data, models and "
+                               "manifests")  # fmt: skip
         cache = Path(os.environ.get("WORDMILL_CACHE") or Path.home() / ".cache" / "wordmill")
         return cls(bucket, cache)
 
@@ -89,7 +85,7 @@ class Store:
         entry = Object(name=name, sha256=hash_file(path), bytes=path.stat().st_size)
         if not self.has(entry):
             self.upload(path, object_key(entry))
-        cached = self._cached(entry)
+        cached = self.cache / object_key(entry)
         if not cached.exists():
             with atomic_file(cached) as temporary:
                 try:
@@ -100,7 +96,7 @@ class Store:
 
     def find(self, entry: Object) -> Path | None:
         """Return the cache's copy of an object, if it has one of the full size."""
-        cached = self._cached(entry)
+        cached = self.cache / object_key(entry)
         return cached if cached.exists() and cached.stat().st_size == entry.bytes else None
 
     def read_range(self, entry: Object, start: int, size: int) -> bytes:
@@ -114,26 +110,21 @@ class Store:
 
     def fetch(self, entry: Object) -> Path:
         """Return a local file with the object's bytes, verified by size and, when downloaded, by sha256."""
-        whole = self.find(entry)
-        if whole:
+        if whole := self.find(entry):
             return whole
-        cached = self._cached(entry)
         key = object_key(entry)
+        cached = self.cache / key
         with atomic_file(cached) as temporary:
             self._download(key, temporary)
-            found = hash_file(temporary)
-            if found != entry.sha256:
-                raise RuntimeError(
-                    f"s3://{self.bucket}/{key} ({entry.name}): sha256 is {found}, expected {entry.sha256}: "
-                    "the stored object is damaged, delete it and run again"
-                )
+            if (found := hash_file(temporary)) != entry.sha256:
+                damaged = f"sha256 is {found}, expected {entry.sha256}: the stored object is damaged"
+                raise RuntimeError(f"s3://{self.bucket}/{key} ({entry.name}): {damaged}, delete it and run again")
         return cached
 
     def has(self, entry: Object) -> bool:
         """Tell whether the object is stored with its full size."""
-        head = self._ask(
-            "look for", object_key(entry), self.client.head_object, Bucket=self.bucket, Key=object_key(entry)
-        )
+        key = object_key(entry)
+        head = self._ask("look for", key, self.client.head_object, Bucket=self.bucket, Key=key)
         return head is not None and head["ContentLength"] == entry.bytes
 
     def upload(self, path: Path, key: str) -> None:
@@ -145,11 +136,9 @@ class Store:
         with atomic_file(path) as temporary:
             self._download(key, temporary)
 
-    def put_bytes(self, key: str, body: bytes, content_type: str) -> None:
-        """Write a small document; S3 replaces the whole object or nothing."""
-        self._ask(
-            "write", key, self.client.put_object, Bucket=self.bucket, Key=key, Body=body, ContentType=content_type
-        )
+    def put_bytes(self, key: str, body: bytes, kind: str) -> None:
+        """Write a small document of this content type; S3 replaces the whole object or nothing."""
+        self._ask("write", key, self.client.put_object, Bucket=self.bucket, Key=key, Body=body, ContentType=kind)
 
     def get_bytes(self, key: str) -> bytes | None:
         """Read a small document; None where there is none."""
@@ -160,8 +149,8 @@ class Store:
         """Write a small JSON document."""
         self.put_bytes(key, json.dumps(document, indent=1, sort_keys=True).encode(), "application/json")
 
-    def get_json(self, key: str) -> Any:
-        """Read a JSON document; None where there is none."""
+    def get_json(self, key: str) -> dict[str, Any] | None:
+        """Read a JSON document that is a mapping; None where there is none."""
         body = self.get_bytes(key)
         return None if body is None else json.loads(body)
 
@@ -183,9 +172,6 @@ class Store:
     def _download(self, key: str, path: Path) -> None:
         self._ask("download", key, self.client.download_file, self.bucket, key, str(path), None, None, self.transfer)
 
-    def _cached(self, entry: Object) -> Path:
-        return self.cache / "objects" / entry.sha256[:2] / entry.sha256
-
     def _ask(self, verb: str, key: str, call: Any, *args: Any, **kwargs: Any) -> Any:
         """Make one S3 call: None for what is absent, RuntimeError that says what to check for the rest."""
         from boto3.exceptions import Boto3Error
@@ -204,9 +190,8 @@ class Store:
             advice = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the rights of that key"
             raise RuntimeError(f"{where}: refused with {code}: {advice}") from error
         except (Boto3Error, BotoCoreError, OSError) as error:
-            raise RuntimeError(
-                f"{where}: {error}: check AWS_ENDPOINT_URL, and that the server runs and has room"
-            ) from error
+            advice = "check AWS_ENDPOINT_URL, and that the server runs and has room"
+            raise RuntimeError(f"{where}: {error}: {advice}") from error
 
 
 def endpoint_url() -> str:
@@ -215,5 +200,5 @@ def endpoint_url() -> str:
 
 
 def object_key(entry: Object) -> str:
-    """Return the key of an object in the bucket: its content's digest."""
+    """Return the key of an object in the bucket, and its place in the cache: its content's digest."""
     return f"objects/{entry.sha256[:2]}/{entry.sha256}"

@@ -3,10 +3,11 @@
 import logging
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
@@ -93,8 +94,11 @@ def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:
     """
     client, key = connect(), f"runs/{run_tag}/mlflow.json"
     run_id = os.environ.get("MLFLOW_RUN_ID") or (store.get_json(key) or {}).get("run_id")
-    if run_id and (found := _find_run(client, run_id)):
-        return found
+    if run_id:
+        with asking("find the run"):
+            found = _unless("RESOURCE_DOES_NOT_EXIST", client.get_run, run_id)
+        if found:  # else the server has lost it
+            return Run(client, run_id, found.info.experiment_id)
     with asking("create a run"):
         experiment_id = _experiment(client, f"wordmill/{recipe}".rstrip("/"))
         tags = {"wordmill.run_tag": run_tag, "wordmill.git_commit": git_commit(),
@@ -108,32 +112,21 @@ def champion(name: str) -> Version | None:
     """Return the version with the alias `champion`, or None where no model has it yet."""
     client = connect()
     with asking(f"look for the champion of {name}"):
-        try:
-            aliases = client.get_registered_model(name).aliases
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-        if "champion" not in aliases:
+        model = _unless("RESOURCE_DOES_NOT_EXIST", client.get_registered_model, name)
+        if model is None or "champion" not in model.aliases:
             return None
-        found = client.get_model_version(name, aliases["champion"])
-    return _version(found)
+        return _version(client.get_model_version(name, model.aliases["champion"]))
 
 
 def find_version(name: str, which: str) -> Version:
     """Return a version of a registered model by its number or by an alias; ValueError where there is none."""
     client = connect()
+    by_number, by_alias = client.get_model_version, client.get_model_version_by_alias
+    kind, call = ("version", by_number) if which.isdigit() else ("alias", by_alias)
     with asking(f"look for {name}, {which}"):
-        try:
-            by_number = which.isdigit()
-            found = (
-                client.get_model_version(name, which) if by_number else client.get_model_version_by_alias(name, which)
-            )
-        except MlflowException as error:
-            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                raise
-            kind = "version" if by_number else "alias"
-            raise ValueError(f"MLflow at {tracking_uri()} has no model '{name}' with the {kind} '{which}'") from None
+        found = _unless("RESOURCE_DOES_NOT_EXIST INVALID_PARAMETER_VALUE", call, name, which)
+    if found is None:
+        raise ValueError(f"MLflow at {tracking_uri()} has no model '{name}' with the {kind} '{which}'")
     return _version(found)
 
 
@@ -167,7 +160,7 @@ def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str,
             for tag, value in tags.items():
                 client.set_model_version_tag(name, version, tag, value)
         else:
-            _registered_model(client, name)
+            _unless("RESOURCE_ALREADY_EXISTS", client.create_registered_model, name)
             model_id = source.removeprefix(LOGGED) if source.startswith(LOGGED) else None
             made = client.create_model_version(
                 name, source, run_id=run_id, tags=tags, description=description, model_id=model_id
@@ -238,32 +231,15 @@ def asking(what: str) -> Iterator[None]:
         yield
     except (MlflowException, OSError) as error:
         reason = " ".join(str(error).split())
-        raise RuntimeError(
-            f"cannot {what}: MLFLOW_TRACKING_URI {tracking_uri()}: {reason}: check the address and that the server runs"
-        ) from error
-
-
-def _find_run(client: MlflowClient, run_id: str) -> Run | None:
-    """Return a run by its id, None where the server has lost it."""
-    with asking("find the run"):
-        try:
-            found = client.get_run(run_id)
-        except MlflowException as error:
-            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-                return None
-            raise
-    return Run(client, run_id, found.info.experiment_id)
+        raise RuntimeError(f"cannot {what}: MLFLOW_TRACKING_URI {tracking_uri()}: {reason}: check the address and that "
+                           "the server runs") from error  # fmt: skip
 
 
 def _experiment(client: MlflowClient, name: str) -> str:
     if found := client.get_experiment_by_name(name):
         return str(found.experiment_id)
-    try:
-        return str(client.create_experiment(name))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
-            raise
-    return str(client.get_experiment_by_name(name).experiment_id)  # another run has just made it
+    made = _unless("RESOURCE_ALREADY_EXISTS", client.create_experiment, name)
+    return str(made or client.get_experiment_by_name(name).experiment_id)  # another run has just made it
 
 
 def _set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
@@ -276,9 +252,11 @@ def _set_alias(client: MlflowClient, name: str, alias: str, version: str) -> Non
         client.set_registered_model_alias(name, alias, version)
 
 
-def _registered_model(client: MlflowClient, name: str) -> None:
+def _unless(codes: str, call: Callable[..., Any], *arguments: str) -> Any:
+    """Return what a call returns, None where MLflow refuses it with one of these codes."""
     try:
-        client.create_registered_model(name)
+        return call(*arguments)
     except MlflowException as error:
-        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+        if error.error_code not in codes.split():
             raise
+    return None

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 
-from wordmill.synth.fonts import CHINESE_ATLAS, PAD, Face, Pixels, read_atlas
+from wordmill.synth.fonts import CHINESE_ATLAS, PAD, Pixels, read_atlas
 from wordmill.synth.geometry import Size
 from wordmill.synth.random import Dice
 from wordmill.synth.scene import Scene, spaced
@@ -37,10 +37,7 @@ class Lines:
         text, face = self.write(dice), dice.pick(self._faces)
         mask = spaced(face, text, style, dice)
         size = _size(mask, dice)
-        return self._scene.paint(mask, style, size, lambda: self._neighbour(face, dice), dice), text
-
-    def _neighbour(self, face: Face, dice: Dice) -> Pixels:
-        return face.line(self.write(dice), 0.0, 0.0, dice)
+        return self._scene.paint(mask, style, size, lambda: face.line(self.write(dice), 0.0, 0.0, dice), dice), text
 
     def write(self, dice: Dice) -> str:
         """A text of 1 to 16 characters: words of signs, random characters, prices, numbers and the like."""
@@ -50,21 +47,17 @@ class Lines:
                 return text
 
     def _text(self, dice: Dice) -> str:
-        draw = dice.unit()
+        draw, words = dice.unit(), self._lists["words"]
         if draw < 0.40:
-            return "".join(dice.pick(self._lists["words"]) for _ in range(dice.pick((1, 1, 2, 2, 3, 4))))
+            return "".join(dice.pick(words) for _ in range(dice.pick((1, 1, 2, 2, 3, 4))))
         if draw < 0.75:
             return "".join(dice.pick(self._common) for _ in range(dice.integer(1, 9)))
         if draw < 0.87:
             return "".join(dice.pick(self._all) for _ in range(dice.integer(1, 7)))
         number = str(dice.below(10 ** dice.integer(1, 8)))
         if draw < 0.95:
-            return (
-                dice.pick(("", "", dice.pick(self._lists["words"])))
-                + number
-                + dice.pick(("", dice.pick(self._lists["tails"])))
-            )
-        return dice.pick(self._lists["words"]) + dice.pick(self._lists["marks"]) + dice.pick(self._lists["words"])
+            return dice.pick(("", "", dice.pick(words))) + number + dice.pick(("", dice.pick(self._lists["tails"])))
+        return dice.pick(words) + dice.pick(self._lists["marks"]) + dice.pick(words)
 
 
 def _size(mask: Pixels, dice: Dice) -> Size:

@@ -125,16 +125,8 @@ def read_atlas(path: Path) -> tuple[Face, ...]:
     for entry in index["faces"]:
         stream = content[start : start + entry["bytes"]]
         start += entry["bytes"]
-        faces.append(
-            Face(
-                family=entry["family"],
-                name=entry["name"],
-                package=entry["package"],
-                stream=stream,
-                characters=index["characters"],
-                scale=255 // index["levels"],
-            )
-        )
+        faces.append(Face(family=entry["family"], name=entry["name"], package=entry["package"], stream=stream,
+                          characters=index["characters"], scale=255 // index["levels"]))  # fmt: skip
     if start != len(content):
         raise RuntimeError(f"{path}: {len(content)} bytes, the index says {start}; restore the file from git")
     return tuple(faces)

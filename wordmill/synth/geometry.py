@@ -166,17 +166,9 @@ def _from_unit_square(corners: list[Point]) -> tuple[float, ...]:
 def _inverse(m: tuple[float, ...]) -> tuple[float, ...]:
     """Inverse of a projective map up to scale (the adjugate matrix)."""
     a, b, c, d, e, f, g, h, i = m
-    return (
-        e * i - f * h,
-        c * h - b * i,
-        b * f - c * e,
-        f * g - d * i,
-        a * i - c * g,
-        c * d - a * f,
-        d * h - e * g,
-        b * g - a * h,
-        a * e - b * d,
-    )
+    return (e * i - f * h, c * h - b * i, b * f - c * e,
+            f * g - d * i, a * i - c * g, c * d - a * f,
+            d * h - e * g, b * g - a * h, a * e - b * d)  # fmt: skip
 
 
 @lru_cache(maxsize=1024)

@@ -74,15 +74,7 @@ class SynthSpec:
         for key in ("seed", "count"):
             if not (values[key].isascii() and values[key].isdigit()):
                 raise ValueError(f"{uri}: {key} is {values[key]!r}, expected a whole number such as {key}=1")
-        return cls(
-            kind=parts.netloc,
-            seed=int(values["seed"]),
-            count=int(values["count"]),
-            fonts=values.get("fonts", "train"),
-            words=values["words"],
-            difficulty=values["difficulty"],
-            colour=values.get("colour", "0"),
-        )
+        return cls(kind=parts.netloc, seed=int(values.pop("seed")), count=int(values.pop("count")), **values)
 
 
 class Renderer:

@@ -48,9 +48,8 @@ class Scene:
             plate(picture, ground, ink, dice)
         if dice.chance(style.clutter):
             picture = blend(picture, _edge(other(), size, dice), colour, OPAQUE)
-        return damage(
-            self._ink(picture, mask, where, (ground, ink), colour, style, dice), style.harm, self.backdrops, dice
-        )
+        picture = self._ink(picture, mask, where, (ground, ink), colour, style, dice)
+        return damage(picture, style.harm, self.backdrops, dice)
 
     def _ground(self, ground: int, ink: int, style: Style, size: Size, dice: Dice) -> Plane:
         texture = dice.between(0.0, 0.15) if dice.chance(0.45) else abs(dice.bell(style.texture))

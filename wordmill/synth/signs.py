@@ -20,18 +20,8 @@ from wordmill.synth.style import Style, style_of, tinted
 VIEWS = 4
 VIEW = Size(150, 150)
 _LARGE = 230  # pixels of a plate's side from which on it is halved before its views are taken
-_WARP = Warp(
-    turn=0.02,
-    wild_turn=0.05,
-    shear=0.05,
-    perspective=0.8,
-    corner=0.06,
-    curve=0.0,
-    bend=0.0,
-    loose=0.05,
-    smooth=0.0,
-    tight=0.1,
-)
+_WARP = Warp(turn=0.02, wild_turn=0.05, shear=0.05, perspective=0.8, corner=0.06, curve=0.0, bend=0.0,
+             loose=0.05, smooth=0.0, tight=0.1)  # fmt: skip
 
 
 class _Plate(NamedTuple):
@@ -133,12 +123,6 @@ def _squared(picture: Pixels) -> Pixels:
         picture = cv2.resize(picture[: 2 * half[1], : 2 * half[0]], half, interpolation=cv2.INTER_AREA)
     height, width = picture.shape[:2]
     down, right = max(width - height, 0), max(height - width, 0)
-    square: Pixels = cv2.copyMakeBorder(
-        picture,
-        PAD + down // 2,
-        PAD + down - down // 2,
-        PAD + right // 2,
-        PAD + right - right // 2,
-        cv2.BORDER_CONSTANT,
-    )
+    sides = PAD + down // 2, PAD + down - down // 2, PAD + right // 2, PAD + right - right // 2
+    square: Pixels = cv2.copyMakeBorder(picture, *sides, cv2.BORDER_CONSTANT)
     return square

@@ -56,8 +56,8 @@ class Writer:
 
     def __init__(self, part: str) -> None:
         self._test = part == "test"
-        self._common = _words_by_length("common", part)
-        self._large = _words_by_length("large", part)
+        self._common_word = partial(self._word, _words_by_length("common", part))
+        self._large_word = partial(self._word, _words_by_length("large", part))
         self._limits = list(accumulate(_LENGTHS))
         self._shapes = read_lists("shapes")["shapes"]
 
@@ -82,12 +82,6 @@ class Writer:
         length = bisect(self._limits, dice.unit() * self._limits[-1])
         return dice.pick(lists[min(length, len(lists) - 1)])
 
-    def _common_word(self, dice: Dice) -> str:
-        return self._word(self._common, dice)
-
-    def _large_word(self, dice: Dice) -> str:
-        return self._word(self._large, dice)
-
     def _short(self, dice: Dice) -> str:
         return self._common_word(dice)[: dice.integer(1, 4)]
 
@@ -96,16 +90,12 @@ class Writer:
         return self._common_word(dice) + tail
 
     def _shaped(self, shape: str, dice: Dice) -> str:
-        fill = {"*": self._common_word, "0": _digit, "n": _number}
+        fill: dict[str, Callable[[Dice], str]] = {
+            "*": self._common_word,
+            "0": lambda dice: dice.pick(_DIGITS),
+            "n": lambda dice: str(dice.below(10 ** dice.integer(1, 3))),
+        }
         return "".join(fill[c](dice) if c in fill else c for c in shape)
-
-
-def _digit(dice: Dice) -> str:
-    return dice.pick(_DIGITS)
-
-
-def _number(dice: Dice) -> str:
-    return str(dice.below(10 ** dice.integer(1, 3)))
 
 
 def _random(dice: Dice) -> str:

@@ -13,6 +13,7 @@ from wordmill.text.decoding import AttentionCodec, CtcCodec, Logits, Reading
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Prefix = tuple[int, ...]
+Beam = dict[Prefix, tuple[float, float]]  # probabilities of a prefix's paths: those that end in a blank, and the others
 # Goes on with hypotheses `parents` (R,), each by its class of `tokens` (R,): log-probabilities (R, classes).
 Advance = Callable[[Integers, Integers], Floats]
 
@@ -36,8 +37,7 @@ def _likeliest_prefix(rows: Floats, beams: int) -> tuple[Prefix, float]:
     # than others. What grows into a prefix of the beam is looked at too, so nothing is lost by looking at no more.
     looked_at = min(beams + 1, rows.shape[1] - 1)
     likeliest = np.argpartition(-rows[:, 1:], looked_at - 1, axis=1)[:, :looked_at] + 1
-    # Probabilities of a prefix's paths: of those that end in a blank, and of those that end in its last character.
-    beam: dict[Prefix, tuple[float, float]] = {(): (1.0, 0.0)}
+    beam: Beam = {(): (1.0, 0.0)}
     scale = 0.0
     for row, best in zip(rows, likeliest.tolist(), strict=True):
         grown = _grow(beam, row, {*best, *(prefix[-1] for prefix in beam if prefix)})
@@ -48,9 +48,7 @@ def _likeliest_prefix(rows: Floats, beams: int) -> tuple[Prefix, float]:
     return next(iter(beam)), scale
 
 
-def _grow(
-    beam: dict[Prefix, tuple[float, float]], row: Floats, candidates: set[int]
-) -> dict[Prefix, tuple[float, float]]:
+def _grow(beam: Beam, row: Floats, candidates: set[int]) -> Beam:
     """Return the prefixes after one more step of probabilities (C,): each as it was, and with each candidate."""
     blank_odds = float(row[CtcCodec.BLANK])
     odds = {number: float(row[number]) for number in candidates}

@@ -1,6 +1,7 @@
 """Characters that a recogniser can write."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -74,6 +75,11 @@ class Charset:
         return [self._numbers[symbol] for symbol in self.fold(text) if symbol in self._numbers]
 
 
+def to_ascii(text: str) -> str:
+    """Return a text with accents and ligatures resolved, and the rest beyond ASCII left out."""
+    return text if text.isascii() else unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+
+
 def charset_of(data: Data) -> Charset:
     """Return the characters of a recipe's data section."""
     charset = load_charset(data.charset)
@@ -119,9 +125,8 @@ def _read(path: Path) -> str:
         if len(line) != 1:
             raise ValueError(f"{where}: expected one character, found {len(line)}: {line!a}")
         if not line.isprintable():
-            raise ValueError(
-                f"{where}: U+{ord(line):04X} cannot be seen: the one blank that is allowed is the space U+0020"
-            )
+            raise ValueError(f"{where}: U+{ord(line):04X} cannot be seen: the one blank that is allowed is the space "
+                             "U+0020")  # fmt: skip
         if line in symbols:
             raise ValueError(f"{where}: {line!r} stands on line {symbols[line]} already")
         symbols[line] = number

@@ -1,6 +1,5 @@
 """Between words and class numbers: what each kind of recogniser learns a label as, and what its logits read."""
 
-import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -32,11 +31,6 @@ class CtcCodec:
         """Return the class numbers, from 1, of the text's characters; characters outside the charset are left out."""
         return [number + self.FIRST for number in self.charset.numbers(text)]
 
-    def steps_needed(self, text: str) -> int:
-        """Return how many steps the text takes: its length and a blank between equal neighbours."""
-        row = self.encode(text)
-        return len(row) + sum(a == b for a, b in itertools.pairwise(row))
-
     def decode(self, logits: Logits) -> Reading:
         """Best-path decoding (Graves et al. 2006, 3.2) of logits (N, T, C).
 
@@ -67,10 +61,6 @@ class AttentionCodec:
     def encode(self, text: str) -> list[int]:
         """Return the class numbers of the text's characters, without STOP; characters outside the charset left out."""
         return [number + self.FIRST for number in self.charset.numbers(text)]
-
-    def steps_needed(self, text: str) -> int:
-        """Return how many steps the text takes: its length and STOP."""
-        return len(self.charset.numbers(text)) + 1
 
     def decode(self, logits: Logits) -> Reading:
         """Read logits (N, T, C) up to the first STOP; the confidence is the mean probability of the characters.

@@ -1,9 +1,8 @@
 """Which samples a training set goes without, and the text that is learnt of the others: five published policies."""
 
-import unicodedata
 from typing import Literal, NamedTuple
 
-from wordmill.text.charset import Charset
+from wordmill.text.charset import Charset, to_ascii
 
 
 class Verdict(NamedTuple):
@@ -45,7 +44,7 @@ FOLDED = ("case folded",)
 def judge(policy: str, label: str, charset: Charset, longest: int) -> Verdict:
     """Apply a policy to a label; `longest` is in characters, 0: any length. Reasons and changes are for counting."""
     rules = POLICIES[policy]
-    text = _ascii(label) if rules.ascii else label
+    text = to_ascii("".join(label.split())) if rules.ascii else label
     folded = charset.fold(text)
     too_long = 0 < longest < len(text)
     inside = charset.holds(folded)
@@ -58,16 +57,6 @@ def judge(policy: str, label: str, charset: Charset, longest: int) -> Verdict:
     learnt = "" if too_long and rules.too_long == "empty" else charset.clean(text)
     if not learnt and rules.nothing == "drop":
         return Verdict(label, "no character left")
-    changes = {
-        "written in ASCII without spaces": text != label,
-        "case folded": folded != text,
-        "characters deleted": not inside and bool(learnt),
-        "nothing left to learn": not learnt,
-    }
+    changes = {"written in ASCII without spaces": text != label, "case folded": folded != text,
+               "characters deleted": not inside and bool(learnt), "nothing left to learn": not learnt}  # fmt: skip
     return Verdict(learnt, "", tuple(name for name, is_so in changes.items() if is_so))
-
-
-def _ascii(label: str) -> str:
-    """Return a label without white space, accents and ligatures resolved, the rest beyond ASCII left out."""
-    solid = "".join(label.split())
-    return solid if solid.isascii() else unicodedata.normalize("NFKD", solid).encode("ascii", "ignore").decode()

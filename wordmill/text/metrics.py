@@ -80,12 +80,9 @@ def score_pairs(pairs: list[Pair]) -> Score:
     distance = math.fsum(Levenshtein.normalized_distance(read, label) for read, label in pairs)
     common = sum(LCSseq.similarity(read, label) for read, label in pairs)
     characters = sum(len(read) + len(label) for read, label in pairs)
-    return Score(
-        total=len(pairs),
-        correct=sum(read == label for read, label in pairs),
-        ned=1.0 - distance / len(pairs),
-        character_precision=2 * common / characters if characters else 1.0,
-    )
+    correct = sum(read == label for read, label in pairs)
+    return Score(total=len(pairs), correct=correct, ned=1.0 - distance / len(pairs),
+                 character_precision=2 * common / characters if characters else 1.0)  # fmt: skip
 
 
 def by_length(pairs: list[Pair]) -> list[Length]:
@@ -117,13 +114,9 @@ def calibration(outcomes: list[tuple[float, bool]]) -> Calibration:
 
 
 def _bin(number: int, row: list[tuple[float, bool]]) -> Bin:
-    return Bin(
-        low=number / BINS,
-        high=(number + 1) / BINS,
-        count=len(row),
-        confidence=math.fsum(sure for sure, _ in row) / len(row) if row else None,
-        accuracy=sum(right for _, right in row) / len(row) if row else None,
-    )
+    confidence = math.fsum(sure for sure, _ in row) / len(row) if row else None
+    accuracy = sum(right for _, right in row) / len(row) if row else None
+    return Bin(low=number / BINS, high=(number + 1) / BINS, count=len(row), confidence=confidence, accuracy=accuracy)
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:

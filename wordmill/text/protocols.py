@@ -1,21 +1,17 @@
 """By whose rules a reading is compared with a label: which samples count, and as which two texts."""
 
-import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from wordmill.text.charset import Charset
+from wordmill.text.charset import Charset, to_ascii
 
 SIMPLIFIED = Path(__file__).resolve().parent / "charsets" / "simplified.tsv"
 LONGEST = 25  # characters of a label that DTRB, PARSeq and PaddleOCR still count
 
 # What the published evaluation of FSNS takes for the same (MindSpore's crnn_seq2seq_ocr, eval.py): 31 characters.
-FSNS_ALIKE = str.maketrans(
-    "ÀàÂâÇçÉéÈèÊêËëÎîÏïÔôÛûÙùÜüŸ():-",
-    "AaAaCcEeEeEeEeIiIiOoUuUuUuY（）： ",  # noqa: RUF001
-)
+FSNS_ALIKE = str.maketrans("ÀàÂâÇçÉéÈèÊêËëÎîÏïÔôÛûÙùÜüŸ():-", "AaAaCcEeEeEeEeIiIiOoUuUuUuY（）： ")  # noqa: RUF001
 # Printable ASCII at full width, and the ideographic space.
 HALF_WIDTH = {0x3000: " "} | {code + 0xFEE0: chr(code) for code in range(0x21, 0x7F)}
 
@@ -53,14 +49,11 @@ def _simplified() -> dict[int, str]:
     return str.maketrans(dict(row.split("\t") for row in rows))
 
 
-def _ascii(text: str) -> str:
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-
-
 SPACES = Edit("spaces removed", lambda text, _: text.replace(" ", ""))
 CASE = Edit("case folded", lambda text, charset: charset.fold(text))
 DELETED = Edit("characters deleted", lambda text, charset: charset.clean(text), both=False)
 TOO_LONG = Drop(f"longer than {LONGEST} characters", lambda text, _: len(text) > LONGEST)
+OUTSIDE = Drop("character outside the charset", lambda text, charset: charset.clean(text) != charset.fold(text))
 EMPTY = Drop("no character left", lambda text, _: not text)
 
 # Each protocol is what happens to a sample, in this order.
@@ -68,19 +61,11 @@ PROTOCOLS: dict[str, tuple[Edit | Drop, ...]] = {
     # MindOCR, rec_metrics.py: every stored sample counts.
     "mindocr": (SPACES, CASE, DELETED),
     # Deep Text Recognition Benchmark (Baek et al. 2019), dataset.py and test.py without --data_filtering_off.
-    "dtrb": (
-        TOO_LONG,
-        Drop("character outside the charset", lambda text, charset: charset.clean(text) != charset.fold(text)),
-        CASE,
-    ),
+    "dtrb": (TOO_LONG, OUTSIDE, CASE),
     # PARSeq (Bautista and Atienza 2022), strhub/data/dataset.py.
     "parseq": (
         Edit("spaces removed", lambda text, _: "".join(text.split())),
-        Edit("written in ASCII", lambda text, _: _ascii(text), both=False),
-        TOO_LONG,
-        CASE,
-        DELETED,
-        EMPTY,
+        Edit("written in ASCII", lambda text, _: to_ascii(text), both=False), TOO_LONG, CASE, DELETED, EMPTY,
     ),
     # PaddleOCR, rec_metric.py and label_ops.py. Of a label that cannot be encoded it shows another sample at random
     # once more; here that sample is left out.
@@ -96,7 +81,7 @@ PROTOCOLS: dict[str, tuple[Edit | Drop, ...]] = {
         Edit("spaces collapsed", lambda text, _: " ".join(text.split())),
         Edit("characters taken for alike", lambda text, _: text.translate(FSNS_ALIKE)),
     ),
-}
+}  # fmt: skip
 
 
 def apply_protocol(protocol: str, prediction: str, label: str, charset: Charset) -> ComparedPair:

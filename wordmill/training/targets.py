@@ -62,7 +62,7 @@ def fitting(shards: ShardSet, codec: Codec, steps: int) -> ShardSet:
 
 
 def _fit(characters: Counts, frames: Counts, codec: Codec, steps: int) -> npt.NDArray[np.bool_]:
-    """Tell which labels (N,) can be learnt in so many steps, as `codec.steps_needed` has it; empty ones cannot."""
+    """Tell which labels (N,) can be learnt in so many steps, of which blanks and STOP take some; empty ones cannot."""
     return (characters > 0) & (characters < steps if isinstance(codec, AttentionCodec) else frames <= steps)
 
 

@@ -89,15 +89,6 @@ def _recipe(run: Logged) -> dict[str, str]:
     return facts | {name: value for name, value in run.params.items() if name.startswith(SECTIONS)}
 
 
-def _data(run: Logged) -> dict[str, str]:
-    digests: dict[str, str] = json.loads(run.tags.get("wordmill.data_digests", "{}"))
-    return digests
-
-
-def _code(run: Logged) -> dict[str, str]:
-    return {"commit": run.tags["wordmill.git_commit"]} if "wordmill.git_commit" in run.tags else {}
-
-
 def _environment(run: Logged) -> dict[str, str]:
     facts = {tag.removeprefix("wordmill."): run.tags[tag] for tag in ENVIRONMENT if tag in run.tags}
     facts |= {name: run.params[name] for name in ("device", "processes") if name in run.params}
@@ -106,8 +97,11 @@ def _environment(run: Logged) -> dict[str, str]:
 
 
 GROUPS: dict[str, Callable[[Logged], dict[str, str]]] = {
-    "recipe": _recipe, "data": _data, "code": _code, "environment": _environment,
-}  # fmt: skip
+    "recipe": _recipe,
+    "data": lambda run: json.loads(run.tags.get("wordmill.data_digests", "{}")),
+    "code": lambda run: {"commit": run.tags["wordmill.git_commit"]} if "wordmill.git_commit" in run.tags else {},
+    "environment": _environment,
+}
 
 
 def _notes(runs: dict[str, Logged]) -> list[str]:

@@ -31,13 +31,10 @@ def comparison_charts(comparison: Comparison, curves: dict[str, dict[str, Curve]
     """Return title, legend with last values and SVG of each curve that a run has; a run keeps its colour everywhere."""
     drawn = []
     for name, title in CHARTS.items():
-        series = {letter: _finite(curves[name].get(run.run_id, [])) for letter, run in comparison.runs.items()}
+        series = {letter: [point for point in curves[name].get(run.run_id, []) if math.isfinite(point[1])]
+                  for letter, run in comparison.runs.items()}  # fmt: skip
         if any(series.values()):
             legend = [{"letter": letter, "last": f"{curve[-1][1]:.4g}" if curve else "-"}
                       for letter, curve in series.items()]  # fmt: skip
             drawn.append({"title": title, "legend": legend, "svg": line_chart(title, series)})
     return drawn
-
-
-def _finite(curve: Curve) -> Curve:
-    return [point for point in curve if math.isfinite(point[1])]

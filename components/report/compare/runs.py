@@ -50,7 +50,8 @@ def find_run(name: str) -> Logged:
     keys, whole, start = ("tags.`wordmill.run_tag`", "attributes.run_id"), _quoted(name), _quoted(f"{name}%")
     for condition in (f"= {whole}", f"LIKE {start}"):
         # To LIKE an underscore is any character.
-        hits = (run for key in keys for run in _search(f"{key} {condition}") if name in _starts(run, len(name)))
+        hits = (run for key in keys for run in _search(f"{key} {condition}")
+                if run.name.startswith(name) or run.run_id.startswith(name))  # fmt: skip
         found = {run.run_id: run for run in islice(hits, LISTED)}
         if len(found) == 1:
             return found.popitem()[1]
@@ -101,19 +102,10 @@ def _experiment_ids(client: Any) -> list[str]:
 def _logged(stored: Any) -> Logged:
     info, data = stored.info, stored.data
     return Logged(
-        run_id=info.run_id,
-        url=page_of(info.experiment_id, info.run_id),
-        status=info.status,
-        started=info.start_time / 1000,
-        ended=info.end_time and info.end_time / 1000,
-        params=dict(data.params),
-        tags=dict(data.tags),
-        metrics=dict(data.metrics),
-    )
-
-
-def _starts(run: Logged, length: int) -> set[str]:
-    return {run.name[:length], run.run_id[:length]}
+        run_id=info.run_id, url=page_of(info.experiment_id, info.run_id), status=info.status,
+        started=info.start_time / 1000, ended=info.end_time and info.end_time / 1000,
+        params=dict(data.params), tags=dict(data.tags), metrics=dict(data.metrics),
+    )  # fmt: skip
 
 
 def _newest() -> str:

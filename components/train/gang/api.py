@@ -54,9 +54,8 @@ class JobApi:
         manifest = make(self.spec, self.key, self.owner())
         group, version, plural = self.kind
         call = self.objects.create_namespaced_custom_object
-        made = self._ask(
-            f"create {plural}.{group}", call, group, version, self.namespace, plural, manifest, conflict={}
-        )
+        made = self._ask(f"create {plural}.{group}", call, group, version, self.namespace, plural, manifest,
+                         conflict={})  # fmt: skip
         if made is None:
             raise RuntimeError(f"Kubernetes knows no {plural}.{group}: install Volcano, or MindCluster where there are "
                                "NPUs, or choose a profile of one node")  # fmt: skip
@@ -64,9 +63,8 @@ class JobApi:
 
     def get(self) -> Document | None:
         """Return the job, None where there is none."""
-        found: Document | None = self._ask(
-            f"read {self.kind[2]}", self.objects.get_namespaced_custom_object, *self._place()
-        )
+        call = self.objects.get_namespaced_custom_object
+        found: Document | None = self._ask(f"read {self.kind[2]}", call, *self._place())
         return found
 
     def delete(self) -> None:
@@ -96,11 +94,9 @@ class JobApi:
     def warnings(self) -> list[tuple[str, str]]:
         """Return (kind and name, reason: message) of Kubernetes's warnings about the job, its pods and their group."""
         found = self._ask("list events", self.core.list_namespaced_event, self.namespace, field_selector="type=Warning")
-        return [
-            (f"{event.involved_object.kind} {event.involved_object.name}", f"{event.reason}: {event.message}")
-            for event in found.items
-            if str(event.involved_object.name).startswith(self.name)
-        ]
+        told = ((event, event.involved_object) for event in found.items)
+        return [(f"{item.kind} {item.name}", f"{event.reason}: {event.message}")
+                for event, item in told if str(item.name).startswith(self.name)]  # fmt: skip
 
     def log(self, pod: str, since_s: float | None) -> list[str]:
         """Return the lines, each behind its time, that a pod has printed, all or of the last seconds."""

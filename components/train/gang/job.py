@@ -51,8 +51,8 @@ def take_result(store: Store, key: str) -> StageResult | None:
 
 def own_failures(store: Store, key: str) -> list[dict[str, Any]]:
     """Return what nodes have stored that failed by themselves, not because they or others were stopped or lost."""
-    failures = [store.get_json(name) for name in store.keys(job_key(key, "failure."))]
-    return [failure for failure in failures if not failure["stopped"]]
+    failures = (store.get_json(name) for name in store.keys(job_key(key, "failure.")))
+    return [failure for failure in failures if failure and not failure["stopped"]]
 
 
 def describe_failure(store: Store, work: Work, follower: "Follower", state: JobState) -> str:
@@ -87,15 +87,13 @@ class Follower:
         while True:
             self.renew()
             try:
-                state = self.look()
+                if (state := self.look()) is not None:
+                    return state
                 self.answered = time.monotonic()
             except ClusterAwayError as error:
                 self.tell("Kubernetes", str(error))
                 if time.monotonic() - self.answered > AWAY_S:
                     raise RuntimeError(f"no answer for {AWAY_S:.0f} s: {error}") from None
-                state = None
-            if state is not None:
-                return state
             time.sleep(LOOK_EVERY_S)
 
     def renew(self) -> None:

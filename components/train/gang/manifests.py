@@ -31,15 +31,11 @@ def volcano_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
     devices = {"ASCEND_VISIBLE_DEVICES": _field(f"metadata.annotations['{spec.resource}']")}
     template = _pod(spec, key, devices if spec.device == "npu" else {})
     return {
-        "apiVersion": "/".join(VOLCANO[:2]),
-        "kind": "Job",
+        "apiVersion": "/".join(VOLCANO[:2]), "kind": "Job",
         "metadata": _metadata(spec, key, owner, {}),
         "spec": {
-            "minAvailable": spec.nodes,
-            "queue": spec.queue,
-            "schedulerName": "volcano",
-            "maxRetry": RESTARTS,
-            "ttlSecondsAfterFinished": KEPT_S,
+            "minAvailable": spec.nodes, "queue": spec.queue, "schedulerName": "volcano",
+            "maxRetry": RESTARTS, "ttlSecondsAfterFinished": KEPT_S,
             "plugins": {"env": [], "svc": []},  # a pod's number; a name for each pod
             "policies": [
                 # The first one that fits decides. What training itself ends with would only come again; other codes
@@ -52,7 +48,7 @@ def volcano_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
             ],
             "tasks": [{"name": TASK, "replicas": spec.nodes, "template": template}],
         },
-    }
+    }  # fmt: skip
 
 
 def ascend_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
@@ -66,8 +62,7 @@ def ascend_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
         return {"replicas": replicas, "restartPolicy": "Never", "template": _pod(spec, key, {})}
 
     return {
-        "apiVersion": "/".join(ASCEND[:2]),
-        "kind": "AscendJob",
+        "apiVersion": "/".join(ASCEND[:2]), "kind": "AscendJob",
         "metadata": _metadata(spec, key, owner, {"framework": spec.framework, **AGAIN}),
         "spec": {
             "schedulerName": "volcano",
@@ -79,7 +74,7 @@ def ascend_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
             "successPolicy": "AllWorkers",
             "replicaSpecs": {LEADERS[spec.framework]: pods(1), "Worker": pods(spec.nodes - 1)},
         },
-    }
+    }  # fmt: skip
 
 
 def leader_pod(spec: GangSpec, key: str, ascend: bool) -> str:
@@ -101,13 +96,9 @@ def _pod(spec: GangSpec, key: str, variables: dict[str, Document]) -> Document:
     return {
         "metadata": {"labels": _labels(spec, key)},
         "spec": {
-            "restartPolicy": "Never",
-            "activeDeadlineSeconds": spec.deadline_s,
-            "terminationGracePeriodSeconds": GRACE_S,
-            "serviceAccountName": spec.account,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "nodeSelector": spec.node_labels,
+            "restartPolicy": "Never", "activeDeadlineSeconds": spec.deadline_s,
+            "terminationGracePeriodSeconds": GRACE_S, "serviceAccountName": spec.account,
+            "automountServiceAccountToken": False, "enableServiceLinks": False, "nodeSelector": spec.node_labels,
             "securityContext": _security(spec),
             "containers": [_container(spec, key, variables)],
             "volumes": [
@@ -131,9 +122,7 @@ def _container(spec: GangSpec, key: str, variables: dict[str, Document]) -> Docu
     if spec.resource:
         resources[spec.resource] = str(spec.processes)
     return {
-        "name": CONTAINER,
-        "image": spec.image,
-        "imagePullPolicy": "IfNotPresent",
+        "name": CONTAINER, "image": spec.image, "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "components.train.gang.node", "--job", key],
         "workingDir": "/scratch",  # CANN and MindSpore write into the working directory, and into HOME
         "env": [{"name": name, **value} for name, value in (_variables(spec) | variables).items()],
@@ -145,7 +134,7 @@ def _container(spec: GangSpec, key: str, variables: dict[str, Document]) -> Docu
             {"name": "scratch", "mountPath": "/scratch"},
             {"name": "cache", "mountPath": "/cache"},
         ],
-    }
+    }  # fmt: skip
 
 
 def _variables(spec: GangSpec) -> dict[str, Document]:
@@ -153,19 +142,12 @@ def _variables(spec: GangSpec) -> dict[str, Document]:
     plain = {"HOME": "/scratch", "TMPDIR": "/scratch", "PYTHONUNBUFFERED": "1"}
     if spec.device == "npu":
         plain["HCCL_CONNECT_TIMEOUT"] = "1200"  # the default of 120 s is less than images take to pull
-    keys = {
-        "secretKeyRef": (spec.secret, spec.secret_variables),
-        "configMapKeyRef": (spec.settings, spec.settings_variables),
-    }
-    return (
-        {name: {"value": value} for name, value in plain.items()}
-        | {"POD_IP": _field("status.podIP")}
-        | {
-            variable: {"valueFrom": {kind: {"name": name, "key": key}}}
-            for kind, (name, variables) in keys.items()
-            for key, variable in variables.items()
-        }
-    )
+    found: dict[str, Document] = {name: {"value": value} for name, value in plain.items()}
+    found["POD_IP"] = _field("status.podIP")
+    for kind, name, variables in (("secretKeyRef", spec.secret, spec.secret_variables),
+                                  ("configMapKeyRef", spec.settings, spec.settings_variables)):  # fmt: skip
+        found |= {variable: {"valueFrom": {kind: {"name": name, "key": key}}} for key, variable in variables.items()}
+    return found
 
 
 def _field(path: str) -> Document:

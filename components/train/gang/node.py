@@ -33,10 +33,8 @@ from wordmill.training.loop import TRACE
 LOOK_EVERY_S = 30.0
 # What MindCluster's operator sets: (this node's number, the first node's address, the devices of all nodes). To torch
 # RANK is a process's number, and LOCAL_RANK, a list here, one number: no process may inherit these.
-OPERATOR = {
-    "pytorch": ("RANK", "MASTER_ADDR", "WORLD_SIZE"),
-    "mindspore": ("MS_NODE_RANK", "MS_SCHED_HOST", "MS_WORKER_NUM"),
-}
+OPERATOR = {"pytorch": ("RANK", "MASTER_ADDR", "WORLD_SIZE"),
+            "mindspore": ("MS_NODE_RANK", "MS_SCHED_HOST", "MS_WORKER_NUM")}  # fmt: skip
 OTHERS = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MS_SCHED_PORT", "MS_ROLE", "MS_LOCAL_WORKER")
 
 
@@ -82,10 +80,9 @@ def find_node(variables: Mapping[str, str], work: Work) -> Node:
         rank, master = int(variables[rank_variable]), variables[master_variable]
         nodes = int(variables[count_variable]) // work.processes
     else:
-        raise RuntimeError(
-            f"this node's place is not known: neither VC_TASK_INDEX and {hosts} are set (by Volcano's plugins env and "
-            f"svc) nor {rank_variable} and {master_variable} (by MindCluster's operator)"
-        )
+        raise RuntimeError(f"this node's place is not known: neither VC_TASK_INDEX and {hosts} are set (by Volcano's "
+                           f"plugins env and svc) nor {rank_variable} and {master_variable} (by MindCluster's "
+                           "operator)")  # fmt: skip
     if nodes != work.nodes or not 0 <= rank < nodes:
         raise RuntimeError(f"this is node {rank} of {nodes}, the job is made for {work.nodes} of {work.processes} "
                            "processes: what made the job has changed it")  # fmt: skip
@@ -101,9 +98,8 @@ def wait_for_name(host: str, timeout_s: float) -> None:
             return
         except OSError as error:
             if time.monotonic() > deadline:
-                raise RuntimeError(
-                    f"the first node, {host}, has had no address for {timeout_s:.0f} s: {error}"
-                ) from None
+                raise RuntimeError(f"the first node, {host}, has had no address for {timeout_s:.0f} s: "
+                                   f"{error}") from None  # fmt: skip
         time.sleep(1)
 
 
@@ -158,9 +154,8 @@ class Lease:
             if found != self.seen:
                 self.seen, self.changed = found, now
         if now - self.changed > LEASE_S:
-            raise RuntimeError(
-                f"{self.address} has not been renewed for {LEASE_S:.0f} s: nobody waits for this training"
-            )
+            raise RuntimeError(f"{self.address} has not been renewed for {LEASE_S:.0f} s: "
+                               "nobody waits for this training")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@ import re
 import sys
 from pathlib import Path
 
-from wordmill.store.artifacts import ROOT, source_files
+from wordmill.store.artifacts import ROOT
+from wordmill.store.keys import source_files
 
 DOCKERFILE = (ROOT / "images" / "serve" / "Dockerfile").read_text(encoding="utf-8")
 NAMES = {"cv2": "opencv-python-headless", "yaml": "PyYAML", "prometheus_client": "prometheus-client"}

@@ -11,17 +11,7 @@ import pytest
 from components.export import stage as export
 from components.smoke import stage
 from tests.components.smoke import ascend_doubles
-from tests.components.smoke.smoked import (
-    FEW,
-    SETTINGS,
-    described,
-    failure,
-    onnx_of,
-    put,
-    put_files,
-    put_onnx,
-    smoke,
-)
+from tests.components.smoke.smoked import FEW, SETTINGS, described, failure, onnx_of, put, put_files, put_onnx, smoke
 from tests.components.train.trained import lively, put_checkpoint, put_trained, write_manifest
 from wordmill.inference import card
 from wordmill.inference.runtimes import INSTALL

@@ -58,10 +58,7 @@ def test_a_wrong_network_is_caught(
 
 def test_one_wrong_file_among_those_of_fixed_batches_is_named(store: Store, tmp_path: Path) -> None:
     trained = put(store, 1)
-    files = {
-        "1": ("model_b1.onnx", onnx_of(batch=1)),
-        "16": ("model_b16.onnx", onnx_of(2, batch=16)),
-    }
+    files = {"1": ("model_b1.onnx", onnx_of(batch=1)), "16": ("model_b16.onnx", onnx_of(2, batch=16))}
     told = failure(put_files(store, trained, "onnx", files), trained, tmp_path)
     assert told.startswith("format onnx, batch 16 does not agree with the trained recogniser: ")
 

@@ -105,10 +105,7 @@ KEYS = f"{NAMESPACE}/secrets/wordmill-s3"
 UNKNOWN = ("warn", "answers; its version is not known, kfp is 2.17.0")
 # What is wrong, all at once, and the line that each thing ends in.
 WRONG: list[tuple[dict, list[tuple[str, str]]]] = [
-    (
-        {NAMESPACE: 404},
-        [("fail", "Kubernetes answers 404 .*apply the manifests, and check spec.namespace"), UNKNOWN],
-    ),
+    ({NAMESPACE: 404}, [("fail", "Kubernetes answers 404 .*apply the manifests, and check spec.namespace"), UNKNOWN]),
     ({"/version/": 401}, [("fail", "Kubernetes answers 401 .*log in again"), UNKNOWN]),
     (
         {

@@ -103,8 +103,7 @@ def test_a_changed_working_tree_is_named_in_the_version(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("what", ["lost", "500", "503", "429", "slow"])
 @pytest.mark.parametrize(
-    "where",
-    ["GET pipelines", "POST pipelines", "POST pipelines/upload_version", "POST experiments", "POST runs"],
+    "where", ["GET pipelines", "POST pipelines", "POST pipelines/upload_version", "POST experiments", "POST runs"]
 )
 def test_a_call_that_fails_once_is_repeated_and_nothing_is_made_twice(
     kfp: KfpServer, spec: str, what: str, where: str, monkeypatch: pytest.MonkeyPatch

@@ -23,7 +23,7 @@ from wordmill.pictures.image import Picture, decode
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Model
 from wordmill.store import tracking
-from wordmill.store.artifacts import source_files
+from wordmill.store.keys import source_files
 from wordmill.store.storage import Store
 
 STRANGER = """
@@ -128,10 +128,7 @@ def test_models_that_were_registered_before_the_library_had_rooms_read_on(
 
 
 def test_the_verb_read_finds_registered_models(
-    maker: Callable[..., Maker],
-    images: list[Picture],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    maker: Callable[..., Maker], images: list[Picture], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read(*model: str) -> object:
         with pytest.raises(SystemExit) as ended:

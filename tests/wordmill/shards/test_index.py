@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.wordmill.text.steps import steps_needed
 from wordmill.shards.blocks import BlockTable
 from wordmill.shards.content import Content
 from wordmill.shards.index import Index, measure_labels
@@ -79,7 +80,7 @@ def test_a_cut_index_and_one_with_a_wrong_byte_are_refused(tmp_path: Path) -> No
 
 def measured_one_by_one(labels: list[str], charset: Charset) -> list[tuple[int, int]]:
     codec = CtcCodec(charset=charset)
-    return [(min(255, len(codec.encode(label))), min(255, codec.steps_needed(label))) for label in labels]
+    return [(min(255, len(codec.encode(label))), min(255, steps_needed(codec, label))) for label in labels]
 
 
 @pytest.mark.parametrize("charset", ["lower36", "english94", "chinese6623", "fsns133"])

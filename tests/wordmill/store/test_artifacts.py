@@ -1,18 +1,9 @@
 import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from wordmill.store.artifacts import (
-    Manifest,
-    digest,
-    find_manifest,
-    from_document,
-    read_manifest,
-    source_files,
-    to_document,
-)
+from wordmill.store.artifacts import Manifest, digest, find_manifest, from_document, read_manifest, to_document
 from wordmill.store.files import write_atomically
 from wordmill.store.storage import Object, Store
 
@@ -57,10 +48,3 @@ def test_a_manifest_is_found_only_while_its_objects_are_there(store: Store, tmp_
     assert find_manifest(store, "shard/other") is None
     store.client.delete_object(Bucket=store.bucket, Key=f"objects/{entry.sha256[:2]}/{entry.sha256}")
     assert find_manifest(store, "shard/k1") is None
-
-
-@pytest.mark.usefixtures("busy_collector")
-def test_imports_are_followed_in_several_threads_at_once() -> None:
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(source_files, [["components.fetch"]] * 6))
-    assert found == [source_files(["components.fetch"])] * 6

@@ -5,7 +5,16 @@ from pathlib import Path
 import pytest
 
 from wordmill.store import keys
-from wordmill.store.keys import CANN, Ingredients, changed_ingredients, machine, meanings, meanings_of, version_of
+from wordmill.store.keys import (
+    CANN,
+    Ingredients,
+    changed_ingredients,
+    machine,
+    meanings,
+    meanings_of,
+    source_files,
+    version_of,
+)
 
 MODULE = '''"""A module."""
 
@@ -186,3 +195,10 @@ def test_meanings_are_read_in_several_threads_at_once() -> None:
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(meanings, [MODULE] * 40))
     assert found == [meanings(MODULE)] * 40
+
+
+@pytest.mark.usefixtures("busy_collector")
+def test_imports_are_followed_in_several_threads_at_once() -> None:
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(source_files, [["components.fetch"]] * 6))
+    assert found == [source_files(["components.fetch"])] * 6

@@ -186,3 +186,15 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_has_is_not(
     with work_folder(store, "shard-y") as folder:
         assert [path.name for path in (store.cache / "work").iterdir() if path.is_dir()] == [folder.name]
     assert not any((store.cache / "work").iterdir())
+
+
+def test_what_decides_is_stored_once_for_the_pieces_of_a_set(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put: list[str] = []
+    put_json = store.put_json
+    monkeypatch.setattr(store, "put_json", lambda key, document: [put.append(key), put_json(key, document)])
+    ingredients = Ingredients(distributions=("numpy",))
+    for piece in range(3):
+        find_or_make(store, "shard", "words", {"test": "once", "piece": piece}, make, ingredients)
+    assert [key for key in put if key.startswith("codes/")] == [f"codes/{ingredients.digest()}.json"]
+    assert store.get_json(f"codes/{ingredients.digest()}.json") == ingredients.found()
+    assert sum(key.startswith("manifests/") for key in put) == 3

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.wordmill.text.steps import steps_needed
 from tests.wordmill.training.tiny import TRAIN, write_set
 from wordmill.shards.loader import chosen_batch
 from wordmill.shards.sets import open_sets
@@ -105,7 +106,7 @@ def test_batches_are_packed_as_each_label_would_be_by_itself(codec: Codec) -> No
     targets = encode_labels(labels, codec, 9, "ctc")
     end = [AttentionCodec.STOP] if isinstance(codec, AttentionCodec) else []
     for label, classes, length, weight in zip(labels, targets.classes, targets.lengths, targets.weights, strict=True):
-        fits = bool(codec.encode(label)) and codec.steps_needed(label) <= 9
+        fits = bool(codec.encode(label)) and steps_needed(codec, label) <= 9
         row = codec.encode(label) + end if fits else [1]
         assert (classes.tolist(), length, weight > 0) == (row + [0] * (9 - len(row)), len(row), fits)
 
@@ -130,7 +131,7 @@ def test_labels_are_left_out_by_the_index_as_they_would_be_by_themselves(
 ) -> None:
     labels = ("a", "", "Ab!", "aab", "abcd", "aaaa", "!?", "x" * 300)
     shards = open_sets([write_set(tmp_path / "s", 24, labels)])
-    expected = [label for label in labels if codec.encode(label) and codec.steps_needed(label) <= steps] * 3
+    expected = [label for label in labels if codec.encode(label) and steps_needed(codec, label) <= steps] * 3
     if expected:
         kept = fitting(shards, codec, steps)
         assert chosen_batch(kept, np.arange(kept.samples)).labels == expected

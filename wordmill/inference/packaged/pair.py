@@ -24,10 +24,9 @@ class PairReader:
             raise ValueError(f"{folder}: the card describes no encoder and decoder: export them with export.beam")
         self.codec, self.parts = codec, card["beam"]
         self.steps, self.middle = card["output"]["shape"][1], card["preprocessing"]["middle"]
-        self.encoder, self.step = (
-            onnxruntime.InferenceSession(str(folder / part["file"]["name"]), providers=["CPUExecutionProvider"])
-            for part in (self.parts["encoder"], self.parts["step"])
-        )
+        files = (str(folder / self.parts[part]["file"]["name"]) for part in ("encoder", "step"))
+        self.encoder, self.step = (onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+                                   for file in files)  # fmt: skip
 
     def read(self, pictures: Picture, beams: int) -> Reading:
         """Return texts and confidences of pictures (N, H, W, C) uint8 of the recipe's size."""

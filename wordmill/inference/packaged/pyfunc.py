@@ -137,7 +137,8 @@ class TextRecogniser:
             try:
                 fitted.append(self.fit(row))
             except (ValueError, OSError) as error:
-                wrong.append(f"image {number}{_named(row)}: {error}")
+                name = f" ({row})" if isinstance(row, (str, os.PathLike)) else ""
+                wrong.append(f"image {number}{name}: {error}")
         if wrong:
             more = "; ..." if len(wrong) > NAMED else ""
             listed = "; ".join(wrong[:NAMED])
@@ -169,7 +170,3 @@ def _picture(row: Any, channels: int) -> Picture:
     if not isinstance(row, (bytes, bytearray)):
         raise ValueError(f"expected bytes, a path or a uint8 array, found {type(row).__name__}")
     return decode(bytes(row), channels)
-
-
-def _named(row: Any) -> str:
-    return f" ({row})" if isinstance(row, (str, os.PathLike)) else ""

@@ -3,15 +3,7 @@
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal, TruncatedNormal, initializer
 
-from wordmill.models.architectures import (
-    COMPACT,
-    NORM_EPSILON,
-    NORMALS,
-    VGG7,
-    VGG7_BIASES,
-    VGG7_EPSILON,
-    VGG7_WEIGHTS,
-)
+from wordmill.models.architectures import COMPACT, NORM_EPSILON, NORMALS, VGG7, VGG7_BIASES, VGG7_EPSILON, VGG7_WEIGHTS
 from wordmill.models.ms.layers import conv, norm
 from wordmill.models.ms.mobilenet import MobileNetV3
 from wordmill.models.ms.resnet import ResNet34Vd
@@ -66,10 +58,7 @@ class Vgg7(nn.Cell):
         self.pool = nn.MaxPool2d(2, 2)
         self.pool_height = PaddedPool() if padded else nn.MaxPool2d((2, 1), (2, 1))
         for layer in self.cells():
-            if padded:
-                _start_from_normals(layer)
-            else:
-                _start_from_cut_normals(layer)
+            (_start_from_normals if padded else _start_from_cut_normals)(layer)
 
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, 512, 1, T)."""
@@ -106,12 +95,8 @@ def _start_from_cut_normals(layer: nn.Cell) -> None:
     """Fill a convolution as MindOCR does, with normals that are cut at two deviations."""
     if isinstance(layer, nn.Conv2d):
         # MindSpore 2.9 takes the bounds as values, not in deviations as it documents: its default cuts nothing here.
-        layer.weight.set_data(
-            initializer(TruncatedNormal(VGG7_WEIGHTS, a=-2 * VGG7_WEIGHTS, b=2 * VGG7_WEIGHTS), layer.weight.shape)
-        )
-        layer.bias.set_data(
-            initializer(TruncatedNormal(VGG7_BIASES, a=-2 * VGG7_BIASES, b=2 * VGG7_BIASES), layer.bias.shape)
-        )
+        for parameter, sigma in ((layer.weight, VGG7_WEIGHTS), (layer.bias, VGG7_BIASES)):
+            parameter.set_data(initializer(TruncatedNormal(sigma, a=-2 * sigma, b=2 * sigma), parameter.shape))
 
 
 def _start_from_normals(layer: nn.Cell) -> None:
@@ -125,10 +110,6 @@ def _start_from_normals(layer: nn.Cell) -> None:
 Backbone = Compact | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
 
 BACKBONES: dict[str, type[Backbone]] = {
-    "compact": Compact,
-    "vgg7": Vgg7,
-    "vgg7_padded": Vgg7Padded,
-    "resnet34_vd": ResNet34Vd,
-    "mobilenet_v3": MobileNetV3,
-    "views_cnn": ViewsCnn,
-}
+    "compact": Compact, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "resnet34_vd": ResNet34Vd,
+    "mobilenet_v3": MobileNetV3, "views_cnn": ViewsCnn,
+}  # fmt: skip

@@ -15,10 +15,6 @@ def read(path: Path) -> Tensors:
         found = ms.load_checkpoint(str(path))
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: not a checkpoint of MindSpore: {error}") from None
-    tensors = {name: value.asnumpy().astype(np.float32) for name, value in found.items() if not isinstance(value, str)}
-    return {_canonical(name): values for name, values in tensors.items()}
-
-
-def _canonical(name: str) -> str:
-    path, dot, leaf = name.rpartition(".")
-    return f"{path}{dot}{TO_CANONICAL.get(leaf, leaf)}"
+    split = [(*name.rpartition("."), value) for name, value in found.items() if not isinstance(value, str)]
+    return {f"{path}{dot}{TO_CANONICAL.get(leaf, leaf)}": value.asnumpy().astype(np.float32)
+            for path, dot, leaf, value in split}  # fmt: skip

@@ -11,14 +11,9 @@ from wordmill.models.architectures import MIX1, MIX2, NORM_EPSILON, PLACE, SALT
 
 # MindSpore's own defaults differ from PyTorch's, so padding, bias, start, momentum and epsilon are all spelt out.
 def conv(
-    inputs: int,
-    outputs: int,
-    kernel: int | tuple[int, int],
-    padding: int | tuple[int, int, int, int],
-    stride: int | tuple[int, int] = 1,
-    groups: int = 1,
-    bias: bool = False,
-) -> nn.Conv2d:
+    inputs: int, outputs: int, kernel: int | tuple[int, int], padding: int | tuple[int, int, int, int],
+    stride: int | tuple[int, int] = 1, groups: int = 1, bias: bool = False,
+) -> nn.Conv2d:  # fmt: skip
     """Return a convolution that starts as PyTorch's; four paddings are top, bottom, left and right."""
     sides = (kernel, kernel) if isinstance(kernel, int) else kernel
     bound = 1 / math.sqrt(inputs // groups * sides[0] * sides[1])

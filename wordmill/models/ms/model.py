@@ -67,8 +67,7 @@ def build(model: Model, data: Data, classes: int) -> Recogniser:
         decoder = GruAttention(neck.channels, model.decoder_hidden, classes, model.max_length + 1)
         net = EncoderDecoder(rectifier, backbone, neck, decoder)
     else:
-        steps = _count_columns(backbone, data)
-        decoder = PositionAttention(neck.channels, model.decoder_hidden, classes, steps)
+        decoder = PositionAttention(neck.channels, model.decoder_hidden, classes, _count_columns(backbone, data))
         net = EncoderDecoder(rectifier, backbone, neck, decoder)
     net.set_train()
     return net

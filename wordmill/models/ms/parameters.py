@@ -5,13 +5,8 @@ from mindspore import Parameter
 from wordmill.models.ms.model import Recogniser
 
 # Only batch normalisation and embeddings are named differently; the layouts of all layers are the same.
-TO_CANONICAL = {
-    "gamma": "weight",
-    "beta": "bias",
-    "moving_mean": "running_mean",
-    "moving_variance": "running_var",
-    "embedding_table": "weight",
-}
+TO_CANONICAL = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var",
+                "embedding_table": "weight"}  # fmt: skip
 
 
 def named(net: Recogniser) -> dict[str, Parameter]:

@@ -2,17 +2,17 @@
 
 import mindspore as ms
 import numpy as np
-import numpy.typing as npt
 from mindspore import Tensor, nn, ops
 
 from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.ms.decoders import Memory
 from wordmill.models.ms.model import EncoderDecoder, Recogniser, build
 from wordmill.models.ms.precision import choose_precision, halve
 from wordmill.models.ms.weights import load_weights
-from wordmill.pictures.image import normalise
+from wordmill.pictures.image import Picture, normalise
 from wordmill.recipe.frameworks import check_device
 from wordmill.text.beam import Floats, Integers, attention_beam_search, ctc_beam_search
-from wordmill.text.decoding import AttentionCodec, CtcCodec, Reading, codec_of
+from wordmill.text.decoding import AttentionCodec, CtcCodec, Logits, Reading, codec_of
 
 TARGETS = {"cpu": "CPU", "npu": "Ascend"}
 
@@ -51,12 +51,12 @@ class Predictor:
         self.start, self.step = _Start(self.net), _Step(self.net)
         self.start.set_inputs(Tensor(shape=shape, dtype=ms.float32), Tensor(shape=[None], dtype=ms.int32))
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(self, images: Picture) -> Logits:
         """Return logits (N, T, classes) float32 of images (N, H, W, C) uint8."""
         logits = self.net(Tensor(normalise(images, self.middle)))
         return np.asarray(logits.asnumpy(), dtype=np.float32)
 
-    def read(self, images: npt.NDArray[np.uint8], beams: int = 1) -> Reading:
+    def read(self, images: Picture, beams: int = 1) -> Reading:
         """Return texts and confidences of images (N, H, W, C) uint8, by a beam search with more than one beam."""
         net, codec = self.net, self.codec
         if beams > 1 and isinstance(codec, CtcCodec):
@@ -76,7 +76,7 @@ class _Start(nn.Cell):
         super().__init__()
         self.net = net
 
-    def construct(self, images: Tensor, samples: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+    def construct(self, images: Tensor, samples: Tensor) -> tuple[Memory, Tensor]:
         """Return the decoder's memory and hidden state for hypotheses of the images `samples` (R,)."""
         return self.net.decoder.start(ops.gather(self.net.encode(images), samples, 0))
 
@@ -88,9 +88,7 @@ class _Step(nn.Cell):
         super().__init__()
         self.net = net
 
-    def construct(
-        self, memory: tuple[Tensor, ...], hidden: Tensor, parents: Tensor, tokens: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def construct(self, memory: Memory, hidden: Tensor, parents: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Go on with hypotheses `parents` (R,) by `tokens` (R,): log-probabilities (R, classes), hidden states."""
         logits, hidden = self.net.decoder.step(memory, ops.gather(hidden, parents, 0), tokens)
         return ops.log_softmax(logits, axis=1), hidden
@@ -99,7 +97,7 @@ class _Step(nn.Cell):
 class _Writer:
     """A decoder with the state of every hypothesis of a beam search."""
 
-    def __init__(self, step: _Step, memory: tuple[Tensor, ...], hidden: Tensor) -> None:
+    def __init__(self, step: _Step, memory: Memory, hidden: Tensor) -> None:
         self.step, self.memory, self.hidden = step, memory, hidden
 
     def __call__(self, parents: Integers, tokens: Integers) -> Floats:

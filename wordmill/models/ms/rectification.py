@@ -4,7 +4,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
-from wordmill.models.architectures import NORM_EPSILON, RECTIFIER, RECTIFIER_HIDDEN
+from wordmill.models.architectures import RECTIFIER, RECTIFIER_HIDDEN
+from wordmill.models.ms.layers import norm
 from wordmill.models.tps import CONTROL_POINTS, control_points, pixel_matrix
 
 
@@ -17,10 +18,10 @@ class Tps(nn.Cell):
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
         c = (channels, *RECTIFIER)
-        self.conv1, self.bn1 = _conv(c[0], c[1]), _norm(c[1])
-        self.conv2, self.bn2 = _conv(c[1], c[2]), _norm(c[2])
-        self.conv3, self.bn3 = _conv(c[2], c[3]), _norm(c[3])
-        self.conv4, self.bn4 = _conv(c[3], c[4]), _norm(c[4])
+        self.conv1, self.bn1 = _conv(c[0], c[1]), norm(c[1])
+        self.conv2, self.bn2 = _conv(c[1], c[2]), norm(c[2])
+        self.conv3, self.bn3 = _conv(c[2], c[3]), norm(c[3])
+        self.conv4, self.bn4 = _conv(c[3], c[4]), norm(c[4])
         self.pool = nn.MaxPool2d(2, 2)
         self.fc1 = nn.Dense(c[4], RECTIFIER_HIDDEN)
         # Training starts from pictures as they are; DTRB starts from control points on slanting lines.
@@ -47,7 +48,3 @@ class Tps(nn.Cell):
 
 def _conv(inputs: int, outputs: int) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, pad_mode="pad", padding=1, has_bias=False)
-
-
-def _norm(channels: int) -> nn.BatchNorm2d:
-    return nn.BatchNorm2d(channels, eps=NORM_EPSILON, momentum=0.9)

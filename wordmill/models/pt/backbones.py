@@ -1,17 +1,8 @@
 """Backbones in PyTorch: from normalised pictures (N, C, H, W) to features (N, channels, 1, T)."""
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
-from wordmill.models.architectures import (
-    COMPACT,
-    NORM_EPSILON,
-    NORMALS,
-    VGG7,
-    VGG7_BIASES,
-    VGG7_EPSILON,
-    VGG7_WEIGHTS,
-)
+from wordmill.models.architectures import COMPACT, NORM_EPSILON, NORMALS, VGG7, VGG7_BIASES, VGG7_EPSILON, VGG7_WEIGHTS
 from wordmill.models.pt.mobilenet import MobileNetV3
 from wordmill.models.pt.resnet import ResNet34Vd
 from wordmill.models.pt.views import ViewsCnn
@@ -37,7 +28,7 @@ class Compact(nn.Module):
         self.pool_height = nn.MaxPool2d((2, 1))
         self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, 320, 1, T)."""
         # ReLU after pooling gives the same as before it, on fewer numbers.
         x = self.relu(self.bn1(self.conv1(x)))
@@ -46,7 +37,7 @@ class Compact(nn.Module):
         x = self.relu(self.pool_height(self.bn4(self.conv4(x))))
         x = self.relu(self.bn5(self.conv5(x)))
         x = self.relu(self.pool_height(self.bn6(self.conv6(x))))
-        features: torch.Tensor = self.relu(self.bn7(self.conv7(x)))
+        features: Tensor = self.relu(self.bn7(self.conv7(x)))
         return features
 
 
@@ -69,12 +60,9 @@ class Vgg7(nn.Module):
         self.pool_height = nn.MaxPool2d(2, (2, 1), (0, 1)) if padded else nn.MaxPool2d((2, 1))
         self.relu = nn.ReLU(inplace=True)
         for layer in self.modules():
-            if padded:
-                _start_from_normals(layer)
-            else:
-                _start_from_cut_normals(layer)
+            (_start_from_normals if padded else _start_from_cut_normals)(layer)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, 512, 1, T)."""
         x = self.relu(self.pool(self.conv1(x)))
         x = self.relu(self.pool(self.conv2(x)))
@@ -82,7 +70,7 @@ class Vgg7(nn.Module):
         x = self.relu(self.pool_height(self.conv4(x)))
         x = self.relu(self.bn5(self.conv5(x)))
         x = self.relu(self.pool_height(self.conv6(x)))
-        features: torch.Tensor = self.relu(self.bn7(self.conv7(x)))
+        features: Tensor = self.relu(self.bn7(self.conv7(x)))
         return features
 
 
@@ -111,10 +99,6 @@ def _start_from_normals(layer: nn.Module) -> None:
 Backbone = Compact | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
 
 BACKBONES: dict[str, type[Backbone]] = {
-    "compact": Compact,
-    "vgg7": Vgg7,
-    "vgg7_padded": Vgg7Padded,
-    "resnet34_vd": ResNet34Vd,
-    "mobilenet_v3": MobileNetV3,
-    "views_cnn": ViewsCnn,
-}
+    "compact": Compact, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "resnet34_vd": ResNet34Vd,
+    "mobilenet_v3": MobileNetV3, "views_cnn": ViewsCnn,
+}  # fmt: skip

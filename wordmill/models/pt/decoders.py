@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
 from wordmill.models.architectures import DECODER_DROPOUT
 from wordmill.models.pt.layers import Dropout
 from wordmill.text.decoding import AttentionCodec
 
-Memory = tuple[torch.Tensor, ...]  # what stays from step to step
+Memory = tuple[Tensor, ...]  # what stays from step to step
 
 
 class Decoder(nn.Module, ABC):
@@ -21,12 +21,8 @@ class Decoder(nn.Module, ABC):
         self.steps = steps
 
     def forward(
-        self,
-        features: torch.Tensor,
-        classes: torch.Tensor | None = None,
-        forced: torch.Tensor | None = None,
-        seeds: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        self, features: Tensor, classes: Tensor | None = None, forced: Tensor | None = None, seeds: Tensor | None = None
+    ) -> Tensor:
         """Return logits (N, steps, classes) float32.
 
         With the labels' classes (N, steps), samples with forced (N,) 1 are told the truth before each step; all
@@ -45,7 +41,7 @@ class Decoder(nn.Module, ABC):
                     tokens = torch.where(forced > 0, classes[:, step], tokens)
             return torch.stack(rows, 1)
 
-    def masks(self, seeds: torch.Tensor) -> torch.Tensor | None:
+    def masks(self, seeds: Tensor) -> Tensor | None:
         """Return dropout's factors (N, steps, width) float32 for what each step begins with; None: it has no dropout.
 
         All at once: worked out step by step they would be many small kernels.
@@ -53,13 +49,11 @@ class Decoder(nn.Module, ABC):
         return None
 
     @abstractmethod
-    def start(self, features: torch.Tensor) -> tuple[Memory, torch.Tensor]:
+    def start(self, features: Tensor) -> tuple[Memory, Tensor]:
         """Return the memory of features (N, T, C) and the hidden state (N, hidden) before the first step."""
 
     @abstractmethod
-    def step(
-        self, memory: Memory, hidden: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self, memory: Memory, hidden: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return logits (N, classes) and the next hidden state, given the class (N,) written last and its mask."""
 
 
@@ -75,7 +69,7 @@ class GruAttention(Decoder):
         self.gru = nn.GRUCell(channels + classes, hidden)
         self.generator = nn.Linear(hidden, classes)
 
-    def start(self, features: torch.Tensor) -> tuple[Memory, torch.Tensor]:
+    def start(self, features: Tensor) -> tuple[Memory, Tensor]:
         """Return the features, their share in the scores and that of each token in the GRU; a hidden state of zeros."""
         features = features.float()
         projected = self.i2h(features)
@@ -83,9 +77,7 @@ class GruAttention(Decoder):
         symbols = self.gru.weight_ih[:, self.channels :].T.contiguous()
         return (features, projected, symbols), torch.zeros_like(projected[:, 0])
 
-    def step(
-        self, memory: Memory, hidden: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self, memory: Memory, hidden: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return logits (N, classes) and the next hidden state, given the class (N,) written last and its mask."""
         features, projected, symbols = memory
         scores = self.score(torch.tanh(projected + self.h2h(hidden).unsqueeze(1)))
@@ -112,19 +104,17 @@ class PositionAttention(Decoder):
         self.gru = nn.GRUCell(hidden, hidden)
         self.generator = nn.Linear(hidden, classes)
 
-    def masks(self, seeds: torch.Tensor) -> torch.Tensor | None:
+    def masks(self, seeds: Tensor) -> Tensor | None:
         """Return the factors (N, steps, hidden) of the embedded classes, those of step t, 0.., by salt 1 + t."""
         salts = torch.arange(1, self.steps + 1, dtype=torch.int32, device=seeds.device)
         return self.dropout.masks(seeds, salts, self.hidden)
 
-    def start(self, features: torch.Tensor) -> tuple[Memory, torch.Tensor]:
+    def start(self, features: Tensor) -> tuple[Memory, Tensor]:
         """Return the features in the decoder's width, and a hidden state of zeros."""
         bridged = self.bridge(features.float())
         return (bridged,), torch.zeros_like(bridged[:, 0])
 
-    def step(
-        self, memory: Memory, hidden: torch.Tensor, tokens: torch.Tensor, mask: torch.Tensor | None = None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def step(self, memory: Memory, hidden: Tensor, tokens: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return logits (N, classes) and the next hidden state, given the class (N,) written last and its mask."""
         embedded = self.embedding(tokens)
         if mask is not None:
@@ -136,7 +126,7 @@ class PositionAttention(Decoder):
         return self.generator(hidden), hidden
 
 
-def _renew(gru: nn.GRUCell, told: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+def _renew(gru: nn.GRUCell, told: Tensor, hidden: Tensor) -> Tensor:
     """Return a cell's next hidden state, with its inputs' share (N, 3 * hidden) worked out already.
 
     Written out because the ONNX exporter does not take the cell itself with any N.

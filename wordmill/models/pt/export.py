@@ -5,7 +5,7 @@ from pathlib import Path
 
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ports import CONFIDENCE, INPUT, LOGITS, TOKENS
@@ -29,9 +29,9 @@ class _Reader(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits (N, T, classes), the kept classes (N, T) int64, else 0, and confidences (N,) in 0..1."""
-        logits: torch.Tensor = self.net(images)
+        logits: Tensor = self.net(images)
         best = logits.argmax(2)
         kept = _kept_of_attention(best) if isinstance(self.net, EncoderDecoder) else _kept_of_ctc(best)
         # The likeliest class's probability, without that of any other: there may be thousands.
@@ -40,13 +40,13 @@ class _Reader(nn.Module):
         return logits, best * kept, (peaks * kept).sum(1) / counts
 
 
-def _kept_of_ctc(best: torch.Tensor) -> torch.Tensor:
+def _kept_of_ctc(best: Tensor) -> Tensor:
     """Return which steps (N, T) of the likeliest classes (N, T) are characters: as CtcCodec.decode has it."""
     before = torch.cat([torch.full_like(best[:, :1], CtcCodec.BLANK), best[:, :-1]], 1)
     return (best != CtcCodec.BLANK) & (best != before)
 
 
-def _kept_of_attention(best: torch.Tensor) -> torch.Tensor:
+def _kept_of_attention(best: Tensor) -> Tensor:
     """Return which steps (N, T) of the likeliest classes (N, T) are characters: as AttentionCodec.decode has it."""
     stops = (best == AttentionCodec.STOP).int().cumsum(1)
     return (stops == 0) & (stops[:, -1:] > 0) & (best != AttentionCodec.GO)
@@ -59,7 +59,7 @@ class _Encoder(nn.Module):
         super().__init__()
         self.net = net
 
-    def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the samples' memory, tensors (N, T, C), and the hidden state (N, hidden) of images."""
         memory, hidden = self.net.decoder.start(self.net.encode(images))
         return (*(part for part in memory if part.ndim == 3), hidden)
@@ -68,26 +68,22 @@ class _Encoder(nn.Module):
 class _Step(nn.Module):
     """A step of a beam search."""
 
-    def __init__(self, decoder: Decoder, features: torch.Tensor) -> None:
+    def __init__(self, decoder: Decoder, features: Tensor) -> None:
         super().__init__()
         self.decoder = decoder
         # What is the same for all samples belongs to the weights and stays within the file.
         self.shared = tuple(part for part in decoder.start(features)[0] if part.ndim < 3)
 
-    def forward(self, tokens: torch.Tensor, hidden: torch.Tensor, *memory: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def forward(self, tokens: Tensor, hidden: Tensor, *memory: Tensor) -> tuple[Tensor, ...]:
         """Return log-probabilities (R, classes) and hidden states (R, hidden), given the classes (R,) written last."""
         logits, hidden = self.decoder.step((*memory, *self.shared), hidden, tokens)
         return logits.log_softmax(1), hidden
 
 
 def export_onnx(
-    checkpoint: Checkpoint,
-    path: Path,
-    opset: int = OPSET,
-    batch: int | None = None,
-    any_width: bool = False,
+    checkpoint: Checkpoint, path: Path, opset: int = OPSET, batch: int | None = None, any_width: bool = False,
     decoded: bool = True,
-) -> None:
+) -> None:  # fmt: skip
     """Write a checked ONNX file: `images` (N, C, H, W) float32 normalised to `logits` (N, T, classes) float32.
 
     batch: N, any if not given. any_width: of a CTC recogniser without rectification, T grows with W.
@@ -114,21 +110,17 @@ def export_pair(checkpoint: Checkpoint, encoder: Path, step: Path, opset: int = 
         *memory, hidden = _Encoder(net)(images)
         stepper = _Step(net.decoder, net.encode(images))
     parts = [f"memory_{number}" for number in range(len(memory))]
-    pair = {
-        "encoder": {"inputs": [INPUT], "outputs": [*parts, "hidden"]},
-        "step": {"inputs": [TOKENS, "hidden", *parts], "outputs": ["log_probabilities", "next_hidden"]},
-    }
+    first = {"inputs": [INPUT], "outputs": [*parts, "hidden"]}
+    then = {"inputs": [TOKENS, "hidden", *parts], "outputs": ["log_probabilities", "next_hidden"]}
     tokens = torch.full((len(images),), AttentionCodec.GO)
-    for module, arguments, path, ports in (
-        (_Encoder(net), (images,), encoder, pair["encoder"]),
-        (stepper, (tokens, hidden, *memory), step, pair["step"]),
-    ):
+    for module, arguments, path, ports in ((_Encoder(net), (images,), encoder, first),
+                                           (stepper, (tokens, hidden, *memory), step, then)):  # fmt: skip
         open_axes = {name: {0: "N"} for name in ports["inputs"] + ports["outputs"]}
         _write(module, arguments, path, ports["inputs"], ports["outputs"], opset, open_axes)
-    return pair
+    return {"encoder": first, "step": then}
 
 
-def _open(checkpoint: Checkpoint, opset: int, batch: int) -> tuple[Recogniser, torch.Tensor]:
+def _open(checkpoint: Checkpoint, opset: int, batch: int) -> tuple[Recogniser, Tensor]:
     """Return the trained recogniser and empty images (batch, C, H, W); ValueError for an opset that lacks operators."""
     data, model = checkpoint.data, checkpoint.model
     check_grid_sample(opset, model, "export")
@@ -138,7 +130,7 @@ def _open(checkpoint: Checkpoint, opset: int, batch: int) -> tuple[Recogniser, t
 
 
 def _write(
-    net: nn.Module, arguments: tuple[torch.Tensor, ...], path: Path, inputs: list[str], outputs: list[str], opset: int,
+    net: nn.Module, arguments: tuple[Tensor, ...], path: Path, inputs: list[str], outputs: list[str], opset: int,
     open_axes: Axes,
 ) -> None:  # fmt: skip
     """Write a network as a checked ONNX file under a temporary name, then rename it."""

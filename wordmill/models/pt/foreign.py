@@ -26,11 +26,8 @@ def read(path: Path) -> Tensors:
     if not state or not all(isinstance(values, torch.Tensor) for values in state.values()):
         raise ValueError(f"{path}: expected weights by name, or a training state with them under 'state_dict', "
                          f"found {type(found).__name__}")  # fmt: skip
-    return {
-        name.removeprefix(WRAPPER): np.asarray(values.float().numpy())
-        for name, values in state.items()
-        if not name.endswith(COUNTER)
-    }
+    return {name.removeprefix(WRAPPER): np.asarray(values.float().numpy())
+            for name, values in state.items() if not name.endswith(COUNTER)}  # fmt: skip
 
 
 def _state(found: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Layers that several backbones in PyTorch are made of."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wordmill.models.architectures import MIX1, MIX2, PLACE, SALT
 
@@ -19,9 +19,9 @@ class ConvNorm(nn.Module):
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
-        features: torch.Tensor = self.bn(self.conv(x))
+        features: Tensor = self.bn(self.conv(x))
         return features
 
 
@@ -36,14 +36,14 @@ class Dropout(nn.Module):
         super().__init__()
         self.threshold, self.kept = round(p * 2**31), 1 - p
 
-    def forward(self, x: torch.Tensor, seeds: torch.Tensor, salt: int) -> torch.Tensor:
+    def forward(self, x: Tensor, seeds: Tensor, salt: int) -> Tensor:
         """Return x (N, ...) with values zeroed by seeds (N,) int32; in evaluation mode x as it is."""
         if not self.training:
             return x
         salts = torch.full((1,), salt, dtype=torch.int32, device=x.device)
         return x * self.masks(seeds, salts, x[0].numel()).reshape(x.shape).to(x.dtype)
 
-    def masks(self, seeds: torch.Tensor, salts: torch.Tensor, size: int) -> torch.Tensor:
+    def masks(self, seeds: Tensor, salts: Tensor, size: int) -> Tensor:
         """Return the factors (N, S, size) float32 of so many values for seeds (N,) and salts (S,) int32."""
         places = torch.arange(1, size + 1, dtype=torch.int32, device=seeds.device) * PLACE
         words = seeds.reshape(-1, 1, 1) + (salts * SALT).reshape(1, -1, 1) + places
@@ -53,7 +53,7 @@ class Dropout(nn.Module):
         return (_shifted(words, 1) >= self.threshold).float() / self.kept
 
 
-def _shifted(words: torch.Tensor, bits: int) -> torch.Tensor:
+def _shifted(words: Tensor, bits: int) -> Tensor:
     """Return the words shifted to the right, zeros coming in from the left."""
-    shifted: torch.Tensor = (words >> bits) & (2 ** (32 - bits) - 1)
+    shifted: Tensor = (words >> bits) & (2 ** (32 - bits) - 1)
     return shifted

@@ -1,7 +1,6 @@
 """MobileNetV3 in PyTorch (Howard et al. 2019, arXiv 1905.02244), the backbone of PaddleOCR's small CRNN."""
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wordmill.models.architectures import MOBILENET_BLOCKS, MOBILENET_HEAD, MOBILENET_STEM, SQUEEZE
 from wordmill.models.pt.layers import ConvNorm
@@ -20,10 +19,10 @@ class SqueezeExcitation(nn.Module):
         self.relu = nn.ReLU(inplace=True)
         self.hard_sigmoid = nn.Hardsigmoid()
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, channels, H, W) of the same."""
         inner = self.relu(self.conv1(x.mean((2, 3), keepdim=True)))
-        features: torch.Tensor = x * self.hard_sigmoid(self.conv2(inner))
+        features: Tensor = x * self.hard_sigmoid(self.conv2(inner))
         return features
 
 
@@ -41,10 +40,10 @@ class InvertedResidual(nn.Module):
         self.activation = nn.Hardswish() if swishes else nn.ReLU(inplace=True)
         self.adds = stride == 1 and inputs == outputs
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, outputs, H / stride, W) of (N, inputs, H, W)."""
         inner = self.activation(self.depthwise(self.activation(self.expand(x))))
-        features: torch.Tensor = self.project(self.squeeze(inner))
+        features: Tensor = self.project(self.squeeze(inner))
         return x + features if self.adds else features
 
 
@@ -62,8 +61,8 @@ class MobileNetV3(nn.Module):
         self.activation = nn.Hardswish()
         self.pool = nn.MaxPool2d(2)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, 480, 1, T)."""
         x = self.blocks(self.activation(self.conv1(x)))
-        features: torch.Tensor = self.pool(self.activation(self.conv2(x)))
+        features: Tensor = self.pool(self.activation(self.conv2(x)))
         return features

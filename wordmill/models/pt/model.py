@@ -1,7 +1,7 @@
 """The recognisers in PyTorch."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wordmill.models.architectures import VIEWS_DROPOUT, check_height
 from wordmill.models.pt.backbones import BACKBONES, Backbone
@@ -21,11 +21,11 @@ class CRNN(nn.Module):
         self.rectifier, self.backbone, self.neck = rectifier, backbone, neck
         self.head = nn.Linear(neck.channels, classes)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return logits (N, T, classes) float32 of normalised images (N, C, H, W) float32."""
         features = self.neck(self.backbone(self.rectifier(images)))
         with torch.autocast(images.device.type, enabled=False):
-            logits: torch.Tensor = self.head(features)
+            logits: Tensor = self.head(features)
         return logits
 
 
@@ -37,26 +37,22 @@ class EncoderDecoder(nn.Module):
         self.rectifier, self.backbone, self.neck, self.decoder = rectifier, backbone, neck, decoder
         self.dropout = Dropout(VIEWS_DROPOUT) if isinstance(backbone, ViewsCnn) else None
 
-    def encode(self, images: torch.Tensor, seeds: torch.Tensor | None = None) -> torch.Tensor:
+    def encode(self, images: Tensor, seeds: Tensor | None = None) -> Tensor:
         """Return features (N, T, channels) float32 of normalised images (N, C, H, W) float32.
 
         While training, dropout goes by seeds (N,) int32.
         """
-        features: torch.Tensor = self.backbone(self.rectifier(images))
+        features: Tensor = self.backbone(self.rectifier(images))
         if self.dropout is not None and seeds is not None:
             features = self.dropout(features, seeds, 0)
-        encoded: torch.Tensor = self.neck(features)
+        encoded: Tensor = self.neck(features)
         return encoded
 
     def forward(
-        self,
-        images: torch.Tensor,
-        classes: torch.Tensor | None = None,
-        forced: torch.Tensor | None = None,
-        seeds: torch.Tensor | None = None,
-    ) -> torch.Tensor:
+        self, images: Tensor, classes: Tensor | None = None, forced: Tensor | None = None, seeds: Tensor | None = None
+    ) -> Tensor:
         """Return logits (N, steps, classes) float32; Decoder says what classes, `forced` and seeds do."""
-        logits: torch.Tensor = self.decoder(self.encode(images, seeds), classes, forced, seeds)
+        logits: Tensor = self.decoder(self.encode(images, seeds), classes, forced, seeds)
         return logits
 
 

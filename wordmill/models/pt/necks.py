@@ -1,7 +1,6 @@
 """Necks in PyTorch: recurrent layers over the columns, from features (N, C, 1, T) to (N, T, channels)."""
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class BiLstm(nn.Module):
@@ -12,9 +11,9 @@ class BiLstm(nn.Module):
         self.channels = 2 * hidden
         self.rnn = nn.LSTM(channels, hidden, layers, bidirectional=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, T, 2 * hidden) float32; inside it computes in the precision of its input."""
-        columns: torch.Tensor = self.rnn(x.squeeze(2).permute(2, 0, 1).contiguous())[0]
+        columns: Tensor = self.rnn(x.squeeze(2).permute(2, 0, 1).contiguous())[0]
         return columns.float().permute(1, 0, 2)
 
 
@@ -32,9 +31,9 @@ class BiLstmLinked(nn.Module):
         self.rnns = nn.ModuleList(nn.LSTM(size, hidden, bidirectional=True) for size in inputs)
         self.linears = nn.ModuleList(nn.Linear(2 * hidden, hidden) for _ in inputs[1:])
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, T, 2 * hidden) float32; inside it computes in the precision of its input."""
-        columns: torch.Tensor = self.rnns[0](x.squeeze(2).permute(2, 0, 1).contiguous())[0]
+        columns: Tensor = self.rnns[0](x.squeeze(2).permute(2, 0, 1).contiguous())[0]
         for linear, rnn in zip(self.linears, self.rnns[1:], strict=True):
             columns = rnn(linear(columns))[0]
         return columns.float().permute(1, 0, 2)

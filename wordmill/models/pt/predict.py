@@ -3,9 +3,8 @@
 import importlib
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wordmill.models.checkpoint import Checkpoint
@@ -13,9 +12,10 @@ from wordmill.models.pt.decoders import Decoder
 from wordmill.models.pt.model import EncoderDecoder, build
 from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.weights import load_weights
+from wordmill.pictures.image import Picture
 from wordmill.recipe.frameworks import check_device
 from wordmill.text.beam import Floats, Integers, attention_beam_search, ctc_beam_search
-from wordmill.text.decoding import AttentionCodec, CtcCodec, Reading, codec_of
+from wordmill.text.decoding import AttentionCodec, CtcCodec, Logits, Reading, codec_of
 
 
 def open_device(device: str, index: int = 0) -> torch.device:
@@ -48,13 +48,13 @@ class Predictor:
         self.net.to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def __call__(self, images: Picture) -> Logits:
         """Return logits (N, T, classes) float32 of images (N, H, W, C) uint8."""
         with torch.inference_mode(), self._autocast():
             logits = self.net(self._inputs(images))
         return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
-    def read(self, images: npt.NDArray[np.uint8], beams: int = 1) -> Reading:
+    def read(self, images: Picture, beams: int = 1) -> Reading:
         """Return texts and confidences of images (N, H, W, C) uint8, by a beam search with more than one beam."""
         net, codec = self.net, self.codec
         if beams > 1 and isinstance(codec, CtcCodec):
@@ -68,7 +68,7 @@ class Predictor:
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 
-    def _inputs(self, images: npt.NDArray[np.uint8]) -> torch.Tensor:
+    def _inputs(self, images: Picture) -> Tensor:
         # As `normalise` has it, on the device: a quarter of the bytes travel, and they come out as channels_last.
         pictures = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2)
         return (pictures.float() - self.middle) / self.middle
@@ -88,7 +88,7 @@ def _fold_normalisation(net: nn.Module) -> None:
 class _Writer:
     """A decoder with the state of every hypothesis of a beam search."""
 
-    def __init__(self, decoder: Decoder, features: torch.Tensor, beams: int) -> None:
+    def __init__(self, decoder: Decoder, features: Tensor, beams: int) -> None:
         self.decoder = decoder
         self.memory, self.hidden = decoder.start(features.repeat_interleave(beams, 0))
 

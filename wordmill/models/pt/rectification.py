@@ -1,7 +1,7 @@
 """Rectification in PyTorch: crooked words made straight before they are read."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import grid_sample
 
 from wordmill.models.architectures import RECTIFIER, RECTIFIER_HIDDEN
@@ -14,7 +14,7 @@ class Tps(nn.Module):
     Shi et al. 2016 (arXiv 1603.03915, 3.1); the localisation network has the layers of DTRB (Baek et al. 2019).
     """
 
-    pixels: torch.Tensor
+    pixels: Tensor
 
     def __init__(self, channels: int, height: int, width: int) -> None:
         super().__init__()
@@ -32,16 +32,16 @@ class Tps(nn.Module):
             self.fc2.bias.copy_(torch.from_numpy(control_points().ravel()))
         self.register_buffer("pixels", torch.from_numpy(pixel_matrix(height, width)), persistent=False)
 
-    def locate(self, images: torch.Tensor) -> torch.Tensor:
+    def locate(self, images: Tensor) -> Tensor:
         """Return where the control points lie in images (N, C, H, W): (N, 20, 2), x and y from -1 to 1."""
         x = self.pool(torch.relu(self.bn1(self.conv1(images))))
         x = self.pool(torch.relu(self.bn2(self.conv2(x))))
         x = self.pool(torch.relu(self.bn3(self.conv3(x))))
         x = torch.relu(self.bn4(self.conv4(x))).mean((2, 3))
-        points: torch.Tensor = self.fc2(torch.relu(self.fc1(x)))
+        points: Tensor = self.fc2(torch.relu(self.fc1(x)))
         return points.float().reshape(-1, CONTROL_POINTS, 2)
 
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return the straightened pictures (N, C, H, W) float32; places outside a picture show its nearest edge."""
         points = self.locate(images)
         _, _, height, width = images.shape

@@ -1,7 +1,6 @@
 """ResNet34_vd in PyTorch, the backbone of MindOCR's crnn_resnet34 and rare_resnet34."""
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 
 from wordmill.models.architectures import RESNET_STAGES, RESNET_STEM
 from wordmill.models.pt.layers import ConvNorm
@@ -21,10 +20,10 @@ class BasicBlock(nn.Module):
         self.shortcut = ConvNorm(inputs, outputs, 1) if projects else nn.Identity()
         self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
         shortcut = self.shortcut(self.pool(x))
-        features: torch.Tensor = self.relu(self.conv2(self.relu(self.conv1(x))) + shortcut)
+        features: Tensor = self.relu(self.conv2(self.relu(self.conv1(x))) + shortcut)
         return features
 
 
@@ -51,10 +50,10 @@ class ResNet34Vd(nn.Module):
         self.pool = nn.MaxPool2d(2)
         self.relu = nn.ReLU(inplace=True)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, 512, 1, T)."""
         x = self.relu(self.conv1(x))
         x = self.relu(self.conv2(x))
         x = self.relu(self.pool_start(self.conv3(x)))
-        features: torch.Tensor = self.pool(self.blocks(x))
+        features: Tensor = self.pool(self.blocks(x))
         return features

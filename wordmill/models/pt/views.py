@@ -1,7 +1,6 @@
 """The backbone of MindSpore's CRNN-Seq2Seq-OCR in PyTorch, for pictures of several views of one street sign."""
 
-import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from wordmill.models.architectures import VIEWS, VIEWS_CNN, check_views
@@ -37,7 +36,7 @@ class ViewsCnn(nn.Module):
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Return features (N, 128, 1, 64); ValueError for a picture that is not four squares side by side."""
         _, channels, height, width = x.shape
         check_views(height, width)
@@ -45,7 +44,7 @@ class ViewsCnn(nn.Module):
         features = self.read(views.reshape(-1, channels, height, height))
         return features.reshape(-1, self.channels, 1, features.shape[3])
 
-    def read(self, x: torch.Tensor) -> torch.Tensor:
+    def read(self, x: Tensor) -> Tensor:
         """Return features (N, 32, 1, 64) of single views (N, C, 128, 128)."""
         x = self.relu(self.pool(self.conv1(x)))
         x = self.relu(self.pool_height(self.conv2(x)))
@@ -57,5 +56,5 @@ class ViewsCnn(nn.Module):
         x = self.relu(self.pool_height(self.conv8(x)))
         x = self.relu(self.bn9(self.conv9(x)))
         x = self.relu(self.pool_height(self.conv10(x)))
-        features: torch.Tensor = self.relu(self.bn11(self.conv11(functional.pad(x, (0, 1)))))
+        features: Tensor = self.relu(self.bn11(self.conv11(functional.pad(x, (0, 1)))))
         return features

@@ -11,12 +11,8 @@ COUNTER = ".num_batches_tracked"  # BatchNorm's own counter, which nothing here 
 
 def dump(net: Recogniser) -> Tensors:
     """Return copies of the weights and running statistics as float32 arrays by name."""
-    state = net.state_dict()
-    return {
-        name: np.array(tensor.detach().cpu().numpy(), dtype=np.float32, order="C")
-        for name, tensor in state.items()
-        if not name.endswith(COUNTER)
-    }
+    return {name: np.array(tensor.detach().cpu().numpy(), dtype=np.float32, order="C")
+            for name, tensor in net.state_dict().items() if not name.endswith(COUNTER)}  # fmt: skip
 
 
 def load_weights(net: Recogniser, tensors: Tensors, where: str) -> None:

@@ -12,7 +12,8 @@ from tests.wordmill.inference.maker import CRNN, Maker
 from wordmill.inference.package import INPUTS, READER, REQUIREMENTS
 from wordmill.inference.packaged.pyfunc import COLUMN, open_onnx
 from wordmill.pictures.image import Picture
-from wordmill.store.artifacts import ROOT, source_files
+from wordmill.store.artifacts import ROOT
+from wordmill.store.keys import source_files
 from wordmill.store.storage import hash_file
 
 
