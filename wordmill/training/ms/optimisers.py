@@ -1,6 +1,7 @@
 """The optimisers of the recipes in MindSpore, equal to PyTorch's, and the moving average of the weights they make."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
@@ -12,7 +13,6 @@ from wordmill.recipe.sections import Train
 from wordmill.training.constants import ADADELTA_EPSILON, AVERAGE_WARMUP, EPSILON, RHO
 
 Slots = dict[str, ParameterTuple | Parameter]  # for each of the net's parameters, or for all of them
-
 
 # What is done to each parameter is mapped over all: a loop of as many turns takes minutes to compile.
 each = ops.HyperMap()
@@ -46,14 +46,12 @@ def _adam(
     first: Parameter,
     second: Parameter,
     gradient: Tensor,
-) -> tuple[Tensor, ...]:
+) -> Any:
     return update_adam(weight, first, second, power1, power2, rate, beta1, beta2, epsilon, gradient)
 
 
 @adadelta.register("Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
-def _adadelta(
-    rate: Tensor, weight: Parameter, squares: Parameter, moves: Parameter, gradient: Tensor
-) -> tuple[Tensor, ...]:
+def _adadelta(rate: Tensor, weight: Parameter, squares: Parameter, moves: Parameter, gradient: Tensor) -> Any:
     return update_adadelta(weight, squares, moves, rate, RHO, ADADELTA_EPSILON, gradient)
 
 
