@@ -20,7 +20,7 @@ ZONE = $(if $(TIMEZONE),--timezone $(TIMEZONE))
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read accept rehearse test-docker scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read accept rehearse test-docker scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,18 +28,19 @@ help:  ## this list
 
 env: .venv/local.done  ## make the environment in .venv
 
+# Modules are compiled when they are first imported, most of them never: that saves a minute.
 .venv/local.done: requirements/control.txt requirements/torch.txt requirements/mindspore.txt requirements/serve.txt requirements/constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "error: $(PYTHON) is Python %d.%d, 3.11 is needed: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
 	@echo "making the environment in .venv: 4.6 GB, some minutes"
 	@"$(PYTHON)" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade pip==26.3
-	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt \
+	@$(BIN)/python -m pip install --quiet --no-compile -c requirements/constraints.txt \
 	  -r requirements/control.txt -r requirements/torch.txt -r requirements/mindspore.txt \
 	  -r requirements/serve.txt
 	@touch $@
 
 .venv/dev.done: .venv/local.done requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-compile -c requirements/constraints.txt -r requirements/dev.txt
 	@touch $@
 
 run: .venv/local.done  ## run RECIPE from data to proven files on this machine; RUNNER=docker: in containers
@@ -95,8 +96,11 @@ up: .venv/local.done  ## start the embedded S3 and MLflow servers
 down:  ## stop the embedded servers
 	@if [ -x $(BIN)/python ]; then $(RUN) down; fi
 
-test: lint  ## what CI runs
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+test: .venv/dev.done  ## what CI runs: lint, and beside it the tests
+	@$(MAKE) --no-print-directory -j 2 lint tests
+
+tests: .venv/dev.done
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 rehearse: .venv/dev.done  ## train on two nodes played by network namespaces, as root, 10 minutes
 	$(BIN)/python -m pytest tests/components/train/gang/test_node_rehearsal.py -m slow

@@ -30,6 +30,18 @@ hypothesis.settings.register_profile("busy", deadline=None, suppress_health_chec
 hypothesis.settings.load_profile("busy")
 
 
+# The files that take longest come first: one of them at the end would have one processor wait for the other.
+LONG = ("models/test_twins", "local/test_run_whole", "ms/test_train_processes", "training/test_curves",
+        "smoke/test_stage", "models/test_twin_decoders", "pipelines/test_training", "pt/test_export",
+        "models/test_convert", "training/test_twin_steps", "pt/test_predict", "ms/test_export")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Order the files of tests, each of which stays whole."""
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get("/".join(item.path.with_suffix("").parts[-2:]), len(LONG)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class S3:
     """A running S3 server and the keys to it."""
