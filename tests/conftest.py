@@ -21,6 +21,8 @@ from wordmill.store.storage import Store
 
 # kfp, onnx and MindSpore share the test process: MindSpore cannot follow protobuf's C implementation.
 os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
+# The threads of two test processes wait for each other on the same processors: asleep, they leave them to each other.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # kfp asks for the call stack some hundred times a pipeline: for its names, not for the lines of source of every frame,
 # which are looked for among all modules of a process that has the frameworks too.
 inspect.stack = functools.partial(inspect.stack, 0)
