@@ -11,9 +11,8 @@ from wordmill.recipe.sections import Train
 def steps_per_epoch(samples: int, global_batch: int) -> int:
     """Return the number of full global batches; the remainder is left out of the epoch."""
     if samples < global_batch:
-        raise ValueError(
-            f"{samples} samples do not fill one global batch of {global_batch}: use more data or a smaller batch"
-        )
+        raise ValueError(f"train.global_batch is {global_batch}, expected at most {samples}: "
+                         f"{samples} samples do not fill one global batch of {global_batch}")  # fmt: skip
     return samples // global_batch
 
 

@@ -98,6 +98,7 @@ class Gate:
     floor: float  # plain mean of the benchmarks' word accuracy, 0..1
     tolerance: float  # how far below the champion's mean it may lie, 0..1
     floors: dict[str, float] = dataclasses.field(default_factory=dict)  # benchmark -> least word accuracy, 0..1
+    promote: bool = True  # false, as in a smoke run: whatever it reaches, the candidate is never champion
 
 
 Format = Literal["mindir", "onnx", "onnx_int8", "om", "lite"]
