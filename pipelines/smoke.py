@@ -19,9 +19,10 @@ TRAINED, STEP, MEASURED = (128, 24), (8, 2), (32, 16)
 def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
     """Return the changes that fit schedule and batch to little data: one epoch of few steps.
 
-    The warm-up keeps its share of the steps. Weights of a champion, which there need not be, become fresh ones.
+    The warm-up keeps its share of the steps. Weights of a champion, which there need not be, become fresh ones. Formats
+    that a run may do without are left out.
     """
-    train, shares = recipe.train, processes * max(recipe.train.accumulation, 1)
+    train, shares = recipe.train, processes * recipe.train.parts
     batch = shares * max(STEP[1], pictures(recipe, STEP) // shares)
     champion = train.start_from and not train.start_from.endswith(".safetensors")
     return (
@@ -30,6 +31,7 @@ def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
         "train.epochs=1",
         f"train.warmup_epochs={train.warmup_epochs / train.epochs:.6f}",
         "train.validations_per_epoch=2",
+        "export.optional=[]",
         *(["train.start_from=''"] if champion else []),
     )
 

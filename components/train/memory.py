@@ -80,7 +80,7 @@ class MemoryWatch:
 
 def advice(train: Train) -> str:
     """Return what to change where memory does not do."""
-    return (f"raise train.accumulation (parts of a batch, {train.accumulation} now), lower train.global_batch "
+    return (f"raise train.accumulation (parts of a batch, {train.parts} now), lower train.global_batch "
             f"({train.global_batch} now) or the number of processes")  # fmt: skip
 
 

@@ -80,12 +80,12 @@ def batch_of_process(train: Train, processes: int) -> int:
     """Return how many samples of a step one process has; ValueError names the nearest global batch that divides."""
     if processes < 1:
         raise ValueError(f"processes is {processes}, expected at least 1")
-    if train.accumulation < 1:
-        raise ValueError(f"train.accumulation is {train.accumulation}, expected at least 1")
-    shares = processes * train.accumulation
+    if train.accumulation < 0:
+        raise ValueError(f"train.accumulation is {train.accumulation}, expected 0, as memory asks for, or more")
+    shares = processes * train.parts
     if train.global_batch < 1 or train.global_batch % shares:
         near = max(1, round(train.global_batch / shares)) * shares
-        parts = f" in {train.accumulation} parts each" if train.accumulation > 1 else ""
+        parts = f" in {train.parts} parts each" if train.parts > 1 else ""
         raise ValueError(f"train.global_batch is {train.global_batch}, which {processes} processes cannot share "
                          f"equally{parts}: the nearest that they can is {near}")  # fmt: skip
     return train.global_batch // processes
