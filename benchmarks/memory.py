@@ -2,8 +2,8 @@
 
 python -m benchmarks.memory [--recipes NAME...] [--frameworks NAME...] [--device cpu] [--json]
 
-A process makes steps of few pictures, then of more: the difference is the pictures', the rest is the process's. The
-table in wordmill/recipe/memory.py holds these numbers, rounded up; goal is what it says.
+One process makes steps of few pictures, another one of more: the difference is the pictures', the rest the process's.
+The table in wordmill/recipe/memory.py holds these numbers, rounded up; goal is what it says.
 """
 
 import argparse
@@ -16,50 +16,53 @@ from pathlib import Path
 from benchmarks import ours
 from wordmill.recipe.frameworks import PACKAGES, environment
 from wordmill.recipe.loading import load_recipe
-from wordmill.recipe.memory import MIB, NEED
+from wordmill.recipe.memory import MIB, need_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = ROOT / "pipelines" / "recipes"
-PIXELS = 8 * 32 * 100  # of the few pictures; of the more there are three times as many
+PIXELS = 8 * 32 * 100  # of the few pictures
 STEPS = 2
 
 Row = dict[str, str | float | bool | None]
 
 
-def peaks(name: str, framework: str, device: str) -> list[int]:
-    """Return few and more, and the most memory in bytes that this process has had after steps of each."""
-    recipe = load_recipe(RECIPES / f"{name}.yaml")
-    few = max(2, PIXELS // (recipe.data.height * recipe.data.width))
-    found = [few, 3 * few]
-    for pictures in (few, 3 * few):
-        run = ours.training(recipe, pictures, device, framework)
-        for _ in range(STEPS):
-            run()
-        found.append(run.args[0].memory_bytes())
-    return found
+def peak(name: str, framework: str, device: str, pictures: int) -> int:
+    """Return the most memory in bytes that this process has had after steps of so many pictures."""
+    run = ours.training(load_recipe(RECIPES / f"{name}.yaml"), pictures, device, framework)
+    for _ in range(STEPS):
+        run()
+    return int(run.args[0].memory_bytes())
 
 
-def rows_of(name: str, framework: str, found: list[int]) -> list[Row]:
+def measured(name: str, framework: str, device: str, pictures: int) -> int:
+    """Measure in a process of its own: what another network has had is not given back."""
+    command = [sys.executable, "-m", "benchmarks.memory", "--child", name, framework, device, str(pictures)]
+    variables = os.environ | environment(framework, device)
+    answer = subprocess.run(command, cwd=ROOT, env=variables, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return int(answer.splitlines()[-1])
+
+
+def rows_of(name: str, framework: str, peaks: dict[int, int]) -> list[Row]:
     """Return what a process takes in MiB, and a picture in KiB for each pixel, against the table."""
     recipe = load_recipe(RECIPES / f"{name}.yaml")
-    few, more, least, most = found
+    (few, least), (more, most) = sorted(peaks.items())
     picture = (most - least) / (more - few)
     values = (least - few * picture) / MIB, picture / 1024 / (recipe.data.height * recipe.data.width)
-    told = NEED[framework][recipe.model.backbone]
-    parts = (("process", "MiB"), ("a pixel", "KiB"))
+    told = need_of(framework, recipe.model)
     return [
         {"name": f"{name}, {framework}, {part}", "value": value, "unit": unit, "peer": None, "ratio": None,
          "goal": goal, "met": value <= goal}
-        for (part, unit), value, goal in zip(parts, values, told, strict=True)
+        for part, unit, value, goal in zip(("process", "a pixel"), ("MiB", "KiB"), values, told, strict=True)
     ]  # fmt: skip
 
 
-def measured(name: str, framework: str, device: str) -> list[Row]:
-    """Measure in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.memory", "--child", name, framework, device]
-    variables = os.environ | environment(framework, device)
-    answer = subprocess.run(command, cwd=ROOT, env=variables, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return rows_of(name, framework, json.loads(answer.splitlines()[-1]))
+def compare(name: str, framework: str, device: str) -> list[Row]:
+    """Measure few pictures and three times as many."""
+    data = load_recipe(RECIPES / f"{name}.yaml").data
+    few = max(2, PIXELS // (data.height * data.width))
+    return rows_of(
+        name, framework, {pictures: measured(name, framework, device, pictures) for pictures in (few, 3 * few)}
+    )
 
 
 def main() -> None:
@@ -69,13 +72,14 @@ def main() -> None:
     parser.add_argument("--frameworks", nargs="+", default=list(PACKAGES), choices=tuple(PACKAGES))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--child", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        print(json.dumps(peaks(*options.child)))
+        name, framework, device, pictures = options.child
+        print(peak(name, framework, device, int(pictures)))
         return
     rows = [row for name in options.recipes for framework in options.frameworks
-            for row in measured(name, framework, options.device)]  # fmt: skip
+            for row in compare(name, framework, options.device)]  # fmt: skip
     if options.json:
         print(json.dumps(rows))
         return

@@ -13,7 +13,7 @@ from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
 from wordmill.recipe.memory import MIB, NEED, SHARE
 from wordmill.store.storage import Store
 
-PROCESS_MIB, PIXEL_KIB = NEED["pytorch"]["compact"]
+PROCESS_MIB, PIXEL_KIB = NEED["pytorch"]["crnn/compact"]
 PICTURE = 32 * 100 * PIXEL_KIB * 1024
 
 

@@ -103,7 +103,7 @@ def test_parts_that_memory_asks_for_are_in_the_key_and_recorded(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     shard_manifest = combined_manifest(store, tmp_path)
     whole = run(shard_manifest, tmp_path / "whole.json", processes=1)
-    process_mib, pixel_kib = NEED["pytorch"]["compact"]
+    process_mib, pixel_kib = NEED["pytorch"]["crnn/compact"]
     small = (process_mib * MIB + 8 * 32 * 100 * pixel_kib * 1024) / SHARE  # room for half of a batch of 16
     monkeypatch.setattr(Machine, "memory_bytes", lambda machine: int(small) + 8)
     assert run(shard_manifest, tmp_path / "parts.json", processes=1) != whole

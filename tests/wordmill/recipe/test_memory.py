@@ -1,13 +1,16 @@
 """How many parts memory asks for, by a made-up need that is easy to reckon with."""
 
-from typing import get_args, get_type_hints
+import dataclasses
+from pathlib import Path
 
 import pytest
 
 from tests.wordmill.recipe.test_schedule import train
 from wordmill.recipe import memory
+from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Data, Model
 
+ROOT = Path(__file__).resolve().parents[3]
 MIB = 2**20
 DATA = Data(train=("t",), val=("v",), charset="lower36", height=32, width=128, channels=3)  # 4,096 pixels
 MODEL = Model(name="crnn", backbone="vgg7", neck="bilstm", hidden=16, layers=1)
@@ -16,7 +19,7 @@ MODEL = Model(name="crnn", backbone="vgg7", neck="bilstm", hidden=16, layers=1)
 @pytest.fixture(autouse=True)
 def need(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process takes 100 MiB, a picture 4,096 times 2 KiB: 8 MiB."""
-    monkeypatch.setattr(memory, "NEED", {"pytorch": {"vgg7": (100, 2.0)}})
+    monkeypatch.setattr(memory, "NEED", {"pytorch": {"crnn/vgg7": (100, 2.0), "crnn/compact": (900, 1.0)}})
 
 
 @pytest.mark.parametrize(("parts", "needed"), [(0, 100 + 64 * 8), (1, 100 + 64 * 8), (4, 100 + 16 * 8)])
@@ -40,9 +43,13 @@ def test_a_batch_of_one_picture_is_one_part() -> None:
     assert memory.parts_that_fit(train(global_batch=2), DATA, MODEL, 2, 1) == 1
 
 
-def test_the_need_of_every_recogniser_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_nobody_has_measured_needs_as_much_as_the_dearest() -> None:
+    model = dataclasses.replace(MODEL, backbone="mobilenet_v3")
+    assert memory.need_of("pytorch", model) == memory.need_of("pytorch", MODEL) == (100, 2.0)
+
+
+@pytest.mark.parametrize("framework", ["pytorch", "mindspore"])
+def test_the_need_of_every_recipes_recogniser_is_measured(framework: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
-    backbones = set(get_args(get_type_hints(Model)["backbone"]))
-    assert {framework: set(known) for framework, known in memory.NEED.items()} == {
-        "pytorch": backbones, "mindspore": backbones,
-    }  # fmt: skip
+    models = [load_recipe(path).model for path in (ROOT / "pipelines" / "recipes").glob("*.yaml")]
+    assert set(memory.NEED[framework]) == {f"{model.name}/{model.backbone}" for model in models}
