@@ -14,6 +14,7 @@ WORD = 32 * 100  # pixels of most recipes' pictures: of larger ones there are as
 # Pictures of 32x100 pixels, and the least of any size: trained on, in a step, and of each set that is measured on.
 # Batch normalisation needs two at once.
 TRAINED, STEP, MEASURED = (128, 24), (8, 2), (32, 16)
+STEPS = 8  # at least, of many processes
 
 
 def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
@@ -26,7 +27,7 @@ def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
     batch = shares * max(STEP[1], pictures(recipe, STEP) // shares)
     champion = train.start_from and not train.start_from.endswith(".safetensors")
     return (
-        f"data.limit={pictures(recipe, TRAINED)}",
+        f"data.limit={max(pictures(recipe, TRAINED), STEPS * batch)}",
         f"train.global_batch={batch}",
         "train.epochs=1",
         f"train.warmup_epochs={train.warmup_epochs / train.epochs:.6f}",

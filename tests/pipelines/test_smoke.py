@@ -84,6 +84,11 @@ def test_each_part_of_a_batch_has_two_pictures_at_least(processes: int, accumula
     assert f"train.global_batch={batch}" in smoke.scaled(recipe, processes)
 
 
+def test_many_processes_have_steps_too() -> None:
+    changes = smoke.scaled(load_recipe(recipe_path("crnn_r34")), processes=32)
+    assert {"train.global_batch=64", "data.limit=512"} <= set(changes)
+
+
 def test_weights_of_a_champion_that_may_not_be_there_are_fresh_ones() -> None:
     assert inputs("crnn_icdar15")[0].train.start_from == ""
     assert inputs("crnn_icdar15", "--set", "train.start_from=own.safetensors")[0].train.start_from == "own.safetensors"
