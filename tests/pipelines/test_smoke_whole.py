@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = ("WORDMILL_", "AWS_", "MLFLOW_")
 LIMIT_S = 3600.0  # so long even on a machine that does much else
 MOST_GIB = 6.0
+MORE_GIB = {("rare_r34_ch", "mindspore"): 8.0}  # 41 characters of 6,625 classes make large graphs
 LOOK_EVERY_S = 0.5
 
 
@@ -65,4 +66,4 @@ def test_a_recipe_runs_from_pictures_to_proven_files(
     assert {entry["format"] for entry in summary["formats"] if entry["ok"]} == {"mindir", "onnx"}
     assert (summary["gate"]["promoted"], summary["gate"]["outcome"]) == (False, "refused")
     assert Path(summary["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
-    assert most < MOST_GIB * 2**30
+    assert most < MORE_GIB.get((name, framework), MOST_GIB) * 2**30
