@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipelines import smoke
 from pipelines.profiles import PROFILES, Profile
 from wordmill.recipe.catalogue import Entry, load_catalogue, redirect, select
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.parsing import nearest
-from wordmill.recipe.schedule import batch_of_process
+from wordmill.recipe.schedule import make_plan
 from wordmill.recipe.sections import Recipe
 from wordmill.store.stages import OTHER_CODE
 from wordmill.text.charset import charset_of
@@ -22,22 +23,34 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).resolve().parent
 PROFILE = "train.profile=20"
-SMOKE = ("data.limit=4096", "train.epochs=1", "train.validations_per_epoch=1")
 
 
-def load_inputs(options: argparse.Namespace) -> tuple[Recipe, dict[str, Entry]]:
+def load_inputs(options: argparse.Namespace, processes: int) -> tuple[Recipe, dict[str, Entry]]:
     """Return the recipe with what the command line changes, and the catalogue entries of its data sets."""
-    overrides = [*(SMOKE if options.smoke else ()), *([PROFILE] if options.profile else []), *options.set]
+    overrides = [*([PROFILE] if options.profile else []), *options.set]
     if options.framework:
         overrides.append(f"train.framework={options.framework}")
     if options.benchmarks:
         overrides.append(f"benchmarks=[{options.benchmarks}]")
-    recipe = load_recipe(recipe_path(options.recipe), tuple(overrides))
+    path = recipe_path(options.recipe)
+    recipe = load_recipe(path, tuple(overrides))
     charset_of(recipe.data)  # refused here rather than by the first stage that needs it
-    extra = [Path(path) for path in options.catalogue.split(",") if path]
-    catalogue = redirect(load_catalogue([FOLDER / "datasets.yaml", *extra]), options.places)
-    names = dict.fromkeys((*recipe.data.train, *recipe.data.val, *recipe.benchmarks))
-    return recipe, select(catalogue, list(names))
+    built_in, extra = [FOLDER / "datasets.yaml"], [Path(path) for path in options.catalogue.split(",") if path]
+    catalogue = redirect(load_catalogue([*built_in, *extra]), options.places)
+    sets = select(catalogue, data_sets(recipe))
+    if not options.smoke:
+        return recipe, sets
+    # What the command line says wins, but for what makes it a smoke run.
+    standing = smoke.replaced(recipe, sets, load_catalogue(built_in))
+    small = load_recipe(path, (*smoke.scaled(recipe, processes), *overrides, *standing))
+    short = smoke.shortened(small, recipe, select(catalogue, data_sets(small)))
+    print("".join(f"smoke run: {line}\n" for line in smoke.told(short)), end="")
+    return small, short
+
+
+def data_sets(recipe: Recipe) -> list[str]:
+    """Return the names of a recipe's data sets, each once."""
+    return list(dict.fromkeys((*recipe.data.train, *recipe.data.val, *recipe.benchmarks)))
 
 
 def recipe_path(name: str) -> Path:
@@ -54,18 +67,28 @@ def build_pipeline(options: argparse.Namespace, nightly: bool = False) -> tuple[
     """Return the recipe and the graph that trains it; a nightly one only where something is new."""
     from pipelines.training import training_pipeline
 
-    recipe, catalogue = load_inputs(options)
     if options.hardware and (options.device or options.processes):
         raise ValueError(
             f"--hardware {options.hardware} names devices and processes: leave out --device and --processes"
         )
-    here = Profile(device=options.device or "cpu", processes=options.processes or 2)
+    here = Profile(device=options.device or "cpu", processes=options.processes or (1 if options.smoke else 2))
     profile = PROFILES[options.hardware] if options.hardware else here
-    batch_of_process(recipe.train, profile.devices)  # refused before anything runs
+    recipe, catalogue = load_inputs(options, profile.devices)
+    check_training(recipe, catalogue, profile.devices)
     pipeline = training_pipeline(recipe, catalogue, profile, nightly)
     if other := getattr(options, "other_code", ""):  # a schedule has no such option
         _tell(pipeline, OTHER_CODE, other)
     return recipe, pipeline
+
+
+def check_training(recipe: Recipe, catalogue: dict[str, Entry], processes: int) -> None:
+    """Refuse a training that its recipe and the catalogue's counts rule out, before anything runs."""
+    data, sets = recipe.data, {name: catalogue[name] for name in recipe.data.train}
+    stored = [name for name, entry in sets.items() if entry.reader != "synth"]
+    if data.streamed and stored:
+        raise ValueError(f"data.streamed: data set '{stored[0]}' is from {sets[stored[0]].source}, expected one from "
+                         "synth://")  # fmt: skip
+    make_plan(recipe.train, sum(min(entry.samples, data.limit or entry.samples) for entry in sets.values()), processes)
 
 
 def _tell(pipeline: "GraphComponent", variable: str, value: str) -> None:

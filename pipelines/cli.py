@@ -161,12 +161,12 @@ def command_line() -> argparse.ArgumentParser:
     recipe.add_argument("--catalogue", default="", help="comma-separated catalogue files beside the built-in one")
     recipe.add_argument("--from", action="append", default=[], metavar="NAME=PLACE", dest="places",
                         help="take a data set, or an archive of several, from a path or URI")  # fmt: skip
-    recipe.add_argument("--smoke", action="store_true", help="the same graph on little data, in about a minute")
+    recipe.add_argument("--smoke", action="store_true", help="the same graph on few pictures, never champion")
     recipe.add_argument(
         "--profile", action="store_true", help="trace some steps of training for the framework's viewer"
     )
     recipe.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on, cpu by default")
-    recipe.add_argument("--processes", type=int, default=0, help="training processes, one to a device, 2 by default")
+    recipe.add_argument("--processes", type=int, default=0, help="one to a device, 2 by default, with --smoke 1")
     recipe.add_argument("--hardware", default="", choices=PROFILES, help="what to train on, instead of these two")
     night = argparse.ArgumentParser(add_help=False)
     night.add_argument(

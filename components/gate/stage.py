@@ -101,6 +101,8 @@ def _check(candidate: Candidate) -> None:
 
 def _judge(store: Store, gate: Gate, version: str, candidate: Candidate, champion: tracking.Version | None) -> Decision:
     accuracies = candidate.accuracies
+    if not gate.promote:
+        return uncompared(False, ["gate.promote is false: a smoke run is never champion"], accuracies, gate)
     if champion is None:
         decision = against_floor(accuracies, gate)
     elif champion.version == version:

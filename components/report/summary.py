@@ -20,6 +20,8 @@ OWN = ("fresh", "gate")  # their keys are a run's own, those of others are equal
 SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
 SILENT = "the pipeline did not succeed and no stage recorded why: a task was killed or did not start, see its log"
 
+UNLEARNT = "a smoke run's loss is lower at the end than at first, this one's is not"
+
 
 def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) -> dict[str, Any]:
     """Return the summary of a run, without MLflow's part; what a failed run did not reach is empty or None."""
@@ -27,6 +29,9 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
     if not succeeded and not errors:
         errors = [SILENT]
     fresh, train, gate = gathered.one("fresh"), gathered.one("train"), gathered.one("gate")
+    loss = _loss(train) if train else None
+    if gate and not gate.inputs["gate"]["promote"] and not (loss and loss["last"] < loss["first"]):
+        errors.append(f"train {train.name if train else recipe}: {UNLEARNT}: {loss}")
     evaluations = gathered.of("evaluate")
     known = published(recipe)
     benchmarks = [_benchmark(manifest, known) for manifest in evaluations]
@@ -45,6 +50,8 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
         "digests": {name: manifest.key for name, manifest in gathered.manifests.items() if manifest.stage not in OWN},
         "git_commit": git_commit(),
         "training": train.facts if train else {},
+        "loss": loss,
+        "stands_for": _stands_for(gathered),
         "trace": [asdict(entry) for entry in train.objects if entry.name.startswith("trace/")] if train else [],
     }  # fmt: skip
 
@@ -54,6 +61,19 @@ def _benchmark(evaluation: Manifest, known: Published | None) -> dict[str, Any]:
     printed = known.accuracy.get(evaluation.name) if known else None
     facts = {key: evaluation.facts[key] for key in keys}
     return {"name": evaluation.name, **facts, "published": None if printed is None else printed / 100}
+
+
+def _loss(train: Manifest) -> dict[str, float] | None:
+    """Return the first and the last recorded mean loss of a training, None where there are no two."""
+    losses = [value for _, value, _ in train.curves.get("train/loss", [])]
+    return {"first": losses[0], "last": losses[-1]} if len(losses) > 1 else None
+
+
+def _stands_for(gathered: Gathered) -> dict[str, list[str]]:
+    """Return which rendered sets a smoke run took in the place of which others."""
+    fetched = gathered.one("fetch")
+    entries = fetched.facts["entries"] if fetched else {}
+    return {name: entry["stands_for"] for name, entry in entries.items() if entry["stands_for"]}
 
 
 def _published(known: Published, benchmarks: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ def newest(store: Store, key: str, folder: Path, sections: Sections, afresh: boo
     if had:
         print("warning: no checkpoint is whole: training begins from the start", flush=True)
     return None
+
+
+def kept_parts(store: Store, key: str, folder: Path) -> int:
+    """Return the parts of a batch that a half-done run goes by, here or in the store; 0 where there is none."""
+    for record in records(folder):
+        with suppress(ValueError):
+            return int(read_record(record)["recipe"]["train"]["accumulation"])
+    for address in sorted(store.keys(prefix_of(key)), reverse=True):
+        if address.endswith(".json"):
+            return int((store.get_json(address) or {})["recipe"]["train"]["accumulation"])
+    return 0
 
 
 def _whole(store: Store, key: str, folder: Path, stored: set[str]) -> Iterator[Path]:

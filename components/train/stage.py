@@ -15,6 +15,7 @@ from components.train.folder import run_folder
 from components.train.gang.work import GangSpec, Work
 from components.train.mirror import forget
 from components.train.outcome import collect, store_results
+from components.train.parts import in_parts
 from components.train.start import find_start
 from components.train.watch import Sender
 from wordmill.recipe import frameworks
@@ -78,9 +79,10 @@ def train_or_find(
     batch_of_process(train, total)
     start = find_start(store, train.start_from)
     inputs = training_inputs(data, model, train, shards, start, device)
-    # Where a run goes on whatever the number of processes; by other code only where that is asked for.
+    # Where a run goes on whatever the number of processes and parts; by other code only where that is asked for.
     resume = digest(inputs)
-    inputs |= {"processes": total}
+    train = in_parts(store, resume, (data, model, train), device, total, bool(spec))
+    inputs |= {"processes": total, "train": train_inputs(train)}
     ingredients = keys.of_train(train, data, device)
     code, sets = ingredients.digest(), sets_by_use(data, shards.facts["datasets"])
     if spec:

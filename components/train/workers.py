@@ -11,6 +11,7 @@ from pathlib import Path
 
 from components.train.folder import LAUNCHER_LOG, join_logs
 from components.train.launch import Node, launch
+from components.train.memory import REFUSED, MemoryWatch, advice
 from components.train.mirror import StoreAwayError
 from components.train.stopping import sigterm_as_error, sigterm_ignored
 from wordmill.recipe.frameworks import environment, prepended
@@ -28,6 +29,7 @@ GRACE_S = 25.0  # from a signal to the end, of the 30 s that Kubernetes gives a 
 NODE_GRACE_S = 240.0  # of the pods of a job of several nodes, see gang/manifests.py
 GONE_S = 10.0  # for a launcher to end the others by itself, which of them has failed is known then
 STALLED_S = 60.0  # whoever has given no sign for so long waits for a node that is gone, and keeps no checkpoint
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # codes of a launcher, and of a shell around it
 # What a process ends with that loses its connection to another one; that may be the first to tell of it.
 ENVIRONMENT = ("RuntimeError", "DistBackendError", "DistNetworkError", "DistStoreError", "ConnectionError",
                "ConnectionResetError", "BrokenPipeError")  # fmt: skip
@@ -48,11 +50,11 @@ def run_workers(job: Job, look: Callable[[], None], keep: Callable[[float], obje
     here = job.processes // node.nodes if node else job.processes
     first = node.rank * here if node else 0
     ranks = range(first, first + here)
-    process = None
+    process, memory = None, MemoryWatch()
     try:
         with sigterm_as_error():
             process = start(job, here, node)
-            watch_over(process, job, ranks, look)
+            watch_over(process, job, ranks, look, memory)
     except (StoppedError, StoreAwayError):
         deadline = time.monotonic() + (NODE_GRACE_S if node else GRACE_S)
         with sigterm_ignored():
@@ -70,7 +72,7 @@ def run_workers(job: Job, look: Callable[[], None], keep: Callable[[float], obje
     if process.returncode == 0 and node is not None:
         keep(NODE_GRACE_S)
         raise StoppedError("training was stopped on another node")
-    raise failure(job, process.returncode)
+    raise failure(job, process.returncode, ranks, memory)
 
 
 def start(job: Job, processes: int, node: Node | None) -> subprocess.Popen[bytes]:
@@ -85,7 +87,9 @@ def start(job: Job, processes: int, node: Node | None) -> subprocess.Popen[bytes
         )  # fmt: skip
 
 
-def watch_over(process: subprocess.Popen[bytes], job: Job, ranks: range, look: Callable[[], None]) -> None:
+def watch_over(
+    process: subprocess.Popen[bytes], job: Job, ranks: range, look: Callable[[], None], memory: MemoryWatch
+) -> None:
     """Wait for the launcher's end; LostError as soon as a worker hangs, or is gone and the launcher does not mind."""
     started, timeout_s = time.monotonic(), 60 * job.train.step_timeout_minutes
     gone_since: float | None = None
@@ -94,12 +98,22 @@ def watch_over(process: subprocess.Popen[bytes], job: Job, ranks: range, look: C
             process.wait(LOOK_EVERY_S)
             return
         look()
+        memory.look(filter(None, (worker_pid(job.folder, rank) for rank in ranks)))
         gone = [str(rank) for rank in ranks if is_gone(job.folder / f"worker.{rank}")]
         gone_since = (gone_since or time.monotonic()) if gone else None
         if gone_since is not None and time.monotonic() - gone_since > GONE_S:
+            if shortage := memory.shortage(job.train, len(ranks)):
+                raise RuntimeError(f"training was {shortage}")
             raise LostError(f"training lost process {', '.join(gone)} of {len(ranks)}, which was killed")
         if hang := find_hang(job.folder, ranks, timeout_s, time.monotonic() - started):
             raise LostError(f"training hangs: {hang}")
+
+
+def worker_pid(folder: Path, rank: int) -> int:
+    """Return the number of a worker's process, 0 where it has not begun or has ended by itself."""
+    with suppress(FileNotFoundError):
+        return int((folder / f"worker.{rank}").read_text(encoding="ascii"))
+    return 0
 
 
 def is_gone(note: Path) -> bool:
@@ -146,10 +160,11 @@ def kill_group(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def failure(job: Job, code: int) -> RuntimeError:
+def failure(job: Job, code: int, ranks: range, memory: MemoryWatch) -> RuntimeError:
     """Say why the workers failed: the first one's own error, else the end of the log.
 
-    One that was killed tells nothing, and its peers lose their connection to it: LostError.
+    One that was killed tells nothing, and its peers lose their connection to it: LostError, but where it was for want
+    of memory.
     """
     log = join_logs(job.folder)
     told = sorted(job.folder.glob("failure.*.txt"), key=lambda path: path.stat().st_mtime_ns)
@@ -160,5 +175,10 @@ def failure(job: Job, code: int) -> RuntimeError:
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
         why = "no process has said why, such as one that is killed"
         what, lost = "\n".join([why, "the last lines are:", *lines[-LAST_LINES:]]), code != 0
+    killed = code in KILLED or any(is_gone(job.folder / f"worker.{rank}") for rank in ranks)
+    if lost and killed and (shortage := memory.shortage(job.train, len(ranks))):
+        return RuntimeError(f"training was {shortage}\nthe whole log is {log}")
+    if told and REFUSED.search(what):
+        return RuntimeError(f"training was refused more memory: {advice(job.train)}: {what}\nthe whole log is {log}")
     text = f"training failed with code {code}: {what}\nthe whole log is {log}"
     return LostError(text) if lost else RuntimeError(text)

@@ -8,6 +8,9 @@ def summary_text(summary: dict[str, Any], page: Path) -> str:
     """Return a run's summary as text: accuracy, parity, gate, seconds per stage, where to look further."""
     lines = ["", f"{summary['recipe']} {'finished' if summary['ok'] else 'FAILED'}  {summary['run_tag']}"]
     lines += [f"  error  {error}" for error in summary["errors"]]
+    lines += [f"  data   {name} stands for {', '.join(others)}" for name, others in summary["stands_for"].items()]
+    if loss := summary["loss"]:
+        lines.append(f"  loss   {loss['first']:.4g} at first, {loss['last']:.4g} at the end")
     lines += _benchmarks(summary)
     lines += [_format(entry) for entry in summary["formats"]]
     if fresh := summary["fresh"]:

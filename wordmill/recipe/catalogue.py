@@ -34,6 +34,7 @@ class Entry:
     citation: str = ""
     homepage: str = ""
     steps: str = ""  # what to do where no program can download
+    stands_for: tuple[str, ...] = ()  # the sets in whose place it is taken in a smoke run
 
     @property
     def archive(self) -> str:

@@ -33,6 +33,8 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     check_together(recipe, where)
     # A run of fewer benchmarks than the recipe's own keeps the floors of them all: it cannot be promoted past them.
     _check_gate(recipe.gate, {*benchmarks, *(own if isinstance(own, list) else ())}, f"{where}: gate")
+    if both := sorted({*recipe.data.train} & {*recipe.data.val}):
+        raise ValueError(f"{where}: data set '{both[0]}' is in data.train and in data.val: a set is for one of them")
     learnt = {*recipe.data.train, *recipe.data.val}
     if leaked := [name for name in benchmarks if name in learnt]:
         raise ValueError(f"{where}: benchmarks: '{leaked[0]}' is trained or validated on too: it would measure memory")

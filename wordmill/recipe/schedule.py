@@ -11,9 +11,8 @@ from wordmill.recipe.sections import Train
 def steps_per_epoch(samples: int, global_batch: int) -> int:
     """Return the number of full global batches; the remainder is left out of the epoch."""
     if samples < global_batch:
-        raise ValueError(
-            f"{samples} samples do not fill one global batch of {global_batch}: use more data or a smaller batch"
-        )
+        raise ValueError(f"train.global_batch is {global_batch}, expected at most {samples}: "
+                         f"{samples} samples do not fill one global batch of {global_batch}")  # fmt: skip
     return samples // global_batch
 
 
@@ -81,12 +80,12 @@ def batch_of_process(train: Train, processes: int) -> int:
     """Return how many samples of a step one process has; ValueError names the nearest global batch that divides."""
     if processes < 1:
         raise ValueError(f"processes is {processes}, expected at least 1")
-    if train.accumulation < 1:
-        raise ValueError(f"train.accumulation is {train.accumulation}, expected at least 1")
-    shares = processes * train.accumulation
+    if train.accumulation < 0:
+        raise ValueError(f"train.accumulation is {train.accumulation}, expected 0, as memory asks for, or more")
+    shares = processes * train.parts
     if train.global_batch < 1 or train.global_batch % shares:
         near = max(1, round(train.global_batch / shares)) * shares
-        parts = f" in {train.accumulation} parts each" if train.accumulation > 1 else ""
+        parts = f" in {train.parts} parts each" if train.parts > 1 else ""
         raise ValueError(f"train.global_batch is {train.global_batch}, which {processes} processes cannot share "
                          f"equally{parts}: the nearest that they can is {near}")  # fmt: skip
     return train.global_batch // processes

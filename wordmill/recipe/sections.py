@@ -65,7 +65,8 @@ class Train:
     beta2: float = 0.999
     decay_all: bool = True  # weight decay on biases and normalisation too, as the published recipes have it
     clip_norm: float = 0.0  # 0: gradients are not clipped
-    accumulation: int = 1  # parts of a batch that go through the network one after the other
+    # Parts of a process's batch that go through the network one after the other; 0: as many as memory asks for.
+    accumulation: int = 0
     ema_decay: float = 0.0  # of the moving average that is validated and kept; 0: the weights themselves
     start_from: str = ""  # a .safetensors file, or a recipe whose champion's weights training starts from
     teacher_forcing: float = 1.0  # share of the samples whose decoder is told the truth before each step
@@ -77,6 +78,11 @@ class Train:
     profile: int = 0  # so many steps are traced for the framework's viewer
     checkpoint_minutes: float = 10.0
     step_timeout_minutes: float = 15.0  # a process that takes longer over a step hangs
+
+    @property
+    def parts(self) -> int:
+        """Return the parts of a process's batch, one until memory was asked."""
+        return self.accumulation or 1
 
 
 OPERATION = ("checkpoint_minutes", "step_timeout_minutes")  # keys of train that no result depends on
@@ -98,6 +104,7 @@ class Gate:
     floor: float  # plain mean of the benchmarks' word accuracy, 0..1
     tolerance: float  # how far below the champion's mean it may lie, 0..1
     floors: dict[str, float] = dataclasses.field(default_factory=dict)  # benchmark -> least word accuracy, 0..1
+    promote: bool = True  # false, as in a smoke run: whatever it reaches, the candidate is never champion
 
 
 Format = Literal["mindir", "onnx", "onnx_int8", "om", "lite"]

@@ -50,8 +50,8 @@ def training_stream(context: Context, done: int = 0) -> Iterator[list[Part]]:
 
 
 def parts_of(batch: Batch, train: Train, codec: Codec, steps: int, drawn: Draws) -> list[Part]:
-    """Split a process's batch into train.accumulation equal parts, whose labels are encoded each by themselves."""
-    size = len(batch.labels) // train.accumulation
+    """Split a process's batch into the recipe's equal parts, whose labels are encoded each by themselves."""
+    size = len(batch.labels) // train.parts
     parts = [slice(first, first + size) for first in range(0, len(batch.labels), size)]
     return [
         (

@@ -85,8 +85,9 @@ class FinishedRun:
         self._record({"stage": stage, "name": name, "ok": False, "found": False, "manifest": None, "reused": {},
                       "error": error})  # fmt: skip
 
-    def fetched(self, *names: str) -> Manifest:
-        entries = {name: {"source": f"https://data.example/{name}.zip", "licence": "CC-BY-4.0"} for name in names}
+    def fetched(self, *names: str, stands_for: tuple[str, ...] = ()) -> Manifest:
+        entries = {name: {"source": f"https://data.example/{name}.zip", "licence": "CC-BY-4.0",
+                          "stands_for": list(stands_for)} for name in names}  # fmt: skip
         return self.record(self.manifest("fetch", "datasets", {}, {"entries": entries}))
 
     def shards(self, *names: str) -> Manifest:
@@ -151,10 +152,10 @@ class FinishedRun:
         exported = self.manifest("export", name, {}, facts)
         return self.record(self.manifest("smoke", name, {}, facts, inputs={"exported": exported.reference}))
 
-    def gate(self, **facts: Any) -> Manifest:
+    def gate(self, *, promote: bool = True, **facts: Any) -> Manifest:
         facts = {"version": "1", "outcome": "promoted", "promoted": True, "reasons": ["good enough"], "mean": 0.5,
                  "champion_mean": None, "interval": None, "benchmarks": [], **facts}  # fmt: skip
-        inputs = {"gate": {"floor": 0.4, "tolerance": 0.005}}
+        inputs = {"gate": {"floor": 0.4, "tolerance": 0.005, "promote": promote}}
         return self.record(self.manifest("gate", "tiny", {}, facts, inputs=inputs))
 
     def _record(self, document: dict[str, Any]) -> None:

@@ -187,6 +187,15 @@ def test_a_champion_of_whom_other_samples_count_is_not_paired(trial: Trial) -> N
     assert facts["reasons"][1] == "not compared, the champion was measured on other samples or not at all: a"
 
 
+def test_a_smoke_run_is_never_champion(trial: Trial) -> None:
+    smoke = {"gate": json.dumps({"floor": 0.0, "tolerance": 1.0, "promote": False})}
+    facts = trial.decide(trial.candidate("one", {"a": "1111"}) | smoke)
+    assert (facts["outcome"], facts["reasons"]) == ("refused", ["gate.promote is false: a smoke run is never champion"])
+    trial.decide(trial.candidate("two", {"a": "1000"}))
+    again = trial.decide(trial.candidate("one", {"a": "1111"}) | smoke)
+    assert again["outcome"] == "refused"
+
+
 def test_a_champion_whose_measurements_are_gone_cannot_be_seen_and_stays(trial: Trial) -> None:
     measured = trial.candidate("one", {"a": "1111", "b": "1111"})
     trial.decide(measured)

@@ -10,7 +10,9 @@ import pytest
 from mlflow import MlflowClient
 
 from components.report.charts import line_chart, number, thin, ticks
+from components.report.gather import gather_run
 from components.report.stage import run
+from components.report.summary import summarise
 from pipelines.local.run import _keep
 from pipelines.local.summary import summary_text
 from tests.components.gate.finished_run import FinishedRun
@@ -92,6 +94,36 @@ def test_the_summary_of_a_finished_run(seed: FinishedRun, tmp_path: Path) -> Non
     assert summary["versions"]["torch"] == "2.13.0"
     assert summary["training"]["images"] == 5120
     assert summary["report"] == f"runs/{seed.run_tag}/report.html"
+
+
+def test_a_smoke_run_says_what_stands_for_what_and_that_the_loss_has_fallen(seed: FinishedRun, tmp_path: Path) -> None:
+    seed.fetched("words", "signs", stands_for=("mj", "st"))
+    seed.shards("words", "signs")
+    seed.trained()
+    seed.gate(promote=False)
+    summary = report(seed, tmp_path)
+    assert (summary["ok"], summary["loss"]) == (True, {"first": 3.0, "last": 1.0})
+    assert summary["stands_for"] == {"words": ["mj", "st"], "signs": ["mj", "st"]}
+    text = summary_text(summary, tmp_path / "report.html")
+    assert "  data   words stands for mj, st" in text
+    assert "  loss   3 at first, 1 at the end" in text
+    assert "stands for mj, st" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("losses", "promote", "ok"), [((3.0, 3.0), False, False), ((1.0, 3.0), False, False),
+                                                       ((3.0,), False, False), ((1.0, 3.0), True, True)])  # fmt: skip
+def test_a_smoke_run_whose_loss_has_not_fallen_has_failed(
+    seed: FinishedRun, losses: tuple[float, ...], promote: bool, ok: bool
+) -> None:
+    curve = [(step, loss, 0.0) for step, loss in enumerate(losses, start=1)]
+    seed.shards("words", "signs")
+    seed.trained()
+    seed.gate(promote=promote)
+    found = gather_run(seed.store, seed.run_tag)
+    found.manifests["train.crnn"] = dataclasses.replace(found.manifests["train.crnn"], curves={"train/loss": curve})
+    summary = summarise(found, "tiny", seed.run_tag, succeeded=True)
+    assert summary["ok"] is ok
+    assert ok or "train crnn: a smoke run's loss is lower at the end than at first" in summary["errors"][0]
 
 
 def test_the_mlflow_run_holds_everything(seed: FinishedRun, tmp_path: Path) -> None:

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from components.train import stage
+from components.train.memory import Machine
 from components.train.start import find_start
 from tests.components.train.trained import put_trained
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, write_set
 from wordmill.models import checkpoint
+from wordmill.recipe.memory import MIB, NEED, SHARE
 from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import OPERATION, Train
 from wordmill.shards.index import INDEX
@@ -93,6 +95,23 @@ def test_training_is_stored_once_and_found_afterwards(
     assert json.loads((tmp_path / "second.json").read_text()) == json.loads((tmp_path / "first.json").read_text())
     other = dataclasses.replace(TRAIN, checkpoint_minutes=1.0, step_timeout_minutes=1.0)  # no result depends on these
     assert run(shard_manifest, tmp_path / "second.json", train=other) == reference
+
+
+def test_parts_that_memory_asks_for_are_in_the_key_and_recorded(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    shard_manifest = combined_manifest(store, tmp_path)
+    whole = run(shard_manifest, tmp_path / "whole.json", processes=1)
+    process_mib, pixel_kib = NEED["pytorch"]["crnn/compact"]
+    small = (process_mib * MIB + 8 * 32 * 100 * pixel_kib * 1024) / SHARE  # room for half of a batch of 16
+    monkeypatch.setattr(Machine, "memory_bytes", lambda machine: int(small) + 8)
+    assert run(shard_manifest, tmp_path / "parts.json", processes=1) != whole
+    manifest = read_manifest(tmp_path / "parts.json")
+    assert manifest.inputs["train"]["accumulation"] == 2
+    assert read_manifest(tmp_path / "whole.json").inputs["train"]["accumulation"] == 1
+    assert checkpoint.load(store.fetch(manifest.object("model.safetensors"))).train.accumulation == 2
+    assert "a process's batch goes in 2 parts of 8 pictures" in capsys.readouterr().out
 
 
 def test_the_stage_itself_imports_no_framework() -> None:

@@ -1,5 +1,6 @@
 """How the stage starts training processes, what it says of those that fail, and that it leaves none behind."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from components.train import workers
+from components.train.memory import Machine
 from tests.waiting import LIMIT_S, wait_until
 from tests.wordmill.training.test_worker import is_alive
 from tests.wordmill.training.tiny import make_job
@@ -74,6 +76,30 @@ def test_a_killed_worker_that_its_launcher_does_not_miss_is_noticed(
     job = fake_job(tmp_path, KILLED, monkeypatch)
     with pytest.raises(workers.LostError, match="training lost process 0 of 1, which was killed"):
         run(job)
+
+
+@pytest.mark.parametrize("gone_s", [0.2, 60.0])  # noticed before and after the launcher's end
+def test_a_worker_killed_for_want_of_memory_is_not_started_again(
+    gone_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kills = iter([3, *[4] * 99])  # the kernel's count before and after
+    monkeypatch.setattr(Machine, "kills", lambda machine: next(kills))
+    monkeypatch.setenv("FOLDER", str(tmp_path))
+    monkeypatch.setattr(workers, "GONE_S", gone_s)
+    sleeps = KILLED if gone_s < 1 else KILLED.replace("time.sleep(60)", "time.sleep(1); sys.exit(1)")
+    with pytest.raises(RuntimeError, match="^training was killed for want of memory: 1 process used") as caught:
+        run(fake_job(tmp_path, sleeps, monkeypatch))
+    assert type(caught.value) is RuntimeError
+
+
+def test_memory_that_a_framework_is_refused_is_said_with_what_to_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "failure.0.txt").write_text("RuntimeError in process 0: DefaultCPUAllocator: can't allocate memory")
+    job = dataclasses.replace(fake_job(tmp_path, "raise SystemExit(1)", monkeypatch), processes=2)
+    with pytest.raises(RuntimeError, match=r"^training was refused more memory: raise train.accumulation") as caught:
+        run(job)
+    assert type(caught.value) is RuntimeError
 
 
 STAGE_PROGRAM = """

@@ -91,5 +91,5 @@ def test_each_processs_share_divides_into_parts() -> None:
     assert batch_of_process(train(global_batch=24, accumulation=3), 2) == 12
     with pytest.raises(ValueError, match=r"global_batch is 26, which 2 processes .* in 3 parts each: .* is 24"):
         batch_of_process(train(global_batch=26, accumulation=3), 2)
-    with pytest.raises(ValueError, match=r"train.accumulation is 0, expected at least 1"):
-        batch_of_process(train(accumulation=0), 1)
+    with pytest.raises(ValueError, match=r"train.accumulation is -1, expected 0, as memory asks for, or"):
+        batch_of_process(train(accumulation=-1), 1)

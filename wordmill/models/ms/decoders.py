@@ -34,11 +34,12 @@ class Decoder(nn.Cell, ABC):
         rows = []
         for step in range(self.steps):
             logits, hidden = self.step(memory, hidden, tokens, None if masks is None else masks[:, step])
-            rows.append(logits)
+            rows.append(logits.expand_dims(1))
             tokens = ops.argmax(logits, dim=1).astype(ms.int32)
             if classes is not None and forced is not None:
                 tokens = ops.where(forced > 0, classes[:, step], tokens)
-        return ops.stack(rows, axis=1)
+        # `stack` would hold a MindIR file of any batch to the first one's size where a reshape makes the batch.
+        return ops.concat(rows, axis=1)
 
     def masks(self, seeds: Tensor) -> Tensor | None:
         """Return dropout's factors (N, steps, width) float32 for what each step begins with; None: it has no dropout.

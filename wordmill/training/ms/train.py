@@ -67,7 +67,7 @@ class Trainer:
         scale = LossScale(train.loss_scale if half else 1.0, half and train.loss_scaling == "dynamic")
         self.gradients = Gradients(Objective(self.net, self.job.data.middle), scale).set_train()
         optimiser = build_optimiser(self.net, train)
-        self.update = Update(self.net, optimiser, scale, train.clip_norm, train.accumulation, processes)
+        self.update = Update(self.net, optimiser, scale, train.clip_norm, train.parts, processes)
         self.average = Average(self.net, train.ema_decay) if train.ema_decay else None
         self.parameters = TrainingState(self.net, self.update, self.average, self.processes)
 

@@ -44,6 +44,18 @@ def test_a_mindir_file_gives_the_recognisers_logits_for_any_batch(model: Model, 
         assert np.abs(runtime(normalise(images, 127.5)) - predictor(images)).max() < 1e-5
 
 
+def test_pictures_of_several_views_are_read_in_any_batch(tmp_path: Path) -> None:
+    data = dataclasses.replace(DATA[1], height=128, width=512, channels=3)
+    model = dataclasses.replace(RARE, backbone="views_cnn", max_length=2)
+    tensors = dump(build(model, data, CLASSES["rare"]))
+    export_mindir(Checkpoint(tensors=tensors, data=data, model=model, train=TRAIN, step=0), tmp_path / "model.mindir")
+    runtime = MindirRuntime(tmp_path / "model.mindir")
+    images = np.random.default_rng(1).uniform(-1, 1, (3, 3, 128, 512)).astype(np.float32)
+    together = runtime(images[:2]), runtime(images)  # of two sizes: MindSpore may hold on to the first one's
+    assert [len(logits) for logits in together] == [2, 3]
+    assert np.abs(together[1][:2] - together[0]).max() < 1e-5
+
+
 def test_a_static_file_takes_its_own_batch_alone(tmp_path: Path) -> None:
     checkpoint, path = make_checkpoint(), tmp_path / "model.mindir"
     export_mindir(checkpoint, path, batch=4)
