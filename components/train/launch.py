@@ -1,11 +1,11 @@
-"""The command that starts one training process per device: torchrun's or msrun's."""
+"""The command that starts one training process per device: torchrun's or msrun's, of one process its own."""
 
 import socket
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from wordmill.recipe.frameworks import check_device
+from wordmill.recipe.frameworks import PACKAGES, check_device
 from wordmill.store.artifacts import ROOT
 
 MEET_TIMEOUT_S = 1200  # for the processes of all nodes to find each other: images are pulled at different speeds
@@ -24,9 +24,12 @@ class Node:
 def launch(framework: str, device: str, processes: int, job: Path, node: Node | None = None) -> list[str]:
     """Return the command that trains by the job file with one process per device of this machine: torchrun or msrun.
 
-    `processes` are this machine's; `node` is its place among several.
+    `processes` are this machine's; `node` is its place among several. A process that is alone has nobody to meet, and
+    does without a launcher and a scheduler, each of which imports the framework before it does.
     """
     check_device(device)
+    if processes == 1 and node is None:
+        return [sys.executable, "-m", f"wordmill.training.{PACKAGES[framework]}.train", str(job)]
     node = node or Node(rank=0, nodes=1, master="127.0.0.1", port=free_port())
     if framework == "pytorch":
         return [sys.executable, "-m", "torch.distributed.run", f"--nnodes={node.nodes}", f"--node-rank={node.rank}",

@@ -1,12 +1,23 @@
+import sys
 from pathlib import Path
 
-from components.train.launch import launch
+import pytest
+
+from components.train.launch import Node, launch
 
 
 def test_torchrun_starts_one_process_per_device() -> None:
     command = launch("pytorch", "cpu", 2, Path("/work/job.json"))
     assert "--nproc-per-node=2" in command
     assert command[-3:] == ["-m", "wordmill.training.pt.train", "/work/job.json"]
+
+
+@pytest.mark.parametrize(("framework", "twin"), [("pytorch", "pt"), ("mindspore", "ms")])
+def test_a_process_that_is_alone_has_no_launcher(framework: str, twin: str) -> None:
+    job = Path("/work/job.json")
+    assert launch(framework, "cpu", 1, job) == [sys.executable, "-m", f"wordmill.training.{twin}.train", str(job)]
+    node = Node(rank=0, nodes=2, master="first", port=2345)
+    assert len(launch(framework, "cpu", 1, job, node)) > 8  # one a node, of two
 
 
 def test_msrun_joins_its_workers_so_that_their_failure_is_its_own() -> None:
@@ -19,4 +30,3 @@ def test_msrun_joins_its_workers_so_that_their_failure_is_its_own() -> None:
 
 def test_mindspores_workers_on_processors_have_some_each() -> None:
     assert "--bind_core=True" in launch("mindspore", "cpu", 2, Path("/work/job.json"))
-    assert "--bind_core=True" not in launch("mindspore", "cpu", 1, Path("/work/job.json"))

@@ -1,4 +1,4 @@
-"""The worker that trains by a job file, one process per device: `msrun ... wordmill/training/ms/train.py FILE`."""
+"""The worker that trains by a job file, one process per device: `[msrun ...] wordmill/training/ms/train.py FILE`."""
 
 import os
 import platform
@@ -179,11 +179,13 @@ def main(path: Path) -> None:
     """Join the other processes and train."""
     die_with_parent()
     job = read_job(path)
+    alone = job.processes == 1
     # msrun starts this file once more as its scheduler, without a number of its own; that process ends inside init.
-    with at_work(job.folder, int(os.environ.get("DEVICE_ID", job.processes))):
+    with at_work(job.folder, 0 if alone else int(os.environ.get("DEVICE_ID", job.processes))):
         open_device(job.device)
-        init()
-        Loop(Trainer(job, get_rank())).run()
+        if not alone:
+            init()
+        Loop(Trainer(job, 0 if alone else get_rank())).run()
 
 
 if __name__ == "__main__":

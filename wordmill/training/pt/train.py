@@ -207,9 +207,10 @@ class Trainer:
 def main(path: Path) -> None:
     """Join the other processes and train."""
     die_with_parent()
-    job, rank = read_job(path), int(os.environ["RANK"])
+    job = read_job(path)
+    rank, local = (int(os.environ[name]) if job.processes > 1 else 0 for name in ("RANK", "LOCAL_RANK"))
     with at_work(job.folder, rank):
-        device = open_device(job.device, int(os.environ["LOCAL_RANK"]))
+        device = open_device(job.device, local)
         join(job)
         Loop(Trainer(job, device, rank)).run()
         # Only after success: a failed process ends at once, and the others with it.
