@@ -23,7 +23,7 @@ def build(folder: Path) -> list[Document]:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no kubectl, 1.27 or later, to render with")
     done = subprocess.run([kubectl, "kustomize", str(folder)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
+    return list(yaml.load_all(done.stdout, yaml.CSafeLoader))
 
 
 @cache

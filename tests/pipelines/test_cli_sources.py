@@ -14,7 +14,7 @@ def test_compiling_takes_data_sets_from_other_places(tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["compile", "crnn_npu", *places, "-o", str(output)])
     assert not ended.value.code
-    document = next(yaml.safe_load_all(output.read_text(encoding="utf-8")))
+    document = next(yaml.load_all(output.read_text(encoding="utf-8"), yaml.CSafeLoader))
     sources = document["root"]["inputDefinitions"]["parameters"]["sources"]["defaultValue"]
     assert '"inside": "", "label_format": "space", "labels": "", "licence": "non-commercial' in sources
     assert '"source": "file:///data/mj"' in sources

@@ -35,7 +35,7 @@ def test_the_compiled_pipeline_is_the_golden_one(name: str, tmp_path: Path) -> N
 
 
 def tasks(text: str) -> dict[str, dict]:
-    spec = next(iter(yaml.safe_load_all(text)))
+    spec = next(iter(yaml.load_all(text, yaml.CSafeLoader)))
     return spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
 
 
@@ -59,7 +59,7 @@ def test_data_flows_one_way(tmp_path: Path) -> None:
 
 def test_a_machine_of_ones_own_is_named_by_device_and_processes(tmp_path: Path) -> None:
     spec = compile_recipe("quickstart", tmp_path, "--device", "npu", "--processes", "4")
-    executors = next(iter(yaml.safe_load_all(spec)))["deploymentSpec"]["executors"]
+    executors = next(iter(yaml.load_all(spec, yaml.CSafeLoader)))["deploymentSpec"]["executors"]
     accelerator = executors["exec-train"]["container"]["resources"]["accelerator"]
     assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("huawei.com/Ascend910", "4")
 
@@ -67,7 +67,7 @@ def test_a_machine_of_ones_own_is_named_by_device_and_processes(tmp_path: Path) 
 @pytest.mark.parametrize("choice", ["reuse", "afresh"])
 def test_what_becomes_of_other_codes_work_is_told_to_every_task(choice: str, tmp_path: Path) -> None:
     plain, told = (compile_recipe("quickstart", tmp_path, *options) for options in ((), (f"--{choice}",)))
-    executors = next(iter(yaml.safe_load_all(told)))["deploymentSpec"]["executors"].values()
+    executors = next(iter(yaml.load_all(told, yaml.CSafeLoader)))["deploymentSpec"]["executors"].values()
     assert all(item["container"]["env"] == [{"name": OTHER_CODE, "value": choice}] for item in executors)
     assert OTHER_CODE not in plain
 
@@ -81,13 +81,13 @@ def test_the_gate_can_make_the_onnx_file_that_it_registers(
 ) -> None:
     keys = ["--set", f"export.formats={formats}", "--set", f"export.batches={batches}"]
     spec = compile_recipe("quickstart", tmp_path, *keys)
-    executors = next(iter(yaml.safe_load_all(spec)))["deploymentSpec"]["executors"]
+    executors = next(iter(yaml.load_all(spec, yaml.CSafeLoader)))["deploymentSpec"]["executors"]
     assert f"/{environment}-python:" in executors["exec-gate"]["container"]["image"]
 
 
 def test_optional_formats_are_made_and_tried_each_in_its_own_environment(tmp_path: Path) -> None:
     spec = compile_recipe("quickstart", tmp_path, "--set", "export.optional=[om, lite, onnx_int8]")
-    document = next(iter(yaml.safe_load_all(spec)))
+    document = next(iter(yaml.load_all(spec, yaml.CSafeLoader)))
     tasks = document["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     named = {task["taskInfo"]["name"]: task["componentRef"]["name"] for task in tasks.values()}
     assert {"mindir", "onnx", "om", "lite", "onnx_int8", "om smoke test", "onnx_int8 smoke test"} <= set(named)

@@ -24,7 +24,7 @@ def nearest(word: str, known: list[str]) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that must hold a mapping; ValueError names the file and the place."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except yaml.YAMLError as error:

@@ -14,7 +14,7 @@ Executors = dict[str, dict[str, Any]]
 
 def read(name: str) -> tuple[dict[str, Any], Executors, Executors]:
     """Return a golden pipeline's spec, its containers and their settings on Kubernetes, both by executor."""
-    spec, platform = yaml.safe_load_all((GOLDEN / f"{name}.yaml").read_text(encoding="utf-8"))
+    spec, platform = yaml.load_all((GOLDEN / f"{name}.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
     containers = {key: value["container"] for key, value in spec["deploymentSpec"]["executors"].items()}
     return spec, containers, platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
 

@@ -41,7 +41,9 @@ class RefusalError(Exception):
 def granted() -> set[tuple[str, str, str]]:
     """Return (group, resource, verb) that the manifests give to a stage."""
     files = [ROOT / "base" / "accounts.yaml", *sorted((ROOT / "components").glob("*/rights.yaml"))]
-    roles = [item for path in files for item in yaml.safe_load_all(path.read_text()) if item["kind"] == "Role"]
+    roles = [
+        item for path in files for item in yaml.load_all(path.read_text(), yaml.CSafeLoader) if item["kind"] == "Role"
+    ]
     return {
         (group, resource, verb)
         for role in roles

@@ -50,7 +50,7 @@ def test_the_job_is_the_golden_one(name: str) -> None:
 @pytest.mark.parametrize("version", ["1.29", "1.37"])
 @pytest.mark.parametrize("name", JOBS)
 def test_the_job_has_its_schema(name: str, version: str) -> None:
-    check(yaml.safe_load(golden.text(JOBS[name])), version)
+    check(yaml.load(golden.text(JOBS[name]), yaml.CSafeLoader), version)
 
 
 @pytest.mark.parametrize(("framework", "leader"), [("pytorch", "Master"), ("mindspore", "Scheduler")])
@@ -171,7 +171,7 @@ def test_a_profile_of_one_node_has_no_job_and_one_of_several_names_it_whole() ->
 
 def test_the_stage_of_such_a_profile_is_small_and_outlives_the_job(tmp_path: Path) -> None:
     compiled = compile_recipe("crnn_r34", tmp_path, "--hardware", "ascend-4x8")
-    pipeline, platform = yaml.safe_load_all(compiled)
+    pipeline, platform = yaml.load_all(compiled, yaml.CSafeLoader)
     told = pipeline["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"]
     assert from_json(GangSpec, told) == spec(NPUS, "mindspore")
     resources = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
