@@ -15,6 +15,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+from tests.memory import give_back
 from tests.ports import held_port
 from tests.waiting import LIMIT_S
 from wordmill.store.storage import Store
@@ -42,6 +43,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files of tests, each of which stays whole."""
     place = {name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get("/".join(item.path.with_suffix("").parts[-2:]), len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    give_back()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_given_back() -> Iterator[None]:
+    yield
+    give_back()
 
 
 @dataclass(frozen=True, kw_only=True)
