@@ -28,19 +28,18 @@ help:  ## this list
 
 env: .venv/local.done  ## make the environment in .venv
 
-# Modules are compiled when they are first imported, most of them never: that saves a minute.
 .venv/local.done: requirements/control.txt requirements/torch.txt requirements/mindspore.txt requirements/serve.txt requirements/constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(None if sys.version_info[:2] == (3, 11) else "error: $(PYTHON) is Python %d.%d, 3.11 is needed: make PYTHON=/path/to/python3.11" % sys.version_info[:2])'
 	@echo "making the environment in .venv: 4.6 GB, some minutes"
 	@"$(PYTHON)" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade pip==26.3
-	@$(BIN)/python -m pip install --quiet --no-compile -c requirements/constraints.txt \
+	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt \
 	  -r requirements/control.txt -r requirements/torch.txt -r requirements/mindspore.txt \
 	  -r requirements/serve.txt
 	@touch $@
 
 .venv/dev.done: .venv/local.done requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --no-compile -c requirements/constraints.txt -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -r requirements/dev.txt
 	@touch $@
 
 run: .venv/local.done  ## run RECIPE from data to proven files on this machine; RUNNER=docker: in containers

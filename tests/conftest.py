@@ -1,4 +1,5 @@
 import functools
+import gc
 import inspect
 import os
 import secrets
@@ -15,7 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.memory import give_back
+from tests.memory import give_back, trim
 from tests.ports import held_port
 from tests.waiting import LIMIT_S
 from wordmill.store.storage import Store
@@ -45,14 +46,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get("/".join(item.path.with_suffix("").parts[-2:]), len(LONG)))
 
 
-def pytest_collection_finish() -> None:
-    give_back()
-
-
 @pytest.fixture(autouse=True, scope="module")
-def _memory_given_back() -> Iterator[None]:
+def _memory_given_back(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give back what a module has taken; what was there before it is kept out of MindSpore's way.
+
+    For every graph that MindSpore builds it has garbage collected, which takes seconds in a process of many modules.
+    """
+    builds = hasattr(request.module, "ms")
+    if builds:
+        gc.freeze()
     yield
-    give_back()
+    if builds:
+        gc.unfreeze()
+        give_back()
+    trim()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,11 +5,11 @@ import gc
 
 
 def give_back() -> None:
-    """Return to the system what networks took: they hold each other in circles, and malloc holds on to the rest.
-
-    What is left lives as long as the process. MindSpore, which has garbage collected whenever it builds a graph, shall
-    not look through it each time.
-    """
+    """Return to the system what networks took: they hold each other in circles, and malloc holds on to the rest."""
     gc.collect()
-    gc.freeze()
+    trim()
+
+
+def trim() -> None:
+    """Return to the system what malloc holds on to."""
     ctypes.CDLL(None).malloc_trim(0)

@@ -1,5 +1,6 @@
 """The worker that trains by a job file, one process per device: `[msrun ...] wordmill/training/ms/train.py FILE`."""
 
+import gc
 import os
 import platform
 import resource
@@ -180,6 +181,7 @@ def main(path: Path) -> None:
     die_with_parent()
     job = read_job(path)
     alone = job.processes == 1
+    gc.freeze()  # MindSpore has garbage collected at every graph that it builds: what is imported here is none
     # msrun starts this file once more as its scheduler, without a number of its own; that process ends inside init.
     with at_work(job.folder, 0 if alone else int(os.environ.get("DEVICE_ID", job.processes))):
         open_device(job.device)
