@@ -11,7 +11,6 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +66,7 @@ def find_or_make(
         print(line, end="", flush=True)
         return found, True
     started = time.monotonic()
-    _keep_code(store, code, ingredients)
+    store.put_once(_place(code), ingredients.found)
     with work_folder(store, f"{stage}-{key}") as folder:
         made = make(folder)
         files = tuple(store.put_file(path, object_name) for object_name, path in made.files.items())
@@ -95,12 +94,6 @@ def _latest(stage: str, name: str, inputs: dict[str, Any]) -> str:
 def _place(code: str) -> str:
     """Return the place in the store of what a digest of code is of."""
     return f"codes/{code}.json"
-
-
-@cache
-def _keep_code(store: Store, code: str, ingredients: Ingredients) -> None:
-    """Store what a digest of code is of: once in a process, all pieces of a data set have the same."""
-    store.put_json(_place(code), ingredients.found())
 
 
 def _find_other(store: Store, stage: str, name: str, inputs: dict[str, Any]) -> Manifest | None:

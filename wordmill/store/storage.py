@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -50,6 +50,7 @@ class Store:
         self.bucket = bucket
         self.cache = cache
         self.endpoint = endpoint_url() or "AWS"
+        self.put_before: set[str] = set()
 
     @cached_property
     def client(self) -> "S3Client":
@@ -148,6 +149,12 @@ class Store:
     def put_json(self, key: str, document: Any) -> None:
         """Write a small JSON document."""
         self.put_bytes(key, json.dumps(document, indent=1, sort_keys=True).encode(), "application/json")
+
+    def put_once(self, key: str, document: Callable[[], Any]) -> None:
+        """Write what the key alone decides on, once in a process: all pieces of a data set have the same."""
+        if key not in self.put_before:
+            self.put_json(key, document())
+            self.put_before.add(key)
 
     def get_json(self, key: str) -> dict[str, Any] | None:
         """Read a JSON document that is a mapping; None where there is none."""
