@@ -9,7 +9,7 @@ SHARE = 0.75  # of a machine's memory that training may take: the rest is the sy
 LEAST = 2  # pictures of a part: batch normalisation needs more than one
 # By framework, model and backbone: what a process takes without pictures, in MiB, and what a picture adds in KiB for
 # each of its pixels, forward and backward in float32, rounded up. `benchmarks/memory.py` measures both. All but
-# MindSpore's crnn/vgg7 and crnn/resnet34_vd are from steps of few and more pictures in one process, MindSpore's upper bounds.
+# MindSpore's crnn/vgg7 and crnn/resnet34_vd are from steps of few and more pictures in one process.
 NEED: dict[str, dict[str, tuple[int, float]]] = {
     "pytorch": {
         "crnn/compact": (400, 1.2), "crnn/vgg7": (550, 2.5), "crnn/vgg7_padded": (620, 1.5),
