@@ -52,14 +52,15 @@ def _memory_given_back(request: pytest.FixtureRequest) -> Iterator[None]:
 
     For every graph that MindSpore builds it has garbage collected, which takes seconds in a process of many modules.
     """
-    builds = hasattr(request.module, "ms")
-    if builds:
+    networks = not {"ms", "torch"}.isdisjoint(vars(request.module))
+    if networks:
         gc.freeze()
     yield
-    if builds:
+    if networks:
         gc.unfreeze()
         give_back()
-    trim()
+    else:
+        trim()
 
 
 @dataclass(frozen=True, kw_only=True)
