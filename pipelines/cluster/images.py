@@ -22,10 +22,9 @@ def image(environment: str) -> str:
     the site's, or WORDMILL_REGISTRY. `python` is in every name because the local subprocess runner warns of images
     that do not look like Python ones.
     """
-    name = _name(environment)
     if "WORDMILL_TAG" in os.environ or not LOCK.exists():
         return tagged(environment)
-    digests = read_yaml(LOCK)
+    name, digests = _name(environment), read_yaml(LOCK)
     if environment not in digests:
         raise ValueError(f"{LOCK.name}: no image '{environment}', it has {', '.join(digests)}: build that one too, and "
                          "push again")  # fmt: skip
