@@ -37,6 +37,7 @@ def main(recipe: Recipe, given: Path, found: Path, compiled: bool) -> None:
     passed = dump(net)
     if not compiled:
         ms.set_context(mode=ms.PYNATIVE_MODE)
+        ms.runtime.launch_blocking()  # the threads that take cells' operations along wait by turning round
     loss, logits, gradients = step(recipe, net, tensors, images, targets)
     results = {"read": read, "loss": loss, "logits": logits}
     parts = {"weights": passed, "gradients": gradients, "updated": dump(net)}
