@@ -1,15 +1,21 @@
-"""What MindSpore makes of a recipe's recogniser, in a process of its own: it keeps the memory of every network.
+"""What MindSpore makes of recipes' recognisers, of each in a process of its own: it keeps the memory of every network.
 
-`python -m tests.wordmill.models.mindspore_twin RECIPE.yaml GIVEN.npz FOUND.npz [CHANGE ...]`, with --compiled: by
-compiled graphs.
+`python -m tests.wordmill.models.mindspore_twin` reads lines of `RECIPE.yaml GIVEN.npz FOUND.npz [CHANGE ...]`, with
+--compiled in one: by compiled graphs. It answers each by the exit code of a copy of this process that has done it, so
+that MindSpore is imported once.
 """
 
 import argparse
+import gc
+import os
+import shlex
+import sys
+import traceback
 from pathlib import Path
 
+import mindspore as ms
 import numpy as np
 
-from tests.wordmill.models.ms import ms  # isort: skip  # before anything imports MindSpore
 from tests.wordmill.models.parts import part_of
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.ms.model import Recogniser, build
@@ -66,11 +72,30 @@ def split(vector: np.ndarray, net: Recogniser) -> Tensors:
     return {name: part.reshape(array.shape) for (name, array), part in zip(weights.items(), parts, strict=False)}
 
 
-if __name__ == "__main__":
+def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("recipe", "given", "found"):
         parser.add_argument(name, type=Path)
     parser.add_argument("changes", nargs="*")
     parser.add_argument("--compiled", action="store_true")
-    told = parser.parse_args()
-    main(load_recipe(told.recipe, tuple(told.changes)), told.given, told.found, told.compiled)
+    return parser
+
+
+def do_in_a_copy(line: str) -> int:
+    """Do what a line asks for in a copy of this process; return its exit code."""
+    copy = os.fork()
+    if copy:
+        return os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1])
+    try:
+        told = arguments().parse_args(shlex.split(line))
+        main(load_recipe(told.recipe, tuple(told.changes)), told.given, told.found, told.compiled)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    gc.freeze()  # nothing of this is garbage, which MindSpore looks for at every graph
+    for line in sys.stdin:
+        print(do_in_a_copy(line), flush=True)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -82,9 +83,19 @@ def targets(recipe: Recipe, codec: Codec) -> Targets:
     return encode_labels(labels, codec, steps, recipe.train.loss, DRAWN)
 
 
+@pytest.fixture(scope="module")
+def process() -> Iterator[subprocess.Popen[str]]:
+    """A running mindspore_twin.py."""
+    command = [sys.executable, "-m", "tests.wordmill.models.mindspore_twin"]
+    told = os.environ | frameworks.environment("mindspore", "cpu")
+    with subprocess.Popen(command, env=told, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        yield process
+
+
 @pytest.fixture(scope="module", params=["cell by cell", pytest.param("compiled", marks=pytest.mark.slow)])
 def mindspore(
     request: pytest.FixtureRequest,
+    process: subprocess.Popen[str],
     recipe: Recipe,
     tensors: Tensors,
     images: np.ndarray,
@@ -97,17 +108,10 @@ def mindspore(
     np.savez(
         given, images=images, **{f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()}
     )
-    command = [
-        sys.executable,
-        "-m",
-        "tests.wordmill.models.mindspore_twin",
-        RECIPES[0].with_stem(recipe.name),
-        given,
-        found,
-        *FEW_STEPS[recipe.model.name],
-    ]
-    told = os.environ | frameworks.environment("mindspore", "cpu")
-    subprocess.run([*command, *(["--compiled"] if request.param == "compiled" else [])], env=told, check=True)
+    line = [RECIPES[0].with_stem(recipe.name), given, found, *FEW_STEPS[recipe.model.name]]
+    line += ["--compiled"] if request.param == "compiled" else []
+    print(shlex.join(map(str, line)), file=process.stdin, flush=True)
+    assert process.stdout.readline() == "0\n"
     with np.load(found) as arrays:
         results = dict(arrays)
     for path in (given, found):
