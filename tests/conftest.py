@@ -1,4 +1,3 @@
-import functools
 import gc
 import inspect
 import os
@@ -6,6 +5,7 @@ import secrets
 import subprocess
 import sys
 import time
+import traceback
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from tests.memory import give_back, trim
+from tests.memory import give_back
 from tests.ports import held_port
 from tests.waiting import LIMIT_S
 from wordmill.store.storage import Store
@@ -25,9 +25,15 @@ from wordmill.store.storage import Store
 os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
 # The threads of two test processes wait for each other on the same processors: asleep, they leave them to each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# kfp asks for the call stack some hundred times a pipeline: for its names, not for the lines of source of every frame,
-# which are looked for among all modules of a process that has the frameworks too.
-inspect.stack = functools.partial(inspect.stack, 0)
+
+
+def stack(context: int = 1) -> list[inspect.FrameInfo]:
+    """Return the call stack without what inspect looks for among all modules: each frame's source file and lines."""
+    frames = [frame for frame, _ in traceback.walk_stack(sys._getframe(1))]
+    return [inspect.FrameInfo(f, f.f_code.co_filename, f.f_lineno, f.f_code.co_name, None, None) for f in frames]
+
+
+inspect.stack = stack  # kfp asks for it some hundred times a pipeline, and reads names alone
 
 # A busy machine may take its time over any example.
 hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -48,19 +54,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _memory_given_back(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Give back what a module has taken; what was there before it is kept out of MindSpore's way.
+    """Give back what a module has taken; what was there before it is kept out of the garbage collector's way.
 
-    For every graph that MindSpore builds it has garbage collected, which takes seconds in a process of many modules.
+    Among all that hundreds of modules leave it takes seconds, at every graph that MindSpore builds and whenever many
+    objects are made.
     """
-    networks = not {"ms", "torch"}.isdisjoint(vars(request.module))
-    if networks:
-        gc.freeze()
+    gc.freeze()
     yield
-    if networks:
+    if not {"ms", "torch"}.isdisjoint(vars(request.module)):
         gc.unfreeze()
-        give_back()
-    else:
-        trim()
+    give_back()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,4 @@ import gc
 def give_back() -> None:
     """Return to the system what networks took: they hold each other in circles, and malloc holds on to the rest."""
     gc.collect()
-    trim()
-
-
-def trim() -> None:
-    """Return to the system what malloc holds on to."""
     ctypes.CDLL(None).malloc_trim(0)
