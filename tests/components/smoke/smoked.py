@@ -28,12 +28,6 @@ STEPS = 25
 FEW = 20  # pictures, for what takes no more
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure each speed for an instant."""
-    monkeypatch.setattr(stage, "MEASURE_S", 0.01)
-
-
 def put(store: Store, seed: int) -> Manifest:
     """Store a trained recogniser of the weights of a seed, with few reference pictures."""
     return put_checkpoint(store, lively(seed), FEW)
