@@ -23,9 +23,18 @@ def conv(
     )  # fmt: skip
 
 
-def norm(channels: int, eps: float = NORM_EPSILON) -> nn.BatchNorm2d:
+class BatchNorm2d(nn.BatchNorm2d):
+    """Batch normalisation of (N, C, H, W), without what MindSpore's does for others: each branch of it is compiled."""
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return x normalised, by the batch's statistics while training."""
+        normalise = self.bn_train if self.training else self.bn_infer
+        return normalise(x, self.gamma, self.beta, self.moving_mean, self.moving_variance)[0]
+
+
+def norm(channels: int, eps: float = NORM_EPSILON) -> BatchNorm2d:
     """Return a batch normalisation; momentum is the old statistics' share here, PyTorch's 0.1."""
-    return nn.BatchNorm2d(channels, eps=eps, momentum=0.9)
+    return BatchNorm2d(channels, eps=eps, momentum=0.9)
 
 
 class ConvNorm(nn.Cell):

@@ -25,4 +25,6 @@ with mock.patch.dict(os.environ):
     frameworks.twin("mindspore", "models.predict").open_device("cpu")
     import mindspore as ms
 
+    ms.runtime.launch_blocking()
+
     ms.nn.Conv2d(1, 1, 3)(ms.Tensor(np.zeros((1, 1, 4, 4), dtype=np.float32)))
