@@ -53,7 +53,7 @@ APART = {
     "smoke": {"components.smoke.job": "what a process is told", "components.smoke.launch": "starts it"},
 }  # fmt: skip
 # Distributions by the names that they are imported by, and those that compute nothing that a byte depends on.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 BESIDE = {"google_crc32c", "lmdb", "onnx", "onnxruntime", "psutil", "safetensors", "xxhash", "yaml"}
 
 VIEWS = dataclasses.replace(TRAIN, augment="views")

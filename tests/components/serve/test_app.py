@@ -121,7 +121,7 @@ def test_what_is_no_picture_is_refused_with_a_sentence(url: str, network: Networ
         (post(url, b"a=b", "application/x-www-form-urlencoded"), 415, "content type 'application/x-www-form"),
         (post(url, b""), 422, "1 of 1 cannot be read: image 0: empty file"),
         (post(url, word(1)[:50]), 422, "image 0: not a whole picture: 50 bytes that begin with"),
-        (post_files(url, word(1), b"<svg/>"), 422, "1 of 2 cannot be read: image 1 (1.png): not a whole picture"),
+        (post_files(url, word(1), b"<svg/>"), 422, "1 of 2 cannot be read: image 1 (1.png): not decodable: it is SVG,"),
         (post(url, b"no form", "multipart/form-data; boundary=x"), 422, "Invalid multipart data"),
         (post(url, b"no form", "multipart/form-data"), 422, "Missing boundary"),
         (post(url, b"--x--\r\n", "multipart/form-data; boundary=x"), 422, "the form has no file"),

@@ -16,7 +16,8 @@ import pandas as pd
 
 from wordmill.inference.batches import Array, in_batches
 from wordmill.inference.card import CARD, codec_of_card
-from wordmill.pictures.image import Picture, decode, fit_picture, normalise
+from wordmill.pictures.decoding import decode
+from wordmill.pictures.image import Picture, fit_picture, normalise
 from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data
 from wordmill.text.decoding import Codec, Logits, Reading

@@ -53,7 +53,7 @@ def test_the_requirements_are_this_environments_and_cover_what_the_code_imports(
     pins = REQUIREMENTS.read_text().split()
     constraints = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
     assert [pin for pin in pins if pin not in constraints] == []
-    named = {"cv2": "opencv-python-headless", "yaml": "PyYAML"}
+    named = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "PyYAML"}
     imported = set()
     for path in source_files([READER]):
         for node in ast.walk(ast.parse(path.read_text())):
