@@ -14,11 +14,11 @@ def _of(package: str, names: str) -> tuple[str, ...]:
 
 READERS = {
     "synth": (),
-    "label_file": ("wordmill.readers.label_file",),
+    "label_file": ("wordmill.readers.finding", "wordmill.readers.label_file"),
     "lmdb": ("wordmill.readers.lmdb",),
     "fsns": ("wordmill.readers.fsns", "wordmill.readers.tfrecord"),
 }
-UNPACKED = _of("wordmill.sources", "archives members")
+UNPACKED = _of("wordmill.sources", "archives leftovers members")
 FITTED = "wordmill.pictures.image"  # how a picture becomes an input
 DECODED = "wordmill.pictures.decoding"
 PACKED = _of("wordmill.shards", "blocks index loader")

@@ -20,6 +20,7 @@ ORCHESTRATION = {
     "wordmill.recipe.catalogue": "what the data sets are called",
     "wordmill.recipe.frameworks": "where it runs: the processor is in no key either",
     "wordmill.recipe.parsing": "what it makes is among the inputs",
+    "wordmill.recipe.plain": "what it makes is among the inputs, and it refuses",
     "wordmill.recipe.rules": "refuses",
     "wordmill.recipe.sections": "its values are among the inputs",
     "wordmill.shards.cache": "brings blocks, by their digests",

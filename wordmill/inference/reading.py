@@ -15,6 +15,7 @@ from wordmill.inference.runtimes import batches_of, open_file
 from wordmill.models import checkpoint
 from wordmill.pictures.image import Picture
 from wordmill.recipe import frameworks
+from wordmill.recipe.plain import read_text
 from wordmill.store.files import write_atomically
 from wordmill.store.progress import Progress
 from wordmill.text.decoding import Logits, codec_of
@@ -85,7 +86,7 @@ def find_images(path: Path) -> list[Path]:
         raise ValueError(f"{path}: no such file or folder")
     if path.suffix.lower() != ".txt":
         return [path]
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).split("\n")
     if found := [path.parent / line.strip() for line in lines if line.strip()]:
         return found
     raise ValueError(f"{path}: the list is empty")

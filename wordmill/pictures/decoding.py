@@ -13,7 +13,7 @@ from struct import Struct, unpack_from
 import cv2
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from wordmill.pictures.image import LIMITS, MAX_PIXELS, MAX_SIDE, Picture, to_channels
 
@@ -209,6 +209,8 @@ def _by_pillow(data: Bytes, form: str, channels: int, png: PngHeader | None = No
         raise
     except Image.DecompressionBombError:
         raise ValueError(LIMITS) from None
+    except UnidentifiedImageError:
+        raise _broken(data) from None
     except Exception as error:  # Pillow's readers raise all kinds at what is damaged
         raise ValueError(f"not decodable: {form}, damaged or cut off: {error}") from None
     return _upright(to_channels(_on_white(pixels), channels), orientation)

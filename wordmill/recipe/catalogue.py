@@ -30,7 +30,7 @@ class Entry:
     sha256: str = ""  # of the file, or of what sha256sum prints for several files; empty: what the first use finds
     inside: str = ""  # the folder in the archive; what stands before it in the archive's paths does not matter
     labels: str = ""  # label_file: the file with paths and labels, inside the archive
-    label_format: Literal["space", "dtrb", "icdar", "paddleocr"] = "space"
+    label_format: Literal["space", "dtrb", "icdar", "paddleocr", "csv", "jsonl"] = "space"
     citation: str = ""
     homepage: str = ""
     steps: str = ""  # what to do where no program can download

@@ -1,6 +1,5 @@
 """Characters that a recogniser can write."""
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wordmill.recipe.parsing import nearest
+from wordmill.recipe.plain import read_text
 from wordmill.recipe.sections import Data
 
 FOLDER = Path(__file__).resolve().parent / "charsets"  # what is built in; SOURCES.md there says where it comes from
@@ -132,14 +132,10 @@ def _lines(path: Path) -> dict[str, str]:
     A character is a code point, a combining mark or a joiner too, as Thai, Hindi and Persian need them, whether it can
     be seen or not. A byte order mark, CRLF, and a last line without its end are all right.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"charset {path}: not UTF-8: byte {error.start} is {error.object[error.start]:#04x}: save it "
-                         "as UTF-8") from None  # fmt: skip
+    text = read_text(path)
     found: dict[str, str] = {}
     # Not `splitlines`, to which characters such as U+2028 are ends of lines.
-    for number, line in enumerate(re.split(r"\r?\n", re.sub(r"\r?\n\Z", "", text)), start=1):
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         where, symbol = f"charset {path}, line {number}", line if len(line) == 1 else line.strip(" \t")
         if len(symbol) != 1:
             raise ValueError(f"{where}: expected one character, found {len(line)}: {line!a}: {_advice(line)}")

@@ -9,7 +9,7 @@ from wordmill.recipe.catalogue import Entry
 from wordmill.sources import locating as sources
 from wordmill.sources.archives import lay_out
 from wordmill.sources.locating import RENDERER, Located, check_sources, locate, numbered
-from wordmill.store.artifacts import ROOT
+from wordmill.store.artifacts import ROOT, digest
 from wordmill.store.storage import Store
 
 BODY = os.urandom(1 << 20)
@@ -173,3 +173,16 @@ def test_manual_data_says_all_that_is_to_be_done() -> None:
         "SVT: get it from https://example.org, then run with --from SVT=PLACE, a path or s3://bucket/key; "
         "a, b: ask the authors for it, then run with --from all.zip=PLACE, a path or s3://bucket/key"
     )
+
+
+@pytest.mark.parametrize("few", [0, 9])
+def test_a_folder_has_names_in_any_encoding(
+    few: int, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "FEW", few)
+    (tmp_path / "words").mkdir()
+    Path(os.fsdecode(os.path.join(os.fsencode(tmp_path / "words"), b"\xb1.png"))).write_bytes(b"1")
+    located = find(store, entry((tmp_path / "words").as_uri()))
+    assert len(digest(located.identity)) == 32
+    lay_out(located.bring(Event()), tmp_path / "out")
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [b"\xb1.png"]
