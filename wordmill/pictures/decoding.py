@@ -94,6 +94,13 @@ def decode(data: Bytes, channels: int) -> Picture:
     raise ValueError(_refusal(data, head))
 
 
+def is_picture(head: Bytes) -> bool:
+    """Tell by the first bytes of a file, 16 or more, whether it is a picture of any form that is known here."""
+    known = [JPEG, PNG, *(magic for magic in (*OTHERS, *REFUSED) if len(magic) > 3)]
+    others = (b"<", b"%PDF", b"PK", b"\0\x05\x16\x07")
+    return bytes(head[4:8]) == b"ftyp" or (bytes(head).startswith(tuple(known)) and not bytes(head).startswith(others))
+
+
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS or width > MAX_SIDE or height > MAX_SIDE:
         raise ValueError(f"{LIMITS}: {width}x{height}")

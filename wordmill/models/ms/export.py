@@ -12,6 +12,7 @@ import numpy as np
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ms.model import build
 from wordmill.models.ms.weights import load_weights
+from wordmill.store.files import usual_mode
 from wordmill.text.decoding import codec_of
 
 PLAIN = "model.mindir"  # MindSpore appends .mindir to any other name
@@ -33,6 +34,7 @@ def export_mindir(checkpoint: Checkpoint, path: Path, batch: int | None = None, 
     with TemporaryDirectory(dir=path.parent) as folder:
         with _named_plainly(folder) as name:
             ms.export(net, images, file_name=f"{name}/{PLAIN}", file_format="MINDIR")
+        Path(folder, PLAIN).chmod(usual_mode(Path(folder, "usual")))
         Path(folder, PLAIN).replace(path)
 
 

@@ -74,6 +74,8 @@ def test_a_file_may_lie_anywhere_whatever_it_and_the_folder_of_temporary_files_a
     monkeypatch.setattr(tempfile, "tempdir", str(path.parent))
     export_mindir(make_checkpoint(), path)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
     assert MindirRuntime(path)(normalise(pictures(2), 127.5)).shape == (2, 25, 37)
 
 
