@@ -3,6 +3,7 @@
 Fudan University's Chinese benchmark has the same form.
 """
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
@@ -56,6 +57,9 @@ class _Environments:
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
+        # Equal files lie in one place of the store's cache, and LMDB opens no file twice.
+        first: dict[str, int] = {}
+        self.places = [first.setdefault(os.path.realpath(file), number) for number, file in enumerate(files)]
         self.open: dict[int, _Environment] = {}
 
     def __enter__(self) -> "_Environments":
@@ -66,6 +70,7 @@ class _Environments:
             self.close(number)
 
     def __getitem__(self, number: int) -> lmdb.Transaction:
+        number = self.places[number]
         found = self.open.pop(number, None)
         if found is None:
             if len(self.open) == MOST_OPEN:
@@ -77,7 +82,7 @@ class _Environments:
 
     def close(self, number: int) -> None:
         """Close an open environment; it is opened again when it is asked for."""
-        self.open.pop(number).file.close()
+        self.open.pop(self.places[number]).file.close()
 
 
 def _count(opened: _Environments, number: int, name: str) -> tuple[int, int]:

@@ -139,6 +139,15 @@ def test_records_that_count_from_0_are_all_taken_and_that_is_told(tmp_path: Path
         Lmdb(tmp_path)
 
 
+def test_two_links_to_one_file_are_two_environments(tmp_path: Path) -> None:
+    stored = write_lmdb(tmp_path / "store", ["one", "two"])
+    for name in ("a", "b"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name / "data.mdb").symlink_to(stored)
+    reader = Lmdb(tmp_path / "root")
+    assert [sample.label for sample in reader.read([0, 2, 1, 3])] == ["one", "one", "two", "two"]
+
+
 def test_an_environment_in_one_file_is_read_and_what_macos_leaves_beside_is_not(tmp_path: Path) -> None:
     (tmp_path / "root").mkdir()
     shutil.move(write_lmdb(tmp_path / "a", ["one"]), tmp_path / "root" / "words.lmdb")
