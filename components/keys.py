@@ -14,12 +14,13 @@ def _of(package: str, names: str) -> tuple[str, ...]:
 
 READERS = {
     "synth": (),
-    "label_file": ("wordmill.readers.label_file",),
+    "label_file": ("wordmill.readers.finding", "wordmill.readers.label_file"),
     "lmdb": ("wordmill.readers.lmdb",),
     "fsns": ("wordmill.readers.fsns", "wordmill.readers.tfrecord"),
 }
-UNPACKED = _of("wordmill.sources", "archives members")
-FITTED = "wordmill.pictures.image"  # how a picture is decoded and becomes an input
+UNPACKED = _of("wordmill.sources", "archives leftovers members")
+FITTED = "wordmill.pictures.image"  # how a picture becomes an input
+DECODED = "wordmill.pictures.decoding"
 PACKED = _of("wordmill.shards", "blocks index loader")
 TEXTS = _of("wordmill.text", "charset decoding")
 SIMPLIFIED = "wordmill/text/charsets/simplified.tsv"
@@ -38,14 +39,14 @@ STEPS = {
 TWINS = {"pytorch": "wordmill.models.pt", "mindspore": "wordmill.models.ms"}
 COMPUTING = {"pytorch": ("torch",), "mindspore": ("mindspore",)}
 ON_CHIP = {"pytorch": ("torch-npu", CANN), "mindspore": (CANN,)}
-PICTURES = ("opencv-python-headless", "numpy")
+PICTURES = ("opencv-python-headless", "pillow", "numpy")
 
 
 def of_shard(reader: str) -> Ingredients:
     """Return what packs a data set of this form."""
     return Ingredients(
         code=("components.shard.packing", *_of("wordmill.readers", "opening sample"), *READERS[reader],
-              *(UNPACKED if READERS[reader] else ()), FITTED, *_of("wordmill.shards", "blocks index"),
+              *(UNPACKED if READERS[reader] else ()), FITTED, DECODED, *_of("wordmill.shards", "blocks index"),
               *_of("wordmill.text", "charset labels")),
         distributions=(*PICTURES, "lmdb"),
     )  # fmt: skip
@@ -54,7 +55,8 @@ def of_shard(reader: str) -> Ingredients:
 def of_train(train: Train, data: Data, device: str) -> Ingredients:
     """Return what trains by these sections on this kind of device; pictures that are stored as they go in are read."""
     streamed = _of("wordmill.training", "feeder rendered") if data.streamed else ()
-    fitted = (FITTED, *streamed) if data.streamed or data.stored == "encoded" else ()
+    decoded = (DECODED,) if data.stored == "encoded" else ()
+    fitted = (FITTED, *streamed, *decoded) if data.streamed or data.stored == "encoded" else ()
     return Ingredients(
         code=(*LOOP, *STEPS[train.framework],
               *NETWORKS[train.framework], *(("wordmill.pictures.augmentation",) if train.augment == "views" else ()),
@@ -67,7 +69,8 @@ def of_evaluate(framework: str, device: str, protocol: str) -> Ingredients:
     """Return what reads benchmarks in this framework on this kind of device and compares by this protocol."""
     return Ingredients(
         code=("components.evaluate.stage", "wordmill.inference.evaluation", *NETWORKS[framework],
-              f"{TWINS[framework]}.predict", FITTED, *PACKED, *TEXTS, *_of("wordmill.text", "beam metrics protocols")),
+              f"{TWINS[framework]}.predict", FITTED, DECODED, *PACKED, *TEXTS,
+              *_of("wordmill.text", "beam metrics protocols")),
         data=(SIMPLIFIED,) if protocol == "fudan" else (),
         distributions=(*COMPUTING[framework], *PICTURES, "rapidfuzz", *_chip(framework, device)),
     )  # fmt: skip
@@ -79,8 +82,8 @@ def of_export(export_format: str) -> Ingredients:
     others = {"om": (CANN,), "lite": ("mindspore-lite", CANN), "onnx_int8": ("onnxruntime",)}.get(export_format, ())
     return Ingredients(
         code=(*_of("components.export", "formats lite om stage"), *_of("wordmill.inference", "card quantise"),
-              *NETWORKS[framework], f"{TWINS[framework]}.export", "wordmill.models.ports", FITTED, *PACKED, *TEXTS,
-              "wordmill.text.protocols"),
+              *NETWORKS[framework], f"{TWINS[framework]}.export", "wordmill.models.ports", FITTED, DECODED, *PACKED,
+              *TEXTS, "wordmill.text.protocols"),
         distributions=(*COMPUTING[framework], *PICTURES, *(("onnx",) if framework == "pytorch" else ()), *others),
     )  # fmt: skip
 

@@ -16,7 +16,7 @@ from wordmill.recipe.parsing import nearest
 from wordmill.recipe.schedule import make_plan
 from wordmill.recipe.sections import Recipe
 from wordmill.store.stages import OTHER_CODE
-from wordmill.text.charset import charset_of
+from wordmill.text.charset import charset_of, unusual
 
 if TYPE_CHECKING:
     from kfp.dsl.graph_component import GraphComponent
@@ -35,6 +35,8 @@ def load_inputs(options: argparse.Namespace, processes: int) -> tuple[Recipe, di
     path = recipe_path(options.recipe)
     recipe = load_recipe(path, tuple(overrides))
     charset_of(recipe.data)  # refused here rather than by the first stage that needs it
+    if told := unusual(recipe.data.charset):
+        print(told)
     built_in, extra = [FOLDER / "datasets.yaml"], [Path(path) for path in options.catalogue.split(",") if path]
     catalogue = redirect(load_catalogue([*built_in, *extra]), options.places)
     sets = select(catalogue, data_sets(recipe))

@@ -109,14 +109,16 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _read(options: argparse.Namespace) -> int:
     from pipelines.local import services
-    from wordmill.inference.reading import find_images, open_recogniser, save_readings
+    from wordmill.inference.reading import find_images, left_out_text, open_recogniser, save_readings
 
-    images = find_images(Path(options.images))
+    images, others = find_images(Path(options.images))
     model = Path(options.model)
     recogniser = open_recogniser(model if model.exists() else _registered(options))
     output = Path(options.output) if options.output else services.STATE / "readings.jsonl"
     wrong = save_readings(recogniser, images, output)
     print(output)
+    if others:
+        print(left_out_text(others), file=sys.stderr)
     if wrong:
         print(f"{wrong} of {len(images)} images cannot be read", file=sys.stderr)
     return 1 if wrong else 0

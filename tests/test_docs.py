@@ -101,3 +101,17 @@ def test_the_first_page_is_short() -> None:
 def test_pages_speak_of_the_project_alone() -> None:
     lines = [(page.name, line) for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
     assert [(page, line) for page, line in lines if FORBIDDEN.search(line)] == []
+
+
+PIN = re.compile(r"^([A-Za-z0-9_.-]+)(?:\[[^\]]*\])?==(\S+)", re.MULTILINE)
+MEANINGS = ("not affected", "not reachable: ", "mended by ")
+
+
+def test_the_advisories_page_has_every_pin_and_says_what_it_means() -> None:
+    pins = {f"{name} {version}" for path in (ROOT / "requirements").glob("*.txt") if path.name != "constraints.txt"
+            for name, version in PIN.findall(path.read_text(encoding="utf-8"))}  # fmt: skip
+    lines = (ROOT / "docs" / "advisories.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")][1:]
+    assert sorted(row[0] for row in rows) == sorted(pins)
+    assert [row for row in rows if len(row) != 3 or not row[1] or not row[2].startswith(MEANINGS)] == []
+    assert [row for row in rows if row[1] == "none known" and row[2] != "not affected"] == []

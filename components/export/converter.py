@@ -41,7 +41,9 @@ def find_tool(name: str, export_format: str, advice: str) -> str:
 def run_converter(command: list[str], stem: Path, suffix: str, log: Path) -> Path:
     """Run a converter that is to write the file `stem` and `suffix`, and return that; NotMadeError with what to do.
 
-    What it prints is appended to the log, behind the command. A file that was there before does not count.
+    It runs in the file's folder and is told names in it alone: atc and converter_lite take no space in a path, nor a
+    letter of most scripts. What it prints is appended to the log, behind the command. A file that was there before
+    does not count.
     """
     for old in stem.parent.glob(f"{stem.name}*{suffix}"):
         old.unlink()

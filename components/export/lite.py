@@ -26,11 +26,11 @@ def write_lite(source: Source) -> Written:
         onnx = model_path(folder, "onnx", batch)
         pytorch.export_onnx(source.saved, onnx, settings.opset, batch, decoded=False)
         path = model_path(folder, "mindir", batch)
-        command = [tool, "--fmk=ONNX", "--saveType=MINDIR", f"--modelFile={onnx}",
-                   f"--outputFile={path.with_suffix('')}", f"--optimize={optimisation(ascend)}"]  # fmt: skip
+        command = [tool, "--fmk=ONNX", "--saveType=MINDIR", f"--modelFile={onnx.name}",
+                   f"--outputFile={path.stem}", f"--optimize={optimisation(ascend)}"]  # fmt: skip
         if ascend:
             configurations.append(write_configuration(data, path.with_suffix(".cfg"), batch))
-            command.append(f"--configFile={configurations[-1]}")
+            command.append(f"--configFile={configurations[-1].name}")
         models[str(batch or ANY)] = run_converter(command, path.with_suffix(""), ".mindir", log)
     told = {"device": settings.lite_device}
     return Written(models=models, precision="fp16" if ascend else "fp32", others=(log, *configurations), facts=told,

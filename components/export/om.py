@@ -27,8 +27,8 @@ def write_om(source: Source) -> Written:
         onnx = model_path(folder, "onnx", batch)
         pytorch.export_onnx(source.saved, onnx, settings.opset, batch, decoded=False)
         path = model_path(folder, "om", batch)
-        command = [atc, *_options(onnx, path.with_suffix(""), settings, data, batch), f"--soc_version={chip}"]
-        command += [f"--insert_op_conf={configuration}"] if configuration else []
+        command = [atc, *_options(onnx.name, path.stem, settings, data, batch), f"--soc_version={chip}"]
+        command += [f"--insert_op_conf={configuration.name}"] if configuration else []
         models[str(batch or ANY)] = run_converter(command, path.with_suffix(""), ".om", log).rename(path)
     precision = "fp32" if settings.precision_mode == "must_keep_origin_dtype" else "fp16"
     facts = {"soc_version": chip, "precision_mode": settings.precision_mode, "aipp": settings.aipp}
@@ -38,7 +38,7 @@ def write_om(source: Source) -> Written:
                    raw=settings.aipp)  # fmt: skip
 
 
-def _options(onnx: Path, stem: Path, settings: Export, data: Data, batch: int | None) -> list[str]:
+def _options(onnx: str, stem: str, settings: Export, data: Data, batch: int | None) -> list[str]:
     """Return atc's options for a batch size, or for the recipe's batches as gears of one file."""
     shape = ",".join(map(str, (batch or -1, data.channels, data.height, data.width)))
     gears = ",".join(map(str, sorted(settings.batches)))

@@ -12,6 +12,8 @@ from datetime import UTC, datetime, timedelta
 from components.report.notify import tell
 from wordmill.store.storage import Store
 
+CLOCKS = timedelta(minutes=5)  # that those of two machines may differ by
+
 
 def silence(store: Store, recipe: str, limit: timedelta, now: datetime) -> str:
     """Say for how long a recipe's nights have stayed out, "" where that is within the limit."""
@@ -19,6 +21,10 @@ def silence(store: Store, recipe: str, limit: timedelta, now: datetime) -> str:
     if last is None:
         return f"{recipe}: no night has ended well yet"
     age = now - datetime.fromisoformat(last["finished"])
+    if age < -CLOCKS:
+        return (
+            f"{recipe}: its last night, {last['run_tag']}, ends in the future, {last['finished']}: set the clocks right"
+        )
     if age <= limit:
         return ""
     return f"{recipe}: no night has ended well for {age.total_seconds() / 3600:.0f} h, the last was {last['run_tag']}"

@@ -25,8 +25,10 @@ QUIET: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 GONE = 499  # as web servers have it of a client that has gone before it said all
 FILE = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "properties": {"images": {"type": "array", "items": FILE}}}
-BODY = {"requestBody": {"required": True, "content": {"image/*": {"schema": FILE},
-                                                      "multipart/form-data": {"schema": FORM}}}}  # fmt: skip
+PACKED = {"type": "object", "properties": {"images": {"type": "array", "items": {"type": "string", "format": "byte"}}}}
+BODY = {"requestBody": {"required": True, "content": {
+    "image/*": {"schema": FILE}, "multipart/form-data": {"schema": FORM}, "application/json": {"schema": PACKED},
+}}}  # fmt: skip
 AGAIN = {"Retry-After": "1"}
 
 log = logging.getLogger("uvicorn.error")
@@ -89,7 +91,7 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
 
     @app.post("/read", openapi_extra=BODY)
     async def read(request: Request) -> Response:
-        """Read the picture that is the body, or the files of a form: text and confidence in 0..1 of each."""
+        """Read the picture that is the body, the files of a form, or JSON's: text and confidence in 0..1 of each."""
         started, status, readings = time.perf_counter(), 500, []
         try:
             readings = await service.answer(request)
@@ -107,12 +109,14 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
             service.metrics.answered(status, time.perf_counter() - started, len(readings))
         return JSONResponse({"readings": readings})
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health")
     async def health() -> JSONResponse:
         """Return 200 while batches are read."""
         alive = not app.state.batches.done()
         return JSONResponse({"status": "ready" if alive else "stopped"}, 200 if alive else 503)
 
+    @app.head("/metrics", include_in_schema=False)
     @app.get("/metrics")
     async def metrics() -> Response:
         """Return the counters in Prometheus' text format."""

@@ -1,51 +1,96 @@
 """The pictures of a request's body, within limits."""
 
+import asyncio
+import base64
+import json
+from email.message import Message as Headers
+
 from fastapi import Request
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
+
+from components.serve.form import TYPES, FormFiles
 
 IMAGES = 64  # of one request
 IMAGE_BYTES = 2 << 20
 REQUEST_BYTES = 16 << 20
-TYPES = ("application/octet-stream", "image/")  # of a body that is one picture
 
 Named = tuple[str, bytes]  # a file's name, empty where it has none, and what is in it
 
 
 async def images_of(request: Request) -> list[Named]:
-    """Return the pictures, encoded, of a body that is one, or of a form's files; HTTPException says what is wrong."""
+    """Return the pictures, encoded, of a body that is one, of a form's files, or of JSON.
+
+    HTTPException says what is wrong, before the body is asked for where its head says so.
+    """
+    if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
+        told = f"content encoding '{coding}': pictures are packed already, send the body as it is"
+        raise HTTPException(415, told, {"Accept-Encoding": "identity"})
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
         return await _files(request)
+    if kind == "application/json":
+        body = await _limited(request, REQUEST_BYTES).body()
+        return await asyncio.get_running_loop().run_in_executor(None, _from_json, body)
     if kind.startswith(TYPES):
-        body = await Request(request.scope, _limited(request.receive, IMAGE_BYTES)).body()
-        return [("", body)]
-    told = f"content type '{kind}': expected image/*, application/octet-stream or multipart/form-data"
+        return [("", await _limited(request, IMAGE_BYTES).body())]
+    told = f"content type '{kind}': expected image/*, application/octet-stream, multipart/form-data or application/json"
     raise HTTPException(415, told)
 
 
 async def _files(request: Request) -> list[Named]:
     """Return the files of a form, whatever its fields are called."""
-    counted = Request(request.scope, _limited(request.receive, REQUEST_BYTES))
-    try:
-        async with counted.form(max_files=IMAGES, max_fields=0) as form:
-            files = [(file.filename or "", await file.read()) for _, file in form.multi_items()
-                     if isinstance(file, UploadFile)]  # fmt: skip
-    except HTTPException as error:
-        if error.status_code != 400:
-            raise
-        # What the form's parser says: either of too many files, or of a form that is none.
-        raise HTTPException(413 if "Too many files" in error.detail else 422, error.detail) from None
+    headers = Headers()
+    headers["content-type"] = request.headers["content-type"]
+    boundary = headers.get_boundary()
+    if not boundary:
+        raise HTTPException(422, "Missing boundary in multipart.")
+    files = await FormFiles(boundary, IMAGES).read(_limited(request, REQUEST_BYTES).stream())
     if not files:
         raise HTTPException(422, "the form has no file: expected one for each picture")
+    return _checked(files)
+
+
+def _from_json(body: bytes) -> list[Named]:
+    """Return the pictures of `{"images": ["<base64>", ...]}`, each perhaps a data: address."""
+    try:
+        document = json.loads(body)
+        images = document["images"]
+        if not isinstance(images, list) or not images:
+            raise TypeError
+    except (ValueError, RecursionError, LookupError, TypeError):
+        raise HTTPException(422, 'expected JSON {"images": ["<base64 of a picture>", ...]}') from None
+    if len(images) > IMAGES:
+        raise HTTPException(413, f"Too many images. Maximum number of images is {IMAGES}.")
+    return _checked([("", _from_base64(number, text)) for number, text in enumerate(images)])
+
+
+def _from_base64(number: int, text: object) -> bytes:
+    try:
+        if not isinstance(text, str):
+            raise TypeError
+        packed = text.partition(",")[2] if text.startswith("data:") else text
+        return base64.b64decode("".join(packed.split()), validate=True)
+    except (ValueError, TypeError):
+        raise HTTPException(422, f"image {number}: expected a picture's bytes in base64") from None
+
+
+def _checked(files: list[Named]) -> list[Named]:
     for name, content in files:
         if len(content) > IMAGE_BYTES:
             raise HTTPException(413, f"{name or 'a file'}: {len(content)} bytes, expected at most {IMAGE_BYTES}")
     return files
 
 
-def _limited(receive: Receive, most: int) -> Receive:
+def _limited(request: Request, most: int) -> Request:
+    """Return a request whose body has an end: HTTPException at once for what announces more, else at the chunk."""
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > most:
+        raise HTTPException(413, f"the body has more than {most} bytes")
+    return Request(request.scope, _counted(request.receive, most))
+
+
+def _counted(receive: Receive, most: int) -> Receive:
     """Return `receive` with an end to its patience: HTTPException from the chunk on that is too much."""
     taken = 0
 

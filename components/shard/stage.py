@@ -118,12 +118,14 @@ def _unpacked(store: Store, data_set: DataSet, folder: Path) -> Path:
 
 
 def _packed_set(store: Store, data_set: DataSet, root: Path, folder: Path) -> StageResult:
-    samples = len(open_reader(data_set.entry, root))
+    reader = open_reader(data_set.entry, root)
+    samples = len(reader)
     if samples != data_set.entry.samples:
         raise ValueError(f"expected {data_set.entry.samples} samples, found {samples}: is the source whole?")
     count = min(samples, data_set.limit or samples)
     needed = _bytes_needed(data_set.rules, root, count, samples)
-    print(f"shard {data_set.name}: {count:,} samples, {needed:,} bytes in shards", flush=True)
+    told = [f"{count:,} samples, {needed:,} bytes in shards", *reader.notes]
+    print("".join(f"shard {data_set.name}: {line}\n" for line in told), end="", flush=True)
     progress, parts, made_by = Progress(f"shard {data_set.name}", count, "images"), list[Index](), dict[str, None]()
     tasks = _tasks(data_set, root, count)
     making = closing(pieces(store, data_set.name, data_set.inputs, data_set.ingredients, tasks))

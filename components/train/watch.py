@@ -100,7 +100,7 @@ class Watch:
 def curves(folder: Path) -> dict[str, list[tuple[int, float, float]]]:
     """Return a whole run's (step, value, unix time in s) by name, of all attempts, without steps that were undone."""
     found: dict[str, list[tuple[int, float, float]]] = {}
-    for text in (folder / METRICS).read_text(encoding="utf-8").splitlines():
+    for text in (folder / METRICS).open(encoding="utf-8", newline="\n"):
         line = json.loads(text)
         for name, value in line["metrics"].items():
             found.setdefault(name, []).append((line["step"], value, line["time"]))

@@ -1,14 +1,23 @@
-"""Cron as the cluster's scheduler reads it: six fields, seconds first (robfig/cron v1)."""
+"""Cron as the cluster's scheduler reads it: six fields, seconds first (robfig/cron v1).
+
+N/step goes from N to the field's end, and A-A/step is A alone. The days of month and week must both fit where one of
+them has a star, also as `*/2` or in a list, else either is enough. A time that daylight saving leaves out is left out,
+one that it brings twice comes twice.
+"""
 
 import re
-from datetime import datetime
-from itertools import islice
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise, takewhile
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
 FIELDS = "second minute hour day-of-month month day-of-week"
 NAMES = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TUE|WED|THU|FRI|SAT"
+FIRST, LAST = (0, 0, 0, 1, 1, 0), (59, 59, 23, 31, 12, 6)  # of each field's numbers
+STEPPED = re.compile(r"([0-9]+|[A-Z]{3})(?:-([0-9]+|[A-Z]{3}))?/([1-9][0-9]*)", re.IGNORECASE)
+MOST_TIMES = 20_000  # that are looked at for the longest gap: a year of them, one a half hour
 PLAIN = re.compile(rf"([0-9*,/-]|{NAMES})+", re.IGNORECASE)
 
 
@@ -27,7 +36,7 @@ def checked(cron: str) -> str:
             raise ValueError(f"cron '{cron}': {what} is '{field}', expected numbers, names, and the signs * , - /")
     if re.search(r"(?<!/)\b7\b", fields[5]):
         raise ValueError(f"cron '{cron}': day-of-week is '{fields[5]}', expected 0 to 6: Sunday is 0")
-    plain = " ".join(fields)
+    plain = " ".join(_rewritten(field, number) for number, field in enumerate(fields))
     _simulated(plain, datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC")))
     return plain
 
@@ -39,7 +48,58 @@ def in_words(cron: str) -> str:
 
 def next_times(cron: str, after: datetime, count: int) -> list[datetime]:
     """Return the next times of a checked expression, in the time zone of `after`, which is the scheduler's."""
-    return list(islice(_simulated(cron, after), count))
+    return list(islice(_times(cron, after), count))
+
+
+def longest_gap(cron: str, after: datetime) -> tuple[datetime, datetime]:
+    """Return the two times of the next year between which an expression is silent for longest."""
+    end = after + timedelta(days=366)
+    times = list(takewhile(lambda time: time < end, islice(_times(cron, after), MOST_TIMES)))
+    pairs = list(pairwise(times)) or [(after, next(_times(cron, after)))]
+    return max(pairs, key=lambda pair: pair[1].astimezone(UTC) - pair[0].astimezone(UTC))
+
+
+def _times(cron: str, after: datetime) -> Iterator[datetime]:
+    """Give the times after one by the clock on the wall: none that it leaves out, both that it shows twice."""
+    again: list[datetime] = []
+    for wall in _simulated(cron, after.replace(tzinfo=None) - timedelta(hours=3)):
+        here = wall.replace(tzinfo=after.tzinfo, fold=0)
+        later = here.replace(fold=1)
+        twice = here.utcoffset() != later.utcoffset()
+        if again and not twice:
+            yield from again
+            again = []
+        if here.astimezone(UTC).astimezone(after.tzinfo).replace(tzinfo=None) != wall:
+            continue  # the clock is put forward over it
+        if here.astimezone(UTC) > after.astimezone(UTC):
+            yield here
+        if twice and later.astimezone(UTC) > after.astimezone(UTC):
+            again.append(later)
+
+
+def _rewritten(field: str, number: int) -> str:
+    """Return a field with its steps written out, and what has a star, which says more than its numbers, in front."""
+    parts = [_stepped(part, number) for part in field.split(",")]
+    return ",".join(sorted(parts, key=lambda part: not part.startswith("*")))
+
+
+def _stepped(part: str, number: int) -> str:
+    match = STEPPED.fullmatch(part)
+    if not match:
+        return part
+    start = _number(match[1], number)
+    end = _number(match[2], number) if match[2] else LAST[number]
+    if not FIRST[number] <= start <= end <= LAST[number]:
+        return match[1] if match[2] is None else part.partition("/")[0]  # which is refused
+    return ",".join(map(str, range(start, end + 1, int(match[3]))))
+
+
+def _number(text: str, number: int) -> int:
+    """Return the number of a name of a month or day; one that is out of bounds where there is none."""
+    if text.isdecimal():
+        return int(text)
+    names = {4: NAMES.split("|")[:12], 5: NAMES.split("|")[12:]}.get(number, [])
+    return names.index(text.upper()) + FIRST[number] if text.upper() in names else -1
 
 
 def zone(name: str) -> ZoneInfo:

@@ -3,11 +3,12 @@
 import argparse
 import re
 import shlex
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from pipelines.building import build_pipeline, compiled, new_run_tag, options_of
 from pipelines.cluster import cron
+from pipelines.cluster.site import load_site
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -60,8 +61,21 @@ def _schedule(options: argparse.Namespace) -> int:
     plan = schedule.Schedule(recipe=recipe.name, spec=compiled(pipeline), cron=expression, options=options_of(options))
     times = [f"{time:%a %d %b %H:%M:%S}" for time in cron.next_times(expression, datetime.now(zone), 3)]
     print(f"{cron.in_words(expression)} ({options.timezone}); next: {', '.join(times)}", flush=True)
+    if told := silent_too_long(expression, datetime.now(zone), load_site().nightly.silence_h):
+        print(told, flush=True)
     schedule.reconcile(client.connect_kubeflow(), plan, zone)
     return 0
+
+
+def silent_too_long(expression: str, now: datetime, silence_h: int) -> str:
+    """Say where a schedule is silent for longer than the watchdog bears, "" where it never is in the next year."""
+    start, end = cron.longest_gap(expression, now)
+    gap_h = (end.astimezone(UTC) - start.astimezone(UTC)).total_seconds() / 3600
+    if gap_h <= silence_h:
+        return ""
+    return (f"its longest silence is {gap_h:g} h, {start:%a %d %b %Y %H:%M} to {end:%a %d %b %Y %H:%M}; the watchdog "
+            f"alarms after {silence_h} h without a good night, spec.nightly.silence_h of the site's values: set it "
+            f"above {gap_h:g} h and a night's own time")  # fmt: skip
 
 
 def _schedules(options: argparse.Namespace) -> int:

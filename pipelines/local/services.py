@@ -21,7 +21,7 @@ from wordmill.store.storage import Store, endpoint_url
 
 BUCKET = "wordmill"
 HOST = "127.0.0.1"
-STATE = Path(os.environ.get("WORDMILL_STATE") or Path(__file__).resolve().parents[2] / ".state")
+STATE = Path(os.environ.get("WORDMILL_STATE") or Path(__file__).resolve().parents[2] / ".state").absolute()
 START_TIMEOUT_S = 120
 
 
@@ -89,7 +89,7 @@ def _embedded_s3() -> dict[str, str]:
 
 
 def _embedded_mlflow() -> str:
-    database = f"sqlite:///{STATE / 'mlflow.db'}"
+    database = "sqlite:///mlflow.db"  # in STATE, where servers are started: an address takes no `?`, `#` or `%`
     bucket = os.environ["WORDMILL_BUCKET"]
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", "PORT", "--workers", "1",
                "--backend-store-uri", database, "--artifacts-destination", f"s3://{bucket}/mlflow"]  # fmt: skip

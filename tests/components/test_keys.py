@@ -20,6 +20,7 @@ ORCHESTRATION = {
     "wordmill.recipe.catalogue": "what the data sets are called",
     "wordmill.recipe.frameworks": "where it runs: the processor is in no key either",
     "wordmill.recipe.parsing": "what it makes is among the inputs",
+    "wordmill.recipe.plain": "what it makes is among the inputs, and it refuses",
     "wordmill.recipe.rules": "refuses",
     "wordmill.recipe.sections": "its values are among the inputs",
     "wordmill.shards.cache": "brings blocks, by their digests",
@@ -53,7 +54,7 @@ APART = {
     "smoke": {"components.smoke.job": "what a process is told", "components.smoke.launch": "starts it"},
 }  # fmt: skip
 # Distributions by the names that they are imported by, and those that compute nothing that a byte depends on.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless"}
+DISTRIBUTIONS = {"cv2": "opencv-python-headless", "PIL": "pillow"}
 BESIDE = {"google_crc32c", "lmdb", "onnx", "onnxruntime", "psutil", "safetensors", "xxhash", "yaml"}
 
 VIEWS = dataclasses.replace(TRAIN, augment="views")

@@ -90,7 +90,7 @@ def score_results(folder: Path, results: Path, protocol: str) -> dict[str, Any]:
     Only results of listed samples count, whatever else was written. Every prediction goes to predictions.jsonl.
     """
     card = json.loads((folder / CARD).read_text(encoding="utf-8"))
-    listed = [json.loads(line) for line in (folder / LABELS).read_text(encoding="utf-8").splitlines()]
+    listed = [json.loads(line) for line in (folder / LABELS).open(encoding="utf-8", newline="\n")]
     codec = codec_of_card(card)
     outcome = Outcome()
     for start in range(0, len(listed), BATCH):

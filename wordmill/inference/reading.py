@@ -1,8 +1,11 @@
 """Reading pictures with a recogniser in any of its files: `open_recogniser` and `read_images` as a library."""
 
 import json
+import os
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,14 +16,18 @@ from wordmill.inference.card import prepared
 from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser, find_card, read_card, sections_of
 from wordmill.inference.runtimes import batches_of, open_file
 from wordmill.models import checkpoint
+from wordmill.pictures.decoding import is_picture
 from wordmill.pictures.image import Picture
 from wordmill.recipe import frameworks
-from wordmill.store.files import write_atomically
+from wordmill.recipe.plain import read_text
+from wordmill.sources.leftovers import is_leftover
 from wordmill.store.progress import Progress
 from wordmill.text.decoding import Logits, codec_of
 
-ENDINGS = frozenset({".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff",
-                     ".webp"})  # fmt: skip
+ENDINGS = frozenset({".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg",
+                     ".jxl", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})  # fmt: skip
+HEAD = 16  # bytes that tell a picture
+NAMED = 8  # files in a message
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +41,15 @@ class Result:
 
     def line(self) -> str:
         """Return it for people."""
-        return f"{self.path}: {self.error}" if self.error else f"{self.path}\t{self.text}\t{self.confidence:.4f}"
+        path = shown(self.path)
+        return f"{path}: {self.error}" if self.error else f"{path}\t{self.text}\t{self.confidence:.4f}"
 
     def record(self) -> str:
         """Return it for programs, as a line of JSON."""
         found = {"error": self.error} if self.error else {"text": self.text, "confidence": round(self.confidence, 4)}
-        return json.dumps({"path": str(self.path), **found}, ensure_ascii=False)
+        record = json.dumps({"path": str(self.path), **found}, ensure_ascii=False)
+        # A name that is not UTF-8 is written in escapes, as Python's os.fsencode takes it.
+        return record if _is_text(record) else json.dumps({"path": str(self.path), **found})
 
 
 def open_recogniser(path: Path) -> TextRecogniser:
@@ -71,24 +81,54 @@ def _open_checkpoint(path: Path) -> TextRecogniser:
     return TextRecogniser(saved.data, codec_of(saved.model, saved.data), predictor)
 
 
-def find_images(path: Path) -> list[Path]:
+def find_images(path: Path) -> tuple[list[Path], list[Path]]:
     """Return the pictures of a folder and those below it, of a .txt list with a path a line, or the one picture.
 
-    Paths of a list are relative to its folder. A folder's pictures are known by how their names end.
+    Of a folder also the files that are left out. Its pictures are known by how their names end or by their first bytes;
+    what operating systems leave behind is neither. Paths of a list are relative to its folder.
     """
     if path.is_dir():
-        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in ENDINGS and file.is_file())
+        files = sorted(file for file in path.rglob("*") if file.is_file() or (file.is_symlink() and not file.exists()))
+        files = [file for file in files if not is_leftover(file.relative_to(path))]
+        found = [file for file in files if _is_picture(file)]
         if not found:
-            raise ValueError(f"{path}: no file in it ends as pictures do: {' '.join(sorted(ENDINGS))}")
-        return found
+            raise ValueError(f"{path}: no file in it begins or ends as pictures do: {' '.join(sorted(ENDINGS))}")
+        return found, sorted(set(files) - set(found))
     if not path.is_file():
         raise ValueError(f"{path}: no such file or folder")
     if path.suffix.lower() != ".txt":
-        return [path]
-    lines = path.read_text(encoding="utf-8").splitlines()
+        return [path], []
+    lines = read_text(path).split("\n")
     if found := [path.parent / line.strip() for line in lines if line.strip()]:
-        return found
+        return found, []
     raise ValueError(f"{path}: the list is empty")
+
+
+def _is_picture(path: Path) -> bool:
+    """Tell whether a file is to be read: a link that leads nowhere too, so that it is told."""
+    if path.suffix.lower() in ENDINGS or not path.exists():
+        return True
+    try:
+        with path.open("rb") as file:
+            return is_picture(file.read(HEAD))
+    except OSError:
+        return True
+
+
+def left_out_text(paths: Sequence[Path]) -> str:
+    """Say which files of a folder were left out, "" for none."""
+    more = f" and {len(paths) - NAMED} more" if len(paths) > NAMED else ""
+    return f"no pictures, left out: {', '.join(map(shown, paths[:NAMED]))}{more}" if paths else ""
+
+
+def shown(path: Path) -> str:
+    """Return a path on one line, whatever characters and bytes are in it."""
+    text = str(path)
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _is_text(text: str) -> bool:
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def read_images(recogniser: TextRecogniser, paths: Sequence[Path]) -> Iterator[Result]:
@@ -121,14 +161,30 @@ def _results(recogniser: TextRecogniser, paths: Sequence[Path], fitted: list[Pic
 
 
 def save_readings(recogniser: TextRecogniser, paths: Sequence[Path], output: Path) -> int:
-    """Read pictures, print each and the progress, save JSON lines; return how many could not be read."""
+    """Read pictures, print each and the progress, save JSON lines as they come; return how many could not be read."""
     progress = Progress("read", len(paths), "images")
-    records: list[str] = []
     wrong = 0
-    for result in read_images(recogniser, paths):
-        print(result.line())
-        records.append(result.record())
-        wrong += bool(result.error)
-        progress.update(len(records), f"{wrong} cannot be read" if wrong else "")
-    write_atomically(output, "\n".join([*records, ""]))
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with output.open("w", encoding="utf-8", newline="\n") as file, native_errors_hidden():
+        for number, result in enumerate(read_images(recogniser, paths), start=1):
+            file.write(f"{result.record()}\n")
+            print(result.line())
+            wrong += bool(result.error)
+            if number % BATCH == 0:
+                file.flush()
+            progress.update(number, f"{wrong} cannot be read" if wrong else "")
     return wrong
+
+
+@contextmanager
+def native_errors_hidden() -> Iterator[None]:
+    """Keep what libraries write to the terminal by themselves from it: a line for every picture that is damaged."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)

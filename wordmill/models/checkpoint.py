@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from wordmill.recipe.parsing import from_json, to_json
 from wordmill.recipe.sections import Data, Model, Train
-from wordmill.store.files import atomic_file
+from wordmill.store.files import atomic_file, usual_mode
 
 # One key for everything: safetensors writes several in an order that differs from run to run.
 KEY = "wordmill"
@@ -36,7 +36,9 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     made_by = {name: to_json(section) for name, section in sections.items()} | {"step": checkpoint.step}
     tensors = {name: np.ascontiguousarray(values) for name, values in checkpoint.tensors.items()}
     with atomic_file(path) as temporary:
+        mode = usual_mode(temporary)
         save_file(tensors, temporary, metadata={KEY: json.dumps(made_by)})
+        temporary.chmod(mode)
 
 
 def load(path: Path) -> Checkpoint:

@@ -20,6 +20,7 @@ from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.recipe.frameworks import twin
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
+from wordmill.text.charset import unusual
 from wordmill.text.decoding import codec_of
 
 Rename = str | Callable[[re.Match[str]], str]
@@ -120,6 +121,7 @@ def convert(path: Path, recipe: Recipe, charset: str, output: Path) -> str:
     left_out = len(found) - len(weights)
     notes = f"; {left_out} values of the training's state left out" if left_out else ""
     notes += "; the blank moved from the last class to the first" if moved else ""
+    notes += f"; {told}" if (told := unusual(data.charset)) else ""
     return f"{output}: {recipe.name} with {size:,} parameters of {path}{notes}"
 
 

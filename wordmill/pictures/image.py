@@ -1,4 +1,4 @@
-"""Pictures: from encoded bytes to uint8 (H, W, C) of the recipe's size, and on to what a recogniser reads."""
+"""Pictures: decoded ones to uint8 (H, W, C) of the recipe's size, and on to what a recogniser reads."""
 
 import os
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Literal
 MAX_PIXELS = int(os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(64 << 20)))
 MAX_SIDE = int(os.environ.setdefault("OPENCV_IO_MAX_IMAGE_WIDTH", str(1 << 14)))
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_HEIGHT", str(MAX_SIDE))
+os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")  # else it writes a line of every picture that is not whole
 LIMITS = f"more than {MAX_PIXELS} pixels, or than {MAX_SIDE} wide or high"
 
 import cv2  # noqa: E402
@@ -39,29 +40,6 @@ PADDING = {"pad_black": 0, "pad_grey": 127}
 UNIT = 1 << 22  # bicubic weights are whole numbers of 1 / UNIT, as Pillow's
 BAND = 50  # columns that one product of matrices makes: few enough to leave out most weights that are 0
 LIKE = 4  # pictures of one size that are resized together; OpenCV takes up to four channels at full speed
-FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}
-
-
-def decode(data: bytes | memoryview, channels: int) -> Picture:
-    """Decode any picture that OpenCV reads to uint8 (H, W, channels), RGB or gray; ValueError for what is none.
-
-    Gray of a colour JPEG is its luma as stored. Transparency is left out, 16 bits keep the upper 8, CMYK becomes RGB,
-    and an EXIF orientation is followed: MindOCR and PaddleOCR do all this; DTRB and PARSeq ignore the orientation.
-    """
-    if not data:
-        raise ValueError("empty file")
-    try:
-        image: Picture | None = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), FLAGS[channels])
-    except cv2.error as error:
-        if "CV_IO_MAX_IMAGE" in str(error):
-            raise ValueError(LIMITS) from None
-        raise ValueError(f"not decodable: {error.err}") from None
-    if image is None:
-        raise ValueError(f"not a whole picture: {len(data)} bytes that begin with {bytes(data[:8])!r}")
-    height, width = image.shape[:2]
-    if height * width > MAX_PIXELS or height > MAX_SIDE or width > MAX_SIDE:
-        raise ValueError(f"{LIMITS}: {width}x{height}")
-    return image[:, :, None] if channels == 1 else image
 
 
 def encode(image: Picture) -> bytes:

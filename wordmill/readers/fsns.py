@@ -11,6 +11,7 @@ from pathlib import Path
 
 from wordmill.readers.sample import Sample
 from wordmill.readers.tfrecord import byte_features, index_records, record_at
+from wordmill.sources.leftovers import is_leftover
 
 NAME = re.compile(r".+-\d{5}-of-\d{5}|.+\.tfrecords?")
 
@@ -21,8 +22,11 @@ class Fsns:
     A sample is `image/encoded`, a PNG of 600x150 that is four views side by side, and `image/text`, UTF-8.
     """
 
+    notes = ()
+
     def __init__(self, root: Path) -> None:
-        self.files = sorted(path for path in root.rglob("*") if NAME.fullmatch(path.name) and path.is_file())
+        found = sorted(path for path in root.rglob("*") if NAME.fullmatch(path.name) and path.is_file())
+        self.files = [path for path in found if not is_leftover(path.relative_to(root))]
         if not self.files:
             raise ValueError("no TFRecord file (such as train-00000-of-00512) is in the archive")
         self.names = [path.relative_to(root).as_posix() for path in self.files]

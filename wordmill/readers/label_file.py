@@ -1,23 +1,35 @@
-"""Picture files with a UTF-8 text file that has a line for each, in one of four forms."""
+"""Picture files with a text file that has a line for each, in one of six forms."""
 
 from __future__ import annotations  # array takes its items' type in annotations alone
 
 import json
 import os
 import re
-import stat
+import shutil
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
 
+from wordmill.readers.finding import Finder
 from wordmill.readers.sample import Sample
+from wordmill.recipe.plain import not_utf8
 
 BOM = b"\xef\xbb\xbf"
-MOST_BYTES = 64 << 20  # of a picture file, and of a line
+BOMS_OF_16_BITS = (b"\xff\xfe", b"\xfe\xff")
+MOST_BYTES = 64 << 20  # of a line
+MOST_LINES = 64  # of a record of csv, whose label may have ends of lines
 ESCAPED = re.compile(r'\\(["\\])')
 ICDAR = re.compile(r'([^,]+),\s*"(.*)"\s*', re.DOTALL)
+CELL = re.compile(r'\s*"((?:[^"]|"")*)"\s*(?=,|\r?\n?\Z)|([^,]*)', re.DOTALL)
+OPEN_CELL = re.compile(rb'(?:\A|,)\s*"(?:[^"]|"")*\Z')
+# What columns and keys are called: EasyOCR, MMOCR, Hugging Face's folders of images.
+PATHS = ("filename", "file_name", "file", "path", "img_path", "image_path", "image", "img")
+LABELS = ("words", "word", "text", "label", "transcription", "gt")
 
 
 class LabelFile:
@@ -28,61 +40,116 @@ class LabelFile:
     icdar:     `path, "label"` with \\" and \\\\ for " and \\ (ICDAR 2013, 2015)
     paddleocr: `path<TAB>label`, and what follows another TAB is not read; the path may be a JSON list of paths, of
                which PaddleOCR draws one at random: here the line's number chooses
+    csv:       `path,label`, quoted as CSV is, perhaps under a line of names (EasyOCR); else a label may have commas
+    jsonl:     `{"filename": path, "text": label}`, with these or other usual names (MMOCR, Hugging Face)
 
-    Paths count from the label file's folder, or else from the root. Lines are parsed when they are read: memory is 12
-    bytes per line.
+    The text is UTF-8, or UTF-16 where a byte order mark says so. Paths count from the label file's folder, or else from
+    the root. Lines are parsed when they are read: memory is 12 bytes per line.
     """
+
+    notes = ()
 
     def __init__(self, root: Path, labels: str, form: str) -> None:
         self.path, self.labels, self.form = root / labels, labels, form
         if not self.path.is_file():
             found = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.txt"))[:8]
             raise ValueError(f"label file '{labels}' is not in the archive; text files there: {found}")
-        self.folders = list(dict.fromkeys((f"{self.path.parent}/", f"{root}/")))
+        self.finder = Finder(list(dict.fromkeys((f"{self.path.parent}/", f"{root}/"))))
+        self.converted = self._converted()
         self.starts, self.lengths, self.blanks = self._index()
+        self.columns = self._columns() if form == "csv" else None
 
     def __len__(self) -> int:
         return len(self.starts)
 
     def read(self, indices: Iterable[int]) -> Iterator[Sample]:
         """Yield the samples of these lines; one that is malformed or without its picture is a sample with a problem."""
-        with self.path.open("rb", buffering=0) as file:
+        with self._open() as file:
             for index in indices:
-                line = os.pread(file.fileno(), self.lengths[index], self.starts[index])
-                yield self._sample(index, line.decode().rstrip("\r\n"))
+                yield self._sample(index, self._line(file, index))
+
+    def _open(self) -> IO[bytes] | nullcontext[IO[bytes]]:
+        return nullcontext(self.converted) if self.converted else self.path.open("rb", buffering=0)
+
+    def _line(self, file: IO[bytes], index: int) -> str:
+        return os.pread(file.fileno(), self.lengths[index], self.starts[index]).decode().rstrip("\r\n")
+
+    def _converted(self) -> IO[bytes] | None:
+        """Return the text in UTF-8 where it is UTF-16, in a file that goes with this reader."""
+        with self.path.open("rb") as file:
+            if not file.read(2).startswith(BOMS_OF_16_BITS):
+                return None
+        made = TemporaryFile()  # noqa: SIM115 (it is read from as long as this is)
+        try:
+            with self.path.open(encoding="utf-16", newline="") as text, open(
+                os.dup(made.fileno()), "w", encoding="utf-8", newline=""
+            ) as copy:  # fmt: skip
+                shutil.copyfileobj(text, copy)
+        except UnicodeError as error:
+            raise ValueError(f"{self.labels}: begins as UTF-16 and goes on as something else: {error}") from None
+        return made
 
     def _index(self) -> tuple[array[int], array[int], array[int]]:
         """Return where lines start, how long they are in bytes, and before which of them blank lines were left out."""
         starts, lengths, blanks, place = array("Q"), array("I"), array("I"), 0
-        with self.path.open("rb") as file:
-            place = len(BOM) if file.read(len(BOM)) == BOM else 0
-            file.seek(place)
-            for line in iter(partial(file.readline, MOST_BYTES), b""):
-                if line.isspace():
+        with self._open() as file, open(os.dup(file.fileno()), "rb") as buffered:
+            place = len(BOM) if buffered.seek(0) == 0 and buffered.read(len(BOM)) == BOM else 0
+            buffered.seek(place)
+            for lines, record in self._records(buffered):
+                if record.isspace():
                     blanks.append(len(starts))
                 else:
-                    self._check(line, place)
+                    self._check(record, place, len(starts) + len(blanks) + 1)
                     starts.append(place)
-                    lengths.append(len(line))
-                place += len(line)
+                    lengths.append(len(record))
+                    blanks.extend([len(starts)] * (lines - 1))
+                place += len(record)
         return starts, lengths, blanks
 
-    def _check(self, line: bytes, place: int) -> None:
-        if len(line) == MOST_BYTES:
+    def _records(self, file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
+        """Give each line and how many it is: of csv a quoted label may go on in the next ones."""
+        for line in iter(partial(file.readline, MOST_BYTES), b""):
+            record, lines, place = line, 1, file.tell()
+            while self.form == "csv" and b'"' in record and lines < MOST_LINES and OPEN_CELL.search(record):
+                record, lines = record + (more := file.readline(MOST_BYTES)), lines + 1
+                if not more:
+                    break
+            if lines > 1 and OPEN_CELL.search(record):  # it never ends: the quote is a character
+                file.seek(place)
+                record, lines = line, 1
+            yield lines, record
+
+    def _check(self, line: bytes, place: int, number: int) -> None:
+        if len(line) >= MOST_BYTES:
             raise ValueError(f"{self.labels}: a line of {MOST_BYTES >> 20} MiB or more, at byte {place}: no label file")
         if not line.isascii():
             try:
                 line.decode()
             except UnicodeDecodeError as error:
-                raise ValueError(f"{self.labels}: not UTF-8 at byte {place + error.start}: convert it") from None
+                raise ValueError(not_utf8(self.labels, line, error.start, number)) from None
+
+    def _columns(self) -> tuple[int, int] | None:
+        """Return the columns of path and label where the first line names them, which then is no sample."""
+        if not self.starts:
+            return None
+        with self._open() as file:
+            names = [name.strip().lower() for name in _cells(self._line(file, 0))]
+        path, label = (next((name for name in known if name in names), "") for known in (PATHS, LABELS))
+        if not path or not label:
+            return None
+        del self.starts[0], self.lengths[0]
+        self.blanks = array("I", [0, *(max(before - 1, 0) for before in self.blanks)])
+        return names.index(path), names.index(label)
 
     def _sample(self, index: int, line: str) -> Sample:
         number = index + bisect_right(self.blanks, index) + 1
         path, label = self._parse(line, number)
-        if not path:
+        if not path or not _is_text(path) or not _is_text(label):
             problem = f"no path and label: found {line[:80]!r}, expected the form '{self.form}'"
             return Sample(f"{self.labels}, line {number}", b"", "", problem)
-        image, problem = self._picture(path)
+        image, problem = self.finder.read(path)
+        if problem and self.form == "space" and "\t" in path:
+            problem = "picture file missing: the line has a tab, which label_format 'dtrb' takes"
         return Sample(f"{self.labels}, line {number}: {path}", image, label, problem)
 
     def _parse(self, line: str, number: int) -> tuple[str, str]:
@@ -90,35 +157,52 @@ class LabelFile:
         if self.form == "icdar":
             match = ICDAR.fullmatch(line)
             return (match[1], ESCAPED.sub(r"\1", match[2])) if match else ("", "")
+        if self.form in ("csv", "jsonl"):
+            return self._of_columns(line) if self.form == "csv" else _of_json(line)
         path, separator, label = line.partition(" " if self.form == "space" else "\t")
         if not separator or (self.form == "dtrb" and "\t" in label):
             return "", ""
         return (_choose(path, number), label.partition("\t")[0]) if self.form == "paddleocr" else (path, label)
 
-    def _picture(self, path: str) -> tuple[bytes, str]:
-        """Return a picture file's bytes, and what is wrong with it."""
-        if path.startswith("/") or "\0" in path or ".." in path.split("/"):
-            return b"", "picture file outside the data set"
-        for folder in self.folders:
-            try:
-                return _read(folder + path)
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                return b"", f"picture file not readable: {error.strerror}"
-        return b"", "picture file missing"
+    def _of_columns(self, line: str) -> tuple[str, str]:
+        """Return path and label of a line of csv; of two columns a label that is not quoted is all behind the path."""
+        cells = _cells(line)
+        if self.columns and len(cells) > max(self.columns) and max(self.columns) > 1:
+            return cells[self.columns[0]], cells[self.columns[1]]
+        if len(cells) < 2 or (self.columns and self.columns[0] > self.columns[1]):
+            return ("", "") if len(cells) < 2 else (cells[1], cells[0])
+        if len(cells) == 2:
+            return cells[0], cells[1]
+        first = CELL.match(line)
+        return cells[0], line[first.end() + 1 :] if first else ""
 
 
-def _read(path: str) -> tuple[bytes, str]:
-    """Return a file's bytes, and why they are no picture's; plain system calls take half of the time of Path's."""
-    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe must not be waited for
+def _cells(line: str) -> list[str]:
+    """Return the cells of a line of csv, quotes taken off."""
+    cells, place = [], 0
+    while (match := CELL.match(line, place)) is not None:
+        cells.append(match[2] if match[1] is None else match[1].replace('""', '"'))
+        if match.end() >= len(line) or line[match.end()] != ",":
+            break
+        place = match.end() + 1
+    return cells
+
+
+def _of_json(line: str) -> tuple[str, str]:
+    """Return path and label of a line of JSON; no path: it has none."""
     try:
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MOST_BYTES:
-            return b"", f"no picture file of at most {MOST_BYTES >> 20} MiB"
-        return os.read(file, found.st_size), ""
-    finally:
-        os.close(file)
+        found: Any = json.loads(line)
+    except (ValueError, RecursionError):
+        return "", ""
+    if not isinstance(found, dict):
+        return "", ""
+    path, label = (next((found[key] for key in known if key in found), None) for known in (PATHS, LABELS))
+    return (path, label) if isinstance(path, str) and isinstance(label, str) else ("", "")
+
+
+def _is_text(text: str) -> bool:
+    """Tell whether there is no half of a character in it, as JSON lets one write."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _choose(path: str, number: int) -> str:

@@ -1,8 +1,9 @@
-"""LMDB environments of CRNN and DTRB: `num-samples`, `image-%09d` and `label-%09d`, counted from 1.
+"""LMDB environments of CRNN and DTRB: `num-samples`, `image-%09d` and `label-%09d`, counted from 1, or else from 0.
 
 Fudan University's Chinese benchmark has the same form.
 """
 
+import os
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
@@ -13,6 +14,7 @@ import lmdb
 
 from wordmill.readers.sample import Sample
 from wordmill.shards.blocks import open_lmdb
+from wordmill.sources.leftovers import is_leftover
 
 MOST_OPEN = 256  # environments at a time, of several thousand in one data set
 
@@ -21,13 +23,17 @@ class Lmdb:
     """All environments below a folder, ordered by path, as one sequence. None of them stays open between reads."""
 
     def __init__(self, root: Path) -> None:
-        self.files = sorted(path for path in root.rglob("*.mdb") if path.name != "lock.mdb")
+        found = sorted(path for ending in ("*.mdb", "*.lmdb") for path in root.rglob(ending) if path.is_file())
+        self.files = [path for path in found if path.name != "lock.mdb" and not is_leftover(path.relative_to(root))]
         if not self.files:
-            raise ValueError("no LMDB environment (data.mdb) is in the archive")
+            raise ValueError("no LMDB environment (data.mdb, or a single file .lmdb) is in the archive")
         self.names = [path.relative_to(root).as_posix() for path in self.files]
         with _Environments(self.files) as opened:
             counts = [_count(opened, number, name) for number, name in enumerate(self.names)]
-        self.stops = list(accumulate(counts))
+        self.firsts = [first for first, _ in counts]
+        self.stops = list(accumulate(count for _, count in counts))
+        from_zero = [name for name, first in zip(self.names, self.firsts, strict=True) if first == 0]
+        self.notes = tuple(f"{name}: its records count from 0, not from 1: all are taken" for name in from_zero)
 
     def __len__(self) -> int:
         return self.stops[-1]
@@ -37,8 +43,8 @@ class Lmdb:
         with _Environments(self.files) as opened:
             for index in indices:
                 number = bisect_right(self.stops, index)
-                first = self.stops[number - 1] if number else 0
-                yield _sample(opened, number, self.names[number], index - first + 1)
+                before = self.stops[number - 1] if number else 0
+                yield _sample(opened, number, self.names[number], index - before + self.firsts[number])
 
 
 class _Environment(NamedTuple):
@@ -51,6 +57,9 @@ class _Environments:
 
     def __init__(self, files: list[Path]) -> None:
         self.files = files
+        # Equal files lie in one place of the store's cache, and LMDB opens no file twice.
+        first: dict[str, int] = {}
+        self.places = [first.setdefault(os.path.realpath(file), number) for number, file in enumerate(files)]
         self.open: dict[int, _Environment] = {}
 
     def __enter__(self) -> "_Environments":
@@ -61,6 +70,7 @@ class _Environments:
             self.close(number)
 
     def __getitem__(self, number: int) -> lmdb.Transaction:
+        number = self.places[number]
         found = self.open.pop(number, None)
         if found is None:
             if len(self.open) == MOST_OPEN:
@@ -72,20 +82,21 @@ class _Environments:
 
     def close(self, number: int) -> None:
         """Close an open environment; it is opened again when it is asked for."""
-        self.open.pop(number).file.close()
+        self.open.pop(self.places[number]).file.close()
 
 
-def _count(opened: _Environments, number: int, name: str) -> int:
+def _count(opened: _Environments, number: int, name: str) -> tuple[int, int]:
+    """Return the number of the first record, 1 or 0, and how many there are."""
     try:
         record = bytes(opened[number].get(b"num-samples") or b"").strip()
         if not record.isdigit() or len(record) > 9:
             raise ValueError(f"{name}: num-samples is {record[:40]!r}, expected a number: not an LMDB of word images")
-        count = int(record)
-        if opened[number].get(beyond := b"image-%09d" % (count + 1)) is not None:
+        count, first = int(record), 1 if opened[number].get(b"image-%09d" % 0) is None else 0
+        if opened[number].get(beyond := b"image-%09d" % (count + first)) is not None:
             raise ValueError(f"{name}: num-samples is {count}, but there is {beyond.decode()}: is the count too small?")
     except lmdb.Error as error:
         raise ValueError(f"{name}: damaged: {error}") from None
-    return count
+    return first, count
 
 
 def _sample(opened: _Environments, number: int, name: str, record: int) -> Sample:

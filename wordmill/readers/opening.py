@@ -25,6 +25,8 @@ def open_reader(entry: Entry, root: Path) -> Reader:
 class Rendered:
     """Word images drawn on demand."""
 
+    notes = ()
+
     def __init__(self, spec: SynthSpec) -> None:
         self.spec = spec
 

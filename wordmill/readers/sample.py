@@ -18,6 +18,10 @@ class Sample(NamedTuple):
 class Reader(Protocol):
     """A data set's samples, numbered from 0."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is unusual about their form, for people."""
+
     def __len__(self) -> int: ...
 
     def read(self, indices: Iterable[int]) -> Iterator[Sample]:

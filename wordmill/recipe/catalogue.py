@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from wordmill.recipe.parsing import nearest, parse_section, read_yaml
 
@@ -30,7 +30,7 @@ class Entry:
     sha256: str = ""  # of the file, or of what sha256sum prints for several files; empty: what the first use finds
     inside: str = ""  # the folder in the archive; what stands before it in the archive's paths does not matter
     labels: str = ""  # label_file: the file with paths and labels, inside the archive
-    label_format: Literal["space", "dtrb", "icdar", "paddleocr"] = "space"
+    label_format: Literal["space", "dtrb", "icdar", "paddleocr", "csv", "jsonl"] = "space"
     citation: str = ""
     homepage: str = ""
     steps: str = ""  # what to do where no program can download
@@ -55,6 +55,17 @@ def load_catalogue(paths: Sequence[Path]) -> dict[str, Entry]:
                 raise ValueError(f"data set '{name}' stands in {origin[name]} and again in {path}: rename one of them")
             raw[name], origin[name] = before | ({"inside": ""} if before else {}) | values, path
     return {name: _entry(name, values, str(origin[name])) for name, values in raw.items()}
+
+
+def local_path(source: str) -> Path:
+    """Return the path of a `file:` address: as it is written, else with %20 and its like as characters."""
+    path = source.removeprefix("file:")
+    if path.startswith("//"):
+        machine, _, rest = path[2:].partition("/")
+        path = f"/{rest}" if machine in ("", "localhost") else ""
+    if not path.startswith("/"):
+        raise ValueError(f"'{source}': expected an absolute path behind file://, as in file:///data/words.zip")
+    return Path(path) if Path(path).exists() else Path(unquote(path))
 
 
 def select(catalogue: dict[str, Entry], names: Sequence[str]) -> dict[str, Entry]:
@@ -117,6 +128,11 @@ def _check(entry: Entry, place: str) -> None:
     scheme = urlsplit(entry.source).scheme
     if scheme not in SCHEMES:
         raise ValueError(f"{place}.source: found '{entry.source}', expected a URI of one of {', '.join(SCHEMES)}")
+    if scheme == "file":
+        try:
+            local_path(entry.source)
+        except ValueError as error:
+            raise ValueError(f"{place}.source: {error}") from None
     if (entry.reader == "synth") != (scheme == "synth"):
         raise ValueError(
             f"{place}.reader: found '{entry.reader}' with a {scheme}: source; synth goes with synth:// alone"

@@ -11,6 +11,9 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 
+from wordmill.recipe.plain import read_text
+
+MERGED, TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
 Section = TypeVar("Section")
 
 
@@ -22,16 +25,41 @@ def nearest(word: str, known: list[str]) -> str:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that must hold a mapping; ValueError names the file and the place."""
+    """Read a YAML file that must hold a mapping; ValueError names the file and the line."""
     try:
-        document = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
+        document = yaml.load(read_text(path), _StrictLoader)  # noqa: S506 (a safe loader's kind)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not readable as YAML: {error}") from None
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        told = " ".join(filter(None, (error.context, error.problem)))
+        raise ValueError(f"{path}{line}: not readable as YAML: {told}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        told = str(error).partition("\n")[0]
+        raise ValueError(f"{path}: not readable as YAML: {told}") from None
     if not isinstance(document, dict):
         raise ValueError(f"{path}: expected a mapping of keys to values, found {type(document).__name__}")
     return document
+
+
+class _StrictLoader(yaml.CSafeLoader):
+    """Takes a key once, and texts alone for keys: of two the first would be lost, and `no` would be false."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping's keys and values."""
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            mark = key.start_mark
+            if key.tag == MERGED:
+                continue
+            if key.tag != TEXT:
+                shown = key.value if isinstance(key.value, str) else "a list or mapping"
+                raise yaml.MarkedYAMLError(problem=f"the key {shown} is no text: write it in quotes", problem_mark=mark)
+            if key.value in lines:
+                told = f"the key '{key.value}' stands on line {lines[key.value]} already"
+                raise yaml.MarkedYAMLError(problem=told, problem_mark=mark)
+            lines[key.value] = mark.line + 1
+        return super().construct_mapping(node, deep)
 
 
 def parse_section(kind: type[Section], values: Any, where: str) -> Section:

@@ -11,13 +11,13 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from tempfile import TemporaryDirectory
 from typing import IO
 
-from wordmill.sources.members import Member, kind_of, members
+from wordmill.sources.leftovers import is_leftover
+from wordmill.sources.members import SUFFIXES, Member, kind_of, members, misnamed
 from wordmill.store.files import atomic_folder
 
 CHUNK = 1 << 20  # bytes
 DEPTH = 64  # folders in a member's path
-NEVER_PACKED = {"lock.mdb"}  # LMDB writes to it when it reads
-SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")  # of archives in archives
+NEVER_PACKED = ("lock.mdb", ".mdb-lock", ".lmdb-lock")  # ends of names: LMDB writes to them when it reads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +35,21 @@ def lay_out(
 ) -> None:
     """Put fetched files, by name, below `folder`, which appears only when all is there.
 
-    Archives are unpacked, other files linked. With `inside` only what lies below the folder of that name is taken,
-    wherever it stands; archives in archives are unpacked where they lie. ValueError names the source, by default the
-    files, and the member. Refused are paths that lead out, links, devices, names that stand twice, and more than the
-    limits allow. The disk holds the archives, what is taken of them, and meanwhile one archive that lies in another.
+    Archives are unpacked, other files linked, what operating systems leave behind is passed over. With `inside` only
+    what lies below the folder of that name is taken, wherever it stands; archives in archives are unpacked where they
+    lie. ValueError names the source, by default the files, and the member. Refused are paths that lead out, links,
+    devices, names that stand twice, and more than the limits allow. The disk holds the archives, what is taken of them,
+    and meanwhile one archive that lies in another.
     """
     packed_bytes = sum(path.stat().st_size for path in files.values())
     try:
         with atomic_folder(folder) as root, TemporaryDirectory(dir=folder.parent) as nested:
             layout = _Layout(root, Path(nested) / "archive", inside, limits or Limits(), packed_bytes)
             for name, path in files.items():
+                if wrong := misnamed(name, path):
+                    raise ValueError(f"{name}: {wrong}" if len(files) > 1 or source else wrong)
+                if is_leftover(PurePosixPath(name)):
+                    continue
                 if kind_of(path) == "file":
                     layout.link(PurePosixPath(name), path)
                 else:
@@ -52,7 +57,8 @@ def lay_out(
             if inside and layout.found is None:
                 raise ValueError(f"no folder '{inside}' is in it; there are {sorted(layout.seen)[:8]}")
     except ValueError as error:
-        raise ValueError(f"{source or ', '.join(list(files)[:3])}: {error}") from None
+        told = f"{source or ', '.join(list(files)[:3])}: {error}"  # names may have bytes that cannot be written
+        raise ValueError(told.encode("utf-8", "backslashreplace").decode()) from None
 
 
 @dataclass
@@ -97,6 +103,8 @@ class _Layout:
             raise ValueError(f"damaged or cut off at {name}: {error}: fetch it again") from None  # by gzip and bzip2
 
     def _member(self, member: Member, path: PurePosixPath, in_nested: bool) -> None:
+        if is_leftover(path):
+            return
         target = self._target(path)
         if member.open is None:
             if target:
@@ -171,7 +179,8 @@ def folder_files(folder: Path) -> list[Path]:
     for path in folder.rglob("*"):
         if path.is_symlink() and path.is_dir():
             raise ValueError(f"{path}: is a link to a folder: put the files themselves below {folder}")
-    files = [path for path in folder.rglob("*") if path.is_file() and path.name not in NEVER_PACKED]
+    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(NEVER_PACKED)]
+    files = [path for path in files if not is_leftover(path.relative_to(folder))]
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
 
 

@@ -12,9 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from wordmill.recipe.catalogue import Entry
+from wordmill.recipe.catalogue import Entry, local_path
 from wordmill.sources.archives import folder_files, inside_folder, pack_tar
 from wordmill.sources.download import CONNECTIONS, download
+from wordmill.sources.leftovers import is_leftover
 from wordmill.sources.patience import patiently
 from wordmill.sources.remote import Remote, s3_file, s3_folder, web_file
 from wordmill.store.artifacts import ROOT, digest
@@ -23,7 +24,8 @@ from wordmill.store.keys import Ingredients
 from wordmill.store.storage import Store, hash_file
 from wordmill.synth.renderer import DATA, SynthSpec
 
-FEW = 1000  # local files that are stored one by one; more become a tar
+FEW, FEW_SMALL = 1000, 16  # local files that are stored one by one, of small ones; more become a tar
+SMALL = 1 << 20  # bytes, on average
 # All that rendered pictures depend on: code, atlases and word lists.
 RENDERER = Ingredients(code=("wordmill.synth",), data=tuple(path.relative_to(ROOT).as_posix() for path in DATA))
 NUMBERS = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -64,8 +66,8 @@ def _to_do(what: tuple[str, str], names: list[str]) -> str:
 
 def origin(entry: Entry) -> str:
     """Return what is fetched for an entry: its source, or of a local folder the part `source#inside`."""
-    address = urlsplit(entry.source)
-    partial_folder = entry.inside and address.scheme == "file" and Path(unquote(address.path)).is_dir()
+    local = urlsplit(entry.source).scheme == "file"
+    partial_folder = entry.inside and local and local_path(entry.source).is_dir()
     return f"{entry.source}#{entry.inside}" if partial_folder else entry.source
 
 
@@ -88,7 +90,7 @@ def _bring_nothing(folder: Path, stop: threading.Event) -> dict[str, Path]:
 
 
 def _locate_local(name: str, entry: Entry) -> tuple[dict[str, Any], Bring]:
-    path = Path(unquote(urlsplit(entry.source).path))
+    path = local_path(entry.source)
     if path.is_file():
         return {"sha256": hash_file(path)}, partial(_copy, name, {path.name: path})
     if not path.is_dir():
@@ -98,7 +100,9 @@ def _locate_local(name: str, entry: Entry) -> tuple[dict[str, Any], Bring]:
     if not files:
         raise ValueError(f"data set '{name}': {root} holds no file")
     identity = {"files": [(file, hash_file(place)) for file, place in files.items()]}
-    return identity, partial(_copy if len(files) <= FEW else _pack, name, files)
+    size = sum(place.stat().st_size for place in files.values())
+    small = len(files) > FEW_SMALL and size < len(files) * SMALL
+    return identity, partial(_pack if small or len(files) > FEW else _copy, name, files)
 
 
 def _copy(name: str, files: dict[str, Path], folder: Path, stop: threading.Event) -> dict[str, Path]:
@@ -144,22 +148,31 @@ def _locate_remote(store: Store, name: str, entry: Entry, stop: threading.Event)
 
 def _ask(store: Store, source: str, stop: threading.Event) -> dict[str, Remote]:
     """Ask the server about each file of a source, several at once."""
-    parts = urlsplit(source)
-    if parts.scheme == "s3" and parts.path.endswith("/"):
-        found = patiently(source, stop, partial(s3_folder, store, parts.netloc, unquote(parts.path).lstrip("/")))
+    if source.startswith("s3://") and source.endswith("/"):
+        listed = patiently(source, stop, partial(s3_folder, store, *_bucket_and_key(source)))
+        found = {name: remote for name, remote in listed.items() if not is_leftover(PurePosixPath(name))}
         if not found:
             raise ValueError(f"{source}: no object's key begins so")
         return found
     addresses = numbered(source)
     with ThreadPoolExecutor(CONNECTIONS) as pool:
         remotes = list(pool.map(partial(_ask_one, store, stop), addresses))
-    return {PurePosixPath(unquote(urlsplit(remote.address).path)).name: remote for remote in remotes}
+    return {PurePosixPath(_path_of(remote.address)).name: remote for remote in remotes}
+
+
+def _path_of(address: str) -> str:
+    """Return the path of an address, in which `#` and `?` are characters of an object's key."""
+    return _bucket_and_key(address)[1] if address.startswith("s3://") else unquote(urlsplit(address).path)
+
+
+def _bucket_and_key(address: str) -> tuple[str, str]:
+    bucket, _, key = address.removeprefix("s3://").partition("/")
+    return bucket, unquote(key).lstrip("/")
 
 
 def _ask_one(store: Store, stop: threading.Event, address: str) -> Remote:
-    parts = urlsplit(address)
-    if parts.scheme == "s3":
-        return patiently(address, stop, partial(s3_file, store, parts.netloc, unquote(parts.path).lstrip("/")))
+    if address.startswith("s3://"):
+        return patiently(address, stop, partial(s3_file, store, *_bucket_and_key(address)))
     return patiently(address, stop, partial(web_file, address))
 
 

@@ -3,10 +3,12 @@
 import bz2
 import gzip
 import lzma
+import re
 import stat
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +17,7 @@ from typing import IO, Any, Literal, cast
 
 Kind = Literal["zip", "tar", "tar.gz", "tar.bz2", "tar.xz", "file"]
 
+UNICODE_PATH = 0x7075  # Info-ZIP's extra field
 DIRECTORY_BYTES = 256 << 20  # of a zip: what its list of entries may take, for it is read as a whole
 HEADER_BYTES = 1 << 20  # of a tar: what an entry's extended header may take, for it is read as a whole
 TRAILER_BYTES = 16 << 20  # behind the last entry of a tar
@@ -24,6 +27,8 @@ TAR_KINDS: tuple[tuple[bytes, Kind], ...] = (
 OPEN: dict[Kind, Callable[[Path, str], Any]] = {
     "tar": open, "tar.gz": gzip.open, "tar.bz2": bz2.open, "tar.xz": lzma.open,
 }  # fmt: skip
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")  # of archives
+SPLIT = re.compile(r"\.(zip|tar|gz|tgz|bz2|xz|7z|rar)\.?\d{2,3}$|\.z\d\d$", re.IGNORECASE)
 OTHER_ARCHIVES = (b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 PLAIN = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE}
 EXTENDED = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
@@ -42,14 +47,52 @@ def kind_of(path: Path) -> Kind:
     """Tell by its first bytes what a file is: an archive that can be unpacked, or a single file."""
     with path.open("rb") as file:
         head = file.read(512)
-    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
+    if head[:4] in (b"PK\x03\x04", b"PK\x05\x06", b"PK00"):  # the last of one that might have been split, and is not
         return "zip"
     for magic, kind in TAR_KINDS:
         if head.startswith(magic):
             return kind
     if head.startswith(OTHER_ARCHIVES):
         raise ValueError(f"{path}: found 7z, rar or zstd, expected zip, tar, tar.gz, tar.bz2 or tar.xz: pack it anew")
-    return "tar" if head[257:262] == b"ustar" else "file"
+    return "tar" if head[257:262] == b"ustar" or _is_old_header(head) else "file"
+
+
+def _is_old_header(head: bytes) -> bool:
+    """Tell whether a tar of the seventh Unix begins so, which has no sign but the sum of its first header."""
+    try:
+        return bool(head.rstrip(b"\0")) and bool(tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape").name)
+    except tarfile.HeaderError:
+        return False
+
+
+def misnamed(name: str, path: Path) -> str:
+    """Say of a file that is called an archive and is none, or packed alone, what it is and what to do, "" of others."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if SPLIT.search(name):
+        return ("it is a part of a split archive: join all parts in their order, as cat does, or let the program that "
+                "split it do so, and give the whole")  # fmt: skip
+    if head.startswith(tuple(magic for magic, _ in TAR_KINDS)) and not _holds_tar(path):
+        return ("damaged or cut off, or a file packed alone that is no tar: fetch it again, or unpack it and give what "
+                "was in it")  # fmt: skip
+    if not name.lower().endswith(SUFFIXES):
+        return ""
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
+        return ("it is a web page, such as a site shows before a large file or to who has not logged in: get the file "
+                "itself with a browser, and give its path")  # fmt: skip
+    if kind_of(path) == "file":
+        return f"it is no zip or tar, it begins with {head[:8]!r}: get it again, or give it its own name"
+    return ""
+
+
+def _holds_tar(path: Path) -> bool:
+    """Tell whether a packed file begins as a tar does, or cannot be unpacked, of which others tell more."""
+    try:
+        with OPEN[kind_of(path)](path, "rb") as stream:
+            head = stream.read(512)
+    except (OSError, EOFError, zlib.error, lzma.LZMAError):
+        return True
+    return not any(head) or head[257:262] == b"ustar" or _is_old_header(head)
 
 
 def members(archive: Path, kind: Kind) -> Iterator[Member]:
@@ -69,7 +112,8 @@ def _zip_members(archive: Path) -> Iterator[Member]:
                 raise ValueError(f"{where}: is a link or a device, expected files and folders only")
             if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{where}: encrypted, or packed by an unusual method: pack it anew with deflate")
-            yield Member(name=_zip_name(info), open=None if info.is_dir() else partial(file.open, info))
+            folder = info.is_dir() or (info.filename.endswith("\\") and not info.file_size)  # as Windows may write it
+            yield Member(name=_zip_name(info), open=None if folder else partial(file.open, info))
 
 
 def _directory_bytes(archive: Path) -> int:
@@ -101,13 +145,27 @@ def _check_overlap(entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """Return the name as UTF-8, which many programs write without the flag that says so."""
+    """Return the name in UTF-8, which an extra field may have (APPNOTE 4.6.9), and many programs write without a flag.
+
+    Else its bytes are kept, as names of files on a disk are.
+    """
     if info.flag_bits & 0x800:
         return info.filename
     try:
-        return info.filename.encode("cp437").decode("utf-8")
+        raw = info.filename.encode("cp437")
     except UnicodeError:
         return info.filename
+    return (_unicode_name(info.extra, raw) or raw).decode("utf-8", "surrogateescape")
+
+
+def _unicode_name(extra: bytes, raw: bytes) -> bytes:
+    """Return the name in Info-ZIP's field for it, empty where there is none or it is another name's."""
+    while len(extra) >= 4:
+        kind, size = struct.unpack_from("<HH", extra)
+        body, extra = extra[4 : 4 + size], extra[4 + size :]
+        if kind == UNICODE_PATH and size > 5 and struct.unpack_from("<BL", body) == (1, zlib.crc32(raw)):
+            return body[5:]
+    return b""
 
 
 class _CheckedHeader(tarfile.TarInfo):

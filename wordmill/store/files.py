@@ -47,6 +47,12 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def usual_mode(path: Path) -> int:
+    """Make an empty file, and return the mode that files of this process have: some libraries write for it alone."""
+    path.touch()
+    return path.stat().st_mode
+
+
 def temporary_path(path: Path, ending: str = "") -> Path:
     """Return a name of one's own beside a file or folder; pods share folders, where process numbers say nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)

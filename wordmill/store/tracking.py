@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -136,6 +137,8 @@ def download_model(version: Version, folder: Path) -> Path:
         raise ValueError(f"version {version.version} is of {version.source}, which is no model that a run has logged")
     whole = folder / version.source.removeprefix(LOGGED)
     if not whole.is_dir():
+        for left in folder.glob(f"{whole.name}.*.part"):  # of a download that was broken off
+            shutil.rmtree(left, ignore_errors=True)
         with asking(f"download {version.source}"), atomic_folder(whole) as part:
             download_artifacts(artifact_uri=version.source, dst_path=str(part), tracking_uri=tracking_uri())
     return whole

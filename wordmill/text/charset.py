@@ -1,6 +1,5 @@
 """Characters that a recogniser can write."""
 
-import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,9 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from wordmill.recipe.parsing import nearest
+from wordmill.recipe.plain import read_text
 from wordmill.recipe.sections import Data
 
 FOLDER = Path(__file__).resolve().parent / "charsets"  # what is built in; SOURCES.md there says where it comes from
+NAMED = 8  # unusual characters in a message
+PLACEHOLDER = "to keep a class of weights that use it, write a character that no label has, such as U+E000"
 SEPARATOR, OUTSIDE = -1, -2  # in place of a character's number
 
 
@@ -97,37 +99,66 @@ def built_in() -> list[str]:
 
 def load_charset(name: str) -> Charset:
     """Return a built-in charset, or the one in a UTF-8 file with one character per line (`name` ends in .txt)."""
+    path = _path(name)
+    return Charset(name=path.stem, symbols="".join(_lines(path)))
+
+
+def unusual(name: str) -> str:
+    """Say what is unusual about a charset: characters that nobody sees, blanks that were left out; "" for nothing."""
+    path = _path(name)
+    lines = _lines(path)
+    unseen = [f"{_named(symbol)} (line {number})" for number, symbol in enumerate(lines, 1)
+              if symbol != " " and not symbol.isprintable()]  # fmt: skip
+    blank = [str(number) for number, line in enumerate(lines.values(), 1) if len(line) > 1]
+    told = [f"{len(unseen)} of {len(lines)} characters cannot be seen: {', '.join(unseen[:NAMED])}"] if unseen else []
+    told += [f"blanks beside the character are left out on line {', '.join(blank[:NAMED])}"] if blank else []
+    return f"charset {path}: {'; '.join(told)}" if told else ""
+
+
+def _path(name: str) -> Path:
     if name.endswith(".txt"):
         path = Path(name)
         if not path.is_file():
             raise ValueError(f"charset {path}: no such file")
-    elif name in built_in():
-        path = FOLDER / f"{name}.txt"
-    else:
-        raise ValueError(f"charset '{name}': {nearest(name, built_in())}, or the path of a .txt file")
-    return Charset(name=path.stem, symbols=_read(path))
+        return path
+    if name in built_in():
+        return FOLDER / f"{name}.txt"
+    raise ValueError(f"charset '{name}': {nearest(name, built_in())}, or the path of a .txt file")
 
 
-def _read(path: Path) -> str:
-    """Return the characters of a file in the order of its lines; ValueError names the line that is wrong.
+def _lines(path: Path) -> dict[str, str]:
+    """Return the characters of a file in the order of its lines, with the lines; ValueError names one that is wrong.
 
-    A byte order mark, CRLF, and a last line without its end are all right; a combining mark is a character as any
-    other, as Thai and Hindi need it.
+    A character is a code point, a combining mark or a joiner too, as Thai, Hindi and Persian need them, whether it can
+    be seen or not. A byte order mark, CRLF, and a last line without its end are all right.
     """
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"charset {path}: not UTF-8: byte {error.start} is {error.object[error.start]:#04x}") from None
-    symbols: dict[str, int] = {}
+    text = read_text(path)
+    found: dict[str, str] = {}
     # Not `splitlines`, to which characters such as U+2028 are ends of lines.
-    for number, line in enumerate(re.split(r"\r?\n", re.sub(r"\r?\n\Z", "", text)), start=1):
-        where = f"charset {path}, line {number}"
-        if len(line) != 1:
-            raise ValueError(f"{where}: expected one character, found {len(line)}: {line!a}")
-        if not line.isprintable():
-            raise ValueError(f"{where}: U+{ord(line):04X} cannot be seen: the one blank that is allowed is the space "
-                             "U+0020")  # fmt: skip
-        if line in symbols:
-            raise ValueError(f"{where}: {line!r} stands on line {symbols[line]} already")
-        symbols[line] = number
-    return "".join(symbols)
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+        where, symbol = f"charset {path}, line {number}", line if len(line) == 1 else line.strip(" \t")
+        if len(symbol) != 1:
+            raise ValueError(f"{where}: expected one character, found {len(line)}: {line!a}: {_advice(line)}")
+        if symbol == "\0":
+            raise ValueError(f"{where}: U+0000 ends texts in other programs: {PLACEHOLDER}")
+        if symbol in found:
+            earlier = list(found).index(symbol) + 1
+            raise ValueError(f"{where}: {symbol!r} stands on line {earlier} already: {PLACEHOLDER}")
+        found[symbol] = line
+    return found
+
+
+def _advice(line: str) -> str:
+    """Say what to write in place of a line that is not one character."""
+    if not line.strip(" \t"):
+        return f"take the line out, or write the one character that it stands for; {PLACEHOLDER}"
+    if len(composed := unicodedata.normalize("NFC", line)) == 1:
+        return f"write {_named(composed)}, or each of its characters on a line of its own, as the labels have it"
+    if "\r" in line:
+        return "end the lines with LF or CRLF"
+    return f"write each on a line of its own; {PLACEHOLDER}"
+
+
+def _named(symbol: str) -> str:
+    """Return a character's code and name."""
+    return f"U+{ord(symbol):04X} {unicodedata.name(symbol, '')}".rstrip()

@@ -25,7 +25,7 @@ from wordmill.models.checkpoint import Tensors
 from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import git_commit
-from wordmill.store.files import atomic_file, write_atomically
+from wordmill.store.files import atomic_file, usual_mode, write_atomically
 from wordmill.store.storage import file_facts
 
 KEPT = 3  # checkpoints, and the best weights that they name
@@ -64,8 +64,10 @@ def write_state(folder: Path, state: State, metrics: bytes, sections: tuple[Data
     name = f"{state.progress.step:08}"
     tensors, lines = folder / f"step-{name}.safetensors", folder / f"metrics-{name}.jsonl"
     with atomic_file(tensors) as temporary:
+        mode = usual_mode(temporary)
         # safetensors writes the memory as it lies: an array with other strides would become another one.
         save_file({key: np.asarray(tensor, order="C") for key, tensor in state.tensors.items()}, temporary)
+        temporary.chmod(mode)
     lines.write_bytes(metrics)
     files = [tensors, lines]
     if state.progress.best_step:

@@ -45,9 +45,8 @@ def test_om_has_one_file_per_batch_size_made_for_the_named_chip(
     assert (made.facts["precision"], made.facts["soc_version"]) == ("fp16", "Ascend910B3")
     assert len(atc.commands) == 3
     for command, batch in zip(atc.commands, (1, 16, 64), strict=True):
-        assert Path(command.pop("model")).name == f"model_b{batch}.onnx"
-        assert Path(command.pop("output")).name == f"model_b{batch}"
         assert command == {
+            "model": f"model_b{batch}.onnx", "output": f"model_b{batch}",  # names alone: atc takes few letters in paths
             "framework": "5", "input_format": "NCHW", "input_shape": f"images:{batch},1,32,100",
             "soc_version": "Ascend910B3", "precision_mode": "force_fp16", "output_type": "FP32", "log": "error",
         }  # fmt: skip
@@ -65,7 +64,7 @@ def test_om_options_of_the_recipe_reach_atc(store: Store, model: str, tmp_path: 
     assert command["input_shape"] == "images:-1,1,32,100"
     assert command["dynamic_batch_size"] == "4,16"
     assert (command["output_type"], command["precision_mode"]) == ("FP16", "must_keep_origin_dtype")
-    assert Path(command["insert_op_conf"]).name == "aipp.cfg"
+    assert command["insert_op_conf"] == "aipp.cfg"
     assert onnx.load(atc.folder / "model.onnx").opset_import[0].version == 11
     assert text_of(store, made, "aipp.cfg") == (
         "aipp_op {\n  aipp_mode: static\n  related_input_rank: 0\n  input_format: YUV400_U8\n"
@@ -128,8 +127,8 @@ def test_lite_for_a_processor_takes_any_batch(store: Store, model: str, tmp_path
     assert (made.facts["files"], made.facts["device"]) == ({"any": "model.mindir"}, "cpu")
     assert text_of(store, made, "model.mindir") == "converted\n"
     (command,) = lite.commands
-    assert Path(command.pop("modelFile")).name == "model.onnx"
-    assert Path(command.pop("outputFile")).name == "model"
+    assert command.pop("modelFile") == "model.onnx"
+    assert command.pop("outputFile") == "model"
     assert command == {"fmk": "ONNX", "saveType": "MINDIR", "optimize": "general"}
 
 
@@ -143,7 +142,7 @@ def test_lite_for_a_chip_has_a_configuration_per_batch_size(
     assert (made.facts["precision"], made.facts["device"]) == ("fp16", "ascend")
     assert json.loads(text_of(store, made, "card.json"))["device"] == "ascend"
     assert [command["optimize"] for command in lite.commands] == [target, target]
-    assert Path(lite.commands[1]["configFile"]).name == "model_b8.cfg"
+    assert lite.commands[1]["configFile"] == "model_b8.cfg"
     assert text_of(store, made, "model_b8.cfg") == (
         "[ascend_context]\ninput_format=NCHW\ninput_shape=images:[8,1,32,100]\nprecision_mode=enforce_fp16\n"
         "output_type=FP32\n"

@@ -59,6 +59,14 @@ def test_silence_is_measured_from_the_last_good_night(store: Store) -> None:
     assert heartbeat.silence(store, "other", LIMIT, datetime.now(UTC)) == "other: no night has ended well yet"
 
 
+def test_a_night_that_ends_in_the_future_is_told(store: Store) -> None:
+    ended(store, "crnn_r34", "2026-11-20T03:00:00Z")
+    assert heartbeat.silence(store, "crnn_r34", LIMIT, datetime(2026, 11, 20, 2, 55, 0, tzinfo=UTC)) == ""
+    assert heartbeat.silence(store, "crnn_r34", LIMIT, datetime(2026, 11, 20, 2, 54, 59, tzinfo=UTC)) == (
+        "crnn_r34: its last night, crnn_r34-1, ends in the future, 2026-11-20T03:00:00Z: set the clocks right"
+    )
+
+
 def test_nights_in_time_are_no_news(
     watched: Store, webhook: list[dict[str, str]], capsys: pytest.CaptureFixture[str]
 ) -> None:

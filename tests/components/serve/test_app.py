@@ -1,3 +1,5 @@
+import base64
+import gzip
 import json
 import re
 import socket
@@ -121,7 +123,7 @@ def test_what_is_no_picture_is_refused_with_a_sentence(url: str, network: Networ
         (post(url, b"a=b", "application/x-www-form-urlencoded"), 415, "content type 'application/x-www-form"),
         (post(url, b""), 422, "1 of 1 cannot be read: image 0: empty file"),
         (post(url, word(1)[:50]), 422, "image 0: not a whole picture: 50 bytes that begin with"),
-        (post_files(url, word(1), b"<svg/>"), 422, "1 of 2 cannot be read: image 1 (1.png): not a whole picture"),
+        (post_files(url, word(1), b"<svg/>"), 422, "1 of 2 cannot be read: image 1 (1.png): not decodable: it is SVG,"),
         (post(url, b"no form", "multipart/form-data; boundary=x"), 422, "Invalid multipart data"),
         (post(url, b"no form", "multipart/form-data"), 422, "Missing boundary"),
         (post(url, b"--x--\r\n", "multipart/form-data; boundary=x"), 422, "the form has no file"),
@@ -149,6 +151,81 @@ def test_too_much_is_refused_before_it_is_taken_in(url: str, monkeypatch: pytest
     with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), LIMIT_S) as client:
         head = "POST /read HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\nContent-Length: 999999999\r\n\r\n"
         client.sendall(head.encode() + bytes(5000))
+        assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
+
+
+def form(*parts: tuple[str, bytes], end: bytes = b"--x--\r\n") -> bytes:
+    """A form with the boundary x: of each part its headers and its content."""
+    return b"".join(f"--x\r\n{headers}\r\n\r\n".encode() + content + b"\r\n" for headers, content in parts) + end
+
+
+NAMED = 'Content-Disposition: form-data; name="images"'
+FORM = "multipart/form-data; boundary=x"
+
+
+@pytest.mark.parametrize(
+    ("headers", "name"),
+    [
+        (f'{NAMED}; filename="a b.png"', "a b.png"),
+        (f"{NAMED}; filename*=UTF-8''%E5%9B%BE.png", "图.png"),
+        (f'{NAMED}; filename="图.png"', "图.png"),
+        (f"{NAMED}\r\nContent-Type: image/png", ""),
+        (f"{NAMED}\r\nContent-Type: application/octet-stream", ""),
+        (NAMED, ""),  # bytes that are no text
+        ('content-disposition: form-data; name=images; filename=""', ""),
+    ],
+)
+def test_a_file_of_a_form_is_known_however_a_client_names_it(url: str, headers: str, name: str) -> None:
+    field = ('Content-Disposition: form-data; name="language"', b"en")
+    answer = post(url, form(field, (headers, word(11)), field), FORM)
+    assert (answer.status_code, answer.json()) == (200, {"readings": [{"name": name, "text": "b", "confidence": 1.0}]})
+
+
+def test_a_form_that_is_cut_off_anywhere_is_refused(url: str, network: Network) -> None:
+    files = [(f'{NAMED}; filename="{number}.png"', word(number)) for number in (1, 2)]
+    whole = form(*files)
+    for length in [*range(1, len(whole) - 4, 7), len(whole) - 4, len(whole) - 3]:
+        answer = post(url, whole[:length], FORM)
+        assert answer.status_code == 422, length
+    assert answer.json()["detail"] == "the form ends before its last boundary: 1 of 2 parts that it begins are whole"
+    assert network.sizes == []
+    assert [reading["text"] for reading in post(url, whole[:-2], FORM).json()["readings"]] == ["1", "2"]
+
+
+def test_a_packed_body_is_refused_with_what_is_taken(url: str) -> None:
+    headers = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
+    answer = requests.post(f"{url}/read", data=gzip.compress(word(1)), headers=headers, timeout=LIMIT_S)
+    assert (answer.status_code, answer.headers["Accept-Encoding"]) == (415, "identity")
+    assert answer.json()["detail"].startswith("content encoding 'gzip': pictures are packed already")
+
+
+def test_pictures_in_json_are_read(url: str) -> None:
+    one, two = (base64.b64encode(word(number)).decode() for number in (3, 4))
+    answer = requests.post(f"{url}/read", json={"images": [one, f"data:image/png;base64,{two}"]}, timeout=LIMIT_S)
+    assert [reading["text"] for reading in answer.json()["readings"]] == ["3", "4"]
+    for content, status, told in [
+        (b'{"images": []}', 422, "expected JSON"),
+        (b'{"image": "x"}', 422, "expected JSON"),
+        (b"[" * 100_000, 422, "expected JSON"),
+        (b'{"images": ["/etc/hostname!"]}', 422, "image 0: expected a picture's bytes in base64"),
+        (b'{"images": [7]}', 422, "image 0: expected a picture's bytes in base64"),
+        (json.dumps({"images": [one] * 65}).encode(), 413, "Too many images. Maximum number of images is 64."),
+    ]:
+        answer = post(url, content, "application/json")
+        assert (answer.status_code, told in answer.json()["detail"]) == (status, True), answer.text
+
+
+def test_health_and_metrics_answer_those_who_ask_for_the_head_alone(url: str) -> None:
+    for path in ("health", "metrics"):
+        answer = requests.head(f"{url}/{path}", timeout=LIMIT_S)
+        assert (answer.status_code, answer.content) == (200, b"")
+
+
+@pytest.mark.parametrize("kind", ["image/png", FORM, "application/json"])
+def test_a_client_that_asks_first_is_told_before_it_sends(url: str, kind: str) -> None:
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), LIMIT_S) as client:
+        head = f"POST /read HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\nContent-Length: 10000000000\r\n"
+        client.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
         assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
@@ -201,4 +278,5 @@ def test_a_client_that_goes_harms_nobody(url: str, network: Network) -> None:
 def test_the_interface_is_described(url: str) -> None:
     described = json.loads(requests.get(f"{url}/openapi.json", timeout=LIMIT_S).text)
     assert set(described["paths"]) == {"/read", "/health", "/metrics"}
-    assert set(described["paths"]["/read"]["post"]["requestBody"]["content"]) == {"image/*", "multipart/form-data"}
+    assert set(described["paths"]["/read"]["post"]["requestBody"]["content"]) == {
+        "image/*", "multipart/form-data", "application/json"}  # fmt: skip

@@ -7,8 +7,9 @@ from wordmill.store.artifacts import ROOT
 from wordmill.store.keys import source_files
 
 DOCKERFILE = (ROOT / "images" / "serve" / "Dockerfile").read_text(encoding="utf-8")
-NAMES = {"cv2": "opencv-python-headless", "yaml": "PyYAML", "prometheus_client": "prometheus-client"}
-UNSEEN = {"uvicorn", "httptools", "uvloop", "python-multipart"}  # the server's own, and what it takes by itself
+NAMES = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "PyYAML", "prometheus_client": "prometheus-client",
+         "python_multipart": "python-multipart"}  # fmt: skip
+UNSEEN = {"uvicorn", "httptools", "uvloop"}  # the server's own, and what it takes by itself
 WITH_FASTAPI = "starlette"
 
 

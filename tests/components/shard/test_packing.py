@@ -8,8 +8,9 @@ import pytest
 from components.shard import packing
 from components.shard.packing import Rules, Task, order, pack_shard
 from tests.components.shard.shard_sets import drawn, labels, records, section
-from tests.wordmill.pictures.test_image_forms import jpeg
-from wordmill.pictures.image import decode, fit_picture
+from tests.wordmill.pictures.test_decoding import jpeg
+from wordmill.pictures.decoding import decode
+from wordmill.pictures.image import fit_picture
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data

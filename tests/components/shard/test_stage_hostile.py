@@ -8,8 +8,8 @@ import pytest
 
 from components.shard.packing import Packed, Rules, Task, pack_shard
 from tests.components.shard.shard_sets import labels, one, records, section, shard
+from tests.wordmill.pictures.test_decoding import BROKEN, GOOD_JPEG, GOOD_PNG
 from tests.wordmill.pictures.test_image import GRAY, png
-from tests.wordmill.pictures.test_image_forms import BROKEN, GOOD_JPEG, GOOD_PNG
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data
@@ -26,7 +26,7 @@ HOSTILE: dict[str, tuple[bytes, bytes, str]] = {
     "a label with NUL": (GOOD_PNG, b"wo\0rd", "label with a NUL character"),
     "a label that is not UTF-8": (GOOD_PNG, b"caf\xe9", "unreadable label: "),
 }
-GOOD = [(GOOD_JPEG, b"good"), (GOOD_PNG, b"fine")] * 10
+GOOD = [(GOOD_JPEG, b"good"), (GOOD_PNG, b"fine")] * 20
 
 
 def packed(folder: Path, samples: list[tuple[bytes, bytes]], **fields: object) -> Packed:
@@ -62,10 +62,10 @@ def test_a_stage_tells_how_many_by_reason_and_shows_them(store: Store, tmp_path:
     manifest = one(store, combined)
     assert sum(manifest.facts["reasons"].values()) == manifest.facts["quarantined"] == len(HOSTILE)
     assert manifest.facts["reasons"]["label too long"] == 2
-    assert [item["index"] for item in manifest.facts["quarantine"]] == list(range(20, 20 + len(HOSTILE)))
-    assert labels(open_dataset(store, combined, "words")) == ["good", "fine"] * 10
+    assert [item["index"] for item in manifest.facts["quarantine"]] == list(range(40, 40 + len(HOSTILE)))
+    assert labels(open_dataset(store, combined, "words")) == ["good", "fine"] * 20
     sheet = np.frombuffer(store.fetch(manifest.object("quarantine.png")).read_bytes(), dtype=np.uint8)
-    assert cv2.imdecode(sheet, cv2.IMREAD_GRAYSCALE).shape == (3 * 80, 8 * 206)  # 17 tiles, 8 in a line
+    assert cv2.imdecode(sheet, cv2.IMREAD_GRAYSCALE).shape == (4 * 80, 8 * 206)  # 27 tiles, 8 in a line
 
 
 def test_more_than_half_bad_is_refused(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

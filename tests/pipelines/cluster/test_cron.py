@@ -4,6 +4,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from pipelines.cluster import cron
+from pipelines.cluster.verbs import silent_too_long
 
 
 @pytest.mark.parametrize(
@@ -37,6 +38,29 @@ def test_next_times_are_those_that_the_schedulers_rules_give(expression: str, af
     assert [f"{time:%Y-%m-%d %H:%M:%S}" for time in found] == times
 
 
+@pytest.mark.parametrize(
+    ("days", "after", "dates"),
+    [
+        # N/step runs to the end of the field, in the day of week to Saturday.
+        ("* * 6/1", "2026-11-21", ["2026-11-28", "2026-12-05", "2026-12-12"]),
+        ("* * 4/2", "2026-11-21", ["2026-11-26", "2026-11-28", "2026-12-03"]),
+        ("* * thu/2", "2026-11-21", ["2026-11-26", "2026-11-28", "2026-12-03"]),
+        # A step over a range of one is that one alone.
+        ("5-5/2 * *", "2026-11-21", ["2026-12-05", "2027-01-05", "2027-02-05"]),
+        ("5-9/2 12 *", "2026-11-21", ["2026-12-05", "2026-12-07", "2026-12-09"]),
+        ("1 JAN/6 *", "2026-11-21", ["2027-01-01", "2027-07-01", "2028-01-01"]),
+        # A star anywhere in a list: both days must fit. The 1st is a Monday in February and March 2027.
+        ("1 * MON,*", "2026-11-21", ["2026-12-01", "2027-01-01", "2027-02-01"]),
+        ("5,*/31 * MON", "2026-11-21", ["2027-02-01", "2027-03-01", "2027-04-05"]),
+        ("1 * MON,*/7", "2026-12-02", ["2027-02-01", "2027-03-01", "2027-08-01"]),
+    ],
+)
+def test_days_are_those_of_the_schedulers_steps_and_stars(days: str, after: str, dates: list[str]) -> None:
+    start = datetime.fromisoformat(f"{after} 05:00:00").replace(tzinfo=UTC)
+    found = cron.next_times(cron.checked(f"0 0 4 {days}"), start, 3)
+    assert [f"{time:%Y-%m-%d %H:%M}" for time in found] == [f"{date} 04:00" for date in dates]
+
+
 def test_times_are_told_in_the_schedulers_zone() -> None:
     zone = cron.zone("Asia/Shanghai")
     (time,) = cron.next_times("0 30 2 * * *", datetime(2026, 11, 21, 20, 0, tzinfo=UTC).astimezone(zone), 1)
@@ -49,6 +73,42 @@ def test_a_night_that_skips_the_hour_still_has_later_ones() -> None:
     # In Berlin 2:00 to 3:00 of 29 March 2026 does not exist.
     start = datetime(2026, 3, 29, 12, 0, tzinfo=ZoneInfo("Europe/Berlin"))
     assert cron.next_times("0 30 2 * * *", start, 1)[0].isoformat() == "2026-03-30T02:30:00+02:00"
+
+
+BERLIN = ZoneInfo("Europe/Berlin")
+
+
+def test_a_time_that_the_clock_leaves_out_is_left_out() -> None:
+    start = datetime(2026, 3, 28, 12, 0, tzinfo=BERLIN)
+    assert cron.next_times("0 30 2 * * *", start, 1)[0].isoformat() == "2026-03-30T02:30:00+02:00"
+
+
+def test_a_time_that_the_clock_shows_twice_comes_twice() -> None:
+    # On 25 October 2026 the clock goes back from 3:00 to 2:00.
+    start = datetime(2026, 10, 24, 12, 0, tzinfo=BERLIN)
+    found = [time.isoformat() for time in cron.next_times("0 0,30 2 * * *", start, 5)]
+    assert found == ["2026-10-25T02:00:00+02:00", "2026-10-25T02:30:00+02:00", "2026-10-25T02:00:00+01:00",
+                     "2026-10-25T02:30:00+01:00", "2026-10-26T02:00:00+01:00"]  # fmt: skip
+    between = datetime(2026, 10, 25, 2, 40, tzinfo=BERLIN)
+    assert cron.next_times("0 30 2 * * *", between, 1)[0].isoformat() == "2026-10-25T02:30:00+01:00"
+
+
+@pytest.mark.parametrize(
+    ("expression", "zone", "gap_h", "first"),
+    [
+        ("0 30 2 * * *", "UTC", 24, ""),
+        ("0 0 4 * * 1-5", "UTC", 72, "Fri 04:00"),
+        ("0 30 2 * * *", "Europe/Berlin", 47, "Sat 02:30"),  # 2:30 of 28 March 2027 does not exist
+        ("0 0 4 1 * *", "UTC", 744, ""),
+        ("0 */10 * * * 1-5", "UTC", 48 + 1 / 6, "Fri 23:50"),
+        ("0 0 0 29 2 *", "UTC", 24 * 465, ""),  # from now on to 29 February 2028
+    ],
+)
+def test_the_longest_gap_of_a_year_is_found(expression: str, zone: str, gap_h: float, first: str) -> None:
+    after = datetime(2026, 11, 21, 0, 0, tzinfo=cron.zone(zone))
+    start, end = cron.longest_gap(cron.checked(expression), after)
+    assert (end.astimezone(UTC) - start.astimezone(UTC)).total_seconds() / 3600 == pytest.approx(gap_h)
+    assert f"{start:%a %H:%M}".startswith(first)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +139,10 @@ def test_an_expression_is_told_in_words(expression: str, words: str) -> None:
         ("0 30 2 * * 5-7", "day-of-week is '5-7', expected 0 to 6"),
         ("0 30 2 * * FRI-MON", "bad day-of-week"),
         ("0 30 2 31 2 *", "bad day-of-month"),
+        ("0 30 2 0/5 * *", "bad day-of-month"),
+        ("0 30 25/2 * * *", "bad hour"),
+        ("0 30 2 9-5/2 * *", "bad day-of-month"),
+        ("0 30 2 * * 1/0", "bad day-of-week"),
         ("0 30 2 * MAI *", "month is 'MAI'"),
     ],
 )
@@ -90,3 +154,12 @@ def test_what_the_scheduler_would_refuse_or_misread_is_refused(expression: str, 
 def test_an_unknown_zone_is_refused() -> None:
     with pytest.raises(ValueError, match="time zone 'Berlin': expected a name such as"):
         cron.zone("Berlin")
+
+
+def test_a_schedule_that_the_watchdog_would_not_bear_is_told() -> None:
+    now = datetime(2026, 11, 21, 0, 0, tzinfo=UTC)
+    assert silent_too_long("0 30 2 * * *", now, 36) == ""
+    assert silent_too_long("0 0 4 * * 1-5", now, 72) == ""
+    assert silent_too_long("0 0 4 * * 1-5", now, 36).startswith(
+        "its longest silence is 72 h, Fri 27 Nov 2026 04:00 to Mon 30 Nov 2026 04:00; the watchdog alarms after 36 h"
+    )

@@ -36,7 +36,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for name in OUTSIDE:
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
-    monkeypatch.setattr(services, "STATE", tmp_path / "a PORTABLE folder" / "state")
+    monkeypatch.setattr(services, "STATE", tmp_path / "a PORTABLE Wörd (2)+~#%20?" / "state")
     with held_port() as port:  # others may be looking for one from the same number on
         monkeypatch.setattr(services, "_free_ports", lambda first: iter([port]))
         yield services.STATE

@@ -19,7 +19,8 @@ from wordmill.inference import package
 from wordmill.inference.package import READER, place_model
 from wordmill.inference.reading import open_recogniser
 from wordmill.models.pt.predict import Predictor
-from wordmill.pictures.image import Picture, decode
+from wordmill.pictures.decoding import decode
+from wordmill.pictures.image import Picture
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Model
 from wordmill.store import tracking
@@ -150,11 +151,15 @@ def test_the_verb_read_finds_registered_models(
 
     monkeypatch.setattr(tracking, "download_artifacts", download)
     name = f"wordmill-{made.recipe}"
+    logged = tracking.find_version(name, "champion").source.rpartition("/")[2]
+    left = tmp_path / "state" / "models" / f"{logged}.0123456789ab.part"  # by a download that was broken off
+    left.mkdir(parents=True)
     for model in ([], ["--model", "champion"], ["--model", f"{name}@candidate"], ["--model", f"{name}/1"]):
         (tmp_path / "out").unlink(missing_ok=True)
         assert read(*model) == 0
         assert [json.loads(line)["text"] for line in (tmp_path / "out").read_text().splitlines()] == texts
     assert len(downloads) == 1
+    assert not left.exists()
     assert str(read("--model", "best")).endswith(f"has no model '{name}' with the alias 'best'")
     assert str(read("--model", "other/7")).endswith("has no model 'other' with the version '7'")
     assert read("--model", "other.onnx") == "error: other.onnx: no such file"

@@ -1,11 +1,13 @@
 from tests.wordmill.models.ms import ms  # isort: skip
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,13 +16,21 @@ from tests.components.export.exported import pictures, png, write_card, write_on
 from tests.components.smoke import ascend_doubles
 from tests.components.train.trained import DATA
 from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser
-from wordmill.inference.reading import find_images, open_recogniser, read_images
+from wordmill.inference.reading import (
+    find_images,
+    left_out_text,
+    native_errors_hidden,
+    open_recogniser,
+    read_images,
+    save_readings,
+)
 from wordmill.inference.runtimes import INSTALL
 from wordmill.models import checkpoint
 from wordmill.models.ms.export import export_mindir
 from wordmill.models.pt.export import export_onnx
 from wordmill.models.pt.predict import Predictor
-from wordmill.pictures.image import Picture, decode, fit_picture
+from wordmill.pictures.decoding import decode
+from wordmill.pictures.image import Picture, fit_picture
 from wordmill.text.charset import charset_of
 from wordmill.text.decoding import CtcCodec
 
@@ -181,17 +191,97 @@ def test_pictures_are_found_in_folders_and_lists(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpeg", "deep/er/c.tif", "labels.tsv", "notes", "d.png/e.bmp"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    assert find_images(folder) == [folder / name for name in ("a.jpeg", "b.PNG", "d.png/e.bmp", "deep/er/c.tif")]
-    assert find_images(folder / "notes") == [folder / "notes"]
+    found = [folder / name for name in ("a.jpeg", "b.PNG", "d.png/e.bmp", "deep/er/c.tif")]
+    assert find_images(folder) == (found, [folder / "labels.tsv", folder / "notes"])
+    assert find_images(folder / "notes") == ([folder / "notes"], [])
     listed = tmp_path / "list.txt"
     listed.write_text("words/b.PNG\n\n/elsewhere/word ü.png\n", encoding="utf-8")
-    assert find_images(listed) == [tmp_path / "words" / "b.PNG", Path("/elsewhere/word ü.png")]
+    for encoding in ("utf-8", "utf-8-sig", "utf-16"):
+        listed.write_text("words/b.PNG\r\n\n/elsewhere/word ü.png\na\u2028b.png\n", encoding)
+        assert find_images(listed)[0] == [
+            tmp_path / "words" / "b.PNG", Path("/elsewhere/word ü.png"), tmp_path / "a\u2028b.png"]  # fmt: skip
+    listed.write_text("words/ü.png", "latin-1")
+    with pytest.raises(ValueError, match=f"^{listed}, line 1: not UTF-8: as cp1252 it reads 'words/ü.png'"):
+        find_images(listed)
     listed.write_text("\n")
     (tmp_path / "empty").mkdir()
-    for path, told in ((listed, "the list is empty"), (tmp_path / "empty", "no file in it ends as pictures do: .bmp"),
+    for path, told in ((listed, "the list is empty"), (tmp_path / "empty", "no file in it begins or ends as"),
                        (tmp_path / "absent", "no such file or folder")):  # fmt: skip
         with pytest.raises(ValueError, match=told):
             find_images(path)
+
+
+def test_nothing_of_a_folder_is_left_out_silently(tmp_path: Path) -> None:
+    picture = png(np.zeros((4, 4, 1), np.uint8))
+    for name in ("a.jfif", "b.JPE", "noending", "photo.dat"):
+        (tmp_path / name).write_bytes(picture)
+    for name in ("._a.png", ".DS_Store", "Thumbs.db"):
+        (tmp_path / name).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "c.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
+    others = [tmp_path / name for name in ("labels.txt", "new\nline", *(f"z{number}" for number in range(8)))]
+    for path in others:
+        path.write_text("word")
+    found, left_out = find_images(tmp_path)
+    assert [path.name for path in found] == ["a.jfif", "b.JPE", "c.heic", "gone", "noending", "photo.dat"]
+    assert left_out == others
+    assert left_out_text(left_out) == (
+        f"no pictures, left out: {tmp_path}/labels.txt, {tmp_path}/new\\nline, "
+        f"{', '.join(f'{tmp_path}/z{number}' for number in range(6))} and 2 more"
+    )
+    assert left_out_text([]) == ""
+
+
+def reads_nothing(images: Picture) -> np.ndarray:
+    return np.zeros((len(images), 1, 37), np.float32)
+
+
+def test_readings_are_written_as_they_come_whatever_the_files_are_called(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"\xcd\xbc\xff.png")))
+    names = [raw, tmp_path / "two\nlines.png", tmp_path / "damaged.jpg"]
+    for path in names[:2]:
+        path.write_bytes(png(np.zeros((4, 4, 1), np.uint8)))
+    whole = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 255, (40, 90), np.uint8))[1].tobytes()
+    names[2].write_bytes(whole[: len(whole) // 2])
+    recogniser = TextRecogniser(DATA, CtcCodec(charset=charset_of(DATA)), reads_nothing)
+    output = tmp_path / "state" / "readings.jsonl"
+    assert save_readings(recogniser, names, output) == 1
+    records = [json.loads(line) for line in output.read_bytes().split(b"\n")[:-1]]
+    assert [record["path"] for record in records] == [str(path) for path in names]
+    assert os.fsencode(records[0]["path"]).endswith(b"\xcd\xbc\xff.png")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"{tmp_path}/\u037c\\udcff.png\t")
+    assert lines[1].startswith(f"{tmp_path}/two\\nlines.png\t")
+
+
+def test_what_was_read_before_a_stop_is_kept(tmp_path: Path) -> None:
+    names = [tmp_path / f"{number:03}.png" for number in range(BATCH + 2)]
+    for path in names:
+        path.write_bytes(png(np.zeros((4, 4, 1), np.uint8)))
+    calls = []
+
+    def network(images: Picture) -> np.ndarray:
+        calls.append(len(images))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return reads_nothing(images)
+
+    output = tmp_path / "readings.jsonl"
+    output.write_text("of an earlier run\n")
+    with pytest.raises(KeyboardInterrupt):
+        save_readings(TextRecogniser(DATA, CtcCodec(charset=charset_of(DATA)), network), names, output)
+    assert [json.loads(line)["path"] for line in output.read_text().splitlines()] == [
+        str(path) for path in names[:BATCH]
+    ]
+
+
+def test_libraries_write_no_line_for_every_damaged_picture(capfd: pytest.CaptureFixture[str]) -> None:
+    with native_errors_hidden():
+        os.write(2, b"Corrupt JPEG data: premature end of data segment")
+    os.write(2, b"seen")
+    assert capfd.readouterr().err == "seen"
 
 
 def test_a_model_file_without_its_card_or_with_anothers_is_refused(model: Path, tmp_path: Path) -> None:

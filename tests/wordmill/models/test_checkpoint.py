@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,17 @@ def test_a_checkpoint_carries_its_recipe_and_comes_back_bit_for_bit(tmp_path: Pa
     assert (back.data, back.model, back.train, back.step) == (RECIPE.data, RECIPE.model, RECIPE.train, 7)
     assert back.tensors["a"].tobytes() == checkpoint().tensors["a"].tobytes()
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_a_checkpoint_is_for_those_whom_the_umask_lets(umask: int, mode: int, tmp_path: Path) -> None:
+    before = os.umask(umask)
+    try:
+        save(tmp_path / "model.safetensors", checkpoint())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "model.safetensors").stat().st_mode & 0o777 == mode
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_equal_checkpoints_are_equal_bytes(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from wordmill.pictures.decoding import decode
 from wordmill.pictures.image import (
     PICTURE_KEYS,
     Fitting,
     Picture,
-    decode,
     fit_picture,
     fit_pictures,
     normalise,

@@ -182,18 +182,85 @@ def test_a_missing_label_file_is_an_error_that_lists_others(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "place"),
+    ("text", "line", "told"),
     [
-        ("train/a.png Café".encode("latin-1"), 15),
-        ("train/a.png x\ntrain/b.png Café".encode("latin-1"), 29),
-        (b"\xef\xbb\xbf" + "train/a.png Café".encode("latin-1"), 18),
-        ("train/a.png x".encode("utf-16"), 0),
+        ("train/a.png Café".encode("latin-1"), 1, "as cp1252 it reads 'train/a.png Café'"),
+        ("train/a.png x\ntrain/b.png Café".encode("latin-1"), 2, "as cp1252 it reads 'train/b.png Café'"),
+        (b"\xef\xbb\xbf" + "\ntrain/a.png 样本".encode("gbk"), 2, "as gb18030 it reads 'train/a.png 样本'"),
+        ("train/a.png ひらがな".encode("shift_jis"), 1, ".*, as cp932 it reads 'train/a.png ひらがな'"),
+        (b"train/a.png \xff\x81", 1, r"byte 12 is 0xff"),
     ],
 )
-def test_a_label_file_must_be_utf8(text: bytes, place: int, tmp_path: Path) -> None:
+def test_a_label_file_in_another_encoding_is_refused_by_its_line(
+    text: bytes, line: int, told: str, tmp_path: Path
+) -> None:
     write(tmp_path, text)
-    with pytest.raises(ValueError, match=rf"labels\.txt: not UTF-8 at byte {place}: convert it"):
+    with pytest.raises(ValueError, match=rf"^labels\.txt, line {line}: not UTF-8: {told}.*: save it as UTF-8$"):
         LabelFile(tmp_path, "labels.txt", "space")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_a_byte_order_mark_says_utf16(form: str, encoding: str, tmp_path: Path) -> None:
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    write(tmp_path, (mark + FORMS[form].replace("\n", "\r\n\r\n")).encode(encoding))
+    assert read(tmp_path, form) == [(b"a.png", "You & me", ""), (b"b.png", "Café", "")]
+    write(tmp_path, "x".encode("utf-16") + b"\0")
+    with pytest.raises(ValueError, match=r"labels\.txt: begins as UTF-16 and goes on as something else"):
+        LabelFile(tmp_path, "labels.txt", "space")
+
+
+@pytest.mark.parametrize(
+    ("lines", "labels"),
+    [
+        ("filename,words\ntrain/a.png,one\ntrain/b.png,two\n", ["one", "two"]),
+        ("train/a.png,one\ntrain/b.png,two\n", ["one", "two"]),
+        ('train/a.png,"New York, NY"\n"train/b.png","5"" pipe"\n', ["New York, NY", '5" pipe']),
+        ("train/a.png,New York, NY\ntrain/b.png, two\n", ["New York, NY", " two"]),
+        ('filename,words\ntrain/a.png,5" pipe\ntrain/b.png,6" pipe\n', ['5" pipe', '6" pipe']),
+        ('train/a.png,"two\nlines"\n\ntrain/b.png,x\n', ["two\nlines", "x"]),
+        ('train/a.png,"never ends\ntrain/b.png,x\n', ['"never ends', "x"]),
+        ('id,image,text,lang\n1,train/a.png,"a,b",en\n2,train/b.png,x,en\n', ["a,b", "x"]),
+        ("text,image\none,train/a.png\ntwo,train/b.png\n", ["one", "two"]),
+        ("train/a.png,\ntrain/b.png,\u2028x\n", ["", "\u2028x"]),
+    ],
+)
+def test_csv_is_read_as_its_tools_write_it(lines: str, labels: list[str], tmp_path: Path) -> None:
+    for text in (lines.encode(), b"\xef\xbb\xbf" + lines.replace("\n", "\r\n").encode()):
+        write(tmp_path, text)
+        told = [label.replace("\n", "\r\n") if b"\r" in text else label for label in labels]
+        assert read(tmp_path, "csv") == [(b"a.png", told[0], ""), (b"b.png", told[1], "")]
+
+
+def test_lines_of_csv_keep_their_numbers(tmp_path: Path) -> None:
+    write(tmp_path, 'filename,words\n\ntrain/a.png,"two\nlines"\n\ntrain/none.png,x\nonly\n')
+    samples = list(LabelFile(tmp_path, "labels.txt", "csv").read(range(3)))
+    assert [sample.where[:18] for sample in samples] == [f"labels.txt, line {n}"[:18] for n in (3, 6, 7)]
+    assert samples[2].problem == "no path and label: found 'only', expected the form 'csv'"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"filename": "train/a.png", "text": "one"}', '{"img_path": "train/a.png", "label": "one", "lang": "en"}',
+     '{"file_name": "train/a.png", "text": "\\u006fne"}'],
+)  # fmt: skip
+def test_lines_of_json_have_paths_and_labels_under_their_usual_names(line: str, tmp_path: Path) -> None:
+    write(tmp_path, f'{line}\n{{"filename": "train/b.png", "text": "a\u2028b\x85"}}\n')
+    assert read(tmp_path, "jsonl") == [(b"a.png", "one", ""), (b"b.png", "a\u2028b\x85", "")]
+
+
+@pytest.mark.parametrize("line", ["word", "[1]", '{"filename": "a"}', '{"text": "a"}', '{"filename": 3, "text": "x"}',
+                                  '{"filename": "train/a.png", "text": "\\ud800"}', "[" * 9999])  # fmt: skip
+def test_a_line_of_json_without_the_form_is_put_aside(line: str, tmp_path: Path) -> None:
+    write(tmp_path, line + "\n")
+    [(image, _, problem)] = read(tmp_path, "jsonl")
+    assert (image, problem.partition(":")[0]) == (b"", "no path and label")
+
+
+def test_a_tab_where_a_space_is_declared_is_told(tmp_path: Path) -> None:
+    write(tmp_path, "train/a.png\tNew York\n")
+    assert read(tmp_path, "space")[0][2] == (
+        "picture file missing: the line has a tab, which label_format 'dtrb' takes")  # fmt: skip
 
 
 def test_a_file_without_lines_is_no_label_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import lmdb
 import pytest
 
 from tests.wordmill.shards.made_sets import write_lmdb
@@ -119,6 +120,42 @@ def test_a_count_that_is_too_small_is_an_error(tmp_path: Path) -> None:
     write_lmdb(tmp_path / "a", ["one", "two", "three"], num_samples=b"2")
     with pytest.raises(ValueError, match=r"a/data\.mdb: num-samples is 2, but there is image-000000003"):
         Lmdb(tmp_path)
+
+
+def test_records_that_count_from_0_are_all_taken_and_that_is_told(tmp_path: Path) -> None:
+    write_lmdb(tmp_path / "a", ["one", "two"])
+    path = write_lmdb(tmp_path / "b", ["two", "three"], num_samples=b"3")
+    with lmdb.open(str(path.parent), map_size=1 << 24) as file, file.begin(write=True) as transaction:
+        transaction.put(b"image-000000000", b"picture of one")
+        transaction.put(b"label-000000000", b"one")
+    reader = Lmdb(tmp_path)
+    samples = list(reader.read(range(5)))
+    assert [sample.label for sample in samples] == ["one", "two", "one", "two", "three"]
+    assert samples[2].where == "b/data.mdb: 000000000"
+    assert reader.notes == ("b/data.mdb: its records count from 0, not from 1: all are taken",)
+    with lmdb.open(str(path.parent), map_size=1 << 24) as file, file.begin(write=True) as transaction:
+        transaction.put(b"num-samples", b"2")
+    with pytest.raises(ValueError, match="num-samples is 2, but there is image-000000002"):
+        Lmdb(tmp_path)
+
+
+def test_two_links_to_one_file_are_two_environments(tmp_path: Path) -> None:
+    stored = write_lmdb(tmp_path / "store", ["one", "two"])
+    for name in ("a", "b"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name / "data.mdb").symlink_to(stored)
+    reader = Lmdb(tmp_path / "root")
+    assert [sample.label for sample in reader.read([0, 2, 1, 3])] == ["one", "one", "two", "two"]
+
+
+def test_an_environment_in_one_file_is_read_and_what_macos_leaves_beside_is_not(tmp_path: Path) -> None:
+    (tmp_path / "root").mkdir()
+    shutil.move(write_lmdb(tmp_path / "a", ["one"]), tmp_path / "root" / "words.lmdb")
+    (tmp_path / "root" / "words.lmdb-lock").write_bytes(b"lock")
+    (tmp_path / "root" / "._words.lmdb").write_bytes(b"\0\5\x16\7")
+    (tmp_path / "root" / "__MACOSX").mkdir()
+    (tmp_path / "root" / "__MACOSX" / "data.mdb").write_bytes(b"\0\5\x16\7")
+    assert [sample.label for sample in Lmdb(tmp_path / "root").read(range(1))] == ["one"]
 
 
 @pytest.mark.parametrize("count", [None, b"many", b"", b"-1", b"1.0", b"9" * 5000])

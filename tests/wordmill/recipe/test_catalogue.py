@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import pytest
@@ -176,4 +177,15 @@ def test_entries_survive_the_way_through_text() -> None:
 @pytest.mark.parametrize(("text", "message"), [("{", "not JSON"), ("{}", "at least one"), ("[1]", "a mapping")])
 def test_text_that_holds_no_entries_is_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
+        from_text(text)
+
+
+@pytest.mark.parametrize(
+    "source", ["file://data/words.zip", "file://words.zip", "file:words.zip", "file://./words.zip"]
+)
+def test_a_relative_local_address_is_refused(source: str) -> None:
+    text = json.dumps({"words": {"source": source, "reader": "lmdb", "samples": 1, "licence": "x"}})
+    with pytest.raises(
+        ValueError, match=f"^sources: words.source: '{source}': expected an absolute path behind file://"
+    ):
         from_text(text)

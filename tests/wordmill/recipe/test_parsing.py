@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from wordmill.recipe.parsing import from_json, parse_section, to_json
+from wordmill.recipe.parsing import from_json, parse_section, read_yaml, to_json
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -55,3 +55,32 @@ def test_nested_sections_are_objects_and_paths_are_texts() -> None:
 def test_an_error_names_the_key_however_deep_it_lies(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_section(Outer, values, "x")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("2015:\n  source: x\n", "line 1: not readable as YAML: the key 2015 is no text: write it in quotes"),
+        ("words:\n  no: 1\n", "line 2: not readable as YAML: the key no is no text: write it in quotes"),
+        ("~: 1\n", "line 1: not readable as YAML: the key ~ is no text"),
+        ("? [a, b]\n: 1\n", "line 1: not readable as YAML: the key a list or mapping is no text"),
+        ("a: 1\nb: 2\na: 3\n", "line 3: not readable as YAML: the key 'a' stands on line 1 already"),
+        ("a:\n  b: 1\n  b: 1\n", "line 3: not readable as YAML: the key 'b' stands on line 2 already"),
+        ("a: [1\n", "line 2: not readable as YAML: "),
+        ("a: !!python/name:os.system\n", "line 1: not readable as YAML: could not determine a constructor"),
+        ("é: 1\n".encode("latin-1"), "line 1: not UTF-8: as cp1252 it reads 'é: 1'"),
+        ("\na: " + "[" * 5000, ""),
+    ],
+)
+def test_a_yaml_file_that_is_wrong_is_told_by_its_line(text: str | bytes, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(ValueError, match=f"^{path}(, |: ){told}") as caught:
+        read_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_yaml_is_read_in_what_its_byte_order_mark_says(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("a: &x {b: é}\r\nc:\r\n  <<: *x\r\n  b: 2\r\n", encoding)
+    assert read_yaml(tmp_path / "mine.yaml") == {"a": {"b": "é"}, "c": {"b": 2}}

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from tests.wordmill.training.tiny import write_index
-from wordmill.pictures.image import decode, fit_picture
+from wordmill.pictures.decoding import decode
+from wordmill.pictures.image import fit_picture
 from wordmill.recipe.sections import Data
 from wordmill.shards.blocks import KEY, ShardWriter
 from wordmill.shards.index import INDEX

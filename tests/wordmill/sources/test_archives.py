@@ -1,7 +1,11 @@
+import gzip
 import io
+import lzma
 import os
+import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -171,3 +175,110 @@ def test_a_linked_folder_is_not_left_out_silently(tmp_path: Path) -> None:
     (tmp_path / "data" / "linked").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ValueError, match="linked: is a link to a folder"):
         folder_files(tmp_path / "data")
+
+
+LEFT_BEHIND = {
+    "__MACOSX/words/._a.png": b"\0\5\x16\7", "words/._a.png": b"\0\5\x16\7", "words/.DS_Store": b"\0\0\0\1Bud1",
+    "words/Thumbs.db": b"\xd0\xcf", "words/desktop.ini": b"[.ShellClassInfo]", "words/@eaDir/a.png": b"nas",
+}  # fmt: skip
+DATA = {"words/a.png": b"a", "words/thumbs.db.png": b"no leftover", "words/_.png": b"nor this"}
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_what_operating_systems_leave_behind_is_no_data(make: Maker, tmp_path: Path) -> None:
+    archive = make(tmp_path / "archive", LEFT_BEHIND | DATA)
+    unpack(archive, tmp_path / "out")
+    assert files(tmp_path / "out") == DATA
+    lay_out({"x": archive}, tmp_path / "inside", "words")
+    assert files(tmp_path / "inside") == {name.removeprefix("words/"): content for name, content in DATA.items()}
+
+
+def test_a_folder_has_no_leftovers_either(tmp_path: Path) -> None:
+    for name, content in (LEFT_BEHIND | DATA).items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    assert [path.relative_to(tmp_path).as_posix() for path in folder_files(tmp_path)] == sorted(DATA)
+    lay_out({name: tmp_path / name for name in LEFT_BEHIND | DATA}, tmp_path.with_name("laid out"))
+    assert files(tmp_path.with_name("laid out")) == DATA
+
+
+class RawInfo(zipfile.ZipInfo):
+    """An entry whose name is these bytes, without the flag that says UTF-8."""
+
+    raw = b""
+
+    def _encodeFilenameFlags(self) -> tuple[bytes, int]:  # noqa: N802 (zipfile's name)
+        return self.raw, self.flag_bits & ~0x800
+
+
+def raw_zip(path: Path, content: dict[bytes, bytes], extra: bytes = b"") -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in content.items():
+            info = RawInfo(name.decode("latin-1"))
+            info.raw, info.extra = name, extra
+            file.writestr(info, data)
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "shift_jis"])
+def test_names_that_are_not_utf8_keep_their_bytes(encoding: str, tmp_path: Path) -> None:
+    name = "本.png".encode(encoding)
+    unpack(raw_zip(tmp_path / "archive", {name: b"1"}), tmp_path / "out")
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [name]
+
+
+def test_a_name_in_infozips_field_for_unicode_counts_where_it_is_of_this_name(tmp_path: Path) -> None:
+    for number, (of, expected) in enumerate([(b"\xb1\xbe.png", "本.png".encode()), (b"another", b"\xb1\xbe.png")]):
+        body = struct.pack("<BL", 1, zlib.crc32(of)) + "本.png".encode()
+        extra = struct.pack("<HH", 0x5455, 1) + b"x" + struct.pack("<HH", 0x7075, len(body)) + body
+        unpack(raw_zip(tmp_path / f"{number}.zip", {b"\xb1\xbe.png": b"1"}, extra), tmp_path / f"out{number}")
+        assert os.listdir(os.fsencode(tmp_path / f"out{number}")) == [expected]
+
+
+def test_backslashes_in_a_zip_are_folders_too(tmp_path: Path) -> None:
+    unpack(raw_zip(tmp_path / "archive", {b"crops\\": b"", b"crops\\a.png": b"1"}), tmp_path / "out")
+    assert files(tmp_path / "out") == {"crops/a.png": b"1"}
+
+
+def test_a_tar_of_the_seventh_unix_and_a_zip_that_was_not_split_are_unpacked(tmp_path: Path) -> None:
+    old = bytearray(make_tar(tmp_path / "new", {"a.txt": b"1"}).read_bytes())
+    old[257:265] = bytes(8)  # its magic
+    old[148:156] = b" " * 8
+    old[148:156] = b"%06o\0 " % sum(old[:512])
+    (tmp_path / "old.tar").write_bytes(old)
+    unpack(tmp_path / "old.tar", tmp_path / "out")
+    assert files(tmp_path / "out") == {"a.txt": b"1"}
+    make_zip(tmp_path / "whole", {"b.txt": b"2"})
+    (tmp_path / "unsplit.zip").write_bytes(b"PK00" + (tmp_path / "whole").read_bytes())
+    unpack(tmp_path / "unsplit.zip", tmp_path / "other")
+    assert files(tmp_path / "other") == {"b.txt": b"2"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        (
+            "good.zip",
+            b"<!DOCTYPE html><html>Virus scan warning</html>",
+            "it is a web page, such as a site shows before",
+        ),
+        ("good.tar.gz", b"\n <HTML>", "it is a web page"),
+        ("good.zip", b"404: Not Found", "it is no zip or tar, it begins with b'404: Not'"),
+        ("good.zip.001", b"PK\x03\x04", "it is a part of a split archive: join all parts"),
+        ("good.z01", b"PK\x07\x08", "it is a part of a split archive"),
+        ("good.tar.gz.02", b"\x1f\x8b", "it is a part of a split archive"),
+        ("labels.txt.gz", gzip.compress(b"a.png one\n"), "damaged or cut off, or a file packed alone that is no tar"),
+        ("good.tar.xz", lzma.compress(b"a.png one\n" * 99), "damaged or cut off, or a file packed alone"),
+    ],
+)
+def test_a_file_that_is_not_what_it_is_called_is_told_for_what_it_is(
+    name: str, content: bytes, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "stored").write_bytes(content)
+    with pytest.raises(ValueError, match=f"^{name}: {told}"):
+        lay_out({name: tmp_path / "stored"}, tmp_path / "out")
+
+
+def test_a_message_shows_a_name_whatever_its_bytes_are(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"archive: .*\\udcb1.png: stands there twice"):
+        unpack(raw_zip(tmp_path / "archive", {b"\xb1.png": b"1", b"./\xb1.png": b"2"}), tmp_path / "out")

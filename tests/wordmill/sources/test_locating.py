@@ -9,7 +9,7 @@ from wordmill.recipe.catalogue import Entry
 from wordmill.sources import locating as sources
 from wordmill.sources.archives import lay_out
 from wordmill.sources.locating import RENDERER, Located, check_sources, locate, numbered
-from wordmill.store.artifacts import ROOT
+from wordmill.store.artifacts import ROOT, digest
 from wordmill.store.storage import Store
 
 BODY = os.urandom(1 << 20)
@@ -173,3 +173,43 @@ def test_manual_data_says_all_that_is_to_be_done() -> None:
         "SVT: get it from https://example.org, then run with --from SVT=PLACE, a path or s3://bucket/key; "
         "a, b: ask the authors for it, then run with --from all.zip=PLACE, a path or s3://bucket/key"
     )
+
+
+@pytest.mark.parametrize("few", [0, 9])
+def test_a_folder_has_names_in_any_encoding(
+    few: int, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "FEW", few)
+    (tmp_path / "words").mkdir()
+    Path(os.fsdecode(os.path.join(os.fsencode(tmp_path / "words"), b"\xb1.png"))).write_bytes(b"1")
+    located = find(store, entry((tmp_path / "words").as_uri()))
+    assert len(digest(located.identity)) == 32
+    lay_out(located.bring(Event()), tmp_path / "out")
+    assert os.listdir(os.fsencode(tmp_path / "out")) == [b"\xb1.png"]
+
+
+@pytest.mark.parametrize("folder", ["set#1", "what?", "50%", "a b", "%41"])
+def test_a_local_address_is_the_path_that_it_shows(folder: str, store: Store, tmp_path: Path) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "a.zip").write_bytes(BODY)
+    for address in (f"file://{tmp_path}/{folder}/a.zip", f"file:///{tmp_path}//{folder}/a.zip",
+                    f"file://localhost{tmp_path}/{folder}/a.zip", f"file:{tmp_path}/{folder}/a.zip",
+                    (tmp_path / folder / "a.zip").as_uri()):  # fmt: skip
+        assert bring(store, entry(address)) == {"a.zip": BODY}, address
+
+
+def test_small_files_of_a_folder_become_one(store: Store, tmp_path: Path) -> None:
+    folder = tmp_path / "words"
+    folder.mkdir()
+    for number in range(sources.FEW_SMALL + 1):
+        (folder / f"{number}.png").write_bytes(b"%d" % number)
+    assert list(bring(store, entry(folder.as_uri()))) == ["folder.tar"]
+    (folder / "0.png").write_bytes(bytes(sources.SMALL * (sources.FEW_SMALL + 1)))
+    assert len(bring(store, entry(folder.as_uri()))) == sources.FEW_SMALL + 1
+
+
+def test_a_key_in_s3_may_have_a_sign_of_addresses_and_leftovers_are_no_data(store: Store) -> None:
+    for key in ("set#1/a?b.zip", "set#1/._a?b.zip", "set#1/__MACOSX/x"):
+        store.client.put_object(Bucket=store.bucket, Key=key, Body=b"1")
+    assert bring(store, entry(f"s3://{store.bucket}/set#1/")) == {"a?b.zip": b"1"}
+    assert bring(store, entry(f"s3://{store.bucket}/set#1/a?b.zip")) == {"a?b.zip": b"1"}

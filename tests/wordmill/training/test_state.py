@@ -76,6 +76,7 @@ def test_a_checkpoint_reads_back_bit_for_bit(tmp_path: Path) -> None:
                         attempts=({"step": 0, "processes": 2, "git_commit": "c"},))  # fmt: skip
     best_path(tmp_path, 100).write_bytes(b"best")
     record = write_state(tmp_path, State(tensors=tensors, progress=progress, processes=2), b"lines", SECTIONS)
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1  # safetensors' file as all others
     check_state(record)
     read = read_state(record)
     assert (read.progress, read.processes) == (progress, 2)

@@ -4,9 +4,12 @@ This file and what it imports of this project travel with the model; `requiremen
 needs.
 """
 
+import base64
+import binascii
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -16,7 +19,8 @@ import pandas as pd
 
 from wordmill.inference.batches import Array, in_batches
 from wordmill.inference.card import CARD, codec_of_card
-from wordmill.pictures.image import Picture, decode, fit_picture, normalise
+from wordmill.pictures.decoding import decode, is_picture
+from wordmill.pictures.image import Picture, fit_picture, normalise
 from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data
 from wordmill.text.decoding import Codec, Logits, Reading
@@ -24,6 +28,7 @@ from wordmill.text.decoding import Codec, Logits, Reading
 COLUMN = "image"
 BATCH = 64  # pictures at a time through the network
 NAMED = 10  # pictures that one error names
+SERVERS = ("mlflow.pyfunc.scoring_server", "mlserver")  # in whose process strings are a client's
 
 Network = Callable[[Picture], Logits]  # from uint8 (N, H, W, C) of the recipe's size to (N, T, classes)
 
@@ -109,14 +114,17 @@ class TextRecogniser:
 
     def read(self, pictures: Picture) -> Reading:
         """Read fitted pictures (N, H, W, C) uint8 in one batch: N texts, and confidences (N,) in 0..1."""
+        if not len(pictures):  # which ends some runtimes' process
+            return [], np.empty(0, dtype=np.float32)
         return self.codec.decode(self.network(pictures))
 
     def predict(self, images: Any) -> pd.DataFrame:
         """Read pictures: `text` and `confidence` in 0..1, one row each, under the rows' own index where they have one.
 
         images: a list, a pandas Series, a DataFrame with the column `image`, or uint8 (N, H, W, C). A picture is the
-        bytes of an encoded file, the path of one, or uint8 (H, W) or (H, W, 1 or 3) in RGB. A picture that cannot be
-        read is a ValueError that names it, and all others like it up to ten.
+        bytes of an encoded file, these in base64, the path of one, or uint8 (H, W) or (H, W, 1 or 3) in RGB; behind
+        MLflow's server a string is no path. A picture that cannot be read is a ValueError that names it, and all others
+        like it up to ten.
         """
         rows = _rows(images)
         pictures = self._pictures(rows)
@@ -127,7 +135,8 @@ class TextRecogniser:
             texts += found
             confidences += sure.tolist()
         index = images.index if isinstance(images, (pd.DataFrame, pd.Series)) else pd.RangeIndex(len(texts))
-        return pd.DataFrame({"text": texts, "confidence": np.asarray(confidences, dtype=np.float32)}, index=index)
+        text = pd.Series(texts, index=index, dtype=str)  # of none too
+        return pd.DataFrame({"text": text, "confidence": np.asarray(confidences, dtype=np.float32)}, index=index)
 
     def _pictures(self, rows: list[Any]) -> list[Picture]:
         """Return every row as uint8 (H, W, C) of the recipe's size."""
@@ -137,7 +146,7 @@ class TextRecogniser:
             try:
                 fitted.append(self.fit(row))
             except (ValueError, OSError) as error:
-                name = f" ({row})" if isinstance(row, (str, os.PathLike)) else ""
+                name = f" ({row})" if isinstance(row, os.PathLike) or (isinstance(row, str) and not _served()) else ""
                 wrong.append(f"image {number}{name}: {error}")
         if wrong:
             more = "; ..." if len(wrong) > NAMED else ""
@@ -165,8 +174,29 @@ def _picture(row: Any, channels: int) -> Picture:
         if row.dtype != np.uint8 or not (row.ndim == 2 or (row.ndim == 3 and row.shape[2] in (1, 3))) or not row.size:
             raise ValueError(f"expected uint8 (H, W) or (H, W, 1 or 3), found {row.dtype} {row.shape}")
         return row
-    if isinstance(row, (str, os.PathLike)):
+    if isinstance(row, str):
+        row = _from_text(row)
+    if isinstance(row, os.PathLike):
         row = Path(row).read_bytes()
     if not isinstance(row, (bytes, bytearray)):
         raise ValueError(f"expected bytes, a path or a uint8 array, found {type(row).__name__}")
     return decode(bytes(row), channels)
+
+
+def _from_text(text: str) -> bytes | Path:
+    """Return a picture's bytes of their base64, else the path that it is; ValueError for one behind a server."""
+    packed = text.partition(",")[2] if text.startswith("data:") else text
+    try:
+        content = base64.b64decode(packed, validate=True)
+    except (binascii.Error, ValueError):
+        content = b""
+    if _served():
+        if not content:
+            raise ValueError("expected a picture's bytes in base64")
+        return content
+    return content if is_picture(content) else Path(text)
+
+
+def _served() -> bool:
+    """Tell whether this is a server's process: a path would be one of its own files."""
+    return any(name in sys.modules for name in SERVERS)

@@ -1,9 +1,10 @@
 """Export of a trained recogniser to MindIR."""
 
-import tempfile
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import mindspore as ms
 import numpy as np
@@ -11,8 +12,10 @@ import numpy as np
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ms.model import build
 from wordmill.models.ms.weights import load_weights
-from wordmill.store.files import atomic_file
+from wordmill.store.files import usual_mode
 from wordmill.text.decoding import codec_of
+
+PLAIN = "model.mindir"  # MindSpore appends .mindir to any other name
 
 
 def export_mindir(checkpoint: Checkpoint, path: Path, batch: int | None = None, any_width: bool = False) -> None:
@@ -27,14 +30,19 @@ def export_mindir(checkpoint: Checkpoint, path: Path, batch: int | None = None, 
     open_shape = [None, data.channels, data.height, None if any_width else data.width]
     fixed = np.zeros((batch or 1, data.channels, data.height, data.width), dtype=np.float32)
     images = ms.Tensor(fixed) if batch else ms.Tensor(shape=open_shape, dtype=ms.float32)
-    with atomic_file(path, ending=".mindir") as temporary, _named_plainly(temporary) as name:
-        ms.export(net, images, file_name=name, file_format="MINDIR")  # it appends .mindir to any other name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=path.parent) as folder:
+        with _named_plainly(folder) as name:
+            ms.export(net, images, file_name=f"{name}/{PLAIN}", file_format="MINDIR")
+        Path(folder, PLAIN).chmod(usual_mode(Path(folder, "usual")))
+        Path(folder, PLAIN).replace(path)
 
 
 @contextmanager
-def _named_plainly(path: Path) -> Iterator[str]:
-    """Give a path's second name, by a link: MindSpore refuses one with a space or a letter outside ASCII."""
-    with tempfile.TemporaryDirectory() as folder:
-        link = Path(folder) / "link"
-        link.symlink_to(path.parent.resolve())
-        yield str(link / path.name)
+def _named_plainly(folder: str) -> Iterator[str]:
+    """Give a folder's second name: MindSpore takes none but of ASCII letters, digits and few signs."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)

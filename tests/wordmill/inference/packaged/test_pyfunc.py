@@ -25,6 +25,8 @@ def test_the_reader_takes_batches_and_says_what_it_does_not_take(
     many = np.stack([images[0], images[5]] * 40)  # more than one batch of the network
     assert list(reader.predict(many)["text"]) == made.expected([images[0], images[5]])[0] * 40
     assert reader.predict([]).empty
+    texts, confidences = reader.read(np.empty((0, 32, 100, 3), np.uint8))
+    assert (texts, confidences.tolist()) == ([], [])
     for wrong, told in [
         (images[0], r"shape \(N, H, W, C\), found \(32, 100, 3\): hand over a list"),
         (b"one", "expected a list of images or a DataFrame, found bytes"),
@@ -53,7 +55,7 @@ def test_the_requirements_are_this_environments_and_cover_what_the_code_imports(
     pins = REQUIREMENTS.read_text().split()
     constraints = (ROOT / "requirements" / "constraints.txt").read_text().splitlines()
     assert [pin for pin in pins if pin not in constraints] == []
-    named = {"cv2": "opencv-python-headless", "yaml": "PyYAML"}
+    named = {"cv2": "opencv-python-headless", "PIL": "pillow", "yaml": "PyYAML"}
     imported = set()
     for path in source_files([READER]):
         for node in ast.walk(ast.parse(path.read_text())):

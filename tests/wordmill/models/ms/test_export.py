@@ -1,4 +1,5 @@
 import dataclasses
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -65,11 +66,16 @@ def test_a_static_file_takes_its_own_batch_alone(tmp_path: Path) -> None:
         runtime(normalise(images[:3], 127.5))
 
 
-def test_a_file_may_lie_below_a_name_with_a_space_and_an_accent(tmp_path: Path) -> None:
-    path = tmp_path / "mes modèles" / "model.mindir"
+def test_a_file_may_lie_anywhere_whatever_it_and_the_folder_of_temporary_files_are_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "My Wörd Projects (2)+~" / "model #1.mindir"
     path.parent.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(path.parent))
     export_mindir(make_checkpoint(), path)
-    assert [file.name for file in path.parent.iterdir()] == ["model.mindir"]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
     assert MindirRuntime(path)(normalise(pictures(2), 127.5)).shape == (2, 25, 37)
 
 

@@ -1,0 +1,79 @@
+"""A registered model behind MLflow's own server."""
+
+import base64
+import json
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+
+from tests.components.export.exported import png
+from tests.wordmill.inference.maker import CRNN, Maker
+from wordmill.pictures.image import Picture
+
+SERVER = "mlflow.pyfunc.scoring_server"
+Ask = Callable[[list[Any]], Any]
+
+
+@pytest.fixture
+def made(maker: Callable[..., Maker]) -> Maker:
+    made = maker(CRNN)
+    made.decide(made.exported())
+    return made
+
+
+@pytest.fixture
+def ask(made: Maker) -> Iterator[Ask]:
+    """Ask the server's own function for readings of pictures: its answer, or what it says is wrong."""
+    from mlflow.pyfunc import scoring_server
+
+    model = mlflow.pyfunc.load_model(f"models:/wordmill-{made.recipe}/1")
+
+    def asked(pictures: list[Any]) -> Any:
+        try:
+            document = json.dumps({"inputs": pictures})
+            answer = scoring_server.invocations(document, "application/json", model, model.metadata.get_input_schema())
+        except mlflow.MlflowException as error:
+            return error.serialize_as_json()
+        return json.loads(answer.response)["predictions"]
+
+    yield asked
+    for name in [name for name in sys.modules if name.startswith(SERVER)]:
+        del sys.modules[name]
+
+
+def test_base64_is_read_and_a_path_is_none_and_nothing_of_the_servers_files_is_told(
+    ask: Ask, made: Maker, images: list[Picture], tmp_path: Path
+) -> None:
+    texts, _ = made.expected(images[:2])
+    packed = [base64.b64encode(png(image)).decode() for image in images[:2]]
+    assert [answer["text"] for answer in ask(packed)] == texts
+    assert [answer["text"] for answer in ask([f"data:image/png;base64,{packed[0]}"])] == texts[:1]
+    assert ask([]) == []
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"hush hush")
+    for path in (str(secret), "/etc/hostname", "word.png"):
+        told = ask([path])
+        assert "image 0: expected a picture's bytes in base64" in told
+        assert "hush" not in told
+    assert "not a whole picture: 5 bytes that begin with b'hello'" in ask([base64.b64encode(b"hello").decode()])
+
+
+def test_python_callers_have_paths_and_base64_too(made: Maker, images: list[Picture], tmp_path: Path) -> None:
+    assert SERVER not in sys.modules
+    (tmp_path / "word.png").write_bytes(png(images[0]))
+    model = mlflow.pyfunc.load_model(f"models:/wordmill-{made.recipe}/1")
+    forms = [str(tmp_path / "word.png"), tmp_path / "word.png", base64.b64encode(png(images[0])).decode()]
+    assert list(model.predict(forms)["text"]) == made.expected(images[:1])[0] * 3
+    with pytest.raises(ValueError, match=r"image 0 \(absent.png\): \[Errno 2\]"):
+        model.predict(["absent.png"])
+
+
+def test_readings_of_nothing_have_the_types_of_all_others(made: Maker, images: list[Picture]) -> None:
+    model = mlflow.pyfunc.load_model(f"models:/wordmill-{made.recipe}/1")
+    none, some = model.predict([]), model.predict([png(images[0])])
+    assert list(none.dtypes) == list(some.dtypes)
+    assert str(none["confidence"].dtype) == "float32"
