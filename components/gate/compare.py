@@ -12,11 +12,12 @@ SIGNIFICANT = 0.01  # McNemar's p of a drop that is no accident: on one of ten b
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """Two recognisers on the same samples of one benchmark: which of them each sample is read by."""
+    """Two recognisers on the same samples of one benchmark: which of them each sample is read by, and its picture."""
 
     name: str
     candidate: list[bool]
     champion: list[bool]
+    pictures: list[str]  # digests: a picture that stands in two benchmarks has one
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from components.gate.compare import Decision, against_champion, against_floor, below_floors, uncompared
-from components.gate.pairing import pair_with_champion
+from components.gate.pairing import pair_with
 from wordmill.inference.package import Lineage, log_package
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Gate
@@ -121,7 +121,8 @@ def _judge(store: Store, gate: Gate, version: str, candidate: Candidate, champio
 
 
 def _compare(store: Store, gate: Gate, candidate: Candidate, champion: tracking.Version) -> Decision:
-    seen, accuracies = pair_with_champion(store, candidate.measured, champion), candidate.accuracies
+    references: list[str] = json.loads(champion.tags.get("wordmill.evaluations", "[]"))
+    seen, accuracies = pair_with(store, candidate.measured, references), candidate.accuracies
     blind = f"the champion, version {champion.version}, cannot be"
     if seen.unpaired and seen.gone:
         reason = (
@@ -130,7 +131,7 @@ def _compare(store: Store, gate: Gate, candidate: Candidate, champion: tracking.
         )
         return uncompared(False, [reason], accuracies, gate)
     if not seen.pairs:
-        reason = f"{blind} compared: no benchmark was measured on the same samples by the same protocol for both"
+        reason = f"{blind} compared: no benchmark was measured on the same samples by the same rules for both"
         return uncompared(False, [reason], accuracies, gate)
     decision = against_champion(seen.pairs, gate)
     if not seen.unpaired:

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import xxhash
 
 from components.evaluate.stage import run
 from tests.components.gate.finished_run import FinishedRun, readings
@@ -205,6 +206,8 @@ def test_every_prediction_and_the_worst_mistakes_are_kept(store: Store, inputs: 
     first = json.loads(lines[0])
     assert (first["index"], first["truth"], first["correct"]) == (0, "Cat!", True)
     assert first["confidence"] == pytest.approx(confidence(5), abs=1e-6)
+    # What the gate pairs by, whoever has packed the picture and in whatever set it stands.
+    assert first["picture"] == xxhash.xxh3_64_hexdigest(picture("cat", 5).tobytes())
     mistakes = json.loads(store.fetch(made.object("mistakes.json")).read_text())
     # the surest first; dig and y are as sure as each other and keep their order
     assert [(m["index"], m["truth"], m["prediction"]) for m in mistakes] == [

@@ -13,7 +13,8 @@ import numpy as np
 from wordmill.store.artifacts import Manifest, digest, to_document
 from wordmill.store.storage import Object, Store
 
-KEYS = ("index", "truth", "prediction", "confidence", "correct")
+KEYS = ("index", "truth", "prediction", "confidence", "correct", "picture")
+RULES = {"beams": 1, "amp": "O0"}
 PNG = cv2.imencode(".png", np.full((8, 24), 200, np.uint8))[1].tobytes()
 SHEET = cv2.imencode(".png", np.full((300, 1400), 120, np.uint8))[1].tobytes()
 REFERENCE = io.BytesIO()
@@ -120,7 +121,8 @@ class FinishedRun:
         self, name: str, outcomes: str, trained: Manifest, dataset: str = "", picture: bytes = PNG, **facts: Any
     ) -> Manifest:
         """Store a measurement with one sample per character of `outcomes`, 1 for a right one."""
-        rows = [dict(zip(KEYS, (i, "cat", "cat" if c == "1" else "<dog>", 0.9, c == "1"), strict=True))
+        of = f"{dataset or name} "
+        rows = [dict(zip(KEYS, (i, "cat", "cat" if c == "1" else "<dog>", 0.9, c == "1", f"{of}{i}"), strict=True))
                 for i, c in enumerate(outcomes)]  # fmt: skip
         png = base64.b64encode(picture).decode()
         files = {
@@ -132,7 +134,9 @@ class FinishedRun:
                  "dataset": dataset or f"shard/{name}", "content": f"samples of {dataset or name}",
                  "model": trained.reference, **readings(total, correct),
                  **facts}  # fmt: skip
-        inputs, metrics = {"evaluation": {"protocol": "mindocr", "beams": 1}}, {f"{name}/accuracy": correct / total}
+        rules = {key: facts.pop(key, value) for key, value in RULES.items()}
+        inputs = {"evaluation": rules | {"protocol": facts["protocol"]}}
+        metrics = {f"{name}/accuracy": correct / total}
         return self.record(self.manifest("evaluate", name, files, facts, inputs=inputs, metrics=metrics))
 
     def parity(self, name: str, *, ok: bool = True) -> Manifest:
@@ -165,5 +169,6 @@ class FinishedRun:
     def _put(self, name: str, content: bytes) -> Object:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # the cache may share a file of the same name with it
         path.write_bytes(content)
         return self.store.put_file(path, name)

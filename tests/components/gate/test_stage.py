@@ -1,25 +1,25 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from components.gate.compare import Paired, against_champion, against_floor, below_floors
-from components.gate.pairing import pair_with_champion
 from components.gate.stage import run
 from tests.components.gate.finished_run import FinishedRun
 from tests.components.train.trial import Trial
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from wordmill.recipe.sections import Gate
 from wordmill.store import tracking
-from wordmill.store.artifacts import Manifest, read_manifest
+from wordmill.store.artifacts import read_manifest
 from wordmill.store.storage import Store
-from wordmill.store.tracking import Version
 
 GATE = Gate(floor=0.5, tolerance=0.1)
 
 
 def pair(name: str, candidate: str, champion: str) -> Paired:
-    return Paired(name=name, candidate=[c == "1" for c in candidate], champion=[c == "1" for c in champion])
+    return Paired(name=name, candidate=[c == "1" for c in candidate], champion=[c == "1" for c in champion],
+                  pictures=[f"{name} {number}" for number in range(len(candidate))])  # fmt: skip
 
 
 @pytest.mark.parametrize(("accuracies", "promoted"), [((0.6, 0.4), True), ((0.6, 0.39), False)])
@@ -163,9 +163,9 @@ def test_a_benchmark_below_its_floor_is_refused_with_and_without_a_champion(tria
     assert (again["outcome"], again["reasons"][1]) == ("refused", "b: accuracy 0.5000 is below its floor 0.7500")
 
 
-@pytest.mark.parametrize("other", [{"dataset": "shard/other"}, {"protocol": "dtrb"}])
-def test_a_champion_measured_on_other_samples_or_by_another_protocol_cannot_be_compared(
-    trial: Trial, other: dict[str, str]
+@pytest.mark.parametrize("other", [{"dataset": "shard/other"}, {"protocol": "dtrb"}, {"beams": 5}, {"amp": "O2"}])
+def test_a_champion_measured_on_other_samples_or_by_other_rules_cannot_be_compared(
+    trial: Trial, other: dict[str, Any]
 ) -> None:
     trial.decide(trial.candidate("one", {"a": "1111"}))
     facts = trial.decide(trial.candidate("two", {"a": "1111"}, **other))
@@ -175,7 +175,7 @@ def test_a_champion_measured_on_other_samples_or_by_another_protocol_cannot_be_c
 
 def test_the_same_samples_are_compared_whoever_has_packed_them(trial: Trial) -> None:
     trial.decide(trial.candidate("one", {"a": "1111"}))
-    facts = trial.decide(trial.candidate("two", {"a": "1111"}, dataset="shard/again", content="samples of a"))
+    facts = trial.decide(trial.candidate("two", {"a": "1111"}, content="encoded, in other blocks"))
     assert [row["name"] for row in facts["benchmarks"]] == ["a"]
     assert facts["outcome"] == "promoted"
 
@@ -209,22 +209,6 @@ def test_a_champion_whose_measurements_are_gone_cannot_be_seen_and_stays(trial: 
     )
     # What is not asked for need not be seen.
     assert trial.decide(trial.candidate("three", {"a": "1111"}))["outcome"] == "promoted"
-
-
-def test_samples_that_the_protocol_leaves_out_are_not_paired(store: Store, tmp_path: Path) -> None:
-    seed = FinishedRun(store=store, folder=tmp_path, run_tag="left-out")
-
-    def measured(*outcomes: bool | None) -> Manifest:
-        rows = [json.dumps({"index": i, "correct": correct}) for i, correct in enumerate(outcomes)]
-        facts = {"dataset": "shard/a", "content": "samples of a", "protocol": "dtrb"}
-        return seed.manifest("evaluate", "a", {"predictions.jsonl": "\n".join(rows).encode()}, facts)
-
-    references = json.dumps([measured(False, None, False).reference])
-    champion = Version(version="1", source="", tags={"wordmill.evaluations": references})
-    pairs = pair_with_champion(store, [measured(True, None, False)], champion).pairs
-    assert pairs == [Paired(name="a", candidate=[True, False], champion=[False, False])]
-    other = pair_with_champion(store, [measured(True, False, None)], champion)  # as many samples, not the same ones
-    assert (other.pairs, other.unpaired) == ([], ["a"])
 
 
 def test_another_benchmark_adds_to_what_the_champion_was_measured_on(trial: Trial) -> None:
