@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.gate.compare import Paired
+from components.gate.sampling import Paired
 from wordmill.store.artifacts import Manifest, find_manifest
 from wordmill.store.storage import Store
 

@@ -5,8 +5,9 @@ import json
 import time
 from dataclasses import dataclass
 
-from components.gate.compare import Decision, against_champion, against_floor, below_floors, uncompared
-from components.gate.pairing import pair_with
+from components.gate.compare import PairedComparison, compare_pairs
+from components.gate.judging import Decision, disagreeing, judge_candidate
+from components.gate.pairing import Pairing, pair_with
 from wordmill.inference.package import Lineage, log_package
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Gate
@@ -14,7 +15,10 @@ from wordmill.store import tracking
 from wordmill.store.artifacts import Manifest, digest, read_manifest, record_manifest, whole_manifest
 from wordmill.store.stages import run_stage, work_folder
 from wordmill.store.storage import Store
+from wordmill.store.tracking import Version
 from wordmill.text.metrics import plain_mean
+
+SMOKE = "gate.promote is false: a smoke run is never champion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +35,33 @@ class Candidate:
     def accuracies(self) -> dict[str, float]:
         """Return the accuracy on each benchmark."""
         return {manifest.name: manifest.facts["accuracy"] for manifest in self.measured}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """Who holds which alias of a registered model while a gate decides; `version` is the candidate's."""
+
+    name: str
+    version: str
+    champion: Version | None
+    best: Version | None  # of all that were champion
+
+    @property
+    def is_champion(self) -> bool:
+        """Tell whether the candidate is champion already."""
+        return self.champion is not None and self.champion.version == self.version
+
+    @property
+    def rivals(self) -> dict[str, Version]:
+        """Whom the candidate is compared with, by what they are: each once, and not with itself."""
+        found = {"champion": self.champion, "best champion so far": self.best}
+        if self.champion and self.best and self.champion.version == self.best.version:
+            del found["best champion so far"]
+        return {what: one for what, one in found.items() if one and one.version != self.version}
+
+    def called(self, what: str) -> str:
+        """Return what a rival is called in a sentence."""
+        return f"the {what}, version {self.rivals[what].version}"
 
 
 def run(*, gate: str, recipe: str, model: str, evaluations: str, parities: str, run_tag: str, output: str) -> str:
@@ -57,17 +88,13 @@ def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
     and the registry's last: a gate that fails on the way leaves the champion as it was, and can be run again.
     """
     started, recipe = time.monotonic(), candidate.recipe
-    _check(candidate)
+    _check(gate, candidate)
     name = f"wordmill-{recipe}"
     version = _register(store, name, candidate)
-    champion = tracking.champion(name)
-    is_champion = champion is not None and champion.version == version
-    decision = _judge(store, gate, version, candidate, champion)
-    if not is_champion:
-        tracking.explain(name, version, "; ".join(decision.reasons))
-        if decision.promoted:
-            tracking.promote(name, version)
-    outcome = "kept" if is_champion else "promoted" if decision.promoted else "refused"
+    champion, best = tracking.holder(name, "champion"), tracking.holder(name, "best")
+    registry = Registry(name=name, version=version, champion=champion, best=best)
+    decision = _judge(store, gate, candidate, registry)
+    outcome = _act(registry, decision)
     for reason in decision.reasons:
         print(f"gate {recipe}: version {version} {outcome}: {reason}", flush=True)
     mean = plain_mean(list(candidate.accuracies.values()))
@@ -78,6 +105,7 @@ def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
         "evaluations": [manifest.reference for manifest in candidate.measured],
         "parities": [manifest.reference for manifest in candidate.proven],
         "champion": champion and champion.version,
+        "best": best and best.version,
     }
     return record_manifest(
         store,
@@ -85,59 +113,70 @@ def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
         name=recipe,
         key=digest({"stage": "gate", "name": recipe, "run_tag": candidate.run_tag, **inputs}),
         inputs=inputs,
-        facts={"version": version, "outcome": outcome, "mean": mean, **dataclasses.asdict(decision)},
+        facts={"version": version, "outcome": outcome, "mean": mean, **decision.facts()},
         seconds=time.monotonic() - started,
     )
 
 
-def _check(candidate: Candidate) -> None:
+def _check(gate: Gate, candidate: Candidate) -> None:
     if not candidate.measured:
         raise ValueError("evaluations: the list is empty, the gate needs at least one benchmark")
+    if not gate.benchmarks:
+        raise ValueError("gate.benchmarks: the list is empty, expected the recipe's own, as loading a recipe has them")
     expected = candidate.trained.reference
     for manifest in candidate.measured:
         if (found := manifest.facts["model"]) != expected:
             raise ValueError(f"{manifest.reference} ({manifest.name}) measured {found}, expected {expected}")
 
 
-def _judge(store: Store, gate: Gate, version: str, candidate: Candidate, champion: tracking.Version | None) -> Decision:
-    accuracies = candidate.accuracies
+def _judge(store: Store, gate: Gate, candidate: Candidate, registry: Registry) -> Decision:
+    refusals, rivals = disagreeing(candidate.proven), dict[str, PairedComparison]()
     if not gate.promote:
-        return uncompared(False, ["gate.promote is false: a smoke run is never champion"], accuracies, gate)
-    if champion is None:
-        decision = against_floor(accuracies, gate)
-    elif champion.version == version:
-        then = champion.tags.get("wordmill.gate", "no reason is written on it")
-        reason = f"the same model is the champion already, as version {version}: {then}"
-        decision = uncompared(True, [reason], accuracies, gate)
-    else:
-        decision = _compare(store, gate, candidate, champion)
-    refusals = below_floors(accuracies, gate)
-    if unlike := [
-        manifest.name for manifest in candidate.proven if manifest.facts["made"] and not manifest.facts["ok"]
-    ]:
-        refusals.append(f"exported files that do not behave like the trained model: {', '.join(unlike)}")
-    promoted = decision.promoted and not refusals
-    return dataclasses.replace(decision, promoted=promoted, reasons=[*decision.reasons, *refusals])
-
-
-def _compare(store: Store, gate: Gate, candidate: Candidate, champion: tracking.Version) -> Decision:
-    references: list[str] = json.loads(champion.tags.get("wordmill.evaluations", "[]"))
-    seen, accuracies = pair_with(store, candidate.measured, references), candidate.accuracies
-    blind = f"the champion, version {champion.version}, cannot be"
-    if seen.unpaired and seen.gone:
-        reason = (
-            f"{blind} seen on {', '.join(seen.unpaired)}: {len(seen.gone)} of its measurements are gone from "
-            f"bucket '{store.bucket}', such as {seen.gone[0]}: evaluate it again, or take the alias from it"
-        )
-        return uncompared(False, [reason], accuracies, gate)
-    if not seen.pairs:
-        reason = f"{blind} compared: no benchmark was measured on the same samples by the same rules for both"
-        return uncompared(False, [reason], accuracies, gate)
-    decision = against_champion(seen.pairs, gate)
-    if not seen.unpaired:
+        return judge_candidate(gate, candidate.accuracies, {}, [SMOKE])
+    for what, rival in registry.rivals.items():
+        references: list[str] = json.loads(rival.tags.get("wordmill.evaluations", "[]"))
+        seen = pair_with(store, candidate.measured, references)
+        if seen.pairs:
+            rivals[registry.called(what)] = compare_pairs(seen.pairs, gate)
+        if seen.unpaired:
+            refusals.append(_blind(store, registry.called(what), seen))
+    decision = judge_candidate(gate, candidate.accuracies, rivals, refusals)
+    if registry.champion is None or not registry.is_champion:
         return decision
-    reason = f"not compared, the champion was measured on other samples or not at all: {', '.join(seen.unpaired)}"
-    return dataclasses.replace(decision, reasons=[*decision.reasons, reason])
+    then = registry.champion.tags.get("wordmill.gate", "no reason is written on it")
+    again = f"the same model is the champion already, as version {registry.version}: {then}"
+    return dataclasses.replace(decision, reasons=[again])
+
+
+def _blind(store: Store, called: str, seen: Pairing) -> str:
+    """Say on what a rival cannot be seen, and why."""
+    where = f"{called} cannot be compared on {', '.join(seen.unpaired)}"
+    if not seen.gone:
+        return f"{where}: it was not measured on the same samples by the same rules"
+    return (f"{where}: {len(seen.gone)} of its measurements are gone from bucket '{store.bucket}', such as "
+            f"{seen.gone[0]}")  # fmt: skip
+
+
+def _act(registry: Registry, decision: Decision) -> str:
+    """Write on the version what was found, move the aliases where the candidate is promoted; return the outcome."""
+    if registry.is_champion:
+        return "kept"
+    tracking.explain(registry.name, registry.version, "; ".join(decision.reasons))
+    if decision.promoted:
+        tracking.set_alias(registry.name, "best", best_of(registry, decision))
+        tracking.set_alias(registry.name, "champion", registry.version)
+    return decision.outcome
+
+
+def best_of(registry: Registry, decision: Decision) -> str:
+    """Return which version has the highest mean, on the same samples, of the candidate and whom it was compared with.
+
+    With that alias the gate compares ever after: a row of champions, each a little worse than the last, sinks nowhere.
+    """
+    means = {registry.version: 0.0}  # less the candidate's
+    means |= {registry.rivals[what].version: -decision.rivals[registry.called(what)].difference
+              for what in registry.rivals}  # fmt: skip
+    return max(means, key=lambda version: means[version])  # the candidate of those that are equal
 
 
 def _register(store: Store, name: str, candidate: Candidate) -> str:

@@ -87,10 +87,8 @@ def _published(known: Published, benchmarks: list[dict[str, Any]]) -> dict[str, 
 
 def _champion(gate: dict[str, Any]) -> dict[str, Any] | None:
     """Return the champion's mean over the benchmarks that both were measured on, and how far the candidate is off."""
-    if gate["champion_mean"] is None:
-        return None
-    difference = plain_mean([row["difference"] for row in gate["benchmarks"]])
-    return {"mean": gate["champion_mean"], "difference": difference, "interval": gate["interval"]}
+    first = next(iter(gate["rivals"].values()), None)
+    return first and {key: first[key] for key in ("mean", "difference", "interval")}
 
 
 def _reading(evaluations: list[Manifest]) -> dict[str, Any]:

@@ -99,12 +99,14 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a candidate must reach: a floor for the first model, a tolerance against the champion, floors for all."""
+    """What a candidate must reach: a floor on each benchmark, and not to be worse than a champion by the margin."""
 
-    floor: float  # plain mean of the benchmarks' word accuracy, 0..1
-    tolerance: float  # how far below the champion's mean it may lie, 0..1
-    floors: dict[str, float] = dataclasses.field(default_factory=dict)  # benchmark -> least word accuracy, 0..1
+    floor: float  # plain mean of word accuracy over the recipe's benchmarks, 0..1
+    floors: dict[str, float]  # benchmark -> least word accuracy, 0..1: each of the recipe's has one
+    margin: float = 0.0  # how much worse than a champion it may be, 0..1; 0: half a point, more where words are few
     promote: bool = True  # false, as in a smoke run: whatever it reaches, the candidate is never champion
+    # The recipe's own benchmarks, all of which a promotion needs, whatever a run measures: filled in by loading.
+    benchmarks: tuple[str, ...] = ()
 
 
 Format = Literal["mindir", "onnx", "onnx_int8", "om", "lite"]

@@ -139,10 +139,10 @@ class FinishedRun:
         metrics = {f"{name}/accuracy": correct / total}
         return self.record(self.manifest("evaluate", name, files, facts, inputs=inputs, metrics=metrics))
 
-    def parity(self, name: str, *, ok: bool = True) -> Manifest:
-        facts = {"format": name, "made": True, "ok": ok, "precision": "fp32", "runtime": "ONNX Runtime 1.31",
-                 "batches": [1, 16, 64], "samples": 64, "texts_equal": 64, "texts_needed": 64,
-                 "max_logit_difference": 2e-5, "max_confidence_difference": 1e-6, "tolerance": 1e-3,
+    def parity(self, name: str, *, texts_equal: int = 64, difference: float = 2e-5) -> Manifest:
+        facts = {"format": name, "made": True, "precision": "fp32", "runtime": "ONNX Runtime 1.31",
+                 "batches": [1, 16, 64], "samples": 64, "texts_equal": texts_equal, "texts_needed": 64,
+                 "max_logit_difference": difference, "max_confidence_difference": 1e-6, "tolerance": 1e-3,
                  "latency_ms_batch1": 2.5, "latency_p99_ms_batch1": 3.25, "images_per_s_batch16": 800.0,
                  "images_per_s_batch64": 900.0, "memory_bytes": 120_000_000, "file_bytes": 9_000_000}  # fmt: skip
         sections = {"data": {**SECTIONS["data"], "train": [], "val": []}, "model": SECTIONS["model"]}
@@ -158,8 +158,8 @@ class FinishedRun:
 
     def gate(self, *, promote: bool = True, **facts: Any) -> Manifest:
         facts = {"version": "1", "outcome": "promoted", "promoted": True, "reasons": ["good enough"], "mean": 0.5,
-                 "champion_mean": None, "interval": None, "benchmarks": [], **facts}  # fmt: skip
-        inputs = {"gate": {"floor": 0.4, "tolerance": 0.005, "promote": promote}}
+                 "rivals": {}, "unmeasured": [], "benchmarks": [], **facts}  # fmt: skip
+        inputs = {"gate": {"floor": 0.4, "margin": 0.005, "promote": promote}}
         return self.record(self.manifest("gate", "tiny", {}, facts, inputs=inputs))
 
     def _record(self, document: dict[str, Any]) -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from components.gate.compare import Paired
 from components.gate.pairing import pair_with
+from components.gate.sampling import Paired
 from tests.components.gate.finished_run import FinishedRun
 from wordmill.store.artifacts import Manifest
 from wordmill.store.storage import Store

@@ -94,7 +94,7 @@ class Maker:
             self.seed.manifest("smoke", made.name, {}, {"made": True, "ok": True}, inputs={"exported": made.reference})
             for made in exported
         ]
-        gate = Gate(floor=0.5, tolerance=0.1)
+        gate = Gate(floor=0.5, floors={})
         candidate = Candidate(recipe=self.recipe, trained=self.trained, measured=self.measured, proven=proven,
                               run_tag=self.seed.run_tag)  # fmt: skip
         return decide(self.store, gate, candidate).facts
