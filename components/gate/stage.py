@@ -4,15 +4,17 @@ import dataclasses
 import json
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from components.gate.compare import PairedComparison, compare_pairs
 from components.gate.judging import Decision, disagreeing, judge_candidate
 from components.gate.pairing import Pairing, pair_with
-from wordmill.inference.package import Lineage, log_package
+from wordmill.inference.package import Lineage, keep_package, log_package, sweep_packages
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Gate
 from wordmill.store import tracking
-from wordmill.store.artifacts import Manifest, digest, read_manifest, record_manifest, whole_manifest
+from wordmill.store.artifacts import Manifest, digest, read_manifest, record_manifest, stored_manifest, whole_manifest
+from wordmill.store.lease import StoreLease, leased
 from wordmill.store.stages import run_stage, work_folder
 from wordmill.store.storage import Store
 from wordmill.store.tracking import Version
@@ -29,6 +31,7 @@ class Candidate:
     trained: Manifest
     measured: list[Manifest]
     proven: list[Manifest]
+    rivals: dict[str, dict[str, Any]]  # by version: what it was measured on in this run, and why not on the others
     run_tag: str
 
     @property
@@ -64,18 +67,24 @@ class Registry:
         return f"the {what}, version {self.rivals[what].version}"
 
 
-def run(*, gate: str, recipe: str, model: str, evaluations: str, parities: str, run_tag: str, output: str) -> str:
+def run(
+    *, gate: str, recipe: str, model: str, evaluations: str, parities: str, rivals: str, run_tag: str, output: str
+) -> str:
     """Compare the candidate with the champion and move the registry's alias if it is good enough.
 
     gate: JSON of the recipe's gate section; recipe: name of the recipe; model: file with the manifest of train;
-    evaluations, parities: JSON lists of manifest references of evaluate and smoke; output: file for the manifest.
+    evaluations, parities: JSON lists of manifest references of evaluate and smoke; rivals: reference of what measured
+    champions again, "" for a run that promotes nobody; output: file for the manifest.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
         section, trained = from_json(Gate, gate), read_manifest(model)
         measured = [whole_manifest(store, reference) for reference in json.loads(evaluations)]
         proven = [whole_manifest(store, reference) for reference in json.loads(parities)]
-        candidate = Candidate(recipe=recipe, trained=trained, measured=measured, proven=proven, run_tag=run_tag)
+        again = {one["version"]: one for one in stored_manifest(store, rivals).facts["rivals"]} if rivals else {}
+        candidate = Candidate(
+            recipe=recipe, trained=trained, measured=measured, proven=proven, rivals=again, run_tag=run_tag
+        )
         return decide(store, section, candidate), False
 
     return run_stage("gate", recipe, run_tag, output, work)
@@ -84,17 +93,19 @@ def run(*, gate: str, recipe: str, model: str, evaluations: str, parities: str, 
 def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
     """Register, judge and perhaps promote the candidate; the manifest's facts say what was done and why.
 
-    The decision depends on who is champion now, so finished work is never looked up. Moving the alias is one request
-    and the registry's last: a gate that fails on the way leaves the champion as it was, and can be run again.
+    The decision depends on who is champion now, so finished work is never looked up, and gates of one recipe decide one
+    after the other. Moving the champion's alias is one request and the registry's last: a gate that fails on the way
+    leaves the champion as it was, can be run again, and the next one sweeps what it has logged.
     """
     started, recipe = time.monotonic(), candidate.recipe
     _check(gate, candidate)
     name = f"wordmill-{recipe}"
-    version = _register(store, name, candidate)
-    champion, best = tracking.holder(name, "champion"), tracking.holder(name, "best")
-    registry = Registry(name=name, version=version, champion=champion, best=best)
-    decision = _judge(store, gate, candidate, registry)
-    outcome = _act(registry, decision)
+    with leased(store, f"gate/{recipe}", candidate.run_tag) as lease:
+        version = _register(store, name, candidate)
+        champion, best = tracking.holder(name, "champion"), tracking.holder(name, "best")
+        registry = Registry(name=name, version=version, champion=champion, best=best)
+        decision = _judge(store, gate, candidate, registry)
+        outcome = _act(registry, decision, lease)
     for reason in decision.reasons:
         print(f"gate {recipe}: version {version} {outcome}: {reason}", flush=True)
     mean = plain_mean(list(candidate.accuracies.values()))
@@ -134,35 +145,39 @@ def _judge(store: Store, gate: Gate, candidate: Candidate, registry: Registry) -
     if not gate.promote:
         return judge_candidate(gate, candidate.accuracies, {}, [SMOKE])
     for what, rival in registry.rivals.items():
-        references: list[str] = json.loads(rival.tags.get("wordmill.evaluations", "[]"))
+        again = candidate.rivals.get(rival.version, {"evaluations": {}, "reasons": {}})
+        references = [*json.loads(rival.tags.get("wordmill.evaluations", "[]")), *again["evaluations"].values()]
         seen = pair_with(store, candidate.measured, references)
         if seen.pairs:
             rivals[registry.called(what)] = compare_pairs(seen.pairs, gate)
         if seen.unpaired:
-            refusals.append(_blind(store, registry.called(what), seen))
+            refusals.append(_blind(store, registry.called(what), seen, again["reasons"]))
     decision = judge_candidate(gate, candidate.accuracies, rivals, refusals)
     if registry.champion is None or not registry.is_champion:
         return decision
     then = registry.champion.tags.get("wordmill.gate", "no reason is written on it")
-    again = f"the same model is the champion already, as version {registry.version}: {then}"
-    return dataclasses.replace(decision, reasons=[again])
+    kept = f"the same model is the champion already, as version {registry.version}: {then}"
+    return dataclasses.replace(decision, reasons=[kept])
 
 
-def _blind(store: Store, called: str, seen: Pairing) -> str:
-    """Say on what a rival cannot be seen, and why."""
+def _blind(store: Store, called: str, seen: Pairing, reasons: dict[str, str]) -> str:
+    """Say on what a rival cannot be seen, and why: reasons are those for which it could not be measured again."""
     where = f"{called} cannot be compared on {', '.join(seen.unpaired)}"
+    told = [reasons[name] for name in seen.unpaired if name in reasons]
+    again = f", and it could not be measured again: {told[0]}" if told else ""
     if not seen.gone:
-        return f"{where}: it was not measured on the same samples by the same rules"
+        return f"{where}: it was not measured on the same samples by the same rules{again}"
     return (f"{where}: {len(seen.gone)} of its measurements are gone from bucket '{store.bucket}', such as "
-            f"{seen.gone[0]}")  # fmt: skip
+            f"{seen.gone[0]}{again}")  # fmt: skip
 
 
-def _act(registry: Registry, decision: Decision) -> str:
+def _act(registry: Registry, decision: Decision, lease: StoreLease) -> str:
     """Write on the version what was found, move the aliases where the candidate is promoted; return the outcome."""
     if registry.is_champion:
         return "kept"
     tracking.explain(registry.name, registry.version, "; ".join(decision.reasons))
     if decision.promoted:
+        lease.check()
         tracking.set_alias(registry.name, "best", best_of(registry, decision))
         tracking.set_alias(registry.name, "champion", registry.version)
     return decision.outcome
@@ -185,6 +200,8 @@ def _register(store: Store, name: str, candidate: Candidate) -> str:
     before = json.loads(known.tags.get("wordmill.evaluations", "[]")) if known else []
     # What this model was measured on before stays with it: the next candidate may be compared on that.
     evaluations = list(dict.fromkeys([*before, *(manifest.reference for manifest in measured)]))
+    if swept := sweep_packages(run, name, tracking.sources(name)):
+        print(f"gate {recipe}: swept what gates that were killed had logged: {', '.join(swept)}", flush=True)
     if known:
         source = known.source
     else:
@@ -194,7 +211,7 @@ def _register(store: Store, name: str, candidate: Candidate) -> str:
         )
         with work_folder(store, f"gate-{trained.key}") as folder:
             source = log_package(store, lineage, name, folder)
-    return tracking.register(
+    version = tracking.register(
         name,
         model=trained.reference,
         source=source,
@@ -202,3 +219,6 @@ def _register(store: Store, name: str, candidate: Candidate) -> str:
         tags={"wordmill.evaluations": json.dumps(evaluations)},
         description=f"{recipe} trained in run {run_tag}: {trained.reference}",
     )
+    if not known:
+        keep_package(run, source)
+    return version

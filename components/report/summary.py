@@ -16,7 +16,7 @@ from wordmill.text.metrics import plain_mean, weighted_mean
 
 SCHEMA = 1
 PACKAGES = {"kfp", "mlflow", "numpy", "torch", "mindspore", "onnx", "onnxruntime", "opencv-python-headless", "boto3"}
-OWN = ("fresh", "gate")  # their keys are a run's own, those of others are equal where the same work was done
+OWN = ("fresh", "rivals", "gate")  # their keys are a run's own, those of others are equal where the same work was done
 SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
 SILENT = "the pipeline did not succeed and no stage recorded why: a task was killed or did not start, see its log"
 

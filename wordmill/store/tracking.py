@@ -149,6 +149,12 @@ def registered(name: str, model: str) -> Version | None:
     return _version(found[0]) if found else None
 
 
+def sources(name: str) -> set[str]:
+    """Return the addresses of the files of all versions of a model."""
+    with asking(f"look for the versions of {name}"):
+        return {str(found.source) for found in connect().search_model_versions(f"name = '{name}'")}
+
+
 def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str, str], description: str) -> str:
     """Register a model under its manifest reference `train/<key>`, once, as the candidate, and return its version.
 

@@ -15,6 +15,7 @@ from tests.wordmill.training.tiny import write_index
 from wordmill.inference import evaluation
 from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Checkpoint
+from wordmill.pictures.image import PICTURE_KEYS
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.shards.blocks import ShardWriter
@@ -78,7 +79,8 @@ def arguments(store: Store, folder: Path, expected: int = 5, symbols: str = SYMB
     facts = {"samples": 5, "quarantined": len(lost), "quarantine": lost}
     index = write_index(files / "0.lmdb")
     shard = {"0.lmdb": (files / "0.lmdb").read_bytes(), INDEX: index.read_bytes()}
-    one = seed.manifest("shard", "words", shard, facts, inputs={"reading": {"samples": expected}})
+    fitting = {key: getattr(DATA, key) for key in PICTURE_KEYS}
+    one = seed.manifest("shard", "words", shard, facts, inputs={"reading": {"samples": expected}, "picture": fitting})
     packed = {"datasets": {"words": one.reference}, "contents": {"words": "digest of the samples"}}
     combined = seed.manifest("shard", "datasets", {}, packed)
     checkpoint.save(files / "w", Checkpoint(tensors={}, data=DATA, model=MODEL, train=TRAIN, step=1))

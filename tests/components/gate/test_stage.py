@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,18 @@ def test_a_part_of_the_benchmarks_is_judged_and_promotes_nobody(trial: Trial) ->
     assert (trial.champion(), tracking.holder(trial.name, "best")) == (None, None)
 
 
+def test_two_gates_at_once_do_not_overtake_each_other(trial: Trial) -> None:
+    trial.decide(trial.candidate("first", {"a": "1111000000"}) | {"gate": gate("a", floor=0.4)})
+    both = [trial.candidate("good", {"a": "1111111110"}), trial.candidate("bad", {"a": "1111100000"})]
+    with ThreadPoolExecutor(2) as pool:
+        good, bad = pool.map(trial.decide, both)
+    # Alone against the first either is good enough; the bad one after the good one is not.
+    assert good["outcome"] == "promoted"
+    assert trial.champion() == good["version"]
+    after = next(iter(bad["rivals"])) == f"the champion, version {good['version']}"
+    assert bad["outcome"] == ("refused" if after else "promoted")
+
+
 def test_a_refused_candidate_is_registered_once(trial: Trial) -> None:
     trial.decide(trial.candidate("one", {"a": "1111111111"}))
     arguments = trial.candidate("two", {"a": "0011111111"})
@@ -180,19 +193,27 @@ def test_a_smoke_run_is_never_champion(trial: Trial) -> None:
     assert again["outcome"] == "refused"
 
 
-def test_a_champion_whose_measurements_are_gone_cannot_be_seen_and_stays(trial: Trial) -> None:
+def test_a_champion_whose_measurements_are_gone_is_measured_again_or_cannot_be_seen_and_stays(trial: Trial) -> None:
     measured = trial.candidate("one", {"a": "1111", "b": "1111"})
     trial.decide(measured)
     lost = json.loads(measured["evaluations"])[1]
     trial.store.client.delete_object(Bucket=trial.store.bucket, Key=f"manifests/{lost}.json")
-    facts = trial.decide(trial.candidate("two", {"a": "1111", "b": "1111"}))
+    candidate = trial.candidate("two", {"a": "1111", "b": "1111"})
+    facts = trial.decide(candidate)
     assert (facts["outcome"], [row["name"] for row in facts["benchmarks"]], trial.champion()) == ("refused", ["a"], "1")
-    assert facts["reasons"][1] == (
+    told = (
         "the champion, version 1 cannot be compared on b: 1 of its measurements are gone from "
         f"bucket '{trial.store.bucket}', such as {lost}"
     )
-    # What is not asked for need not be seen.
-    assert trial.decide(trial.candidate("three", {"a": "1111"}))["outcome"] == "promoted"
+    assert facts["reasons"][1] == told
+    again = trial.decide(candidate | {"rivals": trial.rivals("1", {}, {"b": "its weights are gone"})})
+    assert again["reasons"][1] == f"{told}, and it could not be measured again: its weights are gone"
+    # The same outcomes, by other code, of the same samples.
+    seed = FinishedRun(store=trial.store, folder=trial.folder / "again", run_tag="again")
+    trained = read_manifest(measured["model"])
+    fresh = {name: seed.evaluation(name, "1111", trained, ned=0.8).reference for name in "ab"}
+    facts = trial.decide(candidate | {"rivals": trial.rivals("1", fresh, {})})
+    assert ([row["name"] for row in facts["benchmarks"]], facts["outcome"]) == (["a", "b"], "promoted")
 
 
 def test_another_benchmark_adds_to_what_the_champion_was_measured_on(trial: Trial) -> None:

@@ -34,8 +34,14 @@ class Trial:
         (self.folder / f"{weights}.json").write_text(json.dumps(to_document(trained)))
         return {"gate": gate(*outcomes), "recipe": self.recipe,
                 "model": str(self.folder / f"{weights}.json"), "run_tag": tag,
-                "evaluations": references(measured), "parities": references(proven),
+                "evaluations": references(measured), "parities": references(proven), "rivals": "",
                 "output": str(self.folder / f"{weights}.out")}  # fmt: skip
+
+    def rivals(self, version: str, evaluations: dict[str, str], reasons: dict[str, str]) -> str:
+        """Return the reference of what measured a version again."""
+        seed = FinishedRun(store=self.store, folder=self.folder / "rivals", run_tag="rivals")
+        rival = {"version": version, "model": "", "evaluations": evaluations, "reasons": reasons}
+        return seed.manifest("rivals", self.recipe, {}, {"rivals": [rival]}).reference
 
     def decide(self, arguments: dict[str, str]) -> dict[str, Any]:
         run(**arguments)
