@@ -32,6 +32,9 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
         name: parse_section(kind, document[name], f"{where}: {name}") for name, kind in SECTIONS.items()
     }
     _check_gate(sections["gate"], own, benchmarks, f"{where}: gate")
+    if "protocol" in document["train"]:
+        raise ValueError(f"{where}: train.protocol: expected none: the best weights are chosen by evaluation.protocol")
+    sections["train"] = dataclasses.replace(sections["train"], protocol=sections["evaluation"].protocol)
     # A run may measure fewer benchmarks or others: those of the file decide on a promotion.
     sections["gate"] = dataclasses.replace(sections["gate"], benchmarks=own)
     recipe = Recipe(name=path.stem, benchmarks=benchmarks, **sections)

@@ -86,6 +86,15 @@ def test_a_wrong_bound_of_the_gate_is_refused(override: str, message: str) -> No
         load_recipe(RECIPES / "crnn_r34.yaml", (override,))
 
 
+def test_the_best_weights_are_chosen_by_what_the_recipe_reports_by() -> None:
+    names = ("crnn_r34", "crnn_mv3", "crnn_npu", "seq2seq_fsns")
+    protocols = [load_recipe(RECIPES / f"{name}.yaml").train.protocol for name in names]
+    assert protocols == ["mindocr", "paddleocr", "dtrb", "fsns"]
+    assert load_recipe(RECIPES / "crnn_r34.yaml", ("evaluation.protocol=parseq",)).train.protocol == "parseq"
+    with pytest.raises(ValueError, match="train.protocol: expected none: the best weights are chosen by evaluation"):
+        load_recipe(RECIPES / "crnn_r34.yaml", ("train.protocol=dtrb",))
+
+
 def test_a_run_of_other_benchmarks_keeps_what_the_recipes_own_ask_for() -> None:
     whole = load_recipe(RECIPES / "crnn_r34.yaml")
     assert whole.gate.benchmarks == whole.benchmarks
