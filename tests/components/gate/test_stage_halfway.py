@@ -117,7 +117,8 @@ def check_cut(trial: Trial, line: Line, after: int, printed: pytest.CaptureFixtu
     # Nor is there anything logged that no version has, nor a claim that holds the next gate up.
     sources = {version.source for version in trial.versions()}
     experiment = tracking.open_run(trial.store, arguments["run_tag"]).experiment_id
-    logged = tracking.connect().search_logged_models([experiment], filter_string=f"name = '{trial.name}'")
+    mine = f"name = '{trial.name}'"
+    logged = tracking.connect().search_logged_models([experiment], filter_string=mine, max_results=1000)
     assert {f"models:/{model.model_id}" for model in logged} == sources
     assert list(trial.store.keys("leases/")) == []
 
