@@ -61,13 +61,20 @@ def judge_candidate(
         reasons.append(f"no champion yet: mean accuracy {mean:.4f} reaches the floor {gate.floor:.4f}, and each "
                        "benchmark its own")  # fmt: skip
     first = next(iter(rivals.values()), None)
-    rows = first.rows if first else [
-        {"name": name, "accuracy": share, "floor": gate.floors.get(name)} for name, share in accuracies.items()
-    ]  # fmt: skip
     return Decision(
         good=not missed and not refusals and all(rival.holds for rival in rivals.values()),
-        reasons=[*reasons, *missed, *refusals], unmeasured=unmeasured, rivals=rivals, benchmarks=rows,
+        reasons=[*reasons, *missed, *refusals], unmeasured=unmeasured, rivals=rivals,
+        benchmarks=first.rows if first else _rows(accuracies, gate),
     )  # fmt: skip
+
+
+def refuse_unjudged(gate: Gate, accuracies: Mapping[str, float], reason: str) -> Decision:
+    """Refuse a candidate that nobody is to judge."""
+    return Decision(good=False, reasons=[reason], unmeasured=[], rivals={}, benchmarks=_rows(accuracies, gate))
+
+
+def _rows(accuracies: Mapping[str, float], gate: Gate) -> list[dict[str, Any]]:
+    return [{"name": name, "accuracy": share, "floor": gate.floors.get(name)} for name, share in accuracies.items()]
 
 
 def mean_of(accuracies: Mapping[str, float], gate: Gate) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.gate.compare import PairedComparison, compare_pairs
-from components.gate.judging import Decision, disagreeing, judge_candidate
+from components.gate.judging import Decision, disagreeing, judge_candidate, refuse_unjudged
 from components.gate.pairing import Pairing, pair_with
 from wordmill.inference.package import Lineage, keep_package, log_package, sweep_packages
 from wordmill.recipe.parsing import from_json
@@ -141,9 +141,9 @@ def _check(gate: Gate, candidate: Candidate) -> None:
 
 
 def _judge(store: Store, gate: Gate, candidate: Candidate, registry: Registry) -> Decision:
-    refusals, rivals = disagreeing(candidate.proven), dict[str, PairedComparison]()
     if not gate.promote:
-        return judge_candidate(gate, candidate.accuracies, {}, [SMOKE])
+        return refuse_unjudged(gate, candidate.accuracies, SMOKE)
+    refusals, rivals = disagreeing(candidate.proven), dict[str, PairedComparison]()
     for what, rival in registry.rivals.items():
         again = candidate.rivals.get(rival.version, {"evaluations": {}, "reasons": {}})
         references = [*json.loads(rival.tags.get("wordmill.evaluations", "[]")), *again["evaluations"].values()]

@@ -185,7 +185,7 @@ def test_a_champion_of_whom_other_samples_count_is_not_paired(trial: Trial) -> N
 
 
 def test_a_smoke_run_is_never_champion(trial: Trial) -> None:
-    smoke = {"gate": gate("a", floor=0.0, promote=False)}
+    smoke = {"gate": gate("a", "of", "the", "recipe", floor=0.0, promote=False)}
     facts = trial.decide(trial.candidate("one", {"a": "1111"}) | smoke)
     assert (facts["outcome"], facts["reasons"]) == ("refused", ["gate.promote is false: a smoke run is never champion"])
     trial.decide(trial.candidate("two", {"a": "1000"}))
