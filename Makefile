@@ -20,11 +20,11 @@ ZONE = $(if $(TIMEZONE),--timezone $(TIMEZONE))
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read accept rehearse test-docker scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate accept rehearse test-docker scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 PROFILE=ascend-8p TRACE=1 NIGHTLY=1 REUSE=1 AFRESH=1 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion"
+	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 PROFILE=ascend-8p TRACE=1 NIGHTLY=1 REUSE=1 AFRESH=1 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion DATA=folder"
 
 env: .venv/local.done  ## make the environment in .venv
 
@@ -82,6 +82,11 @@ compare: .venv/local.done  ## show RUNS side by side, or the LAST=5 of PIPELINE,
 read: .venv/local.done  ## read the pictures of IMAGES with MODEL: RECIPE's champion, NAME/version, or a file
 	@$(RUN) read '$(if $(IMAGES),$(IMAGES),$(error name the pictures: make read IMAGES=folder))' --recipe '$(RECIPE)' \
 	  $(if $(MODEL),--model '$(MODEL)') $(if $(OUTPUT),--output '$(OUTPUT)')
+
+evaluate: .venv/local.done  ## measure MODEL (as for read) on DATA, a catalogue's set or a folder, without a run
+	@$(RUN) evaluate '$(if $(DATA),$(DATA),$(error name the data: make evaluate DATA=folder))' --recipe '$(RECIPE)' \
+	  $(if $(MODEL),--model '$(MODEL)') $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(LABELS),--labels '$(LABELS)') \
+	  $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') $(foreach place,$(FROM),--from '$(place)') $(if $(OUTPUT),--output '$(OUTPUT)')
 
 accept: .venv/local.done  ## go on with what a SOURCE that has changed holds now
 	@$(RUN) accept '$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...))'

@@ -61,6 +61,7 @@ def of_train(train: Train, data: Data, device: str) -> Ingredients:
         code=(*LOOP, *STEPS[train.framework],
               *NETWORKS[train.framework], *(("wordmill.pictures.augmentation",) if train.augment == "views" else ()),
               *fitted, *PACKED, *TEXTS, "wordmill.text.protocols", "wordmill.recipe.schedule"),
+        data=(SIMPLIFIED,) if train.protocol == "fudan" else (),
         distributions=(*COMPUTING[train.framework], *PICTURES, *_chip(train.framework, device)),
     )  # fmt: skip
 

@@ -30,9 +30,10 @@ def load_inputs(options: argparse.Namespace, processes: int) -> tuple[Recipe, di
     overrides = [*([PROFILE] if options.profile else []), *options.set]
     if options.framework:
         overrides.append(f"train.framework={options.framework}")
-    if options.benchmarks:
-        overrides.append(f"benchmarks=[{options.benchmarks}]")
     path = recipe_path(options.recipe)
+    if options.benchmarks:
+        own = load_recipe(path).benchmarks if options.benchmarks.startswith("+") else ()
+        overrides.append(f"benchmarks=[{', '.join((*own, options.benchmarks.removeprefix('+')))}]")
     recipe = load_recipe(path, tuple(overrides))
     charset_of(recipe.data)  # refused here rather than by the first stage that needs it
     if told := unusual(recipe.data.charset):

@@ -2,13 +2,13 @@
 
 import argparse
 import os
-import re
 import sys
 from pathlib import Path
 
 from pipelines.building import build_pipeline, compiled
 from pipelines.cluster import publish
 from pipelines.cluster import verbs as cluster_verbs
+from pipelines.local.evaluating import add_evaluate_verb
 from pipelines.profiles import PROFILES
 
 RUNNERS = ("subprocess", "docker")
@@ -109,11 +109,11 @@ def _compare(options: argparse.Namespace) -> int:
 
 def _read(options: argparse.Namespace) -> int:
     from pipelines.local import services
+    from pipelines.local.evaluating import named_model
     from wordmill.inference.reading import find_images, left_out_text, open_recogniser, save_readings
 
     images, others = find_images(Path(options.images))
-    model = Path(options.model)
-    recogniser = open_recogniser(model if model.exists() else _registered(options))
+    recogniser = open_recogniser(named_model(options.model, options.recipe))
     output = Path(options.output) if options.output else services.STATE / "readings.jsonl"
     wrong = save_readings(recogniser, images, output)
     print(output)
@@ -122,20 +122,6 @@ def _read(options: argparse.Namespace) -> int:
     if wrong:
         print(f"{wrong} of {len(images)} images cannot be read", file=sys.stderr)
     return 1 if wrong else 0
-
-
-def _registered(options: argparse.Namespace) -> Path:
-    """Return the folder of a registered model, such as `champion` or `name/3`."""
-    from pipelines.local import services
-    from wordmill.store import tracking
-
-    if re.search(r"\.(onnx|mindir|om|safetensors)$", options.model):
-        raise ValueError(f"{options.model}: no such file")
-    if "MLFLOW_TRACKING_URI" not in os.environ:
-        services.settings()
-    name, _, which = re.sub("[@/]", "@", options.model).rpartition("@")
-    version = tracking.find_version(name or f"wordmill-{options.recipe}", which)
-    return tracking.download_model(version, services.STATE / "models")
 
 
 def other_code() -> argparse.ArgumentParser:
@@ -185,9 +171,7 @@ def command_line() -> argparse.ArgumentParser:
     compares.add_argument("runs", nargs="*", help="run tags or MLflow run ids, or how one of them begins")
     compares.add_argument("--recipe", default="", help="compare the last runs of this recipe")
     compares.add_argument("--last", type=int, default=0, help="how many of them")
-    compares.add_argument(
-        "-o", "--output", default="", help="the page to write, compare.html among the state by default"
-    )
+    compares.add_argument("-o", "--output", default="", help="the page to write, compare.html among the state")
     compares.set_defaults(verb=_compare)
     reads = verbs.add_parser("read", help="read pictures of words, print and save their texts")
     reads.add_argument("images", help="a folder of pictures, a .txt list of their paths, or one picture")
@@ -199,6 +183,7 @@ def command_line() -> argparse.ArgumentParser:
     reads.add_argument("--recipe", default="quickstart", help="whose champion")
     reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
     reads.set_defaults(verb=_read)
+    add_evaluate_verb(verbs)
     cluster_verbs.add_cluster_verbs(verbs, recipe, other)
     publish.add_image_verbs(verbs)
     accepts = verbs.add_parser("accept", help="go on with what a changed source holds now")

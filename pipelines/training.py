@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
 
-from components.evaluate.component import evaluate
+from components.evaluate.component import evaluate, evaluate_rivals
 from components.export.component import export
 from components.fetch.component import fetch
 from components.fresh.component import fresh
@@ -67,7 +67,8 @@ def training_pipeline(
 
             measured = _measure(recipe, profile, evaluation_section, trained, shards, device, run_tag)
             proven = _prove(recipe, profile, export_section, trained, run_tag)
-            _decide(recipe, gate_section, trained, measured, proven, run_tag)
+            rivals = _rivals(recipe, profile, evaluation_section, learned, shards, device, run_tag)
+            _decide(recipe, gate_section, trained, measured, proven, rivals, run_tag)
 
     return training
 
@@ -98,6 +99,24 @@ def _measure(
     return tasks
 
 
+def _rivals(
+    recipe: Recipe,
+    profile: Profile,
+    section: str,
+    learned: dsl.PipelineTask,
+    shards: dsl.Artifact,
+    device: str,
+    run_tag: str,
+) -> dsl.PipelineTask | None:
+    """Return the task that measures champions again, after training, which needs the devices; of a smoke run none."""
+    if not recipe.gate.promote:
+        return None
+    task = evaluate_rivals(recipe=recipe.name, benchmarks=list(recipe.benchmarks), evaluation=section, shards=shards,
+                           device=device, run_tag=run_tag)  # fmt: skip
+    configure(task, "evaluate", profile.environment(recipe.train.framework), "champion")
+    return accelerate(task.after(learned), profile, 1)
+
+
 def _prove(
     recipe: Recipe, profile: Profile, section: str, trained: dsl.Artifact, run_tag: str
 ) -> list[dsl.PipelineTask]:
@@ -119,6 +138,7 @@ def _decide(
     trained: dsl.Artifact,
     measured: list[dsl.PipelineTask],
     proven: list[dsl.PipelineTask],
+    rivals: dsl.PipelineTask | None,
     run_tag: str,
 ) -> None:
     """Add the task that compares the recogniser with the champion and registers it."""
@@ -128,6 +148,7 @@ def _decide(
         trained=trained,
         evaluations=[task.outputs["Output"] for task in measured],
         parities=[task.outputs["Output"] for task in proven],
+        rivals=rivals.outputs["Output"] if rivals else "",
         run_tag=run_tag,
     )
     # It registers an ONNX file for any batch: what no task has exported, it exports itself.

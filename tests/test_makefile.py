@@ -23,6 +23,20 @@ TYPED = {
     ("read", "IMAGES=my words", "MODEL=a b/model.onnx", "OUTPUT=c d.jsonl"): (
         ["read", "my words", "--recipe", "quickstart", "--model", "a b/model.onnx", "--output", "c d.jsonl"]
     ),
+    ("evaluate", "DATA=my words", "MODEL=a b/model.onnx", "LABELS=my labels.txt", "PROTOCOL=dtrb"): (
+        [
+            "evaluate",
+            "my words",
+            "--recipe",
+            "quickstart",
+            "--model",
+            "a b/model.onnx",
+            "--protocol",
+            "dtrb",
+            "--labels",
+            "my labels.txt",
+        ]
+    ),
     ("accept", "SOURCE=file:///my words.zip"): ["accept", "file:///my words.zip"],
     ("schedule", "CRON=0 30 2 * * *"): ["schedule", "crnn_vgg7", "--cron", "0 30 2 * * *"],
     ("compare", "RUNS=a b"): ["compare", "a", "b"],

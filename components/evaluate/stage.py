@@ -26,23 +26,34 @@ def run(*, benchmark: str, evaluation: str, model: str, shards: str, device: str
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
-        frameworks.check_device(device)
         rules = from_json(Evaluation, evaluation)
-        trained, combined = read_manifest(model), read_manifest(shards)
-        datasets, contents = combined.facts["datasets"], combined.facts["contents"]
-        if benchmark not in datasets:
-            raise ValueError(f"benchmark '{benchmark}' is not among the shards: {nearest(benchmark, list(datasets))}")
-        inputs = {"model": trained.reference, "content": contents[benchmark], "evaluation": asdict(rules),
-                  "device": device}  # fmt: skip
-        ingredients = keys.of_evaluate(trained.facts["framework"], device, rules.protocol)
-
-        def make(folder: Path) -> StageResult:
-            _check_whole(store, benchmark, datasets[benchmark])
-            return measure(store, benchmark, rules, trained, combined, device, folder)
-
-        return find_or_make(store, "evaluate", benchmark, inputs, make, ingredients)
+        return find_or_measure(store, benchmark, rules, read_manifest(model), read_manifest(shards), device)
 
     return run_stage("evaluate", benchmark, run_tag, output, work)
+
+
+def find_or_measure(
+    store: Store, benchmark: str, rules: Evaluation, trained: Manifest, combined: Manifest, device: str
+) -> tuple[Manifest, bool]:
+    """Return the measurement of a recogniser on a benchmark among the shards, and whether it was there."""
+    frameworks.check_device(device)
+    packed, contents = packed_set(combined, benchmark), combined.facts["contents"]
+    inputs = {"model": trained.reference, "content": contents[benchmark], "evaluation": asdict(rules), "device": device}
+
+    def make(folder: Path) -> StageResult:
+        _check_whole(store, benchmark, packed)
+        return measure(store, benchmark, rules, trained, combined, device, folder)
+
+    ingredients = keys.of_evaluate(trained.facts["framework"], device, rules.protocol)
+    return find_or_make(store, "evaluate", benchmark, inputs, make, ingredients)
+
+
+def packed_set(combined: Manifest, benchmark: str) -> str:
+    """Return the reference of a benchmark's shards; ValueError where the shard stage has none of that name."""
+    datasets: dict[str, str] = combined.facts["datasets"]
+    if benchmark not in datasets:
+        raise ValueError(f"benchmark '{benchmark}' is not among the shards: {nearest(benchmark, list(datasets))}")
+    return datasets[benchmark]
 
 
 def _check_whole(store: Store, benchmark: str, reference: str) -> None:

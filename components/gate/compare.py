@@ -1,87 +1,92 @@
-"""The decision: a candidate against a floor, or against the champion on the same samples."""
+"""A candidate beside another model on the same samples: how much better or worse, and whether that can be chance."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
+from components.gate.sampling import Paired, bootstrap_means, margin_of, mean_difference, strata_of
 from wordmill.recipe.sections import Gate
-from wordmill.text.metrics import bootstrap_interval, mcnemar_exact, plain_mean
+from wordmill.text.metrics import mcnemar_exact, plain_mean
 
 ROUNDING = 1e-9  # a mean that misses its bound by the rounding of floating-point sums alone has reached it
-SIGNIFICANT = 0.01  # McNemar's p of a drop that is no accident: on one of ten benchmarks chance has it in 5 % of runs
+BOUND = 0.05  # the share of cases in which the lower bound lies above what is true
+FAMILY = 0.05  # the share of cases in which a candidate that is nowhere worse has a benchmark that fell
 
 
 @dataclass(frozen=True, kw_only=True)
-class Paired:
-    """Two recognisers on the same samples of one benchmark: which of them each sample is read by."""
+class PairedComparison:
+    """A candidate against another model; shares and differences of shares in -1..1.
 
-    name: str
-    candidate: list[bool]
-    champion: list[bool]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """Whether the candidate is good enough, why, and the numbers behind it."""
-
-    promoted: bool
-    reasons: list[str]
-    champion_mean: float | None
-    interval: list[float] | None  # 95 %, of the mean's difference to the champion: [low, high]
-    benchmarks: list[dict[str, Any]]
-
-
-def uncompared(promoted: bool, reasons: list[str], accuracies: dict[str, float], gate: Gate) -> Decision:
-    """Return a decision that no champion was compared for."""
-    rows = [{"name": name, "accuracy": share, "floor": gate.floors.get(name)} for name, share in accuracies.items()]
-    return Decision(promoted=promoted, reasons=reasons, champion_mean=None, interval=None, benchmarks=rows)
-
-
-def against_floor(accuracies: dict[str, float], gate: Gate) -> Decision:
-    """Judge the first model of a recipe: its plain mean accuracy must reach the floor."""
-    mean = plain_mean(list(accuracies.values()))
-    reached = mean >= gate.floor - ROUNDING
-    reason = f"mean accuracy {mean:.4f} {'reaches' if reached else 'is below'} the floor {gate.floor:.4f}"
-    return uncompared(reached, [f"no champion yet: {reason}"], accuracies, gate)
-
-
-def against_champion(pairs: list[Paired], gate: Gate) -> Decision:
-    """Judge a candidate against the champion on at least one benchmark that both were measured on.
-
-    Its mean may lie below the champion's by the tolerance. A single benchmark may fall by more, if that can be chance.
+    mean:       the other's plain mean over the benchmarks
+    difference: the candidate's mean less that
+    interval:   95 %, of the difference: [low, high]
+    bound:      what the difference exceeds in 95 % of cases: the interval's one-sided kin
+    margin:     how much worse the candidate may be
+    rows:       one for each benchmark: name, counts, difference, McNemar's p, floor, and whether it has fallen
     """
-    rows = [_row(pair, gate) for pair in pairs]
-    difference = plain_mean([row["difference"] for row in rows])
-    low, high = bootstrap_interval([(row["gained"], row["lost"], row["total"]) for row in rows])
-    reached = difference >= -gate.tolerance - ROUNDING
-    where = f"{len(rows)} benchmark{'' if len(rows) == 1 else 's'}"
-    outcome = f"{'within' if reached else 'beyond'} the tolerance {gate.tolerance:.4f}"
-    surely = ", and so is the whole interval" if high < -gate.tolerance - ROUNDING else ""
-    interval = f"95 %: {low:+.4f} to {high:+.4f}"
-    reason = f"mean difference to the champion {difference:+.4f} ({interval}) over {where} is {outcome}{surely}"
-    drops = [_drop(row) for row in rows if row["p"] < SIGNIFICANT and row["difference"] < -gate.tolerance - ROUNDING]
-    return Decision(
-        promoted=reached and not drops,
-        reasons=[reason, *drops],
-        champion_mean=plain_mean([row["champion_accuracy"] for row in rows]),
-        interval=[low, high],
-        benchmarks=rows,
+
+    mean: float
+    difference: float
+    interval: list[float]
+    bound: float
+    margin: float
+    rows: list[dict[str, Any]]
+
+    @property
+    def holds(self) -> bool:
+        """Tell whether the candidate is shown not to be worse by the margin, and has fallen nowhere."""
+        return self.bound > -self.margin and not self.fallen
+
+    @property
+    def fallen(self) -> list[dict[str, Any]]:
+        """The benchmarks on which the candidate is worse, which is no accident."""
+        return [row for row in self.rows if row["fallen"]]
+
+
+def compare_pairs(pairs: Sequence[Paired], gate: Gate) -> PairedComparison:
+    """Compare on at least one benchmark, each counting once in the mean.
+
+    Benchmarks that the recipe does not name itself may fall, too, but have no part in the mean.
+    """
+    own = [pair for pair in pairs if pair.name in gate.benchmarks] or list(pairs)
+    strata, rows = strata_of(own), [_row(pair, gate, len(pairs)) for pair in pairs]
+    low, bound, high = np.quantile(bootstrap_means(strata), (0.025, BOUND, 0.975))
+    return PairedComparison(
+        mean=plain_mean([sum(pair.champion) / len(pair.champion) for pair in own]),
+        difference=mean_difference(strata),
+        interval=[float(low), float(high)],
+        bound=float(bound),
+        margin=margin_of(strata, gate),
+        rows=rows,
     )
 
 
-def below_floors(accuracies: dict[str, float], gate: Gate) -> list[str]:
-    """Return in words which benchmarks' floors are not reached, or cannot be seen to be."""
-    reasons = [
-        f"{name}: accuracy {accuracies[name]:.4f} is below its floor {floor:.4f}"
-        for name, floor in gate.floors.items()
-        if name in accuracies and accuracies[name] < floor - ROUNDING
-    ]
-    if unmeasured := [name for name in gate.floors if name not in accuracies]:
-        reasons.append(f"not measured, though there is a floor to reach: {', '.join(unmeasured)}")
-    return reasons
+def has_fallen(gained: int, lost: int, benchmarks: int) -> bool:
+    """Tell whether a candidate reads a benchmark worse, at 5 % for all benchmarks of a comparison together.
+
+    The one-sided exact test of McNemar (1947) on the words that only one of both reads, at 5 % by the number of
+    benchmarks (Bonferroni; Dunn 1961, JASA 56, 52-64), which holds for benchmarks that share pictures too.
+    """
+    return lost > gained and mcnemar_exact(gained, lost) / 2 < FAMILY / benchmarks
 
 
-def _row(pair: Paired, gate: Gate) -> dict[str, Any]:
-    """Return the paired numbers of one benchmark, with the exact McNemar test's p-value."""
+def reasons_of(comparison: PairedComparison, other: str) -> list[str]:
+    """Say what a comparison with `other` came to."""
+    low, high = (100 * value for value in comparison.interval)
+    ruled = "is ruled out" if comparison.bound > -comparison.margin else "is not ruled out"
+    count = len(comparison.rows)
+    told = (
+        f"against {other}: mean difference {100 * comparison.difference:+.2f} points (95 %: {low:+.2f} to {high:+.2f}) "
+        f"over {count} benchmark{'' if count == 1 else 's'}, lower bound {100 * comparison.bound:+.2f}: worse by "
+        f"{100 * comparison.margin:.2f} {ruled}"
+    )
+    return [told, *(_fall(row, other) for row in comparison.fallen)]
+
+
+def _row(pair: Paired, gate: Gate, benchmarks: int) -> dict[str, Any]:
+    """Return the paired numbers of one benchmark, with the exact McNemar test's two-sided p-value."""
     total = len(pair.candidate)
     both = list(zip(pair.candidate, pair.champion, strict=True))
     gained = sum(candidate and not champion for candidate, champion in both)
@@ -95,12 +100,13 @@ def _row(pair: Paired, gate: Gate) -> dict[str, Any]:
         "gained": gained,
         "lost": lost,
         "p": mcnemar_exact(gained, lost),
+        "fallen": has_fallen(gained, lost, benchmarks),
         "floor": gate.floors.get(pair.name),
     }
 
 
-def _drop(row: dict[str, Any]) -> str:
+def _fall(row: dict[str, Any], other: str) -> str:
     return (
-        f"{row['name']}: difference {row['difference']:+.4f} is beyond the tolerance and no accident: "
+        f"{row['name']}: {100 * row['difference']:+.2f} points against {other} are no accident: "
         f"{row['gained']} words gained, {row['lost']} lost, McNemar p {row['p']:.2g}"
     )

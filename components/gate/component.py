@@ -7,6 +7,7 @@ def gate(
     recipe: str,
     evaluations: list[str],
     parities: list[str],
+    rivals: str,
     run_tag: str,
     trained: dsl.Input[dsl.Model],
     decision: dsl.Output[dsl.Artifact],
@@ -22,6 +23,7 @@ def gate(
         model=trained.path,
         evaluations=json.dumps(evaluations),
         parities=json.dumps(parities),
+        rivals=rivals,
         run_tag=run_tag,
         output=decision.path,
     )

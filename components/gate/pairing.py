@@ -1,32 +1,40 @@
-"""What the champion was measured on, read from the store and laid beside the candidate's measurements."""
+"""What another model was measured on, read from the store and laid beside the candidate's measurements.
+
+Samples are paired by what they are, label and picture, and measurements by how they were made: protocol, beams, type.
+Who has packed, read or stored them does not matter, and no digest of code is looked at.
+"""
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from components.gate.compare import Paired
+from components.gate.sampling import Paired
 from wordmill.store.artifacts import Manifest, find_manifest
 from wordmill.store.storage import Store
-from wordmill.store.tracking import Version
+
+Sample = tuple[str, str, int]  # label, digest of the picture, and which of those that are alike in both
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pairing:
-    """What can be seen of the champion: pairs, the other benchmarks' names, and its measurements that are gone."""
+    """What can be seen of another model: pairs, the other benchmarks' names, and its measurements that are gone."""
 
     pairs: list[Paired]
     unpaired: list[str]
     gone: list[str]  # references `evaluate/<key>`
 
 
-def pair_with_champion(store: Store, measured: list[Manifest], champion: Version) -> Pairing:
-    """Pair the benchmarks that both were measured on, with the same samples by the same protocol."""
-    references: list[str] = json.loads(champion.tags.get("wordmill.evaluations", "[]"))
+def pair_with(store: Store, measured: list[Manifest], references: Sequence[str]) -> Pairing:
+    """Pair each of the candidate's measurements with one of the other model's, whatever else that was measured on.
+
+    Of several that fit, one by the same code is taken, else the last.
+    """
     stored = {reference: find_manifest(store, reference) for reference in references}
-    theirs = {_ground(manifest): manifest for manifest in stored.values() if manifest}
+    theirs = [manifest for manifest in stored.values() if manifest]
     pairs, unpaired = [], []
     for ours in measured:
-        other = theirs.get(_ground(ours))
-        pair = other and _pair(store, ours, other)
+        pair = _pair(store, ours, theirs)
         if pair:
             pairs.append(pair)
         else:
@@ -35,22 +43,37 @@ def pair_with_champion(store: Store, measured: list[Manifest], champion: Version
     return Pairing(pairs=pairs, unpaired=unpaired, gone=gone)
 
 
-def _ground(evaluation: Manifest) -> tuple[str, str]:
-    """Return the digest of the samples, which old measurements have not got, and the protocol."""
-    return evaluation.facts.get("content", ""), evaluation.facts["protocol"]
+def rules_of(evaluation: Manifest) -> dict[str, str | int]:
+    """Return by which rules a measurement was made: what has to be the same for both of a pair."""
+    rules = evaluation.inputs["evaluation"]
+    return {key: rules[key] for key in ("protocol", "beams", "amp")}
 
 
-def _pair(store: Store, ours: Manifest, theirs: Manifest) -> Paired | None:
-    """Return both recognisers' outcomes; None where their charsets leave different samples to be counted."""
-    candidate, champion = _outcomes(store, ours), _outcomes(store, theirs)
-    if candidate.keys() != champion.keys():
+def _pair(store: Store, ours: Manifest, theirs: list[Manifest]) -> Paired | None:
+    """Return both models' outcomes on the same samples; None where no measurement of the other has them all."""
+    rules, total = rules_of(ours), ours.facts["total"]
+    fitting = [one for one in reversed(theirs) if rules_of(one) == rules and one.facts["total"] == total]
+    if not fitting:
         return None
-    return Paired(name=ours.name, candidate=list(candidate.values()), champion=list(champion.values()))
+    candidate = outcomes(store, ours)
+    for one in sorted(fitting, key=lambda other: other.made_by != ours.made_by):
+        other = outcomes(store, one)
+        if candidate and other.keys() == candidate.keys():
+            rows = [(other[sample], right, sample[1]) for sample, right in candidate.items()]
+            champion, right, pictures = zip(*rows, strict=True)
+            return Paired(name=ours.name, candidate=list(right), champion=list(champion), pictures=list(pictures))
+    return None
 
 
-def _outcomes(store: Store, evaluation: Manifest) -> dict[int, bool]:
-    """Return for every sample that counts, by its index and in that order, whether it was read right."""
-    path = store.fetch(evaluation.object("predictions.jsonl"))
+def outcomes(store: Store, evaluation: Manifest) -> dict[Sample, bool]:
+    """Return for every sample that counts, in the stored order, whether it was read right."""
+    path, seen = store.fetch(evaluation.object("predictions.jsonl")), Counter[tuple[str, str]]()
+    found = {}
     with path.open(encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    return {row["index"]: row["correct"] for row in rows if row["correct"] is not None}
+        for row in map(json.loads, file):
+            content = row["truth"], row.get("picture", "")
+            # A measurement of before pictures had digests is of samples that cannot be known again.
+            if row["correct"] is not None and content[1]:
+                found[*content, seen[content]] = row["correct"]
+                seen[content] += 1
+    return found

@@ -4,17 +4,23 @@ import dataclasses
 import json
 import time
 from dataclasses import dataclass
+from typing import Any
 
-from components.gate.compare import Decision, against_champion, against_floor, below_floors, uncompared
-from components.gate.pairing import pair_with_champion
-from wordmill.inference.package import Lineage, log_package
+from components.gate.compare import PairedComparison, compare_pairs
+from components.gate.judging import Decision, disagreeing, judge_candidate, refuse_unjudged
+from components.gate.pairing import Pairing, pair_with
+from wordmill.inference.package import Lineage, keep_package, log_package, sweep_packages
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Gate
 from wordmill.store import tracking
-from wordmill.store.artifacts import Manifest, digest, read_manifest, record_manifest, whole_manifest
+from wordmill.store.artifacts import Manifest, digest, read_manifest, record_manifest, stored_manifest, whole_manifest
+from wordmill.store.lease import StoreLease, leased
 from wordmill.store.stages import run_stage, work_folder
 from wordmill.store.storage import Store
+from wordmill.store.tracking import Version
 from wordmill.text.metrics import plain_mean
+
+SMOKE = "gate.promote is false: a smoke run is never champion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +31,7 @@ class Candidate:
     trained: Manifest
     measured: list[Manifest]
     proven: list[Manifest]
+    rivals: dict[str, dict[str, Any]]  # by version: what it was measured on in this run, and why not on the others
     run_tag: str
 
     @property
@@ -33,18 +40,51 @@ class Candidate:
         return {manifest.name: manifest.facts["accuracy"] for manifest in self.measured}
 
 
-def run(*, gate: str, recipe: str, model: str, evaluations: str, parities: str, run_tag: str, output: str) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Registry:
+    """Who holds which alias of a registered model while a gate decides; `version` is the candidate's."""
+
+    name: str
+    version: str
+    champion: Version | None
+    best: Version | None  # of all that were champion
+
+    @property
+    def is_champion(self) -> bool:
+        """Tell whether the candidate is champion already."""
+        return self.champion is not None and self.champion.version == self.version
+
+    @property
+    def rivals(self) -> dict[str, Version]:
+        """Whom the candidate is compared with, by what they are: each once, and not with itself."""
+        found = {"champion": self.champion, "best champion so far": self.best}
+        if self.champion and self.best and self.champion.version == self.best.version:
+            del found["best champion so far"]
+        return {what: one for what, one in found.items() if one and one.version != self.version}
+
+    def called(self, what: str) -> str:
+        """Return what a rival is called in a sentence."""
+        return f"the {what}, version {self.rivals[what].version}"
+
+
+def run(
+    *, gate: str, recipe: str, model: str, evaluations: str, parities: str, rivals: str, run_tag: str, output: str
+) -> str:
     """Compare the candidate with the champion and move the registry's alias if it is good enough.
 
     gate: JSON of the recipe's gate section; recipe: name of the recipe; model: file with the manifest of train;
-    evaluations, parities: JSON lists of manifest references of evaluate and smoke; output: file for the manifest.
+    evaluations, parities: JSON lists of manifest references of evaluate and smoke; rivals: reference of what measured
+    champions again, "" for a run that promotes nobody; output: file for the manifest.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
         section, trained = from_json(Gate, gate), read_manifest(model)
         measured = [whole_manifest(store, reference) for reference in json.loads(evaluations)]
         proven = [whole_manifest(store, reference) for reference in json.loads(parities)]
-        candidate = Candidate(recipe=recipe, trained=trained, measured=measured, proven=proven, run_tag=run_tag)
+        again = {one["version"]: one for one in stored_manifest(store, rivals).facts["rivals"]} if rivals else {}
+        candidate = Candidate(
+            recipe=recipe, trained=trained, measured=measured, proven=proven, rivals=again, run_tag=run_tag
+        )
         return decide(store, section, candidate), False
 
     return run_stage("gate", recipe, run_tag, output, work)
@@ -53,21 +93,19 @@ def run(*, gate: str, recipe: str, model: str, evaluations: str, parities: str, 
 def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
     """Register, judge and perhaps promote the candidate; the manifest's facts say what was done and why.
 
-    The decision depends on who is champion now, so finished work is never looked up. Moving the alias is one request
-    and the registry's last: a gate that fails on the way leaves the champion as it was, and can be run again.
+    The decision depends on who is champion now, so finished work is never looked up, and gates of one recipe decide one
+    after the other. Moving the champion's alias is one request and the registry's last: a gate that fails on the way
+    leaves the champion as it was, can be run again, and the next one sweeps what it has logged.
     """
     started, recipe = time.monotonic(), candidate.recipe
-    _check(candidate)
+    _check(gate, candidate)
     name = f"wordmill-{recipe}"
-    version = _register(store, name, candidate)
-    champion = tracking.champion(name)
-    is_champion = champion is not None and champion.version == version
-    decision = _judge(store, gate, version, candidate, champion)
-    if not is_champion:
-        tracking.explain(name, version, "; ".join(decision.reasons))
-        if decision.promoted:
-            tracking.promote(name, version)
-    outcome = "kept" if is_champion else "promoted" if decision.promoted else "refused"
+    with leased(store, f"gate/{recipe}", candidate.run_tag) as lease:
+        version = _register(store, name, candidate)
+        champion, best = tracking.holder(name, "champion"), tracking.holder(name, "best")
+        registry = Registry(name=name, version=version, champion=champion, best=best)
+        decision = _judge(store, gate, candidate, registry)
+        outcome = _act(registry, decision, lease)
     for reason in decision.reasons:
         print(f"gate {recipe}: version {version} {outcome}: {reason}", flush=True)
     mean = plain_mean(list(candidate.accuracies.values()))
@@ -78,6 +116,7 @@ def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
         "evaluations": [manifest.reference for manifest in candidate.measured],
         "parities": [manifest.reference for manifest in candidate.proven],
         "champion": champion and champion.version,
+        "best": best and best.version,
     }
     return record_manifest(
         store,
@@ -85,58 +124,74 @@ def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
         name=recipe,
         key=digest({"stage": "gate", "name": recipe, "run_tag": candidate.run_tag, **inputs}),
         inputs=inputs,
-        facts={"version": version, "outcome": outcome, "mean": mean, **dataclasses.asdict(decision)},
+        facts={"version": version, "outcome": outcome, "mean": mean, **decision.facts()},
         seconds=time.monotonic() - started,
     )
 
 
-def _check(candidate: Candidate) -> None:
+def _check(gate: Gate, candidate: Candidate) -> None:
     if not candidate.measured:
         raise ValueError("evaluations: the list is empty, the gate needs at least one benchmark")
+    if not gate.benchmarks:
+        raise ValueError("gate.benchmarks: the list is empty, expected the recipe's own, as loading a recipe has them")
     expected = candidate.trained.reference
     for manifest in candidate.measured:
         if (found := manifest.facts["model"]) != expected:
             raise ValueError(f"{manifest.reference} ({manifest.name}) measured {found}, expected {expected}")
 
 
-def _judge(store: Store, gate: Gate, version: str, candidate: Candidate, champion: tracking.Version | None) -> Decision:
-    accuracies = candidate.accuracies
+def _judge(store: Store, gate: Gate, candidate: Candidate, registry: Registry) -> Decision:
     if not gate.promote:
-        return uncompared(False, ["gate.promote is false: a smoke run is never champion"], accuracies, gate)
-    if champion is None:
-        decision = against_floor(accuracies, gate)
-    elif champion.version == version:
-        then = champion.tags.get("wordmill.gate", "no reason is written on it")
-        reason = f"the same model is the champion already, as version {version}: {then}"
-        decision = uncompared(True, [reason], accuracies, gate)
-    else:
-        decision = _compare(store, gate, candidate, champion)
-    refusals = below_floors(accuracies, gate)
-    if unlike := [
-        manifest.name for manifest in candidate.proven if manifest.facts["made"] and not manifest.facts["ok"]
-    ]:
-        refusals.append(f"exported files that do not behave like the trained model: {', '.join(unlike)}")
-    promoted = decision.promoted and not refusals
-    return dataclasses.replace(decision, promoted=promoted, reasons=[*decision.reasons, *refusals])
-
-
-def _compare(store: Store, gate: Gate, candidate: Candidate, champion: tracking.Version) -> Decision:
-    seen, accuracies = pair_with_champion(store, candidate.measured, champion), candidate.accuracies
-    blind = f"the champion, version {champion.version}, cannot be"
-    if seen.unpaired and seen.gone:
-        reason = (
-            f"{blind} seen on {', '.join(seen.unpaired)}: {len(seen.gone)} of its measurements are gone from "
-            f"bucket '{store.bucket}', such as {seen.gone[0]}: evaluate it again, or take the alias from it"
-        )
-        return uncompared(False, [reason], accuracies, gate)
-    if not seen.pairs:
-        reason = f"{blind} compared: no benchmark was measured on the same samples by the same protocol for both"
-        return uncompared(False, [reason], accuracies, gate)
-    decision = against_champion(seen.pairs, gate)
-    if not seen.unpaired:
+        return refuse_unjudged(gate, candidate.accuracies, SMOKE)
+    refusals, rivals = disagreeing(candidate.proven), dict[str, PairedComparison]()
+    for what, rival in registry.rivals.items():
+        again = candidate.rivals.get(rival.version, {"evaluations": {}, "reasons": {}})
+        references = [*json.loads(rival.tags.get("wordmill.evaluations", "[]")), *again["evaluations"].values()]
+        seen = pair_with(store, candidate.measured, references)
+        if seen.pairs:
+            rivals[registry.called(what)] = compare_pairs(seen.pairs, gate)
+        if seen.unpaired:
+            refusals.append(_blind(store, registry.called(what), seen, again["reasons"]))
+    decision = judge_candidate(gate, candidate.accuracies, rivals, refusals)
+    if registry.champion is None or not registry.is_champion:
         return decision
-    reason = f"not compared, the champion was measured on other samples or not at all: {', '.join(seen.unpaired)}"
-    return dataclasses.replace(decision, reasons=[*decision.reasons, reason])
+    then = registry.champion.tags.get("wordmill.gate", "no reason is written on it")
+    kept = f"the same model is the champion already, as version {registry.version}: {then}"
+    return dataclasses.replace(decision, reasons=[kept])
+
+
+def _blind(store: Store, called: str, seen: Pairing, reasons: dict[str, str]) -> str:
+    """Say on what a rival cannot be seen, and why: reasons are those for which it could not be measured again."""
+    where = f"{called} cannot be compared on {', '.join(seen.unpaired)}"
+    told = [reasons[name] for name in seen.unpaired if name in reasons]
+    again = f", and it could not be measured again: {told[0]}" if told else ""
+    if not seen.gone:
+        return f"{where}: it was not measured on the same samples by the same rules{again}"
+    return (f"{where}: {len(seen.gone)} of its measurements are gone from bucket '{store.bucket}', such as "
+            f"{seen.gone[0]}{again}")  # fmt: skip
+
+
+def _act(registry: Registry, decision: Decision, lease: StoreLease) -> str:
+    """Write on the version what was found, move the aliases where the candidate is promoted; return the outcome."""
+    if registry.is_champion:
+        return "kept"
+    tracking.explain(registry.name, registry.version, "; ".join(decision.reasons))
+    if decision.promoted:
+        lease.check()
+        tracking.set_alias(registry.name, "best", best_of(registry, decision))
+        tracking.set_alias(registry.name, "champion", registry.version)
+    return decision.outcome
+
+
+def best_of(registry: Registry, decision: Decision) -> str:
+    """Return which version has the highest mean, on the same samples, of the candidate and whom it was compared with.
+
+    With that alias the gate compares ever after: a row of champions, each a little worse than the last, sinks nowhere.
+    """
+    means = {registry.version: 0.0}  # less the candidate's
+    means |= {registry.rivals[what].version: -decision.rivals[registry.called(what)].difference
+              for what in registry.rivals}  # fmt: skip
+    return max(means, key=lambda version: means[version])  # the candidate of those that are equal
 
 
 def _register(store: Store, name: str, candidate: Candidate) -> str:
@@ -145,6 +200,8 @@ def _register(store: Store, name: str, candidate: Candidate) -> str:
     before = json.loads(known.tags.get("wordmill.evaluations", "[]")) if known else []
     # What this model was measured on before stays with it: the next candidate may be compared on that.
     evaluations = list(dict.fromkeys([*before, *(manifest.reference for manifest in measured)]))
+    if swept := sweep_packages(run, name, tracking.sources(name)):
+        print(f"gate {recipe}: swept what gates that were killed had logged: {', '.join(swept)}", flush=True)
     if known:
         source = known.source
     else:
@@ -154,7 +211,7 @@ def _register(store: Store, name: str, candidate: Candidate) -> str:
         )
         with work_folder(store, f"gate-{trained.key}") as folder:
             source = log_package(store, lineage, name, folder)
-    return tracking.register(
+    version = tracking.register(
         name,
         model=trained.reference,
         source=source,
@@ -162,3 +219,6 @@ def _register(store: Store, name: str, candidate: Candidate) -> str:
         tags={"wordmill.evaluations": json.dumps(evaluations)},
         description=f"{recipe} trained in run {run_tag}: {trained.reference}",
     )
+    if not known:
+        keep_package(run, source)
+    return version

@@ -6,7 +6,17 @@ from typing import Any
 from wordmill.store.artifacts import Manifest, stored_manifest
 from wordmill.store.storage import Store
 
-STAGES = ("fresh", "fetch", "shard", "train", "evaluate", "export", "smoke", "gate")  # in the order of the pipeline
+STAGES = (
+    "fresh",
+    "fetch",
+    "shard",
+    "train",
+    "evaluate",
+    "rivals",
+    "export",
+    "smoke",
+    "gate",
+)  # in the order of the pipeline
 LOST = ", though its stage is done"
 
 

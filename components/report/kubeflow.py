@@ -29,7 +29,7 @@ def _row(entry: dict[str, Any]) -> str:
         return f"| {entry['format']} | not made: {entry['reason']} | | | | |"
     cells = (
         entry["format"],
-        f"{entry['texts_equal']}/{entry['samples']}{'' if entry['ok'] else ', refused'}",
+        f"{entry['texts_equal']}/{entry['samples']}",
         f"{entry['max_logit_difference']:.1e}",
         f"{entry['latency_ms_batch1']:.2f}",
         f"{entry['images_per_s_batch64']:,.0f}",

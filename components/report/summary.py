@@ -16,7 +16,7 @@ from wordmill.text.metrics import plain_mean, weighted_mean
 
 SCHEMA = 1
 PACKAGES = {"kfp", "mlflow", "numpy", "torch", "mindspore", "onnx", "onnxruntime", "opencv-python-headless", "boto3"}
-OWN = ("fresh", "gate")  # their keys are a run's own, those of others are equal where the same work was done
+OWN = ("fresh", "rivals", "gate")  # their keys are a run's own, those of others are equal where the same work was done
 SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
 SILENT = "the pipeline did not succeed and no stage recorded why: a task was killed or did not start, see its log"
 
@@ -87,10 +87,8 @@ def _published(known: Published, benchmarks: list[dict[str, Any]]) -> dict[str, 
 
 def _champion(gate: dict[str, Any]) -> dict[str, Any] | None:
     """Return the champion's mean over the benchmarks that both were measured on, and how far the candidate is off."""
-    if gate["champion_mean"] is None:
-        return None
-    difference = plain_mean([row["difference"] for row in gate["benchmarks"]])
-    return {"mean": gate["champion_mean"], "difference": difference, "interval": gate["interval"]}
+    first = next(iter(gate["rivals"].values()), None)
+    return first and {key: first[key] for key in ("mean", "difference", "interval")}
 
 
 def _reading(evaluations: list[Manifest]) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def compare_outputs(
         if not found[-1].within(share, tolerance):
             raise RuntimeError(_disagreement(where, found[-1], precision, share, tolerance))
     return {
-        "format": made.name, "made": True, "ok": True, "precision": precision, "batches": list(outputs),
+        "format": made.name, "made": True, "precision": precision, "batches": list(outputs),
         "samples": len(expected), "texts_equal": min(one.texts_equal for one in found),
         "texts_needed": math.ceil(share * len(expected)),
         "max_logit_difference": max(one.max_logit_difference for one in found),

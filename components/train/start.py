@@ -20,7 +20,7 @@ def find_start(store: Store, start_from: str) -> Path | None:
         return path
     from wordmill.store import tracking  # MLflow takes seconds to import, and most recipes start afresh
 
-    champion = tracking.champion(f"wordmill-{start_from}")
+    champion = tracking.holder(f"wordmill-{start_from}", "champion")
     if champion is None:
         raise ValueError(f"train.start_from: recipe '{start_from}' has no champion in the registry at "
                          f"{tracking.tracking_uri()}: train it first, or name a .safetensors file")  # fmt: skip

@@ -160,8 +160,8 @@ def test_models_registered_at_once_are_two_versions_and_the_alias_moves(store: S
         assert entry.tags["wordmill.evaluations"] == f'["evaluate/{number}"]'
     assert client.get_model_version_by_alias(name, "candidate").version in ("1", "2")
     for version in ("1", "2", "1"):
-        tracking.promote(name, version)
-        champion = tracking.champion(name)
+        tracking.set_alias(name, "champion", version)
+        champion = tracking.holder(name, "champion")
         assert champion is not None
         assert champion.version == version
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pipelines.building import build_pipeline
+from pipelines.building import build_pipeline, load_inputs
 from pipelines.cli import command_line
 
 
@@ -39,3 +39,12 @@ def test_only_rendered_sets_are_streamed() -> None:
 
 def test_limits_hold_for_each_set() -> None:
     build("crnn_mv3", "--set=data.limit=256", "--set=train.validations_per_epoch=1")  # 4 sets: one batch of 1,024
+
+
+@pytest.mark.parametrize(
+    ("named", "measured"), [("SVT", ("SVT",)), ("+SVT,SVTP", ("rendered_easy", "rendered_hard", "SVT", "SVTP"))]
+)
+def test_benchmarks_stand_in_the_place_of_the_recipes_own_or_beside_them(named: str, measured: tuple[str, ...]) -> None:
+    recipe, _ = load_inputs(command_line().parse_args(["compile", "quickstart", f"--benchmarks={named}"]), processes=1)
+    assert recipe.benchmarks == measured
+    assert recipe.gate.benchmarks == ("rendered_easy", "rendered_hard")

@@ -54,7 +54,14 @@ def test_data_flows_one_way(tmp_path: Path) -> None:
     assert needs["evaluate"] == {"shard", "train"}
     assert needs["export"] == {"train"}
     assert needs["smoke"] == {"export", "train"}
-    assert needs["gate"] == {"evaluate", "evaluate-2", "smoke", "smoke-2", "train"}
+    assert needs["evaluate-rivals"] == {"shard", "train"}
+    assert needs["gate"] == {"evaluate", "evaluate-2", "evaluate-rivals", "smoke", "smoke-2", "train"}
+
+
+def test_a_run_that_promotes_nobody_measures_no_champion(tmp_path: Path) -> None:
+    compiled = tasks(compile_recipe("quickstart", tmp_path, "--set", "gate.promote=false"))
+    assert "evaluate-rivals" not in compiled
+    assert compiled["gate"]["inputs"]["parameters"]["rivals"]["runtimeValue"]["constant"] == ""
 
 
 def test_a_machine_of_ones_own_is_named_by_device_and_processes(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
+import xxhash
 
 from wordmill.pictures.image import Picture
 from wordmill.recipe.sections import Evaluation
@@ -39,7 +40,8 @@ class Predictor(Protocol):
 class Prediction:
     """What was read of one sample: `truth` is the label as it is stored, `confidence` lies in 0..1.
 
-    `correct` is None for a sample that the protocol leaves out.
+    `correct` is None for a sample that the protocol leaves out; `picture` is the digest of the pixels that were read,
+    "" where another program has read them.
     """
 
     index: int
@@ -47,6 +49,7 @@ class Prediction:
     prediction: str
     confidence: float
     correct: bool | None
+    picture: str = ""
 
 
 Mistake = tuple[Prediction, Picture]
@@ -69,7 +72,9 @@ class Outcome:
     left_out: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
 
-    def add(self, truth: str, text: str, confidence: float, protocol: str, charset: Charset) -> Prediction:
+    def add(
+        self, truth: str, text: str, confidence: float, protocol: str, charset: Charset, picture: str = ""
+    ) -> Prediction:
         """Compare the reading of the next sample with its label and keep both."""
         found = apply_protocol(protocol, text, truth, charset)
         if found.left_out:
@@ -79,7 +84,7 @@ class Outcome:
             self.pairs.append((found.prediction, found.label))
         right = None if found.left_out else found.prediction == found.label
         prediction = Prediction(index=len(self.predictions), truth=truth, prediction=text,
-                                confidence=round(confidence, 6), correct=right)  # fmt: skip
+                                confidence=round(confidence, 6), correct=right, picture=picture)  # fmt: skip
         self.predictions.append(prediction)
         return prediction
 
@@ -94,8 +99,9 @@ def read_all(recogniser: Predictor, shards: ShardSet, rules: Evaluation, what: s
     progress, charset = Progress(what, shards.samples, "images"), recogniser.codec.charset
     outcome, correct = Outcome(), 0
     for batch in ordered_batches(shards, BATCH):
-        readings = zip(batch.labels, *recogniser.read(batch.images, rules.beams), strict=True)
-        found = [outcome.add(truth, text, float(sure), rules.protocol, charset) for truth, text, sure in readings]
+        readings = zip(batch.labels, batch.images, *recogniser.read(batch.images, rules.beams), strict=True)
+        found = [outcome.add(truth, text, float(sure), rules.protocol, charset, picture_digest(image))
+                 for truth, image, text, sure in readings]  # fmt: skip
         wrong = outcome.worst + [one for one in zip(found, batch.images, strict=True) if one[0].correct is False]
         # The more confident the worse; equal ones as they are stored.
         outcome.worst = heapq.nsmallest(WORST, wrong, key=lambda one: (-one[0].confidence, one[0].index))
@@ -105,6 +111,11 @@ def read_all(recogniser: Predictor, shards: ShardSet, rules: Evaluation, what: s
         reasons = ", ".join(f"{count} {reason}" for reason, count in outcome.left_out.items())
         raise ValueError(f"protocol {rules.protocol} counts none of {shards.samples} samples: left out are {reasons}")
     return outcome
+
+
+def picture_digest(picture: Picture) -> str:
+    """Return 16 hexadecimal digits by which a picture (H, W, C) uint8 is known, in whatever set it stands."""
+    return xxhash.xxh3_64_hexdigest(picture.data)
 
 
 def facts_of(outcome: Outcome, protocol: str) -> dict[str, Any]:

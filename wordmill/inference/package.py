@@ -34,6 +34,7 @@ READER = "wordmill.inference.packaged.pyfunc"
 PACKAGE = ROOT / "wordmill"
 REQUIREMENTS = PACKAGE / "inference" / "packaged" / "requirements.txt"
 FILE = "model.onnx"
+UNREGISTERED = "wordmill.unregistered"  # the tag of a logged model that no version has yet
 INPUTS = Schema([ColSpec(AnyType(), "image")])
 OUTPUTS = Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.float, "confidence")])
 
@@ -59,13 +60,36 @@ def log_package(store: Store, lineage: Lineage, name: str, folder: Path) -> str:
     write_atomically(data / CARD, json.dumps(told, indent=1, ensure_ascii=False))
     code, run = copy_code(folder), lineage.run
     with asking(f"log the model {name}"):
-        logged = run.client.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id)
+        logged = run.client.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id,
+                                                tags={UNREGISTERED: "true"})  # fmt: skip
         head = ModelFile(artifact_path=logged.artifact_location, run_id=run.run_id, model_id=logged.model_id)
         _save(head, told, data, code, model)
         run.client.log_model_artifacts(logged.model_id, str(model))
         run.client.finalize_logged_model(logged.model_id, "READY")
         run.client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return f"{LOGGED}{logged.model_id}"
+
+
+def sweep_packages(run: Run, name: str, sources: set[str]) -> list[str]:
+    """Delete what stages that were killed have logged for a registered model and no version has; return their ids.
+
+    sources: the addresses of all versions' files. Only one stage at a time may log for a name.
+    """
+    mine, swept = f"name = '{name}' AND tags.`{UNREGISTERED}` = 'true'", []
+    with asking(f"sweep what was logged for {name}"):
+        for logged in run.client.search_logged_models([run.experiment_id], filter_string=mine):
+            if (source := f"{LOGGED}{logged.model_id}") in sources:
+                keep_package(run, source)
+            else:
+                run.client.delete_logged_model(logged.model_id)
+                swept.append(logged.model_id)
+    return swept
+
+
+def keep_package(run: Run, source: str) -> None:
+    """Note of a logged model's address that a version has it now."""
+    with asking(f"keep {source}"):
+        run.client.set_logged_model_tags(source.removeprefix(LOGGED), {UNREGISTERED: "false"})
 
 
 def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder: Path) -> None:

@@ -53,15 +53,20 @@ def quantise(source: Path, path: Path, pictures: Picture, middle: float) -> None
 
 
 def measure_quantised(whole: Path, quantised: Path, samples: Batch, checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return the word accuracy of both files on labelled samples, and on how many they read the same text."""
+    """Return the word accuracy of both files on labelled samples, and on how many they read the same text.
+
+    The accuracy is by the rules that the recipe reports by, of the samples that these count.
+    """
     codec = codec_of(checkpoint.model, checkpoint.data)
     read = {name: codec.decode(_logits(path, samples.images, checkpoint.data.middle))[0]
             for name, path in (("fp32", whole), ("int8", quantised))}  # fmt: skip
-    right = {name: sum(is_correct(*pair, codec.charset) for pair in zip(texts, samples.labels, strict=True))
-             for name, texts in read.items()}  # fmt: skip
-    count = len(samples.labels)
+    protocol, count = checkpoint.train.protocol, len(samples.labels)
+    shares = {}
+    for name, texts in read.items():
+        found = [is_correct(protocol, *pair, codec.charset) for pair in zip(texts, samples.labels, strict=True)]
+        shares[name] = found.count(True) / max(1, count - found.count(None))
     equal = sum(one == other for one, other in zip(*read.values(), strict=True))
-    return {"samples": count, "texts_equal": equal, **{name: correct / count for name, correct in right.items()}}
+    return {"samples": count, "texts_equal": equal, **shares}
 
 
 def _logits(path: Path, pictures: Picture, middle: float) -> Logits:

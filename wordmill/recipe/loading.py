@@ -1,5 +1,6 @@
 """A recipe file with overrides, checked as a whole."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from wordmill.recipe.sections import SECTIONS, Gate, Recipe
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe file and apply overrides such as `train.epochs=1`; ValueError names file and key."""
     document = read_yaml(path)
-    own = document.get("benchmarks")
+    listed = document.get("benchmarks", [])
     for override in overrides:
         _override(document, override)
     where = path.name
@@ -26,13 +27,18 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     benchmarks = parse_value(document["benchmarks"], tuple[str, ...], f"{where}: benchmarks")
     if not benchmarks:
         raise ValueError(f"{where}: benchmarks: the list is empty, at least one benchmark is needed")
+    own = parse_value(listed, tuple[str, ...], f"{where}: benchmarks")
     sections: dict[str, Any] = {
         name: parse_section(kind, document[name], f"{where}: {name}") for name, kind in SECTIONS.items()
     }
+    _check_gate(sections["gate"], own, benchmarks, f"{where}: gate")
+    if "protocol" in document["train"]:
+        raise ValueError(f"{where}: train.protocol: expected none: the best weights are chosen by evaluation.protocol")
+    sections["train"] = dataclasses.replace(sections["train"], protocol=sections["evaluation"].protocol)
+    # A run may measure fewer benchmarks or others: those of the file decide on a promotion.
+    sections["gate"] = dataclasses.replace(sections["gate"], benchmarks=own)
     recipe = Recipe(name=path.stem, benchmarks=benchmarks, **sections)
     check_together(recipe, where)
-    # A run of fewer benchmarks than the recipe's own keeps the floors of them all: it cannot be promoted past them.
-    _check_gate(recipe.gate, {*benchmarks, *(own if isinstance(own, list) else ())}, f"{where}: gate")
     if both := sorted({*recipe.data.train} & {*recipe.data.val}):
         raise ValueError(f"{where}: data set '{both[0]}' is in data.train and in data.val: a set is for one of them")
     learnt = {*recipe.data.train, *recipe.data.val}
@@ -41,13 +47,19 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     return recipe
 
 
-def _check_gate(gate: Gate, benchmarks: set[str], where: str) -> None:
-    """Refuse floors of no benchmark and bounds that are no share, such as per cent."""
+def _check_gate(gate: Gate, own: tuple[str, ...], measured: tuple[str, ...], where: str) -> None:
+    """Refuse benchmarks without a floor, floors of no benchmark, and bounds that are no share, such as per cent."""
+    if gate.benchmarks:
+        raise ValueError(f"{where}.benchmarks: found {list(gate.benchmarks)}, expected none: they are the recipe's own")
+    known = sorted({*own, *measured})
     for name in gate.floors:
-        if name not in benchmarks:
-            raise ValueError(f"{where}.floors: '{name}' is no benchmark here: {nearest(name, sorted(benchmarks))}")
+        if name not in known:
+            raise ValueError(f"{where}.floors: '{name}' is no benchmark here: {nearest(name, known)}")
+    if bare := [name for name in own if name not in gate.floors]:
+        raise ValueError(f"{where}.floors: no floor for {', '.join(bare)}: expected the least word accuracy, 0 to 1, "
+                         "that a model may have there to be used")  # fmt: skip
     floors = {f"floors.{name}": floor for name, floor in gate.floors.items()}
-    for key, bound in {"floor": gate.floor, "tolerance": gate.tolerance, **floors}.items():
+    for key, bound in {"floor": gate.floor, "margin": gate.margin, **floors}.items():
         if not 0 <= bound <= 1:
             raise ValueError(f"{where}.{key}: found {bound}, expected a share of 0 to 1")
 

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+Rules = Literal["mindocr", "dtrb", "parseq", "paddleocr", "fudan", "fsns"]  # by which readings are compared
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
@@ -78,6 +80,8 @@ class Train:
     profile: int = 0  # so many steps are traced for the framework's viewer
     checkpoint_minutes: float = 10.0
     step_timeout_minutes: float = 15.0  # a process that takes longer over a step hangs
+    # By which validation chooses the best weights: evaluation.protocol, filled in by loading.
+    protocol: Rules = "mindocr"
 
     @property
     def parts(self) -> int:
@@ -92,19 +96,21 @@ OPERATION = ("checkpoint_minutes", "step_timeout_minutes")  # keys of train that
 class Evaluation:
     """How a recogniser is measured: by whose rules its readings are compared with the labels, and how it reads."""
 
-    protocol: Literal["mindocr", "dtrb", "parseq", "paddleocr", "fudan", "fsns"]
+    protocol: Rules
     beams: int = 1  # hypotheses of a beam search; 1: the likeliest class at each step
     amp: Literal["O0", "O1", "O2", "O3"] = "O0"  # as in train; O0, float32, is what exported files are compared with
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gate:
-    """What a candidate must reach: a floor for the first model, a tolerance against the champion, floors for all."""
+    """What a candidate must reach: a floor on each benchmark, and not to be worse than a champion by the margin."""
 
-    floor: float  # plain mean of the benchmarks' word accuracy, 0..1
-    tolerance: float  # how far below the champion's mean it may lie, 0..1
-    floors: dict[str, float] = dataclasses.field(default_factory=dict)  # benchmark -> least word accuracy, 0..1
+    floor: float  # plain mean of word accuracy over the recipe's benchmarks, 0..1
+    floors: dict[str, float]  # benchmark -> least word accuracy, 0..1: each of the recipe's has one
+    margin: float = 0.0  # how much worse than a champion it may be, 0..1; 0: half a point, more where words are few
     promote: bool = True  # false, as in a smoke run: whatever it reaches, the candidate is never champion
+    # The recipe's own benchmarks, all of which a promotion needs, whatever a run measures: filled in by loading.
+    benchmarks: tuple[str, ...] = ()
 
 
 Format = Literal["mindir", "onnx", "onnx_int8", "om", "lite"]

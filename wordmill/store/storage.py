@@ -167,9 +167,13 @@ class Store:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """List the keys below a prefix, in order."""
+        yield from self.modified(prefix)
+
+    def modified(self, prefix: str) -> dict[str, float]:
+        """Return of each key below a prefix, in order, when it was written: unix time in s, by the store's clock."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-        for page in self._ask("list", prefix, list, pages):
-            yield from (item["Key"] for item in page.get("Contents", []))
+        items = [item for page in self._ask("list", prefix, list, pages) for item in page.get("Contents", [])]
+        return {item["Key"]: item["LastModified"].timestamp() for item in items}
 
     def make_bucket(self) -> None:
         """Create the bucket where it does not exist yet."""

@@ -1,4 +1,5 @@
-"""The MLflow run of a pipeline run, and the registry of models with its aliases `candidate` and `champion`."""
+"""The MLflow run of a pipeline run, and the registry of models with its aliases: `candidate`, `champion`
+and `best`, the best of all that were champion."""
 
 import logging
 import os
@@ -109,14 +110,14 @@ def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:
     return Run(client, created.info.run_id, experiment_id)
 
 
-def champion(name: str) -> Version | None:
-    """Return the version with the alias `champion`, or None where no model has it yet."""
+def holder(name: str, alias: str) -> Version | None:
+    """Return the version with an alias, `champion` or `best`, or None where no model has it yet."""
     client = connect()
-    with asking(f"look for the champion of {name}"):
+    with asking(f"look for the {alias} of {name}"):
         model = _unless("RESOURCE_DOES_NOT_EXIST", client.get_registered_model, name)
-        if model is None or "champion" not in model.aliases:
+        if model is None or alias not in model.aliases:
             return None
-        return _version(client.get_model_version(name, model.aliases["champion"]))
+        return _version(client.get_model_version(name, model.aliases[alias]))
 
 
 def find_version(name: str, which: str) -> Version:
@@ -151,6 +152,12 @@ def registered(name: str, model: str) -> Version | None:
     return _version(found[0]) if found else None
 
 
+def sources(name: str) -> set[str]:
+    """Return the addresses of the files of all versions of a model."""
+    with asking(f"look for the versions of {name}"):
+        return {str(found.source) for found in connect().search_model_versions(f"name = '{name}'")}
+
+
 def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str, str], description: str) -> str:
     """Register a model under its manifest reference `train/<key>`, once, as the candidate, and return its version.
 
@@ -169,7 +176,7 @@ def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str,
                 name, source, run_id=run_id, tags=tags, description=description, model_id=model_id
             )
             version = str(made.version)
-        _set_alias(client, name, "candidate", version)
+        _move_alias(client, name, "candidate", version)
     return version
 
 
@@ -180,11 +187,11 @@ def explain(name: str, version: str, why: str) -> None:
         client.set_model_version_tag(name, version, "wordmill.gate", why)
 
 
-def promote(name: str, version: str) -> None:
-    """Move the alias `champion` to this version."""
+def set_alias(name: str, alias: str, version: str) -> None:
+    """Move an alias, `champion` or `best`, to this version."""
     client = connect()
-    with asking(f"promote version {version} of {name}"):
-        _set_alias(client, name, "champion", version)
+    with asking(f"make version {version} of {name} its {alias}"):
+        _move_alias(client, name, alias, version)
 
 
 def sampled_histories(run_ids: list[str], name: str, most: int) -> dict[str, list[tuple[int, float, float]]]:
@@ -245,7 +252,7 @@ def _experiment(client: MlflowClient, name: str) -> str:
     return str(made or client.get_experiment_by_name(name).experiment_id)  # another run has just made it
 
 
-def _set_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
+def _move_alias(client: MlflowClient, name: str, alias: str, version: str) -> None:
     """Move an alias, a second time where the first fails: two runs at once may both insert what is new to both."""
     try:
         client.set_registered_model_alias(name, alias, version)

@@ -4,11 +4,9 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 
-import numpy as np
 from rapidfuzz.distance import LCSseq, Levenshtein
 
 NORMAL_975 = 1.959963984540054  # the standard normal distribution's 97.5 % point: two-sided 95 %
-RESAMPLES = 10_000  # of the bootstrap
 BINS = 15  # of the calibration
 
 Pair = tuple[str, str]  # a reading and its label, as a protocol compares them
@@ -135,23 +133,6 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     discordant = gained + lost
     tail = sum(math.comb(discordant, k) for k in range(min(gained, lost) + 1))
     return min(1.0, 2 * tail / (1 << discordant))
-
-
-def bootstrap_interval(counts: list[tuple[int, int, int]]) -> tuple[float, float]:
-    """Return the 95 % percentile interval of the plain mean over benchmarks of the paired difference in accuracy.
-
-    counts: (gained, lost, total) of each benchmark, as for McNemar's test. The samples are drawn anew within each
-    benchmark (stratified bootstrap, Davison and Hinkley 1997, 3.2); a pair adds +1, -1 or 0, so that drawing samples
-    is drawing multinomial counts. The seed is fixed: the same counts have the same interval.
-    """
-    generator = np.random.Generator(np.random.Philox(0))
-    means = np.zeros(RESAMPLES)
-    for gained, lost, total in counts:
-        shares = [gained / total, lost / total, 1 - (gained + lost) / total]
-        drawn = generator.multinomial(total, shares, size=RESAMPLES)
-        means += (drawn[:, 0] - drawn[:, 1]) / (total * len(counts))
-    low, high = np.quantile(means, (0.025, 0.975))
-    return float(low), float(high)
 
 
 def plain_mean(values: list[float]) -> float:

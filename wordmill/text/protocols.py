@@ -98,7 +98,7 @@ def apply_protocol(protocol: str, prediction: str, label: str, charset: Charset)
     return ComparedPair(prediction=prediction, label=label, changed=tuple(changed))
 
 
-def is_correct(prediction: str, label: str, charset: Charset) -> bool:
-    """Tell whether a word is read without a mistake, as MindOCR counts it; validation goes by that."""
-    found = apply_protocol("mindocr", prediction, label, charset)
-    return found.prediction == found.label
+def is_correct(protocol: str, prediction: str, label: str, charset: Charset) -> bool | None:
+    """Tell whether a word is read without a mistake, as the protocol counts it; None where it leaves it out."""
+    found = apply_protocol(protocol, prediction, label, charset)
+    return None if found.left_out else found.prediction == found.label

@@ -161,7 +161,7 @@ class Loop(Generic[Handle]):
             return
         self.progress = replace(self.progress, scored=step)
         if self.leads:
-            accuracy, loss = found.correct / max(found.total, 1), found.loss_sum / max(found.total, 1)
+            accuracy, loss = found.correct / max(found.total, 1), found.loss_sum / max(found.samples, 1)
             self.metrics.write(step, {"val/accuracy": accuracy, "val/loss": loss})
             merit = accuracy, -loss if math.isfinite(loss) else -sys.float_info.max
             if merit > self.progress.best:

@@ -19,10 +19,14 @@ EVALUATION_BATCH = 256
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationResult:
-    """Counts over the whole validation set, and its loss: losses of batches times their samples."""
+    """Counts over the whole validation set, and its loss: losses of batches times their samples.
+
+    `total` are the samples that the recipe's protocol counts, `correct` those of them that are read right.
+    """
 
     correct: int
     total: int
+    samples: int
     loss_sum: float
 
 
@@ -34,20 +38,21 @@ def score(
     None where `ends` was true before a batch of any process.
     """
     context, read = trainer.context, trainer.scorer(weights)
-    tally = np.zeros(4, np.float32)  # correct, total, sum of losses, ended: exact up to 2^24 in each process
+    protocol = context.job.train.protocol
+    tally = np.zeros(5, np.float32)  # correct, total, samples, sum of losses, ended: exact up to 2^24 in each process
     for batch in validation_batches(context.val_set, context.rank, context.job.processes):
         if ends():
-            tally[3] = 1
+            tally[4] = 1
             break
         samples = len(batch.labels)
         targets = encode_labels(batch.labels, context.codec, context.time_steps, context.job.train.loss)
         loss, logits = read((batch, targets))
-        tally[:3] += count_correct(logits, batch.labels, context.codec), samples, loss * samples
+        tally[:4] += *count_correct(logits, batch.labels, context.codec, protocol), samples, loss * samples
         beat()
-    correct, total, loss_sum, ended = trainer.gather(tally).sum(0, dtype=np.float64).tolist()
+    correct, total, samples, loss_sum, ended = trainer.gather(tally).sum(0, dtype=np.float64).tolist()
     if ended:
         return None
-    return ValidationResult(correct=int(correct), total=int(total), loss_sum=loss_sum)
+    return ValidationResult(correct=int(correct), total=int(total), samples=int(samples), loss_sum=loss_sum)
 
 
 def validation_batches(shards: ShardSet, rank: int, ranks: int) -> Iterator[Batch]:
@@ -55,7 +60,8 @@ def validation_batches(shards: ShardSet, rank: int, ranks: int) -> Iterator[Batc
     return ordered_batches(shards, EVALUATION_BATCH, rank, ranks)
 
 
-def count_correct(logits: Logits, labels: list[str], codec: Codec) -> int:
-    """Count the samples of logits (N, T, C) that are read as their label by the word accuracy's rule."""
+def count_correct(logits: Logits, labels: list[str], codec: Codec, protocol: str) -> tuple[int, int]:
+    """Count the samples of logits (N, T, C) that a protocol takes for read right, and those that it counts."""
     texts, _ = codec.decode(logits)
-    return sum(is_correct(text, label, codec.charset) for text, label in zip(texts, labels, strict=True))
+    found = [is_correct(protocol, text, label, codec.charset) for text, label in zip(texts, labels, strict=True)]
+    return found.count(True), len(found) - found.count(None)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 import pytest
+import xxhash
 
 from components.evaluate.stage import run
 from tests.components.gate.finished_run import FinishedRun, readings
@@ -14,6 +15,7 @@ from tests.wordmill.training.tiny import write_index
 from wordmill.inference import evaluation
 from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Checkpoint
+from wordmill.pictures.image import PICTURE_KEYS
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.shards.blocks import ShardWriter
@@ -77,7 +79,8 @@ def arguments(store: Store, folder: Path, expected: int = 5, symbols: str = SYMB
     facts = {"samples": 5, "quarantined": len(lost), "quarantine": lost}
     index = write_index(files / "0.lmdb")
     shard = {"0.lmdb": (files / "0.lmdb").read_bytes(), INDEX: index.read_bytes()}
-    one = seed.manifest("shard", "words", shard, facts, inputs={"reading": {"samples": expected}})
+    fitting = {key: getattr(DATA, key) for key in PICTURE_KEYS}
+    one = seed.manifest("shard", "words", shard, facts, inputs={"reading": {"samples": expected}, "picture": fitting})
     packed = {"datasets": {"words": one.reference}, "contents": {"words": "digest of the samples"}}
     combined = seed.manifest("shard", "datasets", {}, packed)
     checkpoint.save(files / "w", Checkpoint(tensors={}, data=DATA, model=MODEL, train=TRAIN, step=1))
@@ -205,6 +208,8 @@ def test_every_prediction_and_the_worst_mistakes_are_kept(store: Store, inputs: 
     first = json.loads(lines[0])
     assert (first["index"], first["truth"], first["correct"]) == (0, "Cat!", True)
     assert first["confidence"] == pytest.approx(confidence(5), abs=1e-6)
+    # What the gate pairs by, whoever has packed the picture and in whatever set it stands.
+    assert first["picture"] == xxhash.xxh3_64_hexdigest(picture("cat", 5).tobytes())
     mistakes = json.loads(store.fetch(made.object("mistakes.json")).read_text())
     # the surest first; dig and y are as sure as each other and keep their order
     assert [(m["index"], m["truth"], m["prediction"]) for m in mistakes] == [

@@ -17,7 +17,7 @@ from wordmill.store.nights import keep_night
 from wordmill.store.storage import Store
 
 SECTIONS = {"data": DATA, "model": MODEL, "train": TRAIN, "evaluation": Evaluation(protocol="mindocr"),
-            "gate": Gate(floor=0.0, tolerance=0.0), "export": Export(formats=("onnx",))}  # fmt: skip
+            "gate": Gate(floor=0.0, floors={}), "export": Export(formats=("onnx",))}  # fmt: skip
 TEXTS = {name: to_json(section) for name, section in SECTIONS.items()}
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from wordmill.store.artifacts import Manifest, digest, to_document
 from wordmill.store.storage import Object, Store
 
-KEYS = ("index", "truth", "prediction", "confidence", "correct")
+KEYS = ("index", "truth", "prediction", "confidence", "correct", "picture")
+RULES = {"beams": 1, "amp": "O0"}
 PNG = cv2.imencode(".png", np.full((8, 24), 200, np.uint8))[1].tobytes()
 SHEET = cv2.imencode(".png", np.full((300, 1400), 120, np.uint8))[1].tobytes()
 REFERENCE = io.BytesIO()
@@ -120,7 +121,8 @@ class FinishedRun:
         self, name: str, outcomes: str, trained: Manifest, dataset: str = "", picture: bytes = PNG, **facts: Any
     ) -> Manifest:
         """Store a measurement with one sample per character of `outcomes`, 1 for a right one."""
-        rows = [dict(zip(KEYS, (i, "cat", "cat" if c == "1" else "<dog>", 0.9, c == "1"), strict=True))
+        of = f"{dataset or name} "
+        rows = [dict(zip(KEYS, (i, "cat", "cat" if c == "1" else "<dog>", 0.9, c == "1", f"{of}{i}"), strict=True))
                 for i, c in enumerate(outcomes)]  # fmt: skip
         png = base64.b64encode(picture).decode()
         files = {
@@ -132,13 +134,15 @@ class FinishedRun:
                  "dataset": dataset or f"shard/{name}", "content": f"samples of {dataset or name}",
                  "model": trained.reference, **readings(total, correct),
                  **facts}  # fmt: skip
-        inputs, metrics = {"evaluation": {"protocol": "mindocr", "beams": 1}}, {f"{name}/accuracy": correct / total}
+        rules = {key: facts.pop(key, value) for key, value in RULES.items()}
+        inputs = {"evaluation": rules | {"protocol": facts["protocol"]}}
+        metrics = {f"{name}/accuracy": correct / total}
         return self.record(self.manifest("evaluate", name, files, facts, inputs=inputs, metrics=metrics))
 
-    def parity(self, name: str, *, ok: bool = True) -> Manifest:
-        facts = {"format": name, "made": True, "ok": ok, "precision": "fp32", "runtime": "ONNX Runtime 1.31",
-                 "batches": [1, 16, 64], "samples": 64, "texts_equal": 64, "texts_needed": 64,
-                 "max_logit_difference": 2e-5, "max_confidence_difference": 1e-6, "tolerance": 1e-3,
+    def parity(self, name: str, *, texts_equal: int = 64, difference: float = 2e-5) -> Manifest:
+        facts = {"format": name, "made": True, "precision": "fp32", "runtime": "ONNX Runtime 1.31",
+                 "batches": [1, 16, 64], "samples": 64, "texts_equal": texts_equal, "texts_needed": 64,
+                 "max_logit_difference": difference, "max_confidence_difference": 1e-6, "tolerance": 1e-3,
                  "latency_ms_batch1": 2.5, "latency_p99_ms_batch1": 3.25, "images_per_s_batch16": 800.0,
                  "images_per_s_batch64": 900.0, "memory_bytes": 120_000_000, "file_bytes": 9_000_000}  # fmt: skip
         sections = {"data": {**SECTIONS["data"], "train": [], "val": []}, "model": SECTIONS["model"]}
@@ -154,8 +158,8 @@ class FinishedRun:
 
     def gate(self, *, promote: bool = True, **facts: Any) -> Manifest:
         facts = {"version": "1", "outcome": "promoted", "promoted": True, "reasons": ["good enough"], "mean": 0.5,
-                 "champion_mean": None, "interval": None, "benchmarks": [], **facts}  # fmt: skip
-        inputs = {"gate": {"floor": 0.4, "tolerance": 0.005, "promote": promote}}
+                 "rivals": {}, "unmeasured": [], "benchmarks": [], **facts}  # fmt: skip
+        inputs = {"gate": {"floor": 0.4, "margin": 0.005, "promote": promote}}
         return self.record(self.manifest("gate", "tiny", {}, facts, inputs=inputs))
 
     def _record(self, document: dict[str, Any]) -> None:
@@ -165,5 +169,6 @@ class FinishedRun:
     def _put(self, name: str, content: bytes) -> Object:
         path = self.folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # the cache may share a file of the same name with it
         path.write_bytes(content)
         return self.store.put_file(path, name)

@@ -13,6 +13,7 @@ import pytest
 from components.gate.stage import run
 from tests.components.train.trial import Trial
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
+from wordmill.store import tracking
 from wordmill.store.storage import Store
 
 
@@ -113,6 +114,13 @@ def check_cut(trial: Trial, line: Line, after: int, printed: pytest.CaptureFixtu
     # One version for each model: what the failed gate registered is used.
     assert (facts["outcome"], facts["version"]) == ("promoted", str(len(trial.versions())))
     assert facts["version"] == str(int(before) + 1) == trial.champion()
+    # Nor is there anything logged that no version has, nor a claim that holds the next gate up.
+    sources = {version.source for version in trial.versions()}
+    experiment = tracking.open_run(trial.store, arguments["run_tag"]).experiment_id
+    mine = f"name = '{trial.name}'"
+    logged = tracking.connect().search_logged_models([experiment], filter_string=mine, max_results=1000)
+    assert {f"models:/{model.model_id}" for model in logged} == sources
+    assert list(trial.store.keys("leases/")) == []
 
 
 def test_a_registry_that_dies_between_registering_and_promoting_keeps_its_champion(
@@ -136,4 +144,5 @@ def test_a_promotion_whose_answer_is_lost_is_found_done_by_the_next_gate(trial: 
     assert trial.champion() == "3"
     facts = trial.decide(arguments)
     assert (facts["outcome"], facts["version"]) == ("kept", "3")
-    assert facts["reasons"][0].startswith("the same model is the champion already, as version 3: mean difference")
+    told = "the same model is the champion already, as version 3: against the champion, version 2: mean difference"
+    assert facts["reasons"][0].startswith(told)

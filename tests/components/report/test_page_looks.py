@@ -65,7 +65,7 @@ def seeded(store: Store, folder: Path) -> FinishedRun:
     for name, (total, correct, _) in BENCHMARKS.items():
         seed.evaluation(name, "1" + "0" * 12, trained, picture=picture(name[:6]), **facts(total, correct))
     seed.parity("onnx")
-    seed.parity("mindir", ok=False)
+    seed.parity("mindir", difference=2e-3)
     seed.parity("onnx_int8")
     seed.not_made("om", "CANN's atc is not on PATH: install CANN and source its set_env.sh")
     rows = [
@@ -74,8 +74,9 @@ def seeded(store: Store, folder: Path) -> FinishedRun:
          "p": mcnemar_exact(30, 30 - ours + theirs)}
         for name, (total, ours, theirs) in BENCHMARKS.items()
     ]  # fmt: skip
-    seed.gate(champion_mean=0.8203, interval=[0.0012, 0.0071], benchmarks=rows, version="12",
-              reasons=["mean difference to the champion +0.0039 over 10 benchmarks is within -0.0020"])  # fmt: skip
+    rival = {"mean": 0.8203, "difference": 0.0039, "interval": [0.0012, 0.0071], "bound": 0.0016, "margin": 0.005}
+    seed.gate(rivals={"the champion, version 11": rival}, benchmarks=rows, version="12",
+              reasons=["against the champion, version 11: mean difference +0.39 points"])  # fmt: skip
     return seed
 
 

@@ -157,8 +157,10 @@ ROWS = [
      "p": 0.14, "floor": None},
 ]  # fmt: skip
 GATE: dict[str, Any] = {"version": "2", "outcome": "promoted", "promoted": True, "reasons": ["better"],
-                        "benchmarks": ROWS, "champion_mean": 0.78, "interval": [-0.004, 0.013]}  # fmt: skip
-FIRST = GATE | {"champion_mean": None, "interval": None, "benchmarks": []}
+                        "benchmarks": ROWS, "rivals": {"the champion, version 1": {
+                            "mean": 0.78, "difference": 0.005, "interval": [-0.004, 0.013], "bound": -0.002,
+                            "margin": 0.005}}}  # fmt: skip
+FIRST = GATE | {"rivals": {}, "benchmarks": []}
 
 
 def summary_of(recipe: str, gate: dict[str, Any], *evaluations: Manifest) -> dict[str, Any]:

@@ -142,7 +142,7 @@ def promote(store: Store, recipe: str, seed: int) -> Manifest:
     version = tracking.register(
         name, model=trained.reference, source="s3://x/y", run_id=run_id, tags={}, description=""
     )  # fmt: skip
-    tracking.promote(name, version)
+    tracking.set_alias(name, "champion", version)
     return trained
 
 

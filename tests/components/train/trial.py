@@ -23,30 +23,42 @@ class Trial:
         self.name = f"wordmill-{self.recipe}"
 
     def candidate(
-        self, weights: str, outcomes: dict[str, str], *, ok: bool = True, dataset: str = "", **facts: Any
+        self, weights: str, outcomes: dict[str, str], *, texts_equal: int = 64, dataset: str = "", **facts: Any
     ) -> dict[str, str]:
-        """Return the gate's arguments for a model with these outcomes per benchmark."""
+        """Return the gate's arguments for a model with these outcomes per benchmark, which are the recipe's all."""
         tag = f"{self.recipe}-{weights}"
         seed = FinishedRun(store=self.store, folder=self.folder / weights, run_tag=tag)
         trained = seed.trained(f"{self.recipe} {weights}")
         measured = [seed.evaluation(name, text, trained, dataset, **facts) for name, text in outcomes.items()]
-        proven = [seed.parity("onnx", ok=ok)]
+        proven = [seed.parity("onnx", texts_equal=texts_equal)]
         (self.folder / f"{weights}.json").write_text(json.dumps(to_document(trained)))
-        return {"gate": json.dumps({"floor": 0.5, "tolerance": 0.1}), "recipe": self.recipe,
+        return {"gate": gate(*outcomes), "recipe": self.recipe,
                 "model": str(self.folder / f"{weights}.json"), "run_tag": tag,
-                "evaluations": references(measured), "parities": references(proven),
+                "evaluations": references(measured), "parities": references(proven), "rivals": "",
                 "output": str(self.folder / f"{weights}.out")}  # fmt: skip
+
+    def rivals(self, version: str, evaluations: dict[str, str], reasons: dict[str, str]) -> str:
+        """Return the reference of what measured a version again."""
+        seed = FinishedRun(store=self.store, folder=self.folder / "rivals", run_tag="rivals")
+        rival = {"version": version, "model": "", "evaluations": evaluations, "reasons": reasons}
+        return seed.manifest("rivals", self.recipe, {}, {"rivals": [rival]}).reference
 
     def decide(self, arguments: dict[str, str]) -> dict[str, Any]:
         run(**arguments)
         return read_manifest(arguments["output"]).facts
 
     def champion(self) -> str | None:
-        found = tracking.champion(self.name)
+        found = tracking.holder(self.name, "champion")
         return found and found.version
 
     def versions(self) -> list[ModelVersion]:
         return list(tracking.connect().search_model_versions(f"name = '{self.name}'"))
+
+
+def gate(*benchmarks: str, **changes: Any) -> str:
+    """Return a recipe's gate section, of these benchmarks; the margin lets one of ten words be lost, not two."""
+    floors = dict.fromkeys(benchmarks, 0.0)
+    return json.dumps({"floor": 0.5, "floors": floors, "margin": 0.35, "benchmarks": benchmarks, **changes})
 
 
 def references(manifests: list[Manifest]) -> str:

@@ -107,7 +107,6 @@ def test_a_run_ends_with_its_summary(first: tuple[str, dict[str, Any]]) -> None:
     assert "shard my_scraps  16/16 images  100.0 %" in output
     assert "1 put aside" in output  # the broken picture of a training set
     assert {entry["format"]: entry["texts_equal"] for entry in summary["formats"]} == {"mindir": 32, "onnx": 32}
-    assert all(entry["ok"] for entry in summary["formats"])
     assert summary["gate"]["reasons"] == ["gate.promote is false: a smoke run is never champion"]
     assert summary["loss"]["last"] < summary["loss"]["first"]
     assert Path(summary["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")

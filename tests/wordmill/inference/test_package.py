@@ -160,7 +160,7 @@ def test_the_verb_read_finds_registered_models(
         assert [json.loads(line)["text"] for line in (tmp_path / "out").read_text().splitlines()] == texts
     assert len(downloads) == 1
     assert not left.exists()
-    assert str(read("--model", "best")).endswith(f"has no model '{name}' with the alias 'best'")
+    assert str(read("--model", "newest")).endswith(f"has no model '{name}' with the alias 'newest'")
     assert str(read("--model", "other/7")).endswith("has no model 'other' with the version '7'")
     assert read("--model", "other.onnx") == "error: other.onnx: no such file"
 

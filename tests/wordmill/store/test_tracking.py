@@ -92,7 +92,7 @@ def test_parameters_tags_artifacts_and_the_end(store: Store, tag: str, client: M
 
 def test_a_model_is_registered_once_and_promoted_by_alias(store: Store, tag: str) -> None:
     run, name = tracking.open_run(store, tag, "crnn_r34"), f"wordmill-{tag}"
-    assert tracking.champion(name) is None
+    assert tracking.holder(name, "champion") is None
 
     def register(model: str, evaluations: str) -> str:
         tags = {"wordmill.evaluations": evaluations}
@@ -100,11 +100,11 @@ def test_a_model_is_registered_once_and_promoted_by_alias(store: Store, tag: str
         return tracking.register(name, model=model, source=source, run_id=run.run_id, tags=tags, description="test")
 
     assert register("train/a", "old") == "1"
-    assert tracking.champion(name) is None  # registered, not promoted
-    tracking.promote(name, "1")
+    assert tracking.holder(name, "champion") is None  # registered, not promoted
+    tracking.set_alias(name, "champion", "1")
     assert register("train/a", "new") == "1"
     assert register("train/b", "other") == "2"
-    found = tracking.champion(name)
+    found = tracking.holder(name, "champion")
     assert found is not None
     assert (found.version, found.source) == ("1", "s3://wordmill/objects/train/a")
     assert found.tags == {"wordmill.model": "train/a", "wordmill.evaluations": "new"}
@@ -140,8 +140,8 @@ def test_a_version_says_what_the_gate_found(store: Store, tag: str) -> None:
     run, name = tracking.open_run(store, tag, tag), f"wordmill-{tag}"
     tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, tags={}, description="test")
     tracking.explain(name, "1", "good enough")
-    tracking.promote(name, "1")
-    found = tracking.champion(name)
+    tracking.set_alias(name, "champion", "1")
+    found = tracking.holder(name, "champion")
     assert found is not None
     assert found.tags == {"wordmill.model": "train/a", "wordmill.gate": "good enough"}
 
@@ -160,7 +160,7 @@ def test_an_unreachable_server_is_named(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_address)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(RuntimeError, match=f"MLFLOW_TRACKING_URI {silent_address}"):
-        tracking.open_run(store, tag, "crnn_r34") if what == "run" else tracking.champion("wordmill-x")
+        tracking.open_run(store, tag, "crnn_r34") if what == "run" else tracking.holder("wordmill-x", "champion")
 
 
 def test_an_address_that_is_not_set_is_named(store: Store, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:

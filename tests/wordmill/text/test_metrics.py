@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import binomtest
 
 from components.report.published import published
 from wordmill.text import metrics
@@ -109,31 +109,6 @@ def test_mcnemar_agrees_with_scipy_for_large_counts():
     for gained, lost in [(700, 800), (1400, 1601), (40, 2500)]:
         expected = binomtest(gained, gained + lost, 0.5).pvalue
         assert metrics.mcnemar_exact(gained, lost) == pytest.approx(expected, rel=1e-6)
-
-
-def test_a_bootstrap_of_samples_that_agree_has_no_width():
-    assert metrics.bootstrap_interval([(0, 0, 100), (0, 0, 7)]) == (0.0, 0.0)
-    assert metrics.bootstrap_interval([(5, 0, 5)]) == (1.0, 1.0)
-
-
-def test_a_bootstrap_by_hand():
-    # One of 10 lost: the number lost again is binomial(10, 0.1), which is 0 in 35 %, at most 3 in 98.7 % of the draws.
-    assert metrics.bootstrap_interval([(0, 1, 10)]) == pytest.approx((-0.3, 0.0))
-
-
-def test_the_bootstrap_agrees_with_scipy():
-    counts = [(40, 60, 860), (25, 10, 288)]
-    samples = [np.repeat([1.0, -1.0, 0.0], [gained, lost, n - gained - lost]) for gained, lost, n in counts]
-    found = bootstrap(samples, lambda a, b, axis: (a.mean(axis) + b.mean(axis)) / 2, n_resamples=9999, batch=500,
-                      method="percentile", random_state=np.random.default_rng(1))  # fmt: skip
-    expected = found.confidence_interval
-    width = expected.high - expected.low
-    low, high = metrics.bootstrap_interval(counts)
-    assert (low, high) == (
-        pytest.approx(expected.low, abs=0.03 * width),
-        pytest.approx(expected.high, abs=0.03 * width),
-    )
-    assert metrics.bootstrap_interval(counts) == (low, high)
 
 
 TOTALS = [860, 867, 857, 1015, 1811, 2077, 3000, 647, 645, 288]

@@ -60,7 +60,7 @@ def test_a_wrong_way_of_measuring_is_refused(override, message):
 def test_texts_are_compared_as_recmetric_does(prediction, label, charset, expected):
     found = apply_protocol("mindocr", prediction, label, charset)
     assert (found.prediction, found.label) == expected
-    assert is_correct(prediction, label, charset) is (expected[0] == expected[1])
+    assert is_correct("mindocr", prediction, label, charset) is (expected[0] == expected[1])
 
 
 # What becomes of a label where lower36 can be written: the text, or why its sample is left out.
@@ -138,7 +138,7 @@ def test_fudan_takes_width_script_case_and_spaces_for_alike_in_both_texts():
     ]:
         found = apply_protocol("fudan", prediction, label, chinese)
         assert found.prediction == found.label
-        assert not is_correct(prediction, label, chinese)
+        assert not is_correct("mindocr", prediction, label, chinese)
     other = apply_protocol("fudan", "\u5927", "\u592a", chinese)
     assert other.prediction != other.label
 

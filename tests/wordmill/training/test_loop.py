@@ -279,7 +279,7 @@ def test_the_best_of_equals_has_the_lower_loss_and_a_loss_that_is_no_number_the_
 
     def score(*_: object) -> ValidationResult:
         correct, loss = next(scores)
-        return ValidationResult(correct=correct, total=20, loss_sum=loss)
+        return ValidationResult(correct=correct, total=20, samples=20, loss_sum=loss)
 
     monkeypatch.setattr(loop, "score", score)
     train = dataclasses.replace(SGD, epochs=3, validations_per_epoch=2)

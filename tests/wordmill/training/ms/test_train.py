@@ -88,7 +88,7 @@ def test_the_average_is_what_is_scored_and_kept(trainer: Trainer) -> None:
     assert not np.allclose(weights["head.weight"], trained["head.weight"], atol=1e-3)
     beats: list[None] = []
     found = score(trainer, weights, lambda: beats.append(None))
-    assert (found.total, len(beats)) == (70, 1)
+    assert (found.total, found.samples, len(beats)) == (70, 70, 1)
     assert found.loss_sum > 0
     assert different(dump(trainer.scored.net), weights) == set()
     assert different(dump(trainer.net), trained) == set()

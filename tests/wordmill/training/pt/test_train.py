@@ -143,7 +143,7 @@ def test_the_average_is_what_is_scored_and_kept(tmp_path: Path) -> None:
     assert not np.allclose(kept["head.weight"], trained["head.weight"], atol=1e-3)
     beats: list[int] = []
     found = score(trainer, kept, lambda: beats.append(1))
-    assert (found.total, len(beats)) == (20, 1)
+    assert (found.total, found.samples, len(beats)) == (20, 20, 1)
     averaged = dump(trainer.scored)
     assert all(np.array_equal(averaged[name], tensor) for name, tensor in kept.items())
     assert all(np.array_equal(trainer.state()[name], tensor) for name, tensor in state.items())

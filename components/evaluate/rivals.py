@@ -1,0 +1,76 @@
+"""Measures whom the candidate will be compared with, where the store lacks a measurement by this code."""
+
+import json
+import time
+from dataclasses import asdict
+from typing import Any
+
+from components.evaluate.stage import find_or_measure, packed_set
+from wordmill.inference.trained import load_trained
+from wordmill.pictures.image import PICTURE_KEYS
+from wordmill.recipe.parsing import from_json
+from wordmill.recipe.sections import Evaluation
+from wordmill.store import tracking
+from wordmill.store.artifacts import Manifest, digest, read_manifest, record_manifest, stored_manifest, whole_manifest
+from wordmill.store.stages import run_stage
+from wordmill.store.storage import Store
+from wordmill.store.tracking import Version
+
+WHAT_TO_DO = "take the alias from it to begin anew"
+
+
+def run_rivals(
+    *, recipe: str, benchmarks: str, evaluation: str, shards: str, device: str, run_tag: str, output: str
+) -> str:
+    """Measure a recipe's champion and its best champion so far on the benchmarks of a run.
+
+    What they were measured on already, the same samples by the same rules and code, is found; what cannot be measured
+    is said with its reason, and is no failure. recipe: its name; benchmarks: JSON list of names; evaluation: JSON of
+    the recipe's section; shards: file with the manifest of shard; output: file for this stage's manifest.
+    """
+
+    def work(store: Store) -> tuple[Manifest, bool]:
+        started, combined = time.monotonic(), read_manifest(shards)
+        rules, names = from_json(Evaluation, evaluation), json.loads(benchmarks)
+        holders = [tracking.holder(f"wordmill-{recipe}", alias) for alias in ("champion", "best")]
+        versions = {version.version: version for version in holders if version}
+        found = [_measured(store, version, names, rules, combined, device) for version in versions.values()]
+        inputs = {"benchmarks": names, "evaluation": asdict(rules), "shards": combined.reference, "run_tag": run_tag,
+                  "versions": list(versions)}  # fmt: skip
+        key = digest({"stage": "rivals", "name": recipe, **inputs})
+        facts = {"rivals": [rival for rival, _ in found]}
+        made = record_manifest(store, stage="rivals", name=recipe, key=key, inputs=inputs, facts=facts,
+                               seconds=time.monotonic() - started)  # fmt: skip
+        return made, all(there for _, there in found)
+
+    return run_stage("rivals", recipe, run_tag, output, work)
+
+
+def _measured(
+    store: Store, version: Version, benchmarks: list[str], rules: Evaluation, combined: Manifest, device: str
+) -> tuple[dict[str, Any], bool]:
+    """Return a version's measurements by benchmark and why the others cannot be made, and whether all were there."""
+    reference, evaluations, reasons, there = version.tags["wordmill.model"], dict[str, str](), dict[str, str](), True
+    for name in benchmarks:
+        try:
+            trained = whole_manifest(store, reference)
+            check_fitting(store, trained, combined, name)
+            made, found = find_or_measure(store, name, rules, trained, combined, device)
+        except (ValueError, RuntimeError, ImportError) as error:
+            reasons[name] = str(error)
+            print(f"rivals: version {version.version} cannot be measured on {name}: {error}", flush=True)
+        else:
+            evaluations[name], there = made.reference, there and found
+    told = {"version": version.version, "model": reference, "evaluations": evaluations, "reasons": reasons}
+    return told, there
+
+
+def check_fitting(store: Store, trained: Manifest, combined: Manifest, benchmark: str) -> None:
+    """Refuse a recogniser that reads pictures of another size or fitted otherwise than the benchmark's were."""
+    data = load_trained(store, trained).data
+    packed = stored_manifest(store, packed_set(combined, benchmark)).inputs["picture"]
+    unlike = [
+        f"{key} {getattr(data, key)}, not {packed[key]}" for key in PICTURE_KEYS if getattr(data, key) != packed[key]
+    ]
+    if unlike:
+        raise ValueError(f"{trained.reference} reads pictures of {'; '.join(unlike)}: {WHAT_TO_DO}")

@@ -1,0 +1,109 @@
+"""`python -m pipelines evaluate`: any model on any data set, without a run of a pipeline."""
+
+import argparse
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipelines.building import FOLDER, new_run_tag, recipe_path
+from wordmill.recipe.catalogue import Entry, load_catalogue, redirect, select, to_text
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.parsing import to_json
+
+FORMS = ("space", "dtrb", "icdar", "paddleocr")
+
+
+def evaluate_model(options: argparse.Namespace) -> int:
+    """Fetch and pack a data set as a model reads it, measure the model on it, print what came out, write the page."""
+    from components.report.measuring import measure_file, measured_text, write_page
+    from pipelines.local import services
+    from wordmill.inference.reading import open_recogniser
+    from wordmill.store.storage import Store
+
+    model = named_model(options.model, options.recipe)
+    protocol = options.protocol or load_recipe(recipe_path(options.recipe)).evaluation.protocol
+    recogniser, (name, entry) = open_recogniser(model), data_set(options)
+    if "WORDMILL_BUCKET" not in os.environ:
+        services.settings()
+    run_tag = new_run_tag("evaluate")
+    folder = services.STATE / "runs" / run_tag
+    fetched, shards = folder / "fetched.json", folder / "shards.json"
+    data = dataclasses.replace(recogniser.data, train=(), val=(), limit=0, streamed=False)
+    _stage("fetch", run_tag, fetched, sources=to_text({name: entry}))
+    _stage("shard", run_tag, shards, data=to_json(data), sources=str(fetched))
+    measure_file(recogniser, model, protocol, shards, name, run_tag, folder / "measured.json")
+    page = Path(options.output) if options.output else folder / "report.html"
+    summary = write_page(Store.from_environment(), options.model, run_tag, page)
+    print(measured_text(summary))
+    print(page)
+    return 0
+
+
+def named_model(model: str, recipe: str) -> Path:
+    """Return a model's file or folder: as it is, or a registered one's, such as `champion` or `name/3`, downloaded."""
+    if Path(model).exists():
+        return Path(model)
+    from pipelines.local import services
+    from wordmill.store import tracking
+
+    if re.search(r"\.(onnx|mindir|om|safetensors)$", model):
+        raise ValueError(f"{model}: no such file")
+    if "MLFLOW_TRACKING_URI" not in os.environ:
+        services.settings()
+    name, _, which = re.sub("[@/]", "@", model).rpartition("@")
+    version = tracking.find_version(name or f"wordmill-{recipe}", which)
+    return tracking.download_model(version, services.STATE / "models")
+
+
+def data_set(options: argparse.Namespace) -> tuple[str, Entry]:
+    """Return the name and the catalogue's entry of what is measured on: one by that name, or a folder's."""
+    folder = Path(options.data)
+    if folder.is_dir():
+        return re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name), folder_entry(folder, options)
+    extra = [Path(path) for path in options.catalogue.split(",") if path]
+    catalogue = redirect(load_catalogue([FOLDER / "datasets.yaml", *extra]), options.places)
+    return options.data, select(catalogue, [options.data])[options.data]
+
+
+def folder_entry(folder: Path, options: argparse.Namespace) -> Entry:
+    """Return the entry of a folder: an LMDB, or pictures with a text file of their labels."""
+    from wordmill.readers.opening import open_reader
+
+    labels = options.labels
+    if not labels and not (folder / "data.mdb").is_file():
+        texts = sorted(path.name for path in folder.glob("*.txt"))
+        if len(texts) != 1:
+            raise ValueError(f"{folder}: found {', '.join(texts) or 'no .txt file'}: name the file of labels, --labels")
+        labels = texts[0]
+    reader: dict[str, Any] = {"reader": "label_file", "labels": labels} if labels else {"reader": "lmdb"}
+    entry = Entry(source=folder.absolute().as_uri(), samples=1, licence="not stated", **reader,
+                  label_format=options.label_format)  # fmt: skip
+    return dataclasses.replace(entry, samples=len(open_reader(entry, folder)))
+
+
+def _stage(stage: str, run_tag: str, output: Path, **arguments: str) -> None:
+    """Run a stage's program; RuntimeError where it fails, which it has said itself."""
+    words = [word for name, value in arguments.items() for word in (f"--{name}", value)]
+    command = [sys.executable, "-m", f"components.{stage}", *words, "--run-tag", run_tag, "--output", str(output)]
+    if code := subprocess.run(command, cwd=FOLDER.parent).returncode:
+        raise RuntimeError(f"the {stage} stage ended with code {code}")
+
+
+def add_evaluate_verb(verbs: Any) -> None:
+    """Add the verb to a command line's."""
+    parser = verbs.add_parser("evaluate", help="measure any model on any data set, without a run")
+    parser.add_argument("data", help="a data set of the catalogue, or a folder: an LMDB, or pictures and their labels")
+    parser.add_argument("--model", default="champion", help="as for read")
+    parser.add_argument("--recipe", default="quickstart", help="whose champion, and by whose protocol")
+    parser.add_argument("--protocol", default="", help="instead of the recipe's")
+    parser.add_argument("--labels", default="", help="of a folder: the file of labels, its only .txt file by default")
+    parser.add_argument("--label-format", default=FORMS[0], choices=FORMS, help="of a folder: its form")
+    parser.add_argument("--catalogue", default="", help="comma-separated catalogue files beside the built-in one")
+    parser.add_argument("--from", action="append", default=[], metavar="NAME=PLACE", dest="places",
+                        help="take a data set, or an archive of several, from a path or URI")  # fmt: skip
+    parser.add_argument("-o", "--output", default="", help="the page to write, report.html of the run by default")
+    parser.set_defaults(verb=evaluate_model)

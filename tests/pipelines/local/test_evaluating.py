@@ -1,0 +1,53 @@
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipelines.cli import command_line
+from pipelines.local.evaluating import data_set, named_model
+from wordmill.recipe.catalogue import Entry
+
+
+def entry(*words: str) -> tuple[str, Entry]:
+    return data_set(command_line().parse_args(["evaluate", *words]))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two pictures and their labels, in a folder whose name no data set may have."""
+    place = tmp_path / "my words"
+    place.mkdir()
+    for name in ("1.png", "2.png"):
+        cv2.imwrite(str(place / name), np.zeros((8, 16), np.uint8))
+    (place / "gt.txt").write_text('1.png, "One"\n2.png, "Two"\n', encoding="utf-8")
+    return place
+
+
+def test_a_folder_is_a_data_set_of_its_name_with_as_many_samples_as_it_has(folder: Path) -> None:
+    name, found = entry(str(folder), "--label-format", "icdar")
+    assert (name, found.reader, found.labels, found.samples) == ("my_words", "label_file", "gt.txt", 2)
+    assert found.source == folder.as_uri()
+
+
+def test_which_file_has_the_labels_is_asked_where_there_are_several_or_none(folder: Path) -> None:
+    (folder / "more.txt").touch()
+    with pytest.raises(ValueError, match="my words: found gt.txt, more.txt: name the file of labels"):
+        entry(str(folder))
+    assert entry(str(folder), "--labels", "gt.txt")[1].labels == "gt.txt"
+    for path in folder.glob("*.txt"):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"found no \.txt file"):
+        entry(str(folder))
+
+
+def test_a_name_is_the_catalogues(tmp_path: Path) -> None:
+    assert entry("SVT", "--from", f"SVT={tmp_path}")[1].source == tmp_path.as_uri()
+    with pytest.raises(ValueError, match="unknown data set 'SVTT': did you mean 'SVT'"):
+        entry("SVTT")
+
+
+def test_a_model_is_a_file_or_a_folder_that_is_there(tmp_path: Path) -> None:
+    assert named_model(str(tmp_path), "quickstart") == tmp_path
+    with pytest.raises(ValueError, match="model.onnx: no such file"):
+        named_model(str(tmp_path / "model.onnx"), "quickstart")
