@@ -13,6 +13,11 @@ def ctc_losses(logits: torch.Tensor, classes: torch.Tensor, lengths: torch.Tenso
     return ctc_loss(likely, classes, frames, lengths, CtcCodec.BLANK, reduction="none")
 
 
+def frame_losses(logits: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Return the cross entropies (N,) of logits (N, T, C), summed over the classes `frames` (N, T) int32."""
+    return cross_entropy(logits.float().transpose(1, 2), frames.long(), reduction="none").sum(1)
+
+
 def sequence_losses(logits: torch.Tensor, classes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     """Return the cross entropies (N,) of logits (N, T, C), summed over its first `lengths` (N,) classes (N, T)."""
     losses = cross_entropy(logits.float().transpose(1, 2), classes.long(), reduction="none")
