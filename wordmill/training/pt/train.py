@@ -122,7 +122,10 @@ class Trainer:
         images = (pictures.permute(0, 3, 1, 2).float() - middle) / middle
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             logits = net(images, classes, forced, seeds) if self.writes and net.training else net(images)
-        losses = (sequence_losses if self.writes else ctc_losses)(logits, classes, lengths)
+        if self.writes:
+            losses = sequence_losses(logits, classes, lengths)
+        else:
+            losses = ctc_losses(logits, classes, torch.from_numpy(targets.lengths))
         if targets.flat.any():
             losses = torch.lerp(losses, frame_losses(logits, frames), flat)
         return losses * weights, logits
