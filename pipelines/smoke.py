@@ -20,8 +20,8 @@ STEPS = 8  # at least, of many processes
 def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
     """Return the changes that fit schedule and batch to little data: one epoch of few steps.
 
-    The warm-up keeps its share of the steps. Weights of a champion, which there need not be, become fresh ones. Formats
-    that a run may do without are left out.
+    Warm-up and flat start keep their shares of the steps. Weights of a champion, which there need not be, become fresh
+    ones. Formats that a run may do without are left out.
     """
     train, shares = recipe.train, processes * recipe.train.parts
     batch = shares * max(STEP[1], pictures(recipe, STEP) // shares)
@@ -31,6 +31,7 @@ def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
         f"train.global_batch={batch}",
         "train.epochs=1",
         f"train.warmup_epochs={train.warmup_epochs / train.epochs:.6f}",
+        f"train.flat_start_epochs={train.flat_start_epochs / train.epochs:.6f}",
         "train.validations_per_epoch=2",
         "export.optional=[]",
         *(["train.start_from=''"] if champion else []),

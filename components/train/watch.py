@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wordmill.store.progress import Progress
+from wordmill.store.progress import Progress, duration
 from wordmill.store.storage import Store
 from wordmill.training.job import Job
 from wordmill.training.records import METRICS
@@ -12,6 +12,7 @@ from wordmill.training.records import METRICS
 if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
     from wordmill.store import tracking
 
+FORECAST_S = 10.0  # seconds of steps by which training's end is foretold; the first ones are slower
 NOTES = {  # what the line of progress says of the latest metrics: name, form and factor
     "train/loss": ("loss {:.3f}", 1),
     "train/data_wait": ("waiting for data {:.1f} %", 100),
@@ -62,6 +63,8 @@ class Watch:
         self.offset = self.path.stat().st_size if self.path.exists() else 0
         self.progress: Progress | None = None
         self.latest: dict[str, float] = {}
+        self.measured_from: dict[str, Any] | None = None  # the first line that tells a speed
+        self.foretold = False
 
     def look(self) -> None:
         """Take in the lines written since the last look."""
@@ -69,6 +72,7 @@ class Watch:
         for line in lines:
             self.progress = self.progress or self._begin(line)
             self.latest |= line["metrics"]
+            self._foretell(line)
             self.progress.update(line["images"], self.note())
         self.sender.send(
             [(name, value, line["step"], line["time"]) for line in lines for name, value in line["metrics"].items()]
@@ -80,6 +84,17 @@ class Watch:
             print(f"train: {unfit:,} samples are left out: their labels do not fit the recogniser", flush=True)
         total = line["steps"] * self.job.train.global_batch
         return Progress("train", total, "images", already=line["images"])
+
+    def _foretell(self, line: dict[str, Any]) -> None:
+        """Say once, as soon as this machine's speed is known, how long training will take."""
+        if self.foretold or "train/images_per_s" not in line["metrics"]:
+            return
+        start = self.measured_from = self.measured_from or line
+        if (seconds := line["time"] - start["time"]) >= FORECAST_S:
+            self.foretold = True
+            rate = (line["images"] - start["images"]) / seconds
+            left = duration((line["steps"] * self.job.train.global_batch - line["images"]) / rate)
+            print(f"train: about {left} from here on this machine, at {rate:,.0f} images/s, and validation", flush=True)
 
     def note(self) -> str:
         """Return the latest loss, waiting, memory and validation accuracy, as far as they are known."""

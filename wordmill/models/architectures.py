@@ -4,6 +4,18 @@ from wordmill.recipe.sections import Data, Model
 
 # Channels behind each convolution of a backbone.
 COMPACT = (32, 48, 96, 96, 192, 256, 320)
+SEPARABLE_STEM, SEPARABLE_HEAD = 32, 256
+# Kernel, channels out, strides; height and width each.
+SEPARABLE_BLOCKS = (
+    ((3, 3), 64, (2, 2)),
+    ((3, 3), 64, (1, 1)),
+    ((3, 3), 128, (2, 1)),
+    ((3, 5), 128, (1, 1)),
+    ((3, 5), 128, (1, 1)),
+    ((3, 3), 256, (2, 1)),
+    ((3, 5), 256, (1, 1)),
+    ((3, 5), 256, (1, 1)),
+)
 VGG7 = (64, 128, 256, 256, 512, 512, 512)
 VIEWS_CNN = (64, 128, 256, 256, 384, 384, 384, 384, 384, 384, 32)
 RESNET_STEM = (32, 32, 64)
@@ -31,7 +43,10 @@ SQUEEZE = 4  # of so many channels, squeeze and excitation has one inside
 
 VIEWS = 4  # of a picture of FSNS, square and side by side
 # Heights of the pictures that backbones make one row of.
-HEIGHTS = {"compact": 32, "vgg7": 32, "vgg7_padded": 32, "resnet34_vd": 32, "mobilenet_v3": 32, "views_cnn": 128}
+HEIGHTS = {
+    "compact": 32, "separable": 32, "vgg7": 32, "vgg7_padded": 32, "resnet34_vd": 32, "mobilenet_v3": 32,
+    "views_cnn": 128,
+}  # fmt: skip
 
 VGG7_EPSILON = 1e-4  # of its batch normalisation, MindOCR's; everywhere else NORM_EPSILON, PyTorch's
 NORM_EPSILON = 1e-5

@@ -22,6 +22,7 @@ BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "clip_norm": (lambda value: 0 <= value < math.inf, "0, no limit, or more"),
     "ema_decay": (lambda value: 0 <= value < 1, "0, none, or more and less than 1"),
     "teacher_forcing": (lambda value: 0 <= value <= 1, "a share of 0 to 1"),
+    "flat_start_epochs": (lambda value: 0 <= value < math.inf, "0, none, or more"),
     "loss_scale": (lambda value: value >= 1 and math.frexp(value)[0] == 0.5, "a power of two from 1 on"),
     "profile": (lambda value: value >= 0, "0, none, or a number of steps"),
     "checkpoint_minutes": (lambda value: 0 < value < math.inf, "more than 0"),
@@ -59,6 +60,8 @@ def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
     if train.min_lr > train.lr or (train.min_lr and train.schedule == "constant"):
         raise ValueError(f"{where}.min_lr: found {train.min_lr} with schedule {train.schedule} and lr {train.lr}, "
                          "expected where a cosine from lr ends, at most lr")  # fmt: skip
+    if train.flat_start_epochs and model.name != "crnn":
+        raise ValueError(f"{where}.flat_start_epochs: found {train.flat_start_epochs}: model {model.name} has no CTC")
     if train.teacher_forcing < 1 and model.name == "crnn":
         raise ValueError(f"{where}.teacher_forcing: found {train.teacher_forcing}: model crnn has no decoder")
     if train.augment == "views" and data.width % data.height:

@@ -46,11 +46,16 @@ class Plan:
     steps_per_epoch: int
     rates: npt.NDArray[np.float32]  # (steps,)
     validate_after: frozenset[int]
+    flat_steps: int = 0  # of the flat start
 
     @property
     def steps(self) -> int:
         """Steps in all."""
         return len(self.rates)
+
+    def flat(self, step: int) -> float:
+        """Return the share of the loss of step 1.. that learns frames of equal letters: falls from 1 to 0."""
+        return max(0.0, 1.0 - (step - 1) / self.flat_steps) if self.flat_steps else 0.0
 
 
 def make_plan(train: Train, samples: int, processes: int) -> Plan:
@@ -67,6 +72,7 @@ def make_plan(train: Train, samples: int, processes: int) -> Plan:
         steps_per_epoch=steps,
         rates=_rates(train, train.epochs * steps, round(train.warmup_epochs * steps)),
         validate_after=frozenset(number * steps // train.validations_per_epoch for number in validations),
+        flat_steps=round(train.flat_start_epochs * steps),
     )
 
 

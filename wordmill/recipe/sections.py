@@ -36,7 +36,7 @@ class Model:
     """The recogniser: what turns (N, C, H, W) into logits (N, T, classes)."""
 
     name: Literal["crnn", "rare", "seq2seq"]
-    backbone: Literal["compact", "vgg7", "vgg7_padded", "resnet34_vd", "mobilenet_v3", "views_cnn"]
+    backbone: Literal["compact", "separable", "vgg7", "vgg7_padded", "resnet34_vd", "mobilenet_v3", "views_cnn"]
     neck: Literal["bilstm", "bilstm_linked"]
     hidden: int
     layers: int
@@ -73,6 +73,8 @@ class Train:
     start_from: str = ""  # a .safetensors file, or a recipe whose champion's weights training starts from
     teacher_forcing: float = 1.0  # share of the samples whose decoder is told the truth before each step
     augment: Literal["none", "views"] = "none"
+    # For so long CTC learns less and less where letters would lie were all as wide, and leaves its plateau the sooner.
+    flat_start_epochs: float = 0.0
     validations_per_epoch: int = 1
     sync_batch_norm: bool = False  # statistics of the global batch, not of each process's own as in the published runs
     loss_scale: float = 1024.0  # where gradients are float16; dynamic: halved where they overflow, doubled in time

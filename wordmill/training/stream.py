@@ -44,19 +44,19 @@ def training_stream(context: Context, done: int = 0) -> Iterator[list[Part]]:
             drawn = draw(job.train, step, rows)
             if job.train.augment == "views":
                 batch = dataclasses.replace(batch, images=augment_views(batch.images, drawn.seeds))
-            yield parts_of(batch, job.train, context.codec, context.time_steps, drawn)
+            yield parts_of(batch, job.train, context.codec, context.time_steps, drawn, plan.flat(step))
 
     return prefetched(source(), PREFETCHED_BATCHES)
 
 
-def parts_of(batch: Batch, train: Train, codec: Codec, steps: int, drawn: Draws) -> list[Part]:
+def parts_of(batch: Batch, train: Train, codec: Codec, steps: int, drawn: Draws, flat: float = 0.0) -> list[Part]:
     """Split a process's batch into the recipe's equal parts, whose labels are encoded each by themselves."""
     size = len(batch.labels) // train.parts
     parts = [slice(first, first + size) for first in range(0, len(batch.labels), size)]
     return [
         (
             Batch(images=batch.images[part], labels=batch.labels[part]),
-            encode_labels(batch.labels[part], codec, steps, train.loss, drawn[part]),
+            encode_labels(batch.labels[part], codec, steps, train.loss, drawn[part], flat),
         )
         for part in parts
     ]

@@ -9,10 +9,12 @@ import numpy.typing as npt
 from wordmill.recipe.sections import Train
 from wordmill.shards.index import MANY, count_repeats
 from wordmill.shards.sets import ShardSet
-from wordmill.text.decoding import AttentionCodec, Codec
+from wordmill.text.decoding import AttentionCodec, Codec, CtcCodec
 
 Counts = npt.NDArray[np.integer[Any]]
 
+_INKED = 0.64  # of a letter's part at a flat start
+_FEW_FRAMES = 2.2  # a letter
 DRAWS = 1  # parts these words from those that the loader shuffles an epoch by: a seed sequence ends with any zeros
 
 
@@ -25,6 +27,8 @@ class Targets:
     weights (N,) float32: make the batch's mean; 0 for a label that is empty or too long, which nothing is learnt from
     forced (N,) float32:  1 where the decoder is told the truth before each step, 0 where it goes by its own reading
     seeds (N,) int32:     what the sample's dropout masks are drawn from
+    frames (N, T) int32:  of CTC: the class of each frame were all letters as wide
+    flat (N,) float32:    of CTC: the share of the loss that learns `frames`
     counted:              of how many things, samples or characters, the batch's loss is the mean
     """
 
@@ -33,6 +37,8 @@ class Targets:
     weights: npt.NDArray[np.float32]
     forced: npt.NDArray[np.float32]
     seeds: npt.NDArray[np.int32]
+    frames: npt.NDArray[np.int32]
+    flat: npt.NDArray[np.float32]
     counted: float
 
 
@@ -66,8 +72,10 @@ def _fit(characters: Counts, frames: Counts, codec: Codec, steps: int) -> npt.ND
     return (characters > 0) & (characters < steps if isinstance(codec, AttentionCodec) else frames <= steps)
 
 
-def encode_labels(labels: list[str], codec: Codec, steps: int, loss: str, drawn: Draws | None = None) -> Targets:
-    """Encode labels for a recogniser of so many steps; `loss` is the recipe's train.loss.
+def encode_labels(
+    labels: list[str], codec: Codec, steps: int, loss: str, drawn: Draws | None = None, flat: float = 0.0
+) -> Targets:
+    """Encode labels for a recogniser of so many steps; `loss` is the recipe's train.loss, `flat` the plan's share.
 
     Without `drawn` decoders are told the truth. L is `steps` whatever the labels, so that shapes stay. A label that
     does not fit has one class in its place.
@@ -95,8 +103,23 @@ def encode_labels(labels: list[str], codec: Codec, steps: int, loss: str, drawn:
         weights=np.asarray(shares / counted, dtype=np.float32),
         forced=drawn.forced,
         seeds=drawn.seeds,
+        frames=_even_frames(classes, lengths) if flat else np.zeros_like(classes),
+        flat=np.full(len(labels), flat, np.float32),
         counted=counted,
     )
+
+
+def _even_frames(classes: npt.NDArray[np.int32], lengths: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    """The class of each frame (N, T) were all letters of a label as wide, which is all that is known at first.
+
+    A letter has the middle of its part and the blank the rest; all of its part where that is a frame or two.
+    Speech recognisers start so, flat, from equal parts (Young et al., The HTK Book, 3.4: flat start).
+    """
+    steps = classes.shape[1]
+    place = (np.arange(steps) + 0.5) * lengths[:, None] / steps
+    letter = place.astype(np.int64)
+    inked = (np.abs(place - letter - 0.5) < _INKED / 2) | (steps < _FEW_FRAMES * lengths[:, None])
+    return np.where(inked, np.take_along_axis(classes, letter, 1), np.int32(CtcCodec.BLANK))
 
 
 def draw(train: Train, step: int, rows: slice) -> Draws:

@@ -44,6 +44,23 @@ def test_what_another_attempt_has_told_is_not_told_again(tmp_path: Path) -> None
     assert sender.points == [("val/accuracy", 0.125, 4, 9.0)]
 
 
+def test_how_long_training_will_take_is_foretold_once_by_the_steps_after_the_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    watch = Watch(make_job(tmp_path), Silent())
+    lines = [(1, 20.0), (3, 25.0), (6, 30.0), (8, 50.0)]  # 5 steps of 16 images in 10 s; 94 steps are left
+    (tmp_path / "metrics.jsonl").write_text(
+        "".join(
+            f'{{"step": {step}, "steps": 100, "images": {16 * step}, "time": {seconds}, '
+            '"metrics": {"train/images_per_s": 1.0}}\n'
+            for step, seconds in lines
+        )
+    )
+    watch.look()
+    told = [line for line in capsys.readouterr().out.splitlines() if "on this machine" in line]
+    assert told == ["train: about 3:08 from here on this machine, at 8 images/s, and validation"]
+
+
 def test_the_line_of_progress_says_what_slows_training_down(tmp_path: Path) -> None:
     watch = Watch(make_job(tmp_path), Silent())
     watch.latest = {"val/accuracy": 0.5, "train/memory_gib": 12.34, "train/data_wait": 0.0123, "train/loss": 1.0}

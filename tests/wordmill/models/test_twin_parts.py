@@ -16,7 +16,9 @@ from wordmill.models.pt import necks as pt_necks
 from wordmill.models.pt import resnet as pt_resnet
 from wordmill.models.pt import weights as pt_weights
 
-CHANNELS = {"compact": 1, "vgg7": 3, "vgg7_padded": 1, "resnet34_vd": 3, "mobilenet_v3": 3, "views_cnn": 3}
+CHANNELS = {
+    "compact": 1, "separable": 1, "vgg7": 3, "vgg7_padded": 1, "resnet34_vd": 3, "mobilenet_v3": 3, "views_cnn": 3,
+}  # fmt: skip
 NECKS = [("bilstm", 2), ("bilstm_linked", 1), ("bilstm_linked", 3)]
 
 

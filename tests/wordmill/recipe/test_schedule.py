@@ -65,6 +65,12 @@ def test_plan_drops_the_remainder_and_spreads_validation() -> None:
     assert plan.rates[:6] == pytest.approx([0.0, 0.02, 0.04, 0.06, 0.08, 0.1])
 
 
+def test_a_flat_start_falls_from_one_to_nothing() -> None:
+    plan = make_plan(train(flat_start_epochs=0.4), samples=80, processes=1)
+    assert [plan.flat(step) for step in range(1, 7)] == pytest.approx([1.0, 0.75, 0.5, 0.25, 0.0, 0.0])
+    assert make_plan(train(), samples=80, processes=1).flat(1) == 0.0
+
+
 def test_plan_refuses_more_validations_than_steps() -> None:
     with pytest.raises(ValueError, match=r"train.validations_per_epoch is 11, expected 1 to 10"):
         make_plan(train(validations_per_epoch=11), samples=80, processes=1)

@@ -34,6 +34,13 @@ SEQUENCE = pytest.mark.parametrize(
 )
 
 
+FRAMES = pytest.mark.parametrize(
+    "frame_losses",
+    [torch_losses(pt_losses.frame_losses), mindspore_losses(ms_losses.FrameLosses())],
+    ids=["pytorch", "mindspore"],
+)
+
+
 def random_logits(steps: int, classes: int, samples: int) -> np.ndarray:
     return np.random.default_rng(steps).normal(0, 1.5, (samples, steps, classes)).astype(np.float32)
 
@@ -89,6 +96,15 @@ def test_ctc_by_length_is_pytorchs_mean(ctc: Losses) -> None:
     expected = (ctc_by_all_paths(logits[0], [1]) + ctc_by_all_paths(logits[1], [2, 1, 2]) / 3) / 2
     found = (ctc(logits, targets.classes, targets.lengths) * targets.weights).sum()
     assert found == pytest.approx(expected, rel=1e-5)
+
+
+@FRAMES
+def test_the_loss_of_frames_is_the_sum_of_their_cross_entropies(frame_losses: Losses) -> None:
+    logits = random_logits(4, 3, 2)
+    likely = log_softmax(logits)
+    rows = ([0, 1, 1, 0], [2, 2, 0, 1])
+    expected = [-sum(likely[n, step, number] for step, number in enumerate(row)) for n, row in enumerate(rows)]
+    assert frame_losses(logits, np.array(rows, np.int32)).tolist() == pytest.approx(expected, rel=1e-5)
 
 
 @SEQUENCE

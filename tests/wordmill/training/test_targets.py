@@ -32,6 +32,15 @@ def test_ctc_targets_are_the_characters_padded_to_the_steps() -> None:
     assert targets.forced.tolist() == [1, 1, 1]
 
 
+def test_a_flat_start_gives_every_letter_the_same_width_and_blanks_between() -> None:
+    targets = encode_labels(["ab", "c", ""], CTC, 8, "ctc", flat=0.25)
+    # Of two letters each has four frames, of which the middle two lie within 0.32 of its part from its middle.
+    assert targets.frames.tolist() == [[0, 1, 1, 0, 0, 2, 2, 0], [0, 3, 3, 3, 3, 3, 3, 0], [0, 1, 1, 1, 1, 1, 1, 0]]
+    assert targets.flat.tolist() == [0.25] * 3
+    assert encode_labels(["abc"], CTC, 6, "ctc", flat=1.0).frames.tolist() == [[1, 1, 2, 2, 3, 3]]
+    assert (targets.frames.dtype, targets.flat.dtype) == (np.int32, np.float32)
+
+
 def test_attention_targets_end_with_stop_and_pad_with_go() -> None:
     targets = encode_labels(["ab", "abc", "abca", "?"], ATTENTION, 4, "cross_entropy")
     # GO 0, STOP 1, a 2, b 3, c 4; four letters and STOP are five steps, which these recognisers have not

@@ -32,9 +32,13 @@ def batch_of(seed: int) -> Batch:
 
 
 @pytest.mark.arithmetic
-@pytest.mark.parametrize(("model", "loss"), [(MODEL, "ctc"), (RARE, "cross_entropy")], ids=["crnn", "rare"])
+@pytest.mark.parametrize(
+    ("model", "loss", "flat"),
+    [(MODEL, "ctc", 0.0), (MODEL, "ctc", 0.25), (RARE, "cross_entropy", 0.0)],
+    ids=["crnn", "crnn-flat-start", "rare"],
+)
 def test_the_parts_of_a_batch_have_the_same_loss_and_the_same_mean_gradients(
-    model: Model, loss: str, tmp_path: Path
+    model: Model, loss: str, flat: float, tmp_path: Path
 ) -> None:
     train = dataclasses.replace(TRAIN, accumulation=2, loss=loss, clip_norm=0.0)
     trainer = Trainer(dataclasses.replace(make_job(tmp_path, train=train), model=model), torch.device("cpu"), 0)
@@ -42,7 +46,7 @@ def test_the_parts_of_a_batch_have_the_same_loss_and_the_same_mean_gradients(
     ms_weights.load_weights(net, pt_weights.dump(trainer.net), "PyTorch's weights")
     drawn = Draws(forced=np.array([0, 1, 1, 0] * 2, np.float32), seeds=np.arange(SAMPLES, dtype=np.int32))
     batch = dataclasses.replace(batch_of(0), labels=sorted(WORDS, key=len))  # the second part has more characters
-    parts = parts_of(batch, train, trainer.codec, trainer.steps, drawn)
+    parts = parts_of(batch, train, trainer.codec, trainer.steps, drawn, flat)
     counts = [targets.counted for _, targets in parts]
     assert (counts[0] == counts[1]) == (loss == "ctc")
     exact = rounding.measure(
@@ -51,7 +55,7 @@ def test_the_parts_of_a_batch_have_the_same_loss_and_the_same_mean_gradients(
     )
     told = trainer.result(trainer.step(1, parts, 0.0, (False, False)))
 
-    gradients = Gradients(Objective(net, DATA.middle), LossScale(1.0, dynamic=False)).set_train()
+    gradients = Gradients(Objective(net, DATA.middle, flat_start=flat > 0), LossScale(1.0, dynamic=False)).set_train()
     mean, nothing = ms.Tensor([sum(counts) / 2], ms.float32), ms.Tensor([0, 0], ms.float32)
     vectors = [gradients(ms.Tensor([part[1].counted], ms.float32), mean, nothing, *tensors_of(part)) for part in parts]
     vector = (sum(vectors) / 2).asnumpy()[:-2]

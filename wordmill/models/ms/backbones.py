@@ -7,6 +7,7 @@ from wordmill.models.architectures import COMPACT, NORM_EPSILON, NORMALS, VGG7, 
 from wordmill.models.ms.layers import conv, norm
 from wordmill.models.ms.mobilenet import MobileNetV3
 from wordmill.models.ms.resnet import ResNet34Vd
+from wordmill.models.ms.separable import Separable
 from wordmill.models.ms.views import ViewsCnn
 
 
@@ -107,9 +108,9 @@ def _start_from_normals(layer: nn.Cell) -> None:
         layer.gamma.set_data(initializer(Normal(NORMALS, mean=1.0), layer.gamma.shape))
 
 
-Backbone = Compact | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
+Backbone = Compact | Separable | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
 
 BACKBONES: dict[str, type[Backbone]] = {
-    "compact": Compact, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "resnet34_vd": ResNet34Vd,
+    "compact": Compact, "separable": Separable, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "resnet34_vd": ResNet34Vd,
     "mobilenet_v3": MobileNetV3, "views_cnn": ViewsCnn,
 }  # fmt: skip

@@ -44,10 +44,13 @@ class ConvNorm(nn.Cell):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int | tuple[int, int] = 1, groups: int = 1
-    ) -> None:
+        self, inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int | tuple[int, int] = 1,
+        groups: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.conv = conv(inputs, outputs, kernel, kernel // 2, stride, groups)
+        height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        around = height // 2, height // 2, width // 2, width // 2
+        self.conv = conv(inputs, outputs, (height, width), around, stride, groups)
         self.bn = norm(outputs)
 
     def construct(self, x: Tensor) -> Tensor:

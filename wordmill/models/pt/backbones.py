@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from wordmill.models.architectures import COMPACT, NORM_EPSILON, NORMALS, VGG7, VGG7_BIASES, VGG7_EPSILON, VGG7_WEIGHTS
 from wordmill.models.pt.mobilenet import MobileNetV3
 from wordmill.models.pt.resnet import ResNet34Vd
+from wordmill.models.pt.separable import Separable
 from wordmill.models.pt.views import ViewsCnn
 
 
@@ -96,9 +97,9 @@ def _start_from_normals(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, 1.0, NORMALS)
 
 
-Backbone = Compact | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
+Backbone = Compact | Separable | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
 
 BACKBONES: dict[str, type[Backbone]] = {
-    "compact": Compact, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "resnet34_vd": ResNet34Vd,
+    "compact": Compact, "separable": Separable, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "resnet34_vd": ResNet34Vd,
     "mobilenet_v3": MobileNetV3, "views_cnn": ViewsCnn,
 }  # fmt: skip

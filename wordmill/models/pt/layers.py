@@ -13,10 +13,13 @@ class ConvNorm(nn.Module):
     """
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int, stride: int | tuple[int, int] = 1, groups: int = 1
-    ) -> None:
+        self, inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int | tuple[int, int] = 1,
+        groups: int = 1,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        height, width = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+        around = height // 2, width // 2
+        self.conv = nn.Conv2d(inputs, outputs, (height, width), stride, around, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,6 +19,15 @@ class CtcLosses(nn.Cell):
         return self.ctc(likely, classes, ops.full_like(lengths, logits.shape[1]), lengths)
 
 
+class FrameLosses(nn.Cell):
+    """Cross entropy of each frame of CTC's logits."""
+
+    def construct(self, logits: Tensor, frames: Tensor) -> Tensor:
+        """Return the losses (N,) of logits (N, T, C), summed over the classes `frames` (N, T) int32."""
+        likely = ops.log_softmax(logits.astype(ms.float32), axis=2)
+        return -ops.gather_elements(likely, 2, frames.expand_dims(2)).sum(axis=(1, 2))
+
+
 class SequenceLosses(nn.Cell):
     """Cross entropy of what an attention decoder writes."""
 

@@ -7,7 +7,7 @@ from mindspore.ops.auto_generate import SplitWithSize
 from wordmill.models.ms.model import EncoderDecoder, Recogniser
 from wordmill.models.ms.parameters import statistics
 from wordmill.training.constants import GROWTH_INTERVAL
-from wordmill.training.ms.losses import CtcLosses, SequenceLosses
+from wordmill.training.ms.losses import CtcLosses, FrameLosses, SequenceLosses
 from wordmill.training.ms.optimisers import Optimiser, assigned, each
 
 ROW = 1024  # numbers that are summed up at a time
@@ -27,20 +27,25 @@ def _shaped(piece: Tensor, weight: Parameter) -> Tensor:
 class Objective(nn.Cell):
     """The loss of a batch as it comes from the shards; pictures are normalised on the device."""
 
-    def __init__(self, net: Recogniser, middle: float) -> None:
+    def __init__(self, net: Recogniser, middle: float, flat_start: bool = False) -> None:
         super().__init__()
         self.net = net
         self.middle = middle
         self.writes = isinstance(net, EncoderDecoder)
         self.losses = SequenceLosses() if self.writes else CtcLosses()
+        self.flat_start, self.frame_losses = flat_start, FrameLosses()
 
     def construct(
-        self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, forced: Tensor, seeds: Tensor
-    ) -> tuple[Tensor, Tensor]:
+        self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, forced: Tensor, seeds: Tensor,
+        frames: Tensor, flat: Tensor,
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return sum(weights * losses) and the logits (N, T, C) of images (N, H, W, C) uint8 and their targets."""
         x = ((images.astype(ms.float32) - self.middle) / self.middle).transpose(0, 3, 1, 2)
         logits = self.net(x, classes, forced, seeds) if self.writes and self.training else self.net(x)
-        return (self.losses(logits, classes, lengths) * weights).sum(), logits
+        losses = self.losses(logits, classes, lengths)
+        if self.flat_start:
+            losses = losses + flat * (self.frame_losses(logits, frames) - losses)
+        return (losses * weights).sum(), logits
 
 
 class LossScale(nn.Cell):

@@ -66,7 +66,8 @@ class Trainer:
             halve(self.net, train.amp)
             self.precision += f", {train.loss_scaling} loss scale {train.loss_scale:g}"
         scale = LossScale(train.loss_scale if half else 1.0, half and train.loss_scaling == "dynamic")
-        self.gradients = Gradients(Objective(self.net, self.job.data.middle), scale).set_train()
+        objective = Objective(self.net, self.job.data.middle, flat_start=train.flat_start_epochs > 0)
+        self.gradients = Gradients(objective, scale).set_train()
         optimiser = build_optimiser(self.net, train)
         self.update = Update(self.net, optimiser, scale, train.clip_norm, train.parts, processes)
         self.average = Average(self.net, train.ema_decay) if train.ema_decay else None
@@ -85,6 +86,8 @@ class Trainer:
             ms.Tensor(shape=[None], dtype=ms.float32),
             ms.Tensor(shape=[None], dtype=ms.float32),
             ms.Tensor(shape=[None], dtype=ms.int32),
+            ms.Tensor(shape=[None, self.steps], dtype=ms.int32),
+            ms.Tensor(shape=[None], dtype=ms.float32),
         )
         return scored
 
@@ -170,9 +173,10 @@ class Trainer:
 
 
 def tensors_of(part: Part) -> tuple[ms.Tensor, ...]:
-    """Return images uint8 (N, H, W, C), classes, lengths, weights, forced and seeds on the device."""
+    """Return images uint8 (N, H, W, C) and the arrays of their targets on the device."""
     batch, targets = part
-    arrays = (batch.images, targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds)
+    arrays = (batch.images, targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds,
+              targets.frames, targets.flat)  # fmt: skip
     return tuple(ms.Tensor.from_numpy(array) for array in arrays)
 
 

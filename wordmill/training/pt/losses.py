@@ -7,10 +7,19 @@ from wordmill.text.decoding import CtcCodec
 
 
 def ctc_losses(logits: torch.Tensor, classes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Return the CTC losses (N,) float32 of logits (N, T, C), classes (N, L) and lengths (N,) int32."""
+    """Return the CTC losses (N,) float32 of logits (N, T, C), classes (N, L) and lengths (N,) int32.
+
+    The lengths lie in the processor's memory: a GPU's kernel is told them from there, and to copy them back would wait.
+    """
+    lengths = lengths.long()
     frames = torch.full_like(lengths, logits.shape[1])
     likely = logits.float().log_softmax(2).permute(1, 0, 2)
     return ctc_loss(likely, classes, frames, lengths, CtcCodec.BLANK, reduction="none")
+
+
+def frame_losses(logits: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+    """Return the cross entropies (N,) of logits (N, T, C), summed over the classes `frames` (N, T) int32."""
+    return cross_entropy(logits.float().transpose(1, 2), frames.long(), reduction="none").sum(1)
 
 
 def sequence_losses(logits: torch.Tensor, classes: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:

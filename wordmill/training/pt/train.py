@@ -33,7 +33,7 @@ from wordmill.training.context import make_context
 from wordmill.training.job import Job, read_job
 from wordmill.training.loop import Loop
 from wordmill.training.pt.device import fetch, memory_bytes, send, trace
-from wordmill.training.pt.losses import ctc_losses, sequence_losses
+from wordmill.training.pt.losses import ctc_losses, frame_losses, sequence_losses
 from wordmill.training.pt.optimisers import Average, build_optimiser
 from wordmill.training.pt.processes import gather, join, share, synchronise
 from wordmill.training.pt.scaler import Scaler
@@ -114,15 +114,21 @@ class Trainer:
     def losses(self, net: nn.Module, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the weighted losses (N,) and the logits (N, T, classes), both float32."""
         batch, targets = part
-        pictures, classes, lengths, weights, forced, seeds = send(
-            self.device, batch.images, targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds
-        )
+        pictures, classes, lengths, weights, forced, seeds, frames, flat = send(
+            self.device, batch.images, targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds,
+            targets.frames, targets.flat,
+        )  # fmt: skip
         middle = self.job.data.middle
         images = (pictures.permute(0, 3, 1, 2).float() - middle) / middle
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             logits = net(images, classes, forced, seeds) if self.writes and net.training else net(images)
-        losses = sequence_losses if self.writes else ctc_losses
-        return losses(logits, classes, lengths) * weights, logits
+        if self.writes:
+            losses = sequence_losses(logits, classes, lengths)
+        else:
+            losses = ctc_losses(logits, classes, torch.from_numpy(targets.lengths))
+        if targets.flat.any():
+            losses = torch.lerp(losses, frame_losses(logits, frames), flat)
+        return losses * weights, logits
 
     def descend(self, number: int) -> torch.Tensor:
         """Change the weights by their gradients, if these are finite, and return the norm that they had."""

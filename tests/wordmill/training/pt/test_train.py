@@ -132,6 +132,21 @@ def test_the_parts_of_a_batch_make_the_whole_batchs_step(tmp_path: Path) -> None
     assert (parted.loss, parted.norm) == pytest.approx((whole.loss, whole.norm), rel=1e-5)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="what waits for a device shows on a GPU alone")
+@pytest.mark.parametrize("flat", [0.0, 0.5], ids=["ctc", "flat-start"])
+def test_no_part_of_a_step_waits_for_the_gpu(flat: float, tmp_path: Path) -> None:
+    job = dataclasses.replace(make_job(tmp_path), device="cuda")
+    trainer = Trainer(job, torch.device("cuda", 0), 0)
+    parts = parts_of(a_batch(), job.train, CODEC, 25, TOLD, flat)
+    trainer.result(trainer.step(1, parts, 0.0, NO))  # the first one builds what the others use
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        handle = trainer.step(2, parts, 0.0, NO)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(trainer.result(handle).loss)
+
+
 def test_the_average_is_what_is_scored_and_kept(tmp_path: Path) -> None:
     trainer = Trainer(make_job(tmp_path, train=dataclasses.replace(TRAIN, ema_decay=0.9)), CPU, 0)
     start = dump(trainer.net)
