@@ -16,7 +16,7 @@ from wordmill.store.stages import run_stage
 from wordmill.store.storage import Store
 from wordmill.store.tracking import Version
 
-WHAT_TO_DO = "take the alias from it to begin anew"
+WHAT_TO_DO = "take the aliases champion and best away to begin anew"
 
 
 def run_rivals(
@@ -50,9 +50,16 @@ def _measured(
     store: Store, version: Version, benchmarks: list[str], rules: Evaluation, combined: Manifest, device: str
 ) -> tuple[dict[str, Any], bool]:
     """Return a version's measurements by benchmark and why the others cannot be made, and whether all were there."""
-    reference, evaluations, reasons, there = version.tags["wordmill.model"], dict[str, str](), dict[str, str](), True
+    reference, evaluations, reasons, there = (
+        version.tags.get("wordmill.model"),
+        dict[str, str](),
+        dict[str, str](),
+        True,
+    )
     for name in benchmarks:
         try:
+            if reference is None:
+                raise ValueError(f"it has no tag wordmill.model, which names what trained it: {WHAT_TO_DO}")
             trained = whole_manifest(store, reference)
             check_fitting(store, trained, combined, name)
             made, found = find_or_measure(store, name, rules, trained, combined, device)

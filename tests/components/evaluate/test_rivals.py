@@ -72,6 +72,13 @@ def test_what_cannot_be_measured_again_is_said(registered: Registered) -> None:
     assert lost["reasons"]["words"].startswith(f"{registered.trained.reference} is not whole in bucket")
 
 
+def test_a_champion_that_people_have_registered_themselves_is_told(registered: Registered) -> None:
+    registered.holders["champion"] = registered.holders["best"] = Version(version="4", source="", tags={})
+    [rival] = registered.run()
+    assert (rival["version"], rival["model"], rival["evaluations"]) == ("4", None, {})
+    assert rival["reasons"]["words"].startswith("it has no tag wordmill.model, which names what trained it: take the")
+
+
 def test_a_champion_that_reads_pictures_fitted_otherwise_is_not_measured_on_these(registered: Registered) -> None:
     store, combined = registered.store, read_manifest(registered.measuring["shards"])
     packed = store.get_json(f"manifests/{combined.facts['datasets']['words']}.json")
@@ -79,5 +86,5 @@ def test_a_champion_that_reads_pictures_fitted_otherwise_is_not_measured_on_thes
     packed["inputs"]["picture"]["fit"] = "pad_grey"
     store.put_json(f"manifests/{combined.facts['datasets']['words']}.json", packed)
     [rival] = registered.run()
-    told = "reads pictures of fit stretch, not pad_grey: take the alias from it to begin anew"
+    told = "reads pictures of fit stretch, not pad_grey: take the aliases champion and best away to begin anew"
     assert rival["reasons"]["words"] == f"{registered.trained.reference} {told}"
