@@ -73,12 +73,14 @@ PLACE, SALT, MIX1, MIX2 = map(signed, (0x9E3779B1, 0x85EBCA77, 0x7FEB352D, 0x846
 # STOP are the first two of every decoder, where CRNN-Seq2Seq-OCR begins with padding, GO, STOP and "unknown"; labels
 # that do not fit are left out of training, where MindOCR learns them as empty; GO within a word is left out of the
 # text; decoders compute in float32, where CRNN-Seq2Seq-OCR has float16.
-def check_height(model: Model, data: Data) -> None:
-    """Refuse a height of pictures that the recogniser's backbone does not take."""
+def check_size(model: Model, data: Data) -> None:
+    """Refuse pictures of a height, or of views, that the recogniser's backbone does not take."""
     expected = HEIGHTS[model.backbone]
     if data.height != expected:
         raise ValueError(f"data.height is {data.height}, expected {expected}: "
                          f"backbone {model.backbone} makes one row of so many")  # fmt: skip
+    if model.backbone == "views_cnn":
+        check_views(data.height, data.width)
 
 
 def check_views(height: int, width: int) -> None:

@@ -127,14 +127,35 @@ def test_one_mlflow_run_holds_everything(place: Place, first: tuple[str, dict[st
     assert "report.html" in {file.path for file in client.list_artifacts(run.info.run_id)}
 
 
-def test_an_unchanged_run_finds_every_stage_finished(place: Place, first: tuple[str, dict[str, Any]]) -> None:
+@pytest.fixture(scope="module")
+def again(place: Place, first: tuple[str, dict[str, Any]]) -> tuple[str, str]:
+    """The tag of a run that was killed, and the output of the first run once more behind it."""
+    process = place.start("train.seed=44")
+    deadline = time.monotonic() + LIMIT_S
+    bucket, marker = place.state / "s3" / "wordmill" / "runs", Path()
+    while not (bucket / marker.parent.name / "mlflow.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+        marker = next((place.state / "runs").glob("*/open"), Path())
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    for member in family:
+        member.kill()
+    process.wait(LIMIT_S)
     code, output = place.run()
     assert code == 0, output
-    again = json.loads(Path(output.splitlines()[-1]).read_text(encoding="utf-8"))
-    made = {stage["stage"] for stage in again["stages"] if not stage["found"]}
+    return marker.parent.name, output
+
+
+def test_an_unchanged_run_finds_every_stage_finished(first: tuple[str, dict[str, Any]], again: tuple[str, str]) -> None:
+    found = json.loads(Path(again[1].splitlines()[-1]).read_text(encoding="utf-8"))
+    made = {stage["stage"] for stage in found["stages"] if not stage["found"]}
     assert made <= {"gate", "report"}  # they look at the registry and at the run, which are outside of any digest
-    assert again["digests"] == first[1]["digests"]
-    assert again["benchmarks"] == first[1]["benchmarks"]
+    assert found["digests"] == first[1]["digests"]
+    assert found["benchmarks"] == first[1]["benchmarks"]
+
+
+def test_a_killed_run_is_marked_failed_by_the_next(again: tuple[str, str]) -> None:
+    killed, output = again
+    assert f"run {killed} was killed: marked as failed in MLflow" in output
 
 
 def command_of(process: psutil.Process) -> str:
@@ -159,22 +180,6 @@ def test_a_killed_stage_leaves_a_failed_run(place: Place, first: tuple[str, dict
     summary = json.loads((max((place.state / "runs").iterdir()) / "summary.json").read_text(encoding="utf-8"))
     assert summary["ok"] is False
     assert place.mlflow().get_run(summary["mlflow"]["run_id"]).info.status == "FAILED"
-
-
-def test_a_killed_run_is_marked_failed_by_the_next(place: Place, first: tuple[str, dict[str, Any]]) -> None:
-    process = place.start("train.seed=44")
-    deadline = time.monotonic() + LIMIT_S
-    bucket, marker = place.state / "s3" / "wordmill" / "runs", Path()
-    while not (bucket / marker.parent.name / "mlflow.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-        marker = next((place.state / "runs").glob("*/open"), Path())
-    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-    for member in family:
-        member.kill()
-    process.wait(LIMIT_S)
-    code, output = place.run()
-    assert code == 0, output
-    assert f"run {marker.parent.name} was killed: marked as failed in MLflow" in output
 
 
 def test_bad_data_ends_the_run_with_one_line(place: Place, first: tuple[str, dict[str, Any]]) -> None:

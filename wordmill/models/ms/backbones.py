@@ -30,6 +30,10 @@ class Compact(nn.Cell):
         self.pool = nn.MaxPool2d(2, 2)
         self.pool_height = nn.MaxPool2d((2, 1), (2, 1))
 
+    def columns(self, width: int) -> int:
+        """Return T for pictures of a width."""
+        return width // 2 // 2
+
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, 320, 1, T)."""
         x = ops.relu(self.bn1(self.conv1(x)))
@@ -58,8 +62,13 @@ class Vgg7(nn.Cell):
         self.conv7, self.bn7 = conv(c[6], c[7], 2, padding=0, bias=True), norm(c[7], eps)
         self.pool = nn.MaxPool2d(2, 2)
         self.pool_height = PaddedPool() if padded else nn.MaxPool2d((2, 1), (2, 1))
+        self.added = 2 if padded else 0  # columns, by both of them
         for layer in self.cells():
             (_start_from_normals if padded else _start_from_cut_normals)(layer)
+
+    def columns(self, width: int) -> int:
+        """Return T for pictures of a width."""
+        return width // 2 // 2 + self.added - 1
 
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, 512, 1, T)."""

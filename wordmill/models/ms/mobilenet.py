@@ -58,6 +58,10 @@ class MobileNetV3(nn.Cell):
         self.activation = nn.HSwish()
         self.pool = nn.MaxPool2d(2, 2)
 
+    def columns(self, width: int) -> int:
+        """Return T for pictures of a width."""
+        return (width + 1) // 2 // 2
+
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, 480, 1, T)."""
         x = self.blocks(self.activation(self.conv1(x)))

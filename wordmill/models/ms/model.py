@@ -1,8 +1,8 @@
 """The recognisers in MindSpore."""
 
-from mindspore import Tensor, nn, ops
+from mindspore import Tensor, nn
 
-from wordmill.models.architectures import VIEWS_DROPOUT, check_height
+from wordmill.models.architectures import VIEWS_DROPOUT, check_size
 from wordmill.models.ms.backbones import BACKBONES, Backbone
 from wordmill.models.ms.decoders import Decoder, GruAttention, PositionAttention
 from wordmill.models.ms.layers import Dropout
@@ -55,7 +55,7 @@ Recogniser = CRNN | EncoderDecoder
 
 def build(model: Model, data: Data, classes: int) -> Recogniser:
     """Build the recogniser of a recipe with fresh weights, in training mode; ValueError for a height not taken."""
-    check_height(model, data)
+    check_size(model, data)
     rectified = model.rectification == "tps"
     rectifier = Tps(data.channels, data.height, data.width) if rectified else nn.Identity()
     backbone = BACKBONES[model.backbone](data.channels)
@@ -67,7 +67,7 @@ def build(model: Model, data: Data, classes: int) -> Recogniser:
         decoder = GruAttention(neck.channels, model.decoder_hidden, classes, model.max_length + 1)
         net = EncoderDecoder(rectifier, backbone, neck, decoder)
     else:
-        decoder = PositionAttention(neck.channels, model.decoder_hidden, classes, _count_columns(backbone, data))
+        decoder = PositionAttention(neck.channels, model.decoder_hidden, classes, backbone.columns(data.width))
         net = EncoderDecoder(rectifier, backbone, neck, decoder)
     net.set_train()
     return net
@@ -75,12 +75,4 @@ def build(model: Model, data: Data, classes: int) -> Recogniser:
 
 def count_steps(net: Recogniser, data: Data) -> int:
     """Return T, how many steps the recogniser's logits have for one picture."""
-    return net.decoder.steps if isinstance(net, EncoderDecoder) else _count_columns(net.backbone, data)
-
-
-def _count_columns(backbone: Backbone, data: Data) -> int:
-    """Return how many columns a backbone makes of one picture."""
-    training = backbone.training
-    features = backbone.set_train(False)(ops.zeros((1, data.channels, data.height, data.width)))
-    backbone.set_train(training)  # in training mode the batch of zeros would have moved the running statistics
-    return int(features.shape[3])
+    return net.decoder.steps if isinstance(net, EncoderDecoder) else net.backbone.columns(data.width)

@@ -46,6 +46,10 @@ class ResNet34Vd(nn.Cell):
         self.blocks = nn.SequentialCell(*blocks)
         self.pool = nn.MaxPool2d(2, 2)
 
+    def columns(self, width: int) -> int:
+        """Return T for pictures of a width."""
+        return (width + 1) // 2 // 2
+
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, 512, 1, T)."""
         x = ops.relu(self.conv1(x))

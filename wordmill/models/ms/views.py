@@ -36,6 +36,10 @@ class ViewsCnn(nn.Cell):
             if isinstance(layer, nn.Conv2d):
                 layer.weight.set_data(initializer(HeNormal(nonlinearity="relu"), layer.weight.shape))
 
+    def columns(self, width: int) -> int:
+        """Return T for pictures of a width, four views of which pooling halves."""
+        return width // VIEWS // 2
+
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, 128, 1, 64); ValueError for a picture that is not four squares side by side."""
         _, channels, height, width = x.shape

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from wordmill.models.architectures import VIEWS_DROPOUT, check_height
+from wordmill.models.architectures import VIEWS_DROPOUT, check_size
 from wordmill.models.pt.backbones import BACKBONES, Backbone
 from wordmill.models.pt.decoders import Decoder, GruAttention, PositionAttention
 from wordmill.models.pt.layers import Dropout
@@ -61,7 +61,7 @@ Recogniser = CRNN | EncoderDecoder
 
 def build(model: Model, data: Data, classes: int) -> Recogniser:
     """Build the recogniser of a recipe with fresh weights; ValueError for a height that its backbone does not take."""
-    check_height(model, data)
+    check_size(model, data)
     rectified = model.rectification == "tps"
     rectifier = Tps(data.channels, data.height, data.width) if rectified else nn.Identity()
     backbone = BACKBONES[model.backbone](data.channels)

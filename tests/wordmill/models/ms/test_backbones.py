@@ -40,6 +40,18 @@ def test_backbones_have_the_published_size(name: str) -> None:
     assert sum(weight.size for weight in net.trainable_params()) == parameters
 
 
+@pytest.mark.parametrize("name", SIZES)
+def test_backbones_have_as_many_columns_as_they_say(name: str) -> None:
+    net = BACKBONES[name](SIZES[name][0]).set_train(False)
+    height, widths = (128, (512,)) if name == "views_cnn" else (32, (101, 102, 103))
+    ms.set_context(mode=ms.PYNATIVE_MODE)  # which compiles nothing
+    try:
+        found = [net(ms.Tensor(np.zeros((1, SIZES[name][0], height, width), np.float32))).shape[3] for width in widths]
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)
+    assert found == [net.columns(width) for width in widths]
+
+
 def test_running_statistics_move_by_a_tenth_towards_the_unbiased_batch() -> None:
     net = Compact(1).set_train()
     x = np.random.default_rng(0).normal(3, 2, (4, 32, 2, 5)).astype(np.float32)
