@@ -7,14 +7,14 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pipelines.building import FOLDER, new_run_tag, recipe_path
-from wordmill.recipe.catalogue import Entry, load_catalogue, redirect, select, to_text
+from wordmill.recipe.catalogue import Entry, LabelFormat, load_catalogue, redirect, select, to_text
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.parsing import to_json
 
-FORMS = ("space", "dtrb", "icdar", "paddleocr")
+FORMS = get_args(LabelFormat)
 
 
 def evaluate_model(options: argparse.Namespace) -> int:

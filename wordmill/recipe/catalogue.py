@@ -19,6 +19,9 @@ SCHEMES = ("file", "http", "https", "s3", "synth", "manual")
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
+LabelFormat = Literal["space", "dtrb", "icdar", "paddleocr", "csv", "jsonl"]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Entry:
     """One data set."""
@@ -30,7 +33,7 @@ class Entry:
     sha256: str = ""  # of the file, or of what sha256sum prints for several files; empty: what the first use finds
     inside: str = ""  # the folder in the archive; what stands before it in the archive's paths does not matter
     labels: str = ""  # label_file: the file with paths and labels, inside the archive
-    label_format: Literal["space", "dtrb", "icdar", "paddleocr", "csv", "jsonl"] = "space"
+    label_format: LabelFormat = "space"
     citation: str = ""
     homepage: str = ""
     steps: str = ""  # what to do where no program can download

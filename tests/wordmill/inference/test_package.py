@@ -19,7 +19,7 @@ from wordmill.inference import package
 from wordmill.inference.package import READER, place_model
 from wordmill.inference.reading import open_recogniser
 from wordmill.models.pt.predict import Predictor
-from wordmill.pictures.decoding import decode
+from wordmill.pictures.decode import decode
 from wordmill.pictures.image import Picture
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Model
@@ -208,7 +208,7 @@ def test_the_card_tells_what_the_file_needs_and_what_it_was_made_of(
     }  # fmt: skip
     assert card["data_sets"]["others"]["use"] == "val"
     street = {"accuracy": 0.75, "correct": 3, "total": 4, "dataset": "shard/street"}
-    street |= {"evaluation": {"protocol": "mindocr", "beams": 1}, "manifest": made.measured[0].reference}
+    street |= {"evaluation": {"protocol": "mindocr", "beams": 1, "amp": "O0"}, "manifest": made.measured[0].reference}
     assert card["benchmarks"] == {"street": street}
     assert card["made_by"]["git_commit"] == made.trained.git_commit
     assert card["made_by"]["start"] == "f00d"

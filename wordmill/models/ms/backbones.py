@@ -3,11 +3,21 @@
 from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal, TruncatedNormal, initializer
 
-from wordmill.models.architectures import COMPACT, NORM_EPSILON, NORMALS, VGG7, VGG7_BIASES, VGG7_EPSILON, VGG7_WEIGHTS
-from wordmill.models.ms.layers import conv, norm
+from wordmill.models.architectures import (
+    COMPACT,
+    NORM_EPSILON,
+    NORMALS,
+    SEPARABLE_BLOCKS,
+    SEPARABLE_HEAD,
+    SEPARABLE_STEM,
+    VGG7,
+    VGG7_BIASES,
+    VGG7_EPSILON,
+    VGG7_WEIGHTS,
+)  # fmt: skip
+from wordmill.models.ms.layers import ConvNorm, conv, norm
 from wordmill.models.ms.mobilenet import MobileNetV3
 from wordmill.models.ms.resnet import ResNet34Vd
-from wordmill.models.ms.separable import Separable
 from wordmill.models.ms.views import ViewsCnn
 
 
@@ -43,6 +53,44 @@ class Compact(nn.Cell):
         x = ops.relu(self.bn5(self.conv5(x)))
         x = self.pool_height(ops.relu(self.bn6(self.conv6(x))))
         return ops.relu(self.bn7(self.conv7(x)))
+
+
+class SeparableConv(nn.Cell):
+    """Depthwise and pointwise convolution (Howard et al. 2017, arXiv 1704.04861), normalised, added where it fits."""
+
+    def __init__(self, inputs: int, kernel: tuple[int, int], outputs: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.depthwise = ConvNorm(inputs, inputs, kernel, stride, groups=inputs)
+        self.pointwise = ConvNorm(inputs, outputs, 1)
+        self.adds = inputs == outputs and stride == (1, 1)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
+        inner = self.pointwise(self.depthwise(x))
+        return ops.relu(x + inner if self.adds else inner)
+
+
+class Separable(nn.Cell):
+    """A third of a compact CNN's work: (N, C, 32, W) to (N, 256, 1, W/4), 32x100 gives 25 columns."""
+
+    channels = SEPARABLE_HEAD
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(channels, SEPARABLE_STEM, 3, stride=2)
+        inputs = (SEPARABLE_STEM, *(outputs for _, outputs, _ in SEPARABLE_BLOCKS))
+        self.blocks = nn.SequentialCell(*(SeparableConv(inputs[i], *row) for i, row in enumerate(SEPARABLE_BLOCKS)))
+        self.conv2 = conv(SEPARABLE_HEAD, SEPARABLE_HEAD, (2, 1), padding=0)
+        self.bn2 = norm(SEPARABLE_HEAD)
+
+    def columns(self, width: int) -> int:
+        """Return T for pictures of a width."""
+        return (width + 3) // 4
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return features (N, 256, 1, T)."""
+        x = self.blocks(ops.relu(self.conv1(x)))
+        return ops.relu(self.bn2(self.conv2(x)))
 
 
 class Vgg7(nn.Cell):

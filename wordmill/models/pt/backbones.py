@@ -2,10 +2,21 @@
 
 from torch import Tensor, nn
 
-from wordmill.models.architectures import COMPACT, NORM_EPSILON, NORMALS, VGG7, VGG7_BIASES, VGG7_EPSILON, VGG7_WEIGHTS
+from wordmill.models.architectures import (
+    COMPACT,
+    NORM_EPSILON,
+    NORMALS,
+    SEPARABLE_BLOCKS,
+    SEPARABLE_HEAD,
+    SEPARABLE_STEM,
+    VGG7,
+    VGG7_BIASES,
+    VGG7_EPSILON,
+    VGG7_WEIGHTS,
+)  # fmt: skip
+from wordmill.models.pt.layers import ConvNorm
 from wordmill.models.pt.mobilenet import MobileNetV3
 from wordmill.models.pt.resnet import ResNet34Vd
-from wordmill.models.pt.separable import Separable
 from wordmill.models.pt.views import ViewsCnn
 
 
@@ -39,6 +50,44 @@ class Compact(nn.Module):
         x = self.relu(self.bn5(self.conv5(x)))
         x = self.relu(self.pool_height(self.bn6(self.conv6(x))))
         features: Tensor = self.relu(self.bn7(self.conv7(x)))
+        return features
+
+
+class SeparableConv(nn.Module):
+    """Depthwise and pointwise convolution (Howard et al. 2017, arXiv 1704.04861), normalised, added where it fits."""
+
+    def __init__(self, inputs: int, kernel: tuple[int, int], outputs: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.depthwise = ConvNorm(inputs, inputs, kernel, stride, groups=inputs)
+        self.pointwise = ConvNorm(inputs, outputs, 1)
+        self.adds = inputs == outputs and stride == (1, 1)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, outputs, H / stride, W / stride) of (N, inputs, H, W)."""
+        inner = self.pointwise(self.depthwise(x))
+        features: Tensor = self.relu(x + inner if self.adds else inner)
+        return features
+
+
+class Separable(nn.Module):
+    """A third of a compact CNN's work: (N, C, 32, W) to (N, 256, 1, W/4), 32x100 gives 25 columns."""
+
+    channels = SEPARABLE_HEAD
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = ConvNorm(channels, SEPARABLE_STEM, 3, stride=2)
+        inputs = (SEPARABLE_STEM, *(outputs for _, outputs, _ in SEPARABLE_BLOCKS))
+        self.blocks = nn.Sequential(*(SeparableConv(inputs[i], *row) for i, row in enumerate(SEPARABLE_BLOCKS)))
+        self.conv2 = nn.Conv2d(SEPARABLE_HEAD, SEPARABLE_HEAD, (2, 1), bias=False)
+        self.bn2 = nn.BatchNorm2d(SEPARABLE_HEAD)
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, 256, 1, T)."""
+        x = self.blocks(self.relu(self.conv1(x)))
+        features: Tensor = self.relu(self.bn2(self.conv2(x)))
         return features
 
 
