@@ -16,6 +16,9 @@ OTHER = $(if $(filter-out 0,$(REUSE)),--reuse) $(if $(filter-out 0,$(AFRESH)),--
 NIGHT = $(if $(filter-out 0,$(NIGHTLY)),--nightly)
 ZONE = $(if $(TIMEZONE),--timezone $(TIMEZONE))
 
+# A run is a dozen processes and the tests are hundreds: none of them compiles what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Golden files know nothing of a site's registry.
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
