@@ -15,7 +15,7 @@ def _of(package: str, names: str) -> tuple[str, ...]:
 READERS = {
     "synth": (),
     "label_file": ("wordmill.readers.finding", "wordmill.readers.label_file"),
-    "lmdb": ("wordmill.readers.lmdb",),
+    "lmdb": ("wordmill.readers.lmdb", "wordmill.readers.pages"),
     "fsns": ("wordmill.readers.fsns", "wordmill.readers.tfrecord"),
 }
 UNPACKED = _of("wordmill.sources", "archives leftovers members")
