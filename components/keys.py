@@ -20,7 +20,7 @@ READERS = {
 }
 UNPACKED = _of("wordmill.sources", "archives leftovers members")
 FITTED = "wordmill.pictures.image"  # how a picture becomes an input
-DECODED = "wordmill.pictures.decoding"
+DECODED = "wordmill.pictures.decoder"
 PACKED = _of("wordmill.shards", "blocks index loader")
 TEXTS = _of("wordmill.text", "charset decoding")
 SIMPLIFIED = "wordmill/text/charsets/simplified.tsv"

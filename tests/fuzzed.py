@@ -64,7 +64,7 @@ def picture(form: str, rng: Rng, mode: str = "RGB") -> bytes:
 
 
 def images(rng: Rng) -> tuple[list[bytes], Read]:
-    from wordmill.pictures.decoding import decode
+    from wordmill.pictures.decoder import decode
 
     plain = [picture(form, rng) for form in ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "PPM")]
     others = [picture("PNG", rng, mode) for mode in ("RGBA", "P", "1", "L")]
