@@ -26,7 +26,7 @@ import numpy as np
 
 from wordmill.inference.evaluation import facts_of, read_all
 from wordmill.models.checkpoint import Checkpoint
-from wordmill.pictures.decode import decode
+from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture, fit_picture, normalise
 from wordmill.recipe.frameworks import twin
 from wordmill.recipe.loading import load_recipe

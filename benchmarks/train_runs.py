@@ -15,7 +15,7 @@ import psutil
 from benchmarks.data_samples import words, write_folder
 from benchmarks.peers.loaders import create_lmdb
 from components.train.launch import free_port, launch
-from wordmill.pictures.decode import decode
+from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import fit_picture
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Recipe

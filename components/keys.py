@@ -15,12 +15,12 @@ def _of(package: str, names: str) -> tuple[str, ...]:
 READERS = {
     "synth": (),
     "label_file": ("wordmill.readers.finding", "wordmill.readers.label_file"),
-    "lmdb": ("wordmill.readers.lmdb",),
+    "lmdb": ("wordmill.readers.lmdb", "wordmill.readers.pages"),
     "fsns": ("wordmill.readers.fsns", "wordmill.readers.tfrecord"),
 }
 UNPACKED = _of("wordmill.sources", "archives leftovers members")
 FITTED = "wordmill.pictures.image"  # how a picture becomes an input
-DECODED = "wordmill.pictures.decode"
+DECODED = "wordmill.pictures.decoder"
 PACKED = _of("wordmill.shards", "blocks index loader")
 TEXTS = _of("wordmill.text", "charset decoding")
 SIMPLIFIED = "wordmill/text/charsets/simplified.tsv"

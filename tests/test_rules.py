@@ -35,7 +35,7 @@ ALLOWED = {
     "urllib3": ("wordmill/sources/remote.py", "components/train/gang/api.py", "pipelines/"),
     "kfp": ("components/", "pipelines/"),
     "cv2": ("wordmill/", "tools/"),
-    "PIL": ("wordmill/pictures/decode.py",),
+    "PIL": ("wordmill/pictures/decoder.py",),
     "onnxruntime": ("wordmill/inference/onnx_runtime.py", "wordmill/inference/quantise.py"),
     "onnx": ("wordmill/models/pt/", "wordmill/inference/quantise.py"),
     "jinja2": ("components/report/",),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from wordmill.pictures.decode import decode
+from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture, encode, fit_pictures
 from wordmill.readers.opening import open_reader
 from wordmill.readers.sample import Sample

@@ -16,6 +16,7 @@ from benchmarks import data_fetch, data_load, data_rendered, data_rows, data_sam
 from benchmarks.data_rows import Scale, against, alone
 from benchmarks.peers import loaders
 from wordmill.pictures import image
+from wordmill.pictures.decoder import decode
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = {"name", "value", "unit", "peer", "ratio", "goal", "met"}
@@ -110,7 +111,7 @@ def test_the_peers_tool_skips_broken_pictures_and_numbers_the_others_densely(tmp
 
 def test_samples_are_as_large_as_mjsynths() -> None:
     samples = data_samples.words(300)
-    sizes = [image.decode(content, 3).shape for content, _ in samples]
+    sizes = [decode(content, 3).shape for content, _ in samples]
     assert {height for height, _, _ in sizes} == {31}
     assert 70 <= np.mean([width for _, width, _ in sizes]) <= 92
     assert 1_400 <= np.mean([len(content) for content, _ in samples]) <= 1_800

@@ -16,7 +16,7 @@ from wordmill.inference.card import prepared
 from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser, find_card, read_card, sections_of
 from wordmill.inference.runtimes import batches_of, open_file
 from wordmill.models import checkpoint
-from wordmill.pictures.decode import is_picture
+from wordmill.pictures.decoder import is_picture
 from wordmill.pictures.image import Picture
 from wordmill.recipe import frameworks
 from wordmill.recipe.plain import read_text

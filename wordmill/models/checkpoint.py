@@ -51,9 +51,14 @@ def load(path: Path) -> Checkpoint:
         raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
     if KEY not in metadata:
         raise ValueError(f"{path}: no checkpoint of this project: its metadata has no key '{KEY}'")
-    made_by = json.loads(metadata[KEY])
-    return Checkpoint(tensors=tensors, data=from_json(Data, made_by["data"]), model=from_json(Model, made_by["model"]),
-                      train=from_json(Train, made_by["train"]), step=made_by["step"])  # fmt: skip
+    try:
+        made_by = json.loads(metadata[KEY])
+        data, model = from_json(Data, made_by["data"]), from_json(Model, made_by["model"])
+        train, step = from_json(Train, made_by["train"]), int(made_by["step"])
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
+        raise ValueError(f"{path}: no checkpoint of this project: its metadata is damaged: {told}") from None
+    return Checkpoint(tensors=tensors, data=data, model=model, train=train, step=step)
 
 
 def check_fit(expected: dict[str, tuple[int, ...]], tensors: Tensors, where: str) -> None:

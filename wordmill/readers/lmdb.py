@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import lmdb
 
+from wordmill.readers.pages import check_pages
 from wordmill.readers.sample import Sample
 from wordmill.shards.blocks import open_lmdb
 from wordmill.sources.leftovers import is_leftover
@@ -87,6 +88,10 @@ class _Environments:
 
 def _count(opened: _Environments, number: int, name: str) -> tuple[int, int]:
     """Return the number of the first record, 1 or 0, and how many there are."""
+    try:
+        check_pages(opened.files[number])
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
     try:
         record = bytes(opened[number].get(b"num-samples") or b"").strip()
         if not record.isdigit() or len(record) > 9:

@@ -14,7 +14,7 @@ import lmdb
 import numpy as np
 import numpy.typing as npt
 
-from wordmill.pictures.decode import decode
+from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Fitting, Picture, fit_picture
 from wordmill.shards.blocks import SCHEMA, Block, Record, digest_of, open_lmdb, table_of, unpack_block
 from wordmill.shards.cache import BlockCache

@@ -91,7 +91,7 @@ class _Layout:
                 if self.entries > self.limits.entries:
                     raise ValueError(f"more than {self.limits.entries} entries")
                 self._member(member, at / safe_path(name), archive == self.nested)
-        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError) as error:
+        except (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, LZMAError, RuntimeError) as error:
             raise ValueError(f"damaged or cut off at {name}: {error}: fetch it again") from None
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
             raise ValueError(f"{name}: stands there twice, or as a file and a folder") from None

@@ -112,6 +112,8 @@ def _zip_members(archive: Path) -> Iterator[Member]:
                 raise ValueError(f"{where}: is a link or a device, expected files and folders only")
             if info.flag_bits & 1 or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
                 raise ValueError(f"{where}: encrypted, or packed by an unusual method: pack it anew with deflate")
+            if not where:
+                raise ValueError("an entry without a name: made to deceive, or damaged")
             folder = info.is_dir() or (info.filename.endswith("\\") and not info.file_size)  # as Windows may write it
             yield Member(name=_zip_name(info), open=None if folder else partial(file.open, info))
 

@@ -8,8 +8,8 @@ import pytest
 from components.shard import packing
 from components.shard.packing import Rules, Task, order, pack_shard
 from tests.components.shard.shard_sets import drawn, labels, records, section
-from tests.wordmill.pictures.test_decoding import jpeg
-from wordmill.pictures.decode import decode
+from tests.wordmill.pictures.test_decoder import jpeg
+from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import fit_picture
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.parsing import from_json

@@ -8,7 +8,7 @@ import pytest
 
 from components.shard.packing import Packed, Rules, Task, pack_shard
 from tests.components.shard.shard_sets import labels, one, records, section, shard
-from tests.wordmill.pictures.test_decoding import BROKEN, GOOD_JPEG, GOOD_PNG
+from tests.wordmill.pictures.test_decoder import BROKEN, GOOD_JPEG, GOOD_PNG
 from tests.wordmill.pictures.test_image import GRAY, png
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.parsing import from_json

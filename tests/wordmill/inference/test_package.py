@@ -19,7 +19,7 @@ from wordmill.inference import package
 from wordmill.inference.package import READER, place_model
 from wordmill.inference.reading import open_recogniser
 from wordmill.models.pt.predict import Predictor
-from wordmill.pictures.decode import decode
+from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Model

@@ -29,7 +29,7 @@ from wordmill.models import checkpoint
 from wordmill.models.ms.export import export_mindir
 from wordmill.models.pt.export import export_onnx
 from wordmill.models.pt.predict import Predictor
-from wordmill.pictures.decode import decode
+from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture, fit_picture
 from wordmill.text.charset import charset_of
 from wordmill.text.decoding import CtcCodec

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from wordmill.models.checkpoint import Checkpoint, check_fit, load, save
+from wordmill.models.checkpoint import KEY, Checkpoint, check_fit, load, save
 from wordmill.recipe.loading import load_recipe
 
 RECIPE = load_recipe(Path(__file__).resolve().parents[3] / "pipelines" / "recipes" / "quickstart.yaml")
@@ -51,6 +52,13 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(ValueError, match="not a readable safetensors file"):
         load(path)
+
+
+@pytest.mark.parametrize("metadata", ["{}", "[]", "no JSON", '{"data": 3, "model": "{}"}', "[" * 9999])
+def test_metadata_that_is_damaged_is_refused(metadata: str, tmp_path: Path) -> None:
+    save_file({"a": np.zeros(1, np.float32)}, tmp_path / "model.safetensors", metadata={KEY: metadata})
+    with pytest.raises(ValueError, match="model.safetensors: no checkpoint of this project: its metadata is damaged"):
+        load(tmp_path / "model.safetensors")
 
 
 def test_weights_that_do_not_fit_are_named() -> None:

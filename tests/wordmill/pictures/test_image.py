@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from wordmill.pictures.decode import decode
+from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import (
     PICTURE_KEYS,
     Fitting,

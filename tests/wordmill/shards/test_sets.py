@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.wordmill.training.tiny import write_index
-from wordmill.pictures.decode import decode
+from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import fit_picture
 from wordmill.recipe.sections import Data
 from wordmill.shards.blocks import KEY, ShardWriter

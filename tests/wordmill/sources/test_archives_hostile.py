@@ -282,3 +282,16 @@ def test_a_gzip_that_is_no_tar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(gzip.compress(b"labels, not a tar"))
     with pytest.raises(ValueError, match="archive: damaged or cut off"):
         unpack(tmp_path / "archive", tmp_path / "out")
+
+
+def test_a_zip_of_a_version_to_come_and_an_entry_without_a_name_are_refused(tmp_path: Path) -> None:
+    content = bytearray(make_zip(tmp_path / "archive", {"a": b"1"}).read_bytes())
+    place = content.index(b"PK\x01\x02")
+    content[place + 6] = 99  # the version that is needed
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(ValueError, match="archive: damaged or cut off at its start: zip file version 9.9"):
+        unpack(tmp_path / "archive", tmp_path / "out")
+    content[place + 6], content[30], content[place + 46] = 20, 0, 0  # to NUL, which ends a name
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(ValueError, match="archive: an entry without a name: made to deceive, or damaged"):
+        unpack(tmp_path / "archive", tmp_path / "out")

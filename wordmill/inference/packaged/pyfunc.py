@@ -19,7 +19,7 @@ import pandas as pd
 
 from wordmill.inference.batches import Array, in_batches
 from wordmill.inference.card import CARD, codec_of_card
-from wordmill.pictures.decode import decode, is_picture
+from wordmill.pictures.decoder import decode, is_picture
 from wordmill.pictures.image import Picture, fit_picture, normalise
 from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data
