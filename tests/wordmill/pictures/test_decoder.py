@@ -13,11 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.wordmill.pictures.test_image import GRAY, PALETTE, RED_BLUE, RGB, RGBA, png
-<<<<<<<< HEAD:tests/wordmill/pictures/test_decode.py
-from wordmill.pictures.decode import decode
-========
 from wordmill.pictures.decoder import decode
->>>>>>>> wC:tests/wordmill/pictures/test_decoder.py
 from wordmill.pictures.image import Picture, encode
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -282,11 +278,7 @@ def test_a_jpeg_that_declares_more_than_there_is_takes_no_memory_for_it() -> Non
     huge = GOOD_JPEG[: FRAME + 5] + b"\x3f\xff\x3f\xff" + GOOD_JPEG[FRAME + 9 :]  # 16383 x 16383
     script = (
         "import resource, sys\n"
-<<<<<<<< HEAD:tests/wordmill/pictures/test_decode.py
-        "from wordmill.pictures.decode import decode\n"
-========
         "from wordmill.pictures.decoder import decode\n"
->>>>>>>> wC:tests/wordmill/pictures/test_decoder.py
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "try:\n"
         "    decode(sys.stdin.buffer.read(), 3)\n"
