@@ -76,12 +76,13 @@ def pytorch_trainer(job: Job) -> Any:
 
 
 def mindspore_trainer(job: Job) -> Any:
-    """Return the trainer of a process that msrun started; msrun's scheduler goes no further than `init`."""
+    """Return the trainer of a process alone, or of one that msrun started; its scheduler goes no further than init."""
     twin("mindspore", "models.predict").open_device(job.device)
-    from mindspore.communication import init
+    if "MS_ROLE" in os.environ:
+        from mindspore.communication import init
 
-    os.environ.setdefault("DEVICE_ID", "0")
-    init()
+        os.environ.setdefault("DEVICE_ID", "0")
+        init()
     return twin("mindspore", "training.train").Trainer(job, 0)
 
 

@@ -21,7 +21,7 @@ RARE = {"epochs": 30, "global_batch": 2048, "loss": "cross_entropy", "optimizer"
 NONE = {"min_lr": 0.0, "clip_norm": 0.0, "accumulation": 0, "ema_decay": 0.0, "beta1": 0.9, "beta2": 0.999,
         "decay_all": True, "teacher_forcing": 1.0, "augment": "none", "schedule": "warmup_cosine", "warmup_epochs": 0,
         "weight_decay": 0.0, "sync_batch_norm": False, "loss_scaling": "static", "validations_per_epoch": 1,
-        "start_from": "", "seed": 42}
+        "start_from": "", "seed": 42, "flat_start_epochs": 0.0}
 # fmt: on
 PUBLISHED: dict[str, dict[str, Any]] = {
     "crnn_vgg7": {
@@ -141,7 +141,9 @@ def test_every_published_recipe_is_compared() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_recipe_trains_as_published(name: str) -> None:
-    found = dataclasses.asdict(recipe_train(name))
+    recipe = load_recipe(recipe_path(name))
+    found = dataclasses.asdict(recipe.train)
+    assert found.pop("protocol") == recipe.evaluation.protocol
     for operation in ("framework", "checkpoint_minutes", "step_timeout_minutes", "profile"):
         del found[operation]
     assert found == NONE | PUBLISHED[name]

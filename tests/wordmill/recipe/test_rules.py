@@ -80,7 +80,7 @@ def test_export_keys_that_go_together_are_taken() -> None:
         ("checkpoint_minutes=.inf", "checkpoint_minutes: found inf, expected more than 0"),
         ("step_timeout_minutes=-2", "step_timeout_minutes: found -2.0, expected more than 0"),
         ("loss_scaling=none", "loss_scaling: found 'none': .*dynamic, static"),
-        ("min_lr=0.1", "min_lr: found 0.1 with schedule warmup_cosine and lr 0.0015, expected where a cosine"),
+        ("min_lr=0.1", "min_lr: found 0.1 with schedule warmup_cosine and lr 0.004, expected where a cosine"),
         ("min_lr=-0.1", "min_lr: found -0.1, expected at least 0"),
         ("flat_start_epochs=-0.1", "flat_start_epochs: found -0.1, expected 0, none, or more"),
         ("teacher_forcing=0.5", "teacher_forcing: found 0.5: model crnn has no decoder"),
@@ -98,10 +98,10 @@ def test_a_lowest_rate_is_refused_where_the_rate_is_constant() -> None:
 
 
 def test_the_bounds_themselves_are_taken() -> None:
-    edge = ("loss_scale=1", "beta1=0", "ema_decay=0", "clip_norm=0", "weight_decay=0", "min_lr=1.5e-3", "profile=0",
+    edge = ("loss_scale=1", "beta1=0", "ema_decay=0", "clip_norm=0", "weight_decay=0", "min_lr=4.0e-3", "profile=0",
             "checkpoint_minutes=0.001", "teacher_forcing=1")  # fmt: skip
     train = load_recipe(RECIPES / "quickstart.yaml", tuple(f"train.{change}" for change in edge)).train
-    assert (train.loss_scale, train.min_lr, train.checkpoint_minutes) == (1.0, 1.5e-3, 0.001)
+    assert (train.loss_scale, train.min_lr, train.checkpoint_minutes) == (1.0, 4.0e-3, 0.001)
 
 
 def test_a_longest_label_of_less_than_nothing_is_refused() -> None:
