@@ -5,10 +5,11 @@ OpenCV, the fastest, gets plain JPEGs and plain PNGs alone: what has been found 
 """
 
 import io
+import re
 import warnings
 import zlib
 from dataclasses import dataclass
-from struct import Struct, unpack_from
+from struct import unpack_from
 
 import cv2
 import numpy as np
@@ -35,7 +36,8 @@ REFUSED = {
 }  # fmt: skip
 BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}  # of files that begin with a box `ftyp`; all others are HEIC's
 FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}
-SEGMENT = Struct(">BBH")  # of a JPEG: its marker and its length
+MARKER = re.compile(rb"\xff[^\xff]")  # of a JPEG's segment; decoders skip what lies between segments
+MOST_MARKERS = 10_000  # before a JPEG's header
 SEGMENTS = frozenset({0xC4, 0xCC, 0xDB, *range(0xDD, 0xE0), *range(0xE0, 0xFF)})
 FRAMES, PROGRESSIVE = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}, 0xC2
 PLAIN_CHUNKS = frozenset({b"IHDR", b"IDAT", b"IEND", b"pHYs", b"tIME", b"tEXt", b"sRGB", b"gAMA", b"cHRM", b"sBIT"})
@@ -123,11 +125,13 @@ def _refusal(data: Bytes, head: bytes) -> str:
 def _jpeg_size(data: Bytes) -> tuple[int, int]:
     """Return width and height of a JPEG of 8 bits, sequential or progressive; ValueError for all others."""
     place, end = 2, len(data) - 10
-    while place < end:
-        first, marker, length = SEGMENT.unpack_from(data, place)
-        if first != 0xFF or marker == 0xFF:
-            place += 1  # decoders skip what lies between segments
-        elif marker in SEGMENTS:
+    for _ in range(MOST_MARKERS):
+        found = MARKER.search(data, place)
+        if not found or found.start() >= end:
+            break
+        place = found.start()
+        marker, length = unpack_from(">BH", data, place + 1)
+        if marker in SEGMENTS:
             place += 2 + length
         elif marker in FRAMES:
             depth, height, width, colours = unpack_from(">BHHB", data, place + 4)

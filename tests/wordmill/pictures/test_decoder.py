@@ -253,8 +253,14 @@ BROKEN = {
     "TIFF cut in the middle": TIFF[: len(TIFF) // 2],
     "BMP's first bytes": b"BM" + bytes(30),
     "RIFF that is a sound": b"RIFF\x24\0\0\0WAVEfmt " + bytes(30),
+    "JPEG of stray markers": GOOD_JPEG[:2] + b"\xff\x01" * 10_000 + GOOD_JPEG[2:],
     "JPEG without tables": GOOD_JPEG[:2] + GOOD_JPEG[FRAME:],
 }
+
+
+def test_fill_bytes_before_a_jpegs_segment_are_skipped() -> None:
+    filled = GOOD_JPEG[:2] + b"\xff" * 1_000_000 + GOOD_JPEG[2:]
+    assert np.array_equal(decode(filled, 3), decode(GOOD_JPEG, 3))
 
 
 @pytest.mark.parametrize("name", BROKEN)
