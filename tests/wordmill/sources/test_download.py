@@ -189,7 +189,7 @@ def test_another_version_begins_anew(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("pieces")
 def test_a_server_that_sends_too_much_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("wordmill.sources.patience.BACKOFF_S", 0.0)
-    endless = remote(lambda start, stop: iter([bytes(PIECE)] * 2))
+    endless = remote(lambda start, stop: iter([bytes(PIECE)] * 2), 4 * PIECE)  # no piece is smaller than the others
     with pytest.raises(RuntimeError, match="it sent more than the 16384 bytes that it announced"):
         download("fetch words", {"a": endless}, tmp_path, Event())
 
