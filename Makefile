@@ -107,7 +107,7 @@ test: .venv/dev.done  ## what CI runs: lint, and beside it the tests
 	@$(MAKE) --no-print-directory -j 2 lint tests
 
 tests: .venv/dev.done
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	MALLOC_ARENA_MAX=2 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 rehearse: .venv/dev.done  ## train on two nodes played by network namespaces, as root, 10 minutes
 	$(BIN)/python -m pytest tests/components/train/gang/test_node_rehearsal.py -m slow
