@@ -1,3 +1,4 @@
+import os
 import time
 import uuid
 from pathlib import Path
@@ -23,6 +24,10 @@ def tag() -> str:
 @pytest.fixture
 def client() -> MlflowClient:
     return tracking.connect()
+
+
+def test_what_mlflow_is_used_for_is_not_sent_to_its_maker() -> None:
+    assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
 
 
 def test_one_pipeline_run_has_one_mlflow_run(store: Store, tag: str, client: MlflowClient) -> None:
