@@ -3,13 +3,14 @@
 import json
 import time
 from dataclasses import asdict
+from functools import cache
 from typing import Any
 
 from components.evaluate.stage import find_or_measure, packed_set
 from wordmill.inference.trained import load_trained
 from wordmill.pictures.image import PICTURE_KEYS
 from wordmill.recipe.parsing import from_json
-from wordmill.recipe.sections import Evaluation
+from wordmill.recipe.sections import Data, Evaluation
 from wordmill.store import tracking
 from wordmill.store.artifacts import Manifest, digest, read_manifest, record_manifest, stored_manifest, whole_manifest
 from wordmill.store.stages import run_stage
@@ -50,18 +51,20 @@ def _measured(
     store: Store, version: Version, benchmarks: list[str], rules: Evaluation, combined: Manifest, device: str
 ) -> tuple[dict[str, Any], bool]:
     """Return a version's measurements by benchmark and why the others cannot be made, and whether all were there."""
-    reference, evaluations, reasons, there = (
-        version.tags.get("wordmill.model"),
-        dict[str, str](),
-        dict[str, str](),
-        True,
-    )
+    reference, evaluations, reasons = version.tags.get("wordmill.model"), dict[str, str](), dict[str, str]()
+    there = True
+
+    @cache
+    def trained_by() -> tuple[Manifest, Data]:
+        if reference is None:
+            raise ValueError(f"it has no tag wordmill.model, which names what trained it: {WHAT_TO_DO}")
+        trained = whole_manifest(store, reference)
+        return trained, load_trained(store, trained).data
+
     for name in benchmarks:
         try:
-            if reference is None:
-                raise ValueError(f"it has no tag wordmill.model, which names what trained it: {WHAT_TO_DO}")
-            trained = whole_manifest(store, reference)
-            check_fitting(store, trained, combined, name)
+            trained, data = trained_by()
+            check_fitting(store, trained.reference, data, combined, name)
             made, found = find_or_measure(store, name, rules, trained, combined, device)
         except (ValueError, RuntimeError, ImportError) as error:
             reasons[name] = str(error)
@@ -72,12 +75,11 @@ def _measured(
     return told, there
 
 
-def check_fitting(store: Store, trained: Manifest, combined: Manifest, benchmark: str) -> None:
+def check_fitting(store: Store, trained: str, data: Data, combined: Manifest, benchmark: str) -> None:
     """Refuse a recogniser that reads pictures of another size or fitted otherwise than the benchmark's were."""
-    data = load_trained(store, trained).data
     packed = stored_manifest(store, packed_set(combined, benchmark)).inputs["picture"]
     unlike = [
         f"{key} {getattr(data, key)}, not {packed[key]}" for key in PICTURE_KEYS if getattr(data, key) != packed[key]
     ]
     if unlike:
-        raise ValueError(f"{trained.reference} reads pictures of {'; '.join(unlike)}: {WHAT_TO_DO}")
+        raise ValueError(f"{trained} reads pictures of {'; '.join(unlike)}: {WHAT_TO_DO}")

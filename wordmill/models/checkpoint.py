@@ -34,10 +34,15 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint under a temporary name, then rename it."""
     sections = {"data": checkpoint.data, "model": checkpoint.model, "train": checkpoint.train}
     made_by = {name: to_json(section) for name, section in sections.items()} | {"step": checkpoint.step}
-    tensors = {name: np.ascontiguousarray(values) for name, values in checkpoint.tensors.items()}
+    write_tensors(path, checkpoint.tensors, {KEY: json.dumps(made_by)})
+
+
+def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file whole or not at all, for whom the umask lets."""
     with atomic_file(path) as temporary:
         mode = usual_mode(temporary)
-        save_file(tensors, temporary, metadata={KEY: json.dumps(made_by)})
+        # safetensors writes the memory as it lies: an array with other strides would become another one.
+        save_file({name: np.asarray(values, order="C") for name, values in tensors.items()}, temporary, metadata)
         temporary.chmod(mode)
 
 

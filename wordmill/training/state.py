@@ -17,15 +17,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
-from wordmill.models.checkpoint import Tensors
+from wordmill.models.checkpoint import Tensors, write_tensors
 from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import git_commit
-from wordmill.store.files import atomic_file, usual_mode, write_atomically
+from wordmill.store.files import write_atomically
 from wordmill.store.storage import file_facts
 
 KEPT = 3  # checkpoints, and the best weights that they name
@@ -63,11 +62,7 @@ def write_state(folder: Path, state: State, metrics: bytes, sections: tuple[Data
     """Write a checkpoint's files, then the record that makes them one, and return the record's path."""
     name = f"{state.progress.step:08}"
     tensors, lines = folder / f"step-{name}.safetensors", folder / f"metrics-{name}.jsonl"
-    with atomic_file(tensors) as temporary:
-        mode = usual_mode(temporary)
-        # safetensors writes the memory as it lies: an array with other strides would become another one.
-        save_file({key: np.asarray(tensor, order="C") for key, tensor in state.tensors.items()}, temporary)
-        temporary.chmod(mode)
+    write_tensors(tensors, state.tensors)
     lines.write_bytes(metrics)
     files = [tensors, lines]
     if state.progress.best_step:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.waiting import LIMIT_S
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
+from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Checkpoint, save
 from wordmill.training import state as training_state
 from wordmill.training.state import (
@@ -175,12 +176,12 @@ def breaking(patch: pytest.MonkeyPatch, at: int) -> list[int]:
     def half_bytes(path: Path, content: bytes) -> None:
         path.open("wb").write(content[: len(content) // 2])
 
-    def half_tensors(tensors: object, path: Path) -> None:
+    def half_tensors(tensors: object, path: Path, metadata: object) -> None:
         path.open("wb").write(b"half of it")
 
     patch.setattr(Path, "write_text", broken(Path.write_text, half_text))
     patch.setattr(Path, "write_bytes", broken(Path.write_bytes, half_bytes))
-    patch.setattr(training_state, "save_file", broken(training_state.save_file, half_tensors))
+    patch.setattr(checkpoint, "save_file", broken(checkpoint.save_file, half_tensors))
     for name in ("replace", "unlink"):
         patch.setattr(Path, name, broken(getattr(Path, name), None))
     return done
@@ -223,13 +224,13 @@ def test_a_process_killed_at_any_file_operation_leaves_a_checkpoint_to_go_on_fro
 @pytest.fixture
 def slow_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Nothing is written before the event."""
-    event, save_file = threading.Event(), training_state.save_file
+    event, save_file = threading.Event(), checkpoint.save_file
 
-    def waiting(tensors: Any, path: Path) -> None:
+    def waiting(tensors: Any, path: Path, metadata: dict[str, str] | None) -> None:
         assert event.wait(LIMIT_S)
-        save_file(tensors, path)
+        save_file(tensors, path, metadata)
 
-    monkeypatch.setattr(training_state, "save_file", waiting)
+    monkeypatch.setattr(checkpoint, "save_file", waiting)
     yield event
     event.set()
 

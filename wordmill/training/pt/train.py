@@ -114,10 +114,9 @@ class Trainer:
     def losses(self, net: nn.Module, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the weighted losses (N,) and the logits (N, T, classes), both float32."""
         batch, targets = part
-        pictures, classes, lengths, weights, forced, seeds, frames, flat = send(
-            self.device, batch.images, targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds,
-            targets.frames, targets.flat,
-        )  # fmt: skip
+        pictures, classes, lengths, weights, forced, seeds = send(
+            self.device, batch.images, targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds
+        )
         middle = self.job.data.middle
         images = (pictures.permute(0, 3, 1, 2).float() - middle) / middle
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
@@ -127,6 +126,7 @@ class Trainer:
         else:
             losses = ctc_losses(logits, classes, torch.from_numpy(targets.lengths))
         if targets.flat.any():
+            frames, flat = send(self.device, targets.frames, targets.flat)
             losses = torch.lerp(losses, frame_losses(logits, frames), flat)
         return losses * weights, logits
 
