@@ -5,7 +5,6 @@ import io
 import json
 import logging
 import os
-import shlex
 import shutil
 import sys
 import warnings
@@ -17,14 +16,11 @@ from kfp.dsl.graph_component import GraphComponent
 from kfp.local import subprocess_task_handler
 
 from pipelines.building import new_run_tag
-from pipelines.local import services
+from pipelines.local import services, stages
+from pipelines.local.opening import begin_run
 from pipelines.local.summary import summary_text
-from wordmill.recipe.frameworks import prepended
-from wordmill.store import tracking
 from wordmill.store.files import locked, write_atomically
 from wordmill.store.storage import Object, Store
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_locally(pipeline: GraphComponent, recipe: str, in_containers: bool = False) -> int:
@@ -33,13 +29,12 @@ def run_locally(pipeline: GraphComponent, recipe: str, in_containers: bool = Fal
     with locked(lock, waiting=f"another run holds {lock}: waiting until it ends"):
         services.settings()
         store = Store.from_environment()
-        _close_abandoned(store)
         run_tag = new_run_tag(recipe)
         folder = services.STATE / "runs" / run_tag
         runner = _runner(pipeline, folder / "tasks", in_containers)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / "open").touch()
-        tracking.open_run(store, run_tag, recipe)
+        if stages.call(begin_run, run_tag, recipe, folder.parent, environment=dict(os.environ)):
+            return 1
         print(f"run {run_tag}", flush=True)
         error = _execute(pipeline, runner, run_tag, folder)
         summary = store.get_json(f"runs/{run_tag}/summary.json")
@@ -60,18 +55,8 @@ def _runner(pipeline: GraphComponent, tasks: Path, in_containers: bool) -> local
         from pipelines.local import containers
 
         return containers.runner(pipeline, services.STATE, tasks)
-    os.environ["PYTHONPATH"] = prepended("PYTHONPATH", ROOT)
-    subprocess_task_handler.replace_python_executable = with_python
+    subprocess_task_handler.run_local_subprocess = stages.run_forked
     return local.SubprocessRunner(use_venv=False)
-
-
-def with_python(command: list[str], python: str) -> list[str]:
-    """Return a stage's command, `sh -c` with its text and what that takes, with this Python in the text.
-
-    It stands in for kfp's own function (2.17), which leaves a space in the Python's path to the shell.
-    """
-    shell, option, text, *rest = command
-    return [shell, option, text.replace("python3", shlex.quote(python)), *rest]
 
 
 def _execute(
@@ -121,16 +106,6 @@ def _keep(store: Store, folder: Path, run_tag: str, summary: dict[str, Any]) -> 
         shutil.copyfile(store.fetch(Object(**entry)), path)
     write_atomically(folder / "summary.json", json.dumps(summary | {"report": str(page)}, indent=1))
     return page
-
-
-def _close_abandoned(store: Store) -> None:
-    """Mark runs as failed whose process was killed before it could: they left their marker behind."""
-    for marker in (services.STATE / "runs").glob("*/open"):
-        run_tag = marker.parent.name
-        if store.get_json(f"runs/{run_tag}/mlflow.json"):
-            tracking.open_run(store, run_tag, "").finish(succeeded=False)
-            print(f"run {run_tag} was killed: marked as failed in MLflow", flush=True)
-        marker.unlink()
 
 
 class StageOutput(io.TextIOBase):

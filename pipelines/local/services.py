@@ -33,6 +33,11 @@ class Service:
     born: float
     port: int
 
+    @property
+    def address(self) -> str:
+        """Return where it answers."""
+        return f"http://{HOST}:{self.port}"
+
     def process(self) -> psutil.Process | None:
         """Return the process if it still runs, else None."""
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -45,16 +50,21 @@ class Service:
 def settings() -> dict[str, str]:
     """Return the environment that leads to S3 and MLflow: a site's own where given, else the embedded ones, started."""
     environment = {"WORDMILL_CACHE": os.environ.get("WORDMILL_CACHE") or str(STATE / "cache")}
+    started = {}
     if "WORDMILL_BUCKET" not in os.environ:
         if endpoint := endpoint_url():
             raise ValueError(
                 f"AWS_ENDPOINT_URL is {endpoint}, but WORDMILL_BUCKET, the bucket to use there, is not set"
             )
-        environment |= _embedded_s3()
+        keys, started["s3"] = _embedded_s3()
+        environment |= keys | {"AWS_ENDPOINT_URL": started["s3"].address, "WORDMILL_BUCKET": BUCKET}
     os.environ.update(environment)
-    Store.from_environment().make_bucket()
     if "MLFLOW_TRACKING_URI" not in os.environ:
-        os.environ["MLFLOW_TRACKING_URI"] = _embedded_mlflow()
+        started["mlflow"] = _embedded_mlflow()  # beside S3, which it needs for artifacts alone
+        os.environ["MLFLOW_TRACKING_URI"] = started["mlflow"].address
+    for name, service in started.items():
+        _wait_until_it_answers(name, service)
+    Store.from_environment().make_bucket()
     return environment | {"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
 
 
@@ -77,18 +87,18 @@ def down() -> list[str]:
     return stopped
 
 
-def _embedded_s3() -> dict[str, str]:
+def _embedded_s3() -> tuple[dict[str, str], Service]:
+    """Return the settings that let a client in, and the server."""
     key, secret = _credentials()
-    environment = {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_DEFAULT_REGION": "us-east-1"}
     folder = STATE / "s3"
     (folder / BUCKET).mkdir(parents=True, exist_ok=True)
     command = [str(Path(sys.executable).with_name("rclone")), "serve", "s3", "--addr", f"{HOST}:PORT", str(folder)]
     # The keys go through the environment: a command line can be read by every user of the machine.
-    port = _found_or_started("s3", command, {"RCLONE_AUTH_KEY": f'"{key},{secret}"'}, 9000)
-    return environment | {"AWS_ENDPOINT_URL": f"http://{HOST}:{port}", "WORDMILL_BUCKET": BUCKET}
+    service = _found_or_started("s3", command, {"RCLONE_AUTH_KEY": f'"{key},{secret}"'}, 9000)
+    return {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_DEFAULT_REGION": "us-east-1"}, service
 
 
-def _embedded_mlflow() -> str:
+def _embedded_mlflow() -> Service:
     database = "sqlite:///mlflow.db"  # in STATE, where servers are started: an address takes no `?`, `#` or `%`
     bucket = os.environ["WORDMILL_BUCKET"]
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", "PORT", "--workers", "1",
@@ -98,17 +108,17 @@ def _embedded_mlflow() -> str:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves eight processes that nothing here uses
         "MLFLOW_DISABLE_TELEMETRY": "true",
     }
-    return f"http://{HOST}:{_found_or_started('mlflow', command, variables, 5000)}"
+    return _found_or_started("mlflow", command, variables, 5000)
 
 
-def _found_or_started(name: str, command: list[str], variables: dict[str, str], first_port: int) -> int:
-    """Return the port of the running service, or start it on the first free port from `first_port` on."""
+def _found_or_started(name: str, command: list[str], variables: dict[str, str], first_port: int) -> Service:
+    """Return the running service, or start it on the first free port from `first_port` on."""
     service = _read(name)
     if service and service.process():
-        return service.port
+        return service
     port = next(_free_ports(first_port))
     print(f"starting {name} on {HOST}:{port}", flush=True)
-    log = STATE / "logs" / f"{name}.log"
+    log = _log(name)
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
         process = subprocess.Popen(
@@ -122,26 +132,25 @@ def _found_or_started(name: str, command: list[str], variables: dict[str, str], 
         )
     service = Service(pid=process.pid, born=psutil.Process(process.pid).create_time(), port=port)
     write_atomically(_record(name), json.dumps(asdict(service)))
-    _wait_until_it_answers(name, process, port, log)
-    return port
+    return service
 
 
-def _wait_until_it_answers(name: str, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def _wait_until_it_answers(name: str, service: Service) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise RuntimeError(f"the embedded {name} server ended with code {process.returncode}: see {log}")
+        if not service.process():
+            raise RuntimeError(f"the embedded {name} server has ended: see {_log(name)}")
         try:
-            urllib.request.urlopen(f"http://{HOST}:{port}/health", timeout=2).close()
+            urllib.request.urlopen(f"http://{HOST}:{service.port}/health", timeout=2).close()
             return
         except urllib.error.HTTPError:
             return  # it answers, if only to refuse
         except OSError:
-            time.sleep(0.2)
-    process.terminate()
-    raise RuntimeError(
-        f"the embedded {name} server does not answer on port {port} after {START_TIMEOUT_S} s: see {log}"
-    )
+            time.sleep(0.1)
+    if process := service.process():
+        process.terminate()
+    raise RuntimeError(f"the embedded {name} server does not answer at {service.address} after {START_TIMEOUT_S} s: "
+                       f"see {_log(name)}")  # fmt: skip
 
 
 def _credentials() -> tuple[str, str]:
@@ -160,6 +169,10 @@ def _free_ports(first: int) -> Iterator[int]:
         with socket.socket() as candidate, contextlib.suppress(OSError):
             candidate.bind((HOST, port))
             yield port
+
+
+def _log(name: str) -> Path:
+    return STATE / "logs" / f"{name}.log"
 
 
 def _record(name: str) -> Path:

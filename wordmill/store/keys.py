@@ -110,12 +110,12 @@ def _imports(path: Path) -> Iterator[str]:
                 yield node.module or ""
 
 
-@cache
 def meanings_of(file: Path) -> dict[str, str]:
     """Return the meanings of a module's definitions."""
     return meanings(file.read_text(encoding="utf-8"))
 
 
+@cache
 def meanings(source: str) -> dict[str, str]:
     """Return a digest of each definition of a module's text by its name; what else is done there has an empty name."""
     with PARSING:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from wordmill.store.files import atomic_file
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
+    from botocore.loaders import Loader
     from mypy_boto3_s3 import S3Client
 
 CHUNK = 8 << 20  # bytes: the size of a part of a multipart transfer, and of a read while hashing
@@ -43,6 +44,14 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {"name": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size}
 
 
+@cache
+def descriptions() -> "Loader":
+    """Return what reads boto3's descriptions of services and keeps them: that is most of the time to make a client."""
+    from botocore.loaders import create_loader
+
+    return create_loader()
+
+
 class Store:
     """One bucket of an S3 server, reached with the settings that every AWS tool reads (AWS_ENDPOINT_URL ...)."""
 
@@ -56,13 +65,16 @@ class Store:
     def client(self) -> "S3Client":
         """The connection to the server, made when it is first needed: whoever finds all in the cache needs no boto3."""
         import boto3
+        import botocore.session
         from botocore.config import Config
 
         config = Config(
             retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, s3={"addressing_style": "path"},
             request_checksum_calculation="when_required", response_checksum_validation="when_required",
         )  # fmt: skip
-        return boto3.Session().client("s3", config=config)
+        session = botocore.session.Session()
+        session.register_component("data_loader", descriptions())
+        return boto3.Session(botocore_session=session).client("s3", config=config)
 
     @cached_property
     def transfer(self) -> "TransferConfig":

@@ -1,11 +1,9 @@
 import io
-import subprocess
-import sys
 from pathlib import Path
 
 from pipelines.building import build_pipeline
 from pipelines.cli import command_line
-from pipelines.local.run import StageOutput, _retry_nothing, _unfinished_tasks, with_python
+from pipelines.local.run import StageOutput, _retry_nothing, _unfinished_tasks
 
 ENGINE = """\
     [KFP Executor 2026-11-20 22:12:59,588 INFO]: Looking for component `fetch` in /tmp/x
@@ -40,15 +38,6 @@ def test_a_task_without_its_record_is_not_believed(tmp_path: Path) -> None:
     assert _unfinished_tasks(tmp_path) == "tasks without outputs: train"
     (bad / "executor_output.json").touch()
     assert _unfinished_tasks(tmp_path) == ""
-
-
-def test_a_stage_starts_by_a_python_whose_path_has_a_space(tmp_path: Path) -> None:
-    python = tmp_path / "a folder" / "python3"
-    python.parent.mkdir()
-    python.symlink_to(sys.executable)
-    compiled = ["sh", "-c", 'python3 -c "$0" "$@"', "import sys; print(sys.argv[1:])", "--input", "python3 is data"]
-    run = subprocess.run(with_python(compiled, str(python)), capture_output=True, text=True, check=True)
-    assert run.stdout == "['--input', 'python3 is data']\n"
 
 
 def test_nothing_is_tried_again_on_this_machine() -> None:

@@ -99,8 +99,9 @@ def test_a_sites_own_s3_needs_its_bucket(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_server_that_cannot_start_says_where_its_log_is(state: Path) -> None:
-    with pytest.raises(RuntimeError, match=r"the embedded s3 server ended with code 3: see .*s3\.log"):
-        services._found_or_started("s3", ["/bin/sh", "-c", "exit 3"], {}, 9000)
+    service = services._found_or_started("s3", ["/bin/sh", "-c", "exit 3"], {}, 9000)
+    with pytest.raises(RuntimeError, match=r"the embedded s3 server has ended: see .*s3\.log"):
+        services._wait_until_it_answers("s3", service)
 
 
 def test_given_services_are_used_and_nothing_is_started(state: Path, store: object) -> None:

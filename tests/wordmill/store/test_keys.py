@@ -1,20 +1,11 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from wordmill.store import keys
-from wordmill.store.keys import (
-    CANN,
-    Ingredients,
-    changed_ingredients,
-    machine,
-    meanings,
-    meanings_of,
-    source_files,
-    version_of,
-)
+from wordmill.store.keys import CANN, Ingredients, changed_ingredients, machine, meanings, source_files, version_of
 
 MODULE = '''"""A module."""
 
@@ -115,7 +106,7 @@ def test_a_local_import_and_one_of_the_module_mean_the_same() -> None:
 
 
 @pytest.fixture
-def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], None]:
     """Write the files of a project of its own."""
     monkeypatch.setattr(keys, "ROOT", tmp_path)
 
@@ -123,10 +114,8 @@ def house(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
-        meanings_of.cache_clear()
 
-    yield write
-    meanings_of.cache_clear()
+    return write
 
 
 def test_a_key_has_the_modules_of_a_package_the_files_and_the_versions_that_it_names(
