@@ -1,6 +1,6 @@
 """Exported files of a recipe's recogniser with fresh weights, and word pictures to read with them.
 
-python -m benchmarks.files RECIPE onnx|onnx_int8|mindir FOLDER
+python -m benchmarks.files RECIPE onnx|onnx_int8|onnx_int8_qoperator|mindir FOLDER
 """
 
 import json
@@ -15,7 +15,7 @@ from wordmill.models.checkpoint import Checkpoint
 from wordmill.pictures.image import Picture, fit_picture
 from wordmill.recipe.frameworks import twin
 from wordmill.recipe.loading import load_recipe
-from wordmill.recipe.sections import Recipe
+from wordmill.recipe.sections import INT8, Recipe
 from wordmill.store.storage import hash_file
 from wordmill.synth.renderer import SynthSpec, render
 from wordmill.text.decoding import codec_of
@@ -42,10 +42,12 @@ def write_file(recipe: Recipe, kind: str, folder: Path) -> Path:
         twin("mindspore", "models.export").export_mindir(saved, path)
     else:
         twin("pytorch", "models.export").export_onnx(saved, path)
-    if kind == "onnx_int8":
+    if kind in INT8:
+        from wordmill.inference import quantise  # ONNX Runtime, which the others are measured without
+
         pictures = np.stack([fit_picture(picture, recipe.data) for picture in crops(CALIBRATION)])
         fp32 = path.rename(folder / "fp32.onnx")
-        twin("pytorch", "quantise").quantise(fp32, path, pictures, recipe.data.middle)
+        quantise.quantise(fp32, path, pictures, recipe.data.middle, kind.endswith("_qoperator"))
     write_card(path, saved, kind)
     return path
 

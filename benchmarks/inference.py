@@ -12,8 +12,9 @@ import json
 import sys
 
 from benchmarks.models import PEERS_PYTHON, Result, Row, interleaved, row, table
+from wordmill.recipe.sections import INT8
 
-FORMATS = ("onnx", "onnx_int8", "mindir")
+FORMATS = ("onnx", *INT8, "mindir")
 LIMIT = "openvino"
 PEERS = {"crnn_vgg7": ("doctr", "rapidocr"), "crnn_mv3": ("doctr", "rapidocr")}
 BATCHES = (1, 64)

@@ -4,7 +4,7 @@ What only moves, starts, follows, keeps or reports work is in no key: nothing of
 are known by their source's identity (wordmill.sources.locating), so that nothing else depends on what draws them.
 """
 
-from wordmill.recipe.sections import Data, Train
+from wordmill.recipe.sections import INT8, Data, Train
 from wordmill.store.keys import CANN, Ingredients
 
 
@@ -80,12 +80,13 @@ def of_evaluate(framework: str, device: str, protocol: str) -> Ingredients:
 def of_export(export_format: str) -> Ingredients:
     """Return what writes files of this format."""
     framework = "mindspore" if export_format == "mindir" else "pytorch"
-    others = {"om": (CANN,), "lite": ("mindspore-lite", CANN), "onnx_int8": ("onnxruntime",)}.get(export_format, ())
+    others = {"om": (CANN,), "lite": ("mindspore-lite", CANN)} | dict.fromkeys(INT8, ("onnxruntime",))
     return Ingredients(
         code=(*_of("components.export", "formats lite om stage"), *_of("wordmill.inference", "card quantise"),
               *NETWORKS[framework], f"{TWINS[framework]}.export", "wordmill.models.ports", FITTED, DECODED, *PACKED,
               *TEXTS, "wordmill.text.protocols"),
-        distributions=(*COMPUTING[framework], *PICTURES, *(("onnx",) if framework == "pytorch" else ()), *others),
+        distributions=(*COMPUTING[framework], *PICTURES, *(("onnx",) if framework == "pytorch" else ()),
+                       *others.get(export_format, ())),
     )  # fmt: skip
 
 

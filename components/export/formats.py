@@ -93,15 +93,20 @@ def write_onnx(source: Source) -> Written:
     return Written(models=models, others=tuple(paths.values()), card={"beam": parts}, decoded=True)
 
 
-def write_int8(source: Source) -> Written:
-    """Write ONNX in 8-bit integers, calibrated on the reference's pictures, and measure what that costs."""
-    pytorch = exporter("pytorch", "onnx_int8")
+def write_int8(export_format: str, source: Source) -> Written:
+    """Write ONNX in 8-bit integers, calibrated on the reference's pictures; NotMadeError where that costs too much."""
+    pytorch = exporter("pytorch", export_format)
     whole, path = source.folder / "fp32.onnx", source.folder / "model.onnx"
     pytorch.export_onnx(source.saved, whole, source.settings.opset)
     frameworks.prepare("pytorch")
     from wordmill.inference import quantise
 
-    quantise.quantise(whole, path, source.pictures, source.saved.data.middle)
+    operators = export_format.endswith("_qoperator")
+    quantise.quantise(whole, path, source.pictures, source.saved.data.middle, operators)
     cost = quantise.measure_quantised(whole, path, source.validation(), source.saved)
+    if quantise.least_loss(cost) > source.settings.int8_loss:
+        raise NotMadeError(f"format {export_format}: reads {cost['int8']:.2%} of {cost['samples']:,} validation words "
+                           f"right where fp32 reads {cost['fp32']:.2%}: with 95 % certainty that is more than "
+                           f"export.int8_loss, {source.settings.int8_loss:.2%}")  # fmt: skip
     whole.unlink()
     return Written(models={ANY: path}, precision="int8", facts={"accuracy": cost}, decoded=True)

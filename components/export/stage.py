@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -29,12 +30,15 @@ from wordmill.store.storage import Store, file_facts
 from wordmill.text.decoding import codec_of
 
 WRITERS: dict[str, Callable[[Source], Written]] = {
-    "onnx": write_onnx, "onnx_int8": write_int8, "mindir": write_mindir, "om": write_om, "lite": write_lite,
+    "onnx": write_onnx, "onnx_int8": partial(write_int8, "onnx_int8"),
+    "onnx_int8_qoperator": partial(write_int8, "onnx_int8_qoperator"),
+    "mindir": write_mindir, "om": write_om, "lite": write_lite,
 }  # fmt: skip
 # The recipe's keys that a format's files depend on.
 KEYS = {
     "onnx": ("opset", "batches", "any_width", "beam"),
-    "onnx_int8": ("opset",),
+    "onnx_int8": ("opset", "int8_loss"),
+    "onnx_int8_qoperator": ("opset", "int8_loss"),
     "mindir": ("batches", "any_width"),
     "om": ("opset", "batches", "precision_mode", "output_type", "aipp", "gears"),
     "lite": ("opset", "batches", "lite_device"),
@@ -46,7 +50,7 @@ MEASURED = 1024  # validation samples that a format's loss of accuracy is measur
 def run(*, export_format: str, export: str, model: str, run_tag: str, output: str) -> str:
     """Write the trained recogniser in one file format.
 
-    export_format: onnx, onnx_int8, mindir, om or lite. export: JSON of the recipe's export section. model: file with
+    export_format: one of WRITERS. export: JSON of the recipe's export section. model: file with
     the manifest of train. output: file for this stage's manifest. om needs CANN's atc and the variable
     WORDMILL_SOC_VERSION, such as Ascend910B3; lite needs MindSpore Lite's converter_lite. What export.optional names
     and cannot be made here ends well, with a manifest that says why.

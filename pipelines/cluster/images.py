@@ -12,7 +12,14 @@ ROOT = Path(__file__).resolve().parents[2]
 LOCK = ROOT / "images.lock.yaml"  # environment: digest, as `make push` writes it
 CONTENTS = "wordmill.contents"  # the label with the digest of what an image was built of
 
-EXPORTERS = {"onnx": "pytorch", "onnx_int8": "pytorch", "mindir": "mindspore", "om": "cann", "lite": "lite"}
+EXPORTERS = {
+    "onnx": "pytorch",
+    "onnx_int8": "pytorch",
+    "onnx_int8_qoperator": "pytorch",
+    "mindir": "mindspore",
+    "om": "cann",
+    "lite": "lite",
+}
 
 
 def image(environment: str) -> str:

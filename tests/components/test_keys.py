@@ -163,7 +163,7 @@ def test_chips_and_protocols_add_what_they_need() -> None:
     assert keys.of_evaluate("pytorch", "cpu", "fudan").data == ("wordmill/text/charsets/simplified.tsv",)
     assert (ROOT / keys.SIMPLIFIED).is_file()
     assert keys.of_evaluate("pytorch", "cpu", "mindocr").data == ()
-    assert {kind for kind in ("onnx", "onnx_int8", "mindir", "om", "lite")
+    assert {kind for kind in ("onnx", "onnx_int8", "onnx_int8_qoperator", "mindir", "om", "lite")
             if "CANN" in keys.of_export(kind).distributions} == {"om", "lite"}  # fmt: skip
     assert "onnxruntime" in keys.of_smoke("onnx_int8").distributions
 

@@ -18,6 +18,7 @@ ASCEND_DEVICE = 0  # the first of those that ASCEND_VISIBLE_DEVICES leaves to th
 INSTALL = {  # what brings each format's runtime
     "onnx": "pip install onnxruntime",
     "onnx_int8": "pip install onnxruntime",
+    "onnx_int8_qoperator": "pip install onnxruntime",
     "mindir": "pip install mindspore",
     "lite": "install the wheel mindspore_lite of converter_lite's own version, see https://www.mindspore.cn/lite, "
             "and set LD_LIBRARY_PATH to runtime/lib of its archive",
@@ -107,5 +108,6 @@ def open_om(path: Path, card: Card) -> Opened:
 
 
 RUNTIMES: dict[str, Callable[[Path, Card], Opened]] = {
-    "onnx": open_onnx_file, "onnx_int8": open_onnx_file, "mindir": open_mindir_file, "lite": open_lite, "om": open_om,
+    "onnx": open_onnx_file, "onnx_int8": open_onnx_file, "onnx_int8_qoperator": open_onnx_file,
+    "mindir": open_mindir_file, "lite": open_lite, "om": open_om,
 }  # fmt: skip

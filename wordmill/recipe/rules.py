@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 
-from wordmill.recipe.sections import Data, Export, Model, Recipe, Train
+from wordmill.recipe.sections import INT8, Data, Export, Model, Recipe, Train
 
 OPSETS = range(11, 18)  # CANN's atc reads no later ones, and the converters are tried with no earlier ones
 GRID_SAMPLE_OPSET = 16  # the first with the operator that rectification needs
@@ -86,7 +86,7 @@ def _check_model(export: Export, model: Model, named: tuple[str, ...], where: st
     """Refuse what the recogniser cannot be written as."""
     if set(named) - {"mindir"}:
         check_grid_sample(export.opset, model, where)
-    if "onnx_int8" in named and export.opset < PER_CHANNEL_OPSET:
+    if set(INT8) & set(named) and export.opset < PER_CHANNEL_OPSET:
         raise ValueError(f"{where}.opset: found {export.opset}, expected at least {PER_CHANNEL_OPSET}: 8-bit weights "
                          "have a scale per channel, which ONNX takes from there on")  # fmt: skip
     if export.beam and ("onnx" not in named or model.name == "crnn"):

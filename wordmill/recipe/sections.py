@@ -115,7 +115,8 @@ class Gate:
     benchmarks: tuple[str, ...] = ()
 
 
-Format = Literal["mindir", "onnx", "onnx_int8", "om", "lite"]
+Format = Literal["mindir", "onnx", "onnx_int8", "onnx_int8_qoperator", "om", "lite"]
+INT8 = ("onnx_int8", "onnx_int8_qoperator")  # as QDQ, which all runtimes take, and as ONNX Runtime's own operators
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -125,6 +126,7 @@ class Export:
     formats: tuple[Format, ...]  # a run fails where one of them cannot be made
     optional: tuple[Format, ...] = ()  # one that cannot be made is reported with the reason
     logit_tolerance: float = 1e-3
+    int8_loss: float = 0.002  # the largest share of words that files in 8-bit integers may cost
     opset: int = 17  # of ONNX, and of what om and lite are converted from
     batches: tuple[int, ...] = ()  # one file for each; none: files for any batch, and for om 1, 16 and 64
     any_width: bool = False  # crnn's onnx and mindir files take pictures of any width

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, numpy_helper
 
 from components.export.formats import Source, Written, write_onnx
 from components.export.stage import describe_files, run
@@ -16,6 +17,7 @@ from tests.components.train.trained import put_trained, write_manifest
 from tests.wordmill.training.tiny import picture
 from wordmill.inference.onnx_runtime import onnxruntime
 from wordmill.inference.packaged.pair import PairReader
+from wordmill.inference.quantise import least_loss
 from wordmill.models.pt.predict import Predictor
 from wordmill.pictures.image import normalise
 from wordmill.recipe.parsing import to_json
@@ -72,17 +74,41 @@ def test_static_batches_are_files_of_their_own(store: Store, model: str, tmp_pat
     assert made.facts["bytes"] == sum(made.object(name).bytes for name in ("model_b1.onnx", "model_b4.onnx"))
 
 
-def test_eight_bit_files_tell_what_they_cost_on_the_validation_set(store: Store, model: str, tmp_path: Path) -> None:
-    made = export("onnx_int8", model, tmp_path)
+@pytest.mark.parametrize(
+    ("export_format", "expected"),
+    [("onnx_int8", {"QuantizeLinear", "DequantizeLinear", "Conv"}), ("onnx_int8_qoperator", {"QLinearConv"})],
+)
+def test_eight_bit_files_tell_what_they_cost_on_the_validation_set(
+    store: Store, model: str, tmp_path: Path, export_format: str, expected: set[str]
+) -> None:
+    made = export(export_format, model, tmp_path)
     assert (made.facts["precision"], made.facts["files"]) == ("int8", {"any": "model.onnx"})
     assert names(made) == ["model.onnx", "card.json", "reference.npz"]
     cost = made.facts["accuracy"]
-    assert set(cost) == {"samples", "texts_equal", "fp32", "int8"}
+    assert set(cost) == {"samples", "texts_equal", "lost", "won", "fp32", "int8"}
     assert cost["samples"] == 20
     whole = export("onnx", model, tmp_path)
     assert made.facts["bytes"] < whole.facts["bytes"]
-    operators = {node.op_type for node in onnx.load(store.fetch(made.object("model.onnx"))).graph.node}
-    assert {"QuantizeLinear", "DequantizeLinear"} <= operators
+    graph = onnx.load(store.fetch(made.object("model.onnx"))).graph
+    assert expected <= {node.op_type for node in graph.node}
+    weights = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.data_type == TensorProto.INT8]
+    assert max(np.abs(array.astype(int)).max() for array in weights if array.ndim == 4) in range(63, 66)  # 7 bits
+
+
+def test_eight_bit_files_that_lose_more_words_than_the_recipe_allows_are_not_made(
+    store: Store, model: str, tmp_path: Path
+) -> None:
+    error = failure("onnx_int8", model, tmp_path, int8_loss=-1.0)
+    assert "format onnx_int8: reads 0.00% of 20 validation words right where fp32 reads 0.00%" in error
+    assert error.endswith("more than export.int8_loss, -100.00%")
+    made = export("onnx_int8", model, tmp_path, formats=(), optional=("onnx_int8",), int8_loss=-1.0)
+    assert not made.facts["made"]
+
+
+def test_the_least_loss_is_the_bound_of_paired_counts() -> None:
+    # 30 of 1,000 lost in the net; standard error sqrt(50 - 900 / 1000) / 1000 = 0.007007
+    assert least_loss({"samples": 1000, "lost": 40, "won": 10}) == pytest.approx(0.03 - 1.645 * 0.007007, abs=1e-6)
+    assert least_loss({"samples": 1000, "lost": 0, "won": 0}) == 0.0
 
 
 def test_weights_trained_in_pytorch_become_a_mindir_file(store: Store, model: str, tmp_path: Path) -> None:
