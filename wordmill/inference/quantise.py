@@ -80,7 +80,7 @@ def least_loss(cost: dict[str, Any]) -> float:
 
     Its standard error is that of McNemar's test (Agresti, Categorical Data Analysis, 2002, section 10.1).
     """
-    count, lost, won = cost["samples"], cost["lost"], cost["won"]
+    count, lost, won = float(cost["samples"]), int(cost["lost"]), int(cost["won"])
     error = math.sqrt(max(0.0, lost + won - (lost - won) ** 2 / count)) / count
     return (lost - won) / count - 1.645 * error
 

@@ -55,7 +55,7 @@ class Train:
     # Means of each sample's loss: over the batch; the same after a division by the label's length; over the batch's
     # characters; over the batch of sums over all steps, padding included.
     loss: Literal["ctc", "ctc_by_length", "cross_entropy", "cross_entropy_unmasked"]
-    optimizer: Literal["adamw", "adam", "adadelta", "lion"]
+    optimizer: Literal["adamw", "adam", "adadelta", "lion", "muon"]
     lr: float
     warmup_epochs: float
     weight_decay: float

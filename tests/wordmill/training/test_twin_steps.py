@@ -92,7 +92,7 @@ def test_lions_sign_is_undetermined_where_what_it_is_of_cancels() -> None:
     assert undetermined([np.array([0.0, 1e-30])], train).tolist() == [False, False]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adadelta", "lion"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adadelta", "lion", "muon"])
 def test_the_same_gradients_make_the_same_weights(optimizer: str, tmp_path: Path) -> None:
     """MindSpore updates by PyTorch's gradients: those that are rounding alone would differ."""
     train = dataclasses.replace(

@@ -17,6 +17,8 @@ def updated(
         return lion(weight.astype(np.float64), series, train, decay)
     if train.optimizer == "adadelta":
         return adadelta(weight.astype(np.float64), series, train, decay)
+    if train.optimizer == "muon" and weight.ndim > 1 and weight.shape[1] > 1:
+        return muon(weight.astype(np.float64), series, train, decay)
     return adam(weight.astype(np.float64), series, train, decay)
 
 
@@ -42,6 +44,20 @@ def adadelta(w: Array, gradients: list[Array], train: Train, decay: float) -> Ar
         move = np.sqrt(moves + 1e-6) / np.sqrt(squares + 1e-6) * g
         moves = 0.9 * moves + 0.1 * move**2
         w = w - train.lr * move
+    return w
+
+
+def muon(w: Array, gradients: list[Array], train: Train, decay: float) -> Array:
+    """Jordan's Muon, its updates as large as Liu et al. have them."""
+    m = np.zeros_like(w)
+    for g in gradients:
+        m = 0.95 * m + 0.05 * g
+        x = (0.05 * g + 0.95 * m).reshape(len(w), -1)
+        x = x / (np.linalg.norm(x) + 1e-7)
+        for _ in range(5):
+            a = x @ x.T
+            x = 3.4445 * x - 4.7750 * a @ x + 2.0315 * a @ a @ x
+        w = w - train.lr * (0.2 * np.sqrt(max(x.shape)) * x.reshape(w.shape) + decay * w)
     return w
 
 

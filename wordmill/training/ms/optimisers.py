@@ -11,13 +11,15 @@ from wordmill.models.ms.model import Recogniser
 from wordmill.models.ms.parameters import trained_names
 from wordmill.recipe.sections import Train
 from wordmill.training.constants import ADADELTA_EPSILON, AVERAGE_WARMUP, EPSILON, RHO
+from wordmill.training.muon import COEFFICIENTS, ITERATIONS, MOMENTUM, NORM_EPSILON, is_matrix, size_of
 
-Slots = dict[str, ParameterTuple | Parameter]  # for each of the net's parameters, or for all of them
+# What stays from step to step: one for all, or weights of the net and what belongs to each.
+Slots = dict[str, Parameter | tuple[ParameterTuple, ParameterTuple]]
 
 # What is done to each parameter is mapped over all: a loop of as many turns takes minutes to compile.
 each = ops.HyperMap()
 penalised, decayed = ops.MultitypeFuncGraph("penalised"), ops.MultitypeFuncGraph("decayed")
-adam, adadelta, lion = (ops.MultitypeFuncGraph(name) for name in ("adam", "adadelta", "lion"))
+adam, adadelta, lion, muon = (ops.MultitypeFuncGraph(name) for name in ("adam", "adadelta", "lion", "muon"))
 averaged, assigned = ops.MultitypeFuncGraph("averaged"), ops.MultitypeFuncGraph("assigned")
 update_adam, update_adadelta = ops.Adam(), ops.ApplyAdadelta()
 
@@ -64,6 +66,27 @@ def _lion(
     return ops.assign(first, beta2 * first + (1.0 - beta2) * gradient)
 
 
+@muon.register("Tensor", "Tensor", "Tensor", "Number", "Tensor")
+def _muon(rate: Tensor, weight: Parameter, momentum: Parameter, decay: float, gradient: Tensor) -> Tensor:
+    moved = MOMENTUM * momentum + (1.0 - MOMENTUM) * gradient
+    update = orthogonal(((1.0 - MOMENTUM) * gradient + MOMENTUM * moved).reshape(weight.shape[0], -1))
+    size = size_of(*update.shape)
+    ops.assign(weight, weight * (1.0 - rate * decay) - rate * size * update.reshape(weight.shape))
+    return ops.assign(momentum, moved)
+
+
+def orthogonal(matrix: Tensor) -> Tensor:
+    """Return a matrix (rows, columns) with its singular values set to about 1."""
+    first, third, fifth = COEFFICIENTS
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.transpose(1, 0) if tall else matrix
+    x = x / (ops.sqrt((x * x).sum()) + NORM_EPSILON)
+    for _ in range(ITERATIONS):
+        square = ops.matmul(x, x.transpose(1, 0))
+        x = first * x + ops.matmul(third * square + fifth * ops.matmul(square, square), x)
+    return x.transpose(1, 0) if tall else x
+
+
 @averaged.register("Tensor", "Tensor", "Tensor")
 def _averaged(decay: Tensor, average: Parameter, weight: Parameter) -> Tensor:
     return ops.assign(average, decay * average + (1.0 - decay) * weight)
@@ -90,7 +113,8 @@ class Adam(nn.Cell):
 
     def slots(self) -> Slots:
         """Return what stays from step to step."""
-        return {"first": self.first, "second": self.second, "power1": self.power1, "power2": self.power2}
+        moments = {"first": (self.parameters, self.first), "second": (self.parameters, self.second)}
+        return {**moments, "power1": self.power1, "power2": self.power2}
 
     def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
         """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
@@ -118,7 +142,7 @@ class Adadelta(nn.Cell):
 
     def slots(self) -> Slots:
         """Return what stays from step to step."""
-        return {"squares": self.squares, "moves": self.moves}
+        return {"squares": (self.parameters, self.squares), "moves": (self.parameters, self.moves)}
 
     def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
         """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
@@ -138,7 +162,7 @@ class Lion(nn.Cell):
 
     def slots(self) -> Slots:
         """Return what stays from step to step."""
-        return {"first": self.first}
+        return {"first": (self.parameters, self.first)}
 
     def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
         """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
@@ -147,17 +171,45 @@ class Lion(nn.Cell):
         return rate
 
 
-Optimiser = Adam | Adadelta | Lion
+class Muon(nn.Cell):
+    """Muon with Nesterov's momentum and decoupled weight decay for matrices, and AdamW for all else."""
+
+    def __init__(self, parameters: ParameterTuple, names: list[str], train: Train) -> None:
+        super().__init__()
+        self.parameters = parameters
+        matrix = [is_matrix(name, weight.shape) for name, weight in zip(names, parameters, strict=True)]
+        self.places = tuple(i for i, found in enumerate(matrix) if found)
+        self.others = tuple(i for i, found in enumerate(matrix) if not found)
+        self.matrices = ParameterTuple([parameters[i] for i in self.places])
+        self.decays = decays_of(self.matrices, train)
+        self.momentum = self.matrices.clone(prefix="momentum", init="zeros")
+        rest = ParameterTuple([parameters[i] for i in self.others])
+        self.rest = Adam(rest, decays_of(rest, train), (train.beta1, train.beta2), decoupled=True)
+
+    def slots(self) -> Slots:
+        """Return what stays from step to step."""
+        return {"momentum": (self.matrices, self.momentum), **self.rest.slots()}
+
+    def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
+        """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
+        mine = tuple([gradients[i] for i in self.places])
+        each(ops.partial(muon, rate), self.matrices, self.momentum, self.decays, mine)
+        return self.rest(tuple([gradients[i] for i in self.others]), rate)
 
 
-def build_optimiser(net: nn.Cell, train: Train) -> Optimiser:
-    """Build the recipe's optimiser; Adam's weight decay is the L2 penalty, AdamW's and Lion's are decoupled."""
+Optimiser = Adam | Adadelta | Lion | Muon
+
+
+def build_optimiser(net: Recogniser, train: Train) -> Optimiser:
+    """Build the recipe's optimiser; Adam's weight decay is the L2 penalty, AdamW's, Lion's and Muon's are decoupled."""
     parameters, betas = ParameterTuple(net.trainable_params()), (train.beta1, train.beta2)
     decays = decays_of(parameters, train)
     if train.optimizer == "lion":
         return Lion(parameters, decays, betas)
     if train.optimizer == "adadelta":
         return Adadelta(parameters, decays)
+    if train.optimizer == "muon":
+        return Muon(parameters, trained_names(net), train)
     return Adam(parameters, decays, betas, decoupled=train.optimizer == "adamw")
 
 

@@ -22,9 +22,12 @@ class TrainingState:
         self.processes = processes
         names = trained_names(net)
         self.common = _named("model", names, net.trainable_params())
+        name_of = dict(zip(map(id, net.trainable_params()), names, strict=True))
         for slot, kept in update.optimiser.slots().items():
-            alone = isinstance(kept, Parameter)
-            self.common |= {f"optimizer/{slot}": kept} if alone else _named(f"optimizer/{slot}", names, kept)
+            if isinstance(kept, Parameter):
+                self.common[f"optimizer/{slot}"] = kept
+            else:
+                self.common |= _named(f"optimizer/{slot}", [name_of[id(weight)] for weight in kept[0]], kept[1])
         if average:
             self.common |= _named("average", names, average.averages)
         self.common |= {"scaler/scale": update.scale.value, "scaler/finite_steps": update.scale.finite_steps}

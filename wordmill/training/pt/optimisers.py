@@ -8,6 +8,9 @@ from torch import nn
 
 from wordmill.recipe.sections import Train
 from wordmill.training.constants import ADADELTA_EPSILON, AVERAGE_WARMUP, EPSILON, RHO
+from wordmill.training.muon import COEFFICIENTS, ITERATIONS, MOMENTUM, NORM_EPSILON, is_matrix, size_of
+
+Weights = dict[str, nn.Parameter]  # by canonical name
 
 
 class Lion(torch.optim.Optimizer):
@@ -69,27 +72,75 @@ class Adadelta(torch.optim.Optimizer):
             torch._foreach_add_(weights, steps, alpha=-group["lr"])
 
 
+class Muon(torch.optim.Optimizer):
+    """Muon with Nesterov's momentum and decoupled weight decay for matrices, and an AdamW for all else."""
+
+    _step_supports_amp_scaling = True  # as Lion's
+    found_inf = torch.zeros(())
+
+    def __init__(self, groups: list[dict[str, Any]], rest: torch.optim.Optimizer, lr: float) -> None:
+        super().__init__([*groups, *rest.param_groups], {"lr": lr, "weight_decay": 0.0})
+        self.matrices, self.rest = self.param_groups[: len(groups)], rest
+        _start_states(self, "momentum", groups=self.matrices)
+        self.state.update(rest.state)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever given
+        """Update the parameters once by their gradients; each must have one."""
+        lost = self.found_inf > 0
+        for group in self.matrices:
+            rate = torch.where(lost, 0.0, group["lr"])
+            for weight in group["params"]:
+                momentum, gradient = self.state[weight]["momentum"], weight.grad.masked_fill(lost, 0.0)
+                momentum.lerp_(gradient, torch.where(lost, 0.0, 1.0 - MOMENTUM))
+                update = orthogonal(gradient.lerp(momentum, MOMENTUM).flatten(1))
+                weight.mul_(1.0 - rate * group["weight_decay"])
+                weight.sub_(update.view_as(weight) * (rate * size_of(*update.shape)))
+        self.rest.found_inf = self.found_inf  # type: ignore[attr-defined]
+        self.rest.step()
+
+
+def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
+    """Return a matrix (rows, columns) with its singular values set to about 1."""
+    first, third, fifth = COEFFICIENTS
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    x: torch.Tensor = wide / (wide.norm() + NORM_EPSILON)
+    for _ in range(ITERATIONS):
+        square = x @ x.T
+        x = torch.addmm(x, torch.addmm(square, square, square, beta=third, alpha=fifth), x, beta=first)
+    return x if wide is matrix else x.T
+
+
 def _roots(squares: list[torch.Tensor]) -> list[torch.Tensor]:
     roots = list(torch._foreach_add(squares, ADADELTA_EPSILON))
     torch._foreach_sqrt_(roots)
     return roots
 
 
-def _start_states(optimizer: torch.optim.Optimizer, *names: str) -> None:
-    """Give each parameter tensors of zeros under these names."""
-    for group in optimizer.param_groups:
+def _start_states(optimizer: torch.optim.Optimizer, *names: str, groups: list[dict[str, Any]] | None = None) -> None:
+    """Give each parameter, of all groups or of some, tensors of zeros under these names."""
+    for group in optimizer.param_groups if groups is None else groups:
         for weight in group["params"]:
             optimizer.state[weight] = {name: torch.zeros_like(weight) for name in names}
 
 
 def build_optimiser(net: nn.Module, train: Train) -> torch.optim.Optimizer:
-    """Build the recipe's optimiser; Adam's weight decay is the L2 penalty, AdamW's and Lion's are decoupled."""
-    groups, betas = decay_groups(net, train), (train.beta1, train.beta2)
+    """Build the recipe's optimiser; Adam's weight decay is the L2 penalty, AdamW's, Lion's and Muon's are decoupled."""
+    weights = dict(net.named_parameters())
     if train.optimizer == "lion":
-        return Lion(groups, train.lr, betas)
+        return Lion(decay_groups(weights, train), train.lr, (train.beta1, train.beta2))
     if train.optimizer == "adadelta":
-        return Adadelta(groups, train.lr)
-    kind = torch.optim.AdamW if train.optimizer == "adamw" else torch.optim.Adam
+        return Adadelta(decay_groups(weights, train), train.lr)
+    if train.optimizer == "muon":
+        matrices = {name: weight for name, weight in weights.items() if is_matrix(name, tuple(weight.shape))}
+        rest = {name: weight for name, weight in weights.items() if name not in matrices}
+        return Muon(decay_groups(matrices, train), _adam(rest, train), train.lr)
+    return _adam(weights, train)
+
+
+def _adam(weights: Weights, train: Train) -> torch.optim.Optimizer:
+    groups, betas = decay_groups(weights, train), (train.beta1, train.beta2)
+    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
     optimizer = kind(groups, lr=train.lr, betas=betas, eps=EPSILON, fused=True)
     # As it would itself in its first step; a checkpoint of before has them too.
     _start_states(optimizer, "exp_avg", "exp_avg_sq")
@@ -98,15 +149,12 @@ def build_optimiser(net: nn.Module, train: Train) -> torch.optim.Optimizer:
     return optimizer
 
 
-def decay_groups(net: nn.Module, train: Train) -> list[dict[str, Any]]:
+def decay_groups(weights: Weights, train: Train) -> list[dict[str, Any]]:
     """Return the parameters by their weight decay: without train.decay_all, biases and normalisation have none."""
-    weights = list(net.parameters())
-    if train.decay_all:
-        return [{"params": weights, "weight_decay": train.weight_decay}]
-    return [
-        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": train.weight_decay},
-        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
+    decayed = [weight for weight in weights.values() if train.decay_all or weight.ndim > 1]
+    rest = [weight for weight in weights.values() if not train.decay_all and weight.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
 
 
 class Average:

@@ -24,7 +24,7 @@ def update_of(net: Recogniser, section: Train = TRAIN, scale: float = 1.0, parts
     return Update(net, build_optimiser(net, section), loss_scale, section.clip_norm, parts, processes=1)
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adadelta", "lion"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adadelta", "lion", "muon"])
 def test_gradients_that_are_not_finite_change_nothing_and_the_next_ones_are_clipped(optimizer: str) -> None:
     net = build(COMPACT, DATA[1], 37)
     section = dataclasses.replace(TRAIN, optimizer=optimizer, clip_norm=0.5, weight_decay=0.0)

@@ -16,7 +16,7 @@ def small_net() -> nn.Module:
 
 
 @pytest.mark.parametrize("decay_all", [True, False])
-@pytest.mark.parametrize("name", ["adamw", "adam", "adadelta", "lion"])
+@pytest.mark.parametrize("name", ["adamw", "adam", "adadelta", "lion", "muon"])
 def test_updates_are_the_published_ones_even_for_gradients_as_small_as_epsilon(name: str, decay_all: bool) -> None:
     train = dataclasses.replace(
         TRAIN, optimizer=name, lr=0.01, beta1=0.8, beta2=0.95, weight_decay=0.3, decay_all=decay_all

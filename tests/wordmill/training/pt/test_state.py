@@ -31,7 +31,7 @@ def equal(one: Tensors, other: Tensors) -> bool:
     return one.keys() == other.keys() and all(np.array_equal(one[name], tensor) for name, tensor in other.items())
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adadelta", "lion"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adadelta", "lion", "muon"])
 def test_another_trainer_goes_on_bit_for_bit(optimizer: str, tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, optimizer=optimizer, ema_decay=0.9)
     one = Trainer(make_job(tmp_path, train=train), CPU, 0)

@@ -94,7 +94,7 @@ def test_wishes_are_passed_on(tmp_path: Path) -> None:
         assert (result.save, result.stop) == asked
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adadelta", "lion"])
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adadelta", "lion", "muon"])
 def test_a_step_that_is_not_finite_in_any_part_changes_nothing(optimizer: str, tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, accumulation=2, optimizer=optimizer, ema_decay=0.9)
     trainer = Trainer(make_job(tmp_path, train=train), CPU, 0)
