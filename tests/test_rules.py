@@ -30,7 +30,7 @@ ALLOWED = {
     "torch": ("wordmill/models/pt/", "wordmill/training/pt/"),
     "torch_npu": ("wordmill/training/pt/",),
     "mindspore": ("wordmill/models/ms/", "wordmill/training/ms/", "wordmill/inference/mindir.py"),
-    "mlflow": ("wordmill/store/tracking.py", "wordmill/inference/package.py"),
+    "mlflow": ("wordmill/store/tracking.py", "wordmill/inference/package.py", "wordmill/inference/refusal.py"),
     "boto3": ("wordmill/store/storage.py",),
     "urllib3": ("wordmill/sources/remote.py", "components/train/gang/api.py", "pipelines/"),
     "kfp": ("components/", "pipelines/"),

@@ -18,6 +18,7 @@ from components.export.lite import optimisation, write_lite
 from components.export.om import soc_version, write_om
 from wordmill.inference.card import CARD, REFERENCE, describe_file
 from wordmill.inference.trained import load_trained
+from wordmill.models.architectures import LEAST_WIDTHS
 from wordmill.recipe import frameworks
 from wordmill.recipe.parsing import from_json, nearest, to_json
 from wordmill.recipe.sections import Export
@@ -113,7 +114,7 @@ def describe_files(
         "format": export_format, "precision": written.precision, "file": next(iter(named.values())),
         "files": {export_format: [{**entry, "batch": batch} for batch, entry in named.items()]},
         **describe_file(saved.data, saved.model, codec.charset, logits.shape[1], decoded=written.decoded,
-                        raw=written.raw, any_width=written.any_width),
+                        raw=written.raw, least_width=LEAST_WIDTHS[saved.model.backbone] if written.any_width else 0),
         **written.card,
         "made_by": {"git_commit": git_commit(), "manifest": trained.reference, "framework_version": version},
     }  # fmt: skip

@@ -79,10 +79,16 @@ cv::Mat fit(cv::Mat picture, int height, int width, const json& how) {
   return canvas;
 }
 
+// The width that pictures are fitted into: the recipe's, where the file takes any.
+int width_of(const json& card) {
+  const json& told = card.at("input").at("shape")[3];
+  return told.is_number() ? told.get<int>() : card.at("recipe").at("data").at("width").get<int>();
+}
+
 // Float32 in the layout (channels, height, width), red first.
 std::vector<float> input_of(const std::string& path, const json& card) {
   const json& shape = card.at("input").at("shape");
-  const int channels = shape[1], height = shape[2], width = shape[3];
+  const int channels = shape[1], height = shape[2], width = width_of(card);
   cv::Mat picture = cv::imread(path, channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_COLOR);
   if (picture.empty()) throw std::runtime_error(path + ": no picture");
   if (channels == 3) cv::cvtColor(picture, picture, cv::COLOR_BGR2RGB);
@@ -151,7 +157,7 @@ void read(const std::string& folder, const std::string& path) {
   const std::string model = folder + "/" + card.at("file").at("name").get<std::string>();
   Ort::Session session(environment, model.c_str(), Ort::SessionOptions());
   const json& size = card.at("input").at("shape");
-  const int64_t shape[] = {1, size[1], size[2], size[3]};
+  const int64_t shape[] = {1, size[1], size[2], width_of(card)};
   const auto memory = Ort::MemoryInfo::CreateCpu(OrtArenaAllocator, OrtMemTypeDefault);
   const auto input = Ort::Value::CreateTensor<float>(memory, values.data(), values.size(), shape, 4);
   const std::string given = card.at("input").at("name"), wanted = card.at("output").at("name");

@@ -16,7 +16,8 @@ from cronsim import CronSim, CronSimError
 FIELDS = "second minute hour day-of-month month day-of-week"
 NAMES = "JAN|FEB|MAR|APR|MAY|JUN|JUL|AUG|SEP|OCT|NOV|DEC|SUN|MON|TUE|WED|THU|FRI|SAT"
 FIRST, LAST = (0, 0, 0, 1, 1, 0), (59, 59, 23, 31, 12, 6)  # of each field's numbers
-STEPPED = re.compile(r"([0-9]+|[A-Z]{3})(?:-([0-9]+|[A-Z]{3}))?/([1-9][0-9]*)", re.IGNORECASE)
+STEPPED = re.compile(r"([0-9]+|[A-Z]{3})(?:-([0-9]+|[A-Z]{3}))?/(0*[1-9][0-9]*)", re.IGNORECASE)
+RANGE = re.compile(r"([0-9]+|[A-Z]{3})-([0-9]+|[A-Z]{3})", re.IGNORECASE)
 MOST_TIMES = 20_000  # that are looked at for the longest gap: a year of them, one a half hour
 PLAIN = re.compile(rf"([0-9*,/-]|{NAMES})+", re.IGNORECASE)
 
@@ -78,12 +79,15 @@ def _times(cron: str, after: datetime) -> Iterator[datetime]:
 
 
 def _rewritten(field: str, number: int) -> str:
-    """Return a field with its steps written out, and what has a star, which says more than its numbers, in front."""
+    """Return a field with steps and names written out, and what has a star, which says more than numbers, in front."""
     parts = [_stepped(part, number) for part in field.split(",")]
     return ",".join(sorted(parts, key=lambda part: not part.startswith("*")))
 
 
 def _stepped(part: str, number: int) -> str:
+    if match := RANGE.fullmatch(part):
+        ends = [_number(text, number) for text in match.groups()]  # the library takes a range's last SUN for 7
+        return part if min(ends) < 0 else f"{ends[0]}-{ends[1]}"
     match = STEPPED.fullmatch(part)
     if not match:
         return part

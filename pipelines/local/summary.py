@@ -27,13 +27,15 @@ def summary_text(summary: dict[str, Any], page: Path) -> str:
 
 
 def _benchmarks(summary: dict[str, Any]) -> list[str]:
-    rows = [
-        f"  {row['name']:<24} {row['correct']:>6,}/{row['total']:<6,} {100 * row['accuracy']:6.2f} %"
-        f"  (95 %: {100 * row['low']:.2f} to {100 * row['high']:.2f})  1-NED {row['ned']:.4f}"
-        f"{_against(row['accuracy'], row['published'])}"
-        for row in summary["benchmarks"]
-    ]
-    if len(rows) > 1:
+    rows = []
+    for row in summary["benchmarks"]:
+        rows.append(
+            f"  {row['name']:<24} {row['correct']:>6,}/{row['total']:<6,} {100 * row['accuracy']:6.2f} %"
+            f"  (95 %: {100 * row['low']:.2f} to {100 * row['high']:.2f})  1-NED {row['ned']:.4f}"
+            f"{_against(row['accuracy'], row['published'])}"
+        )
+        rows += [f"  {'':<24} {count:>6,} left out: {reason}" for reason, count in row["left_out"].items()]
+    if len(summary["benchmarks"]) > 1:
         mean, known = summary["mean_accuracy"], summary["published"]
         rows.append(f"  {'plain mean':<24} {100 * mean:20.2f} %{_against(mean, known and known['mean'])}")
     if champion := summary["champion"]:

@@ -19,19 +19,21 @@ CODECS: dict[str, type[CtcCodec] | type[AttentionCodec]] = {"ctc": CtcCodec, "at
 
 def describe_file(
     data: Data, model: Model, charset: Charset, steps: int, *, decoded: bool = False, raw: bool = False,
-    any_width: bool = False,
+    least_width: int = 0,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what to hand to a file, what it gives, and how that reads.
 
     steps: T of the logits (N, T, classes) at the recipe's width. decoded: the file gives tokens and confidence too.
-    raw: it takes bytes and normalises itself. any_width: it takes pictures of any width W, and T grows with it.
+    raw: it takes bytes and normalises itself. least_width: of the pictures of any width W that it takes, with which T
+    grows; 0: it takes the recipe's alone.
     """
     first = 1 if model.name == "crnn" else AttentionCodec.FIRST
     classes = len(charset.symbols) + first
-    counted: int | str = "T" if any_width else steps
+    counted: int | str = "T" if least_width else steps
     outputs = [{"name": LOGITS, "shape": ["N", counted, classes], "layout": "N, steps, classes", "dtype": "float32"}]
     return {
-        "input": _input(data, raw, "W" if any_width else data.width),
+        "input": _input(data, raw, "W" if least_width else data.width)
+        | ({"least_width": least_width} if least_width else {}),
         "preprocessing": _preprocessing(data, raw),
         "output": outputs[0],
         "outputs": [*outputs, *(_decoded(counted) if decoded else [])],
@@ -86,7 +88,17 @@ def _decode(model: Model, first: int) -> dict[str, Any]:
 
 
 def prepared(images: Picture, card: dict[str, Any]) -> npt.NDArray[np.uint8] | npt.NDArray[np.float32]:
-    """Return fitted pictures (N, H, W, C) uint8 as the card's file takes them: normalised, or as they are."""
+    """Return fitted pictures (N, H, W, C) uint8 as the card's file takes them: normalised, or as they are.
+
+    ValueError for a width that the file does not take: of some runtimes it ends the process.
+    """
+    width, told = images.shape[2], card["input"]
+    taken = told["shape"][told["layout"].index("W")]
+    if isinstance(taken, int) and width != taken:
+        raise ValueError(f"pictures of width {width}, expected {taken}: the file takes no other")
+    if width < told.get("least_width", 1):
+        raise ValueError(f"pictures of width {width}, expected at least {told['least_width']}: the file makes a column "
+                         "of so many pixels")  # fmt: skip
     return images if card["input"]["dtype"] == "uint8" else normalise(images, card["preprocessing"]["middle"])
 
 

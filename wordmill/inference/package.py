@@ -15,7 +15,6 @@ from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model as ModelFile
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import AnyType
 
 from wordmill.inference import card
 from wordmill.inference.card import CARD, REFERENCE
@@ -35,7 +34,6 @@ PACKAGE = ROOT / "wordmill"
 REQUIREMENTS = PACKAGE / "inference" / "packaged" / "requirements.txt"
 FILE = "model.onnx"
 UNREGISTERED = "wordmill.unregistered"  # the tag of a logged model that no version has yet
-INPUTS = Schema([ColSpec(AnyType(), "image")])
 OUTPUTS = Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.float, "confidence")])
 
 
@@ -94,9 +92,8 @@ def keep_package(run: Run, source: str) -> None:
 
 def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder: Path) -> None:
     """Write a model's folder as MLflow has it, with the card in its head too, where it is read without the files."""
-    signature = ModelSignature(inputs=INPUTS, outputs=OUTPUTS)
-    # Else MLflow makes a table of scalars of a list, which no array fits; the reader checks what it gets itself.
-    signature._is_signature_from_type_hint = True
+    # Of inputs that it knows MLflow makes a table of scalars, which no array fits; the reader checks what it gets.
+    signature = ModelSignature(outputs=OUTPUTS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it wants an example of what the signature says
         pyfunc.save_model(

@@ -47,6 +47,10 @@ HEIGHTS = {
     "compact": 32, "separable": 32, "vgg7": 32, "vgg7_padded": 32, "resnet34_vd": 32, "mobilenet_v3": 32,
     "views_cnn": 128,
 }  # fmt: skip
+# Pixels of width of which they make a column; of a narrower picture there is nothing to read.
+LEAST_WIDTHS = {
+    "compact": 4, "separable": 1, "vgg7": 8, "vgg7_padded": 4, "resnet34_vd": 3, "mobilenet_v3": 3,
+}  # fmt: skip
 
 VGG7_EPSILON = 1e-4  # of its batch normalisation, MindOCR's; everywhere else NORM_EPSILON, PyTorch's
 NORM_EPSILON = 1e-5
@@ -74,13 +78,16 @@ PLACE, SALT, MIX1, MIX2 = map(signed, (0x9E3779B1, 0x85EBCA77, 0x7FEB352D, 0x846
 # that do not fit are left out of training, where MindOCR learns them as empty; GO within a word is left out of the
 # text; decoders compute in float32, where CRNN-Seq2Seq-OCR has float16.
 def check_size(model: Model, data: Data) -> None:
-    """Refuse pictures of a height, or of views, that the recogniser's backbone does not take."""
+    """Refuse pictures of a height, a width or of views that the recogniser's backbone does not take."""
     expected = HEIGHTS[model.backbone]
     if data.height != expected:
         raise ValueError(f"data.height is {data.height}, expected {expected}: "
                          f"backbone {model.backbone} makes one row of so many")  # fmt: skip
     if model.backbone == "views_cnn":
         check_views(data.height, data.width)
+    elif data.width < LEAST_WIDTHS[model.backbone]:
+        raise ValueError(f"data.width is {data.width}, expected at least {LEAST_WIDTHS[model.backbone]}: "
+                         f"backbone {model.backbone} makes a column of so many pixels")  # fmt: skip
 
 
 def check_views(height: int, width: int) -> None:

@@ -4,16 +4,18 @@ import difflib
 import os
 import re
 import stat
-import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
+from pathlib import Path
+from urllib.parse import unquote
+
+from wordmill.sources.spelling import alike, spellings
 
 MOST_BYTES = 64 << 20  # of a picture file
 MOST_NAMES = 10_000  # of a folder that is searched for a name
 HINTS = 20  # missing files of a list for which the nearest one is looked for
 LIKE = 0.8  # from which share on two names are near
 ABSOLUTE = re.compile(r"/|[A-Za-z]:[\\/]|\\\\")
-ENCODINGS = ("gb18030", "cp932", "big5", "euc_kr", "cp437", "cp1252")  # of names that are not UTF-8
 
 
 class Finder:
@@ -36,28 +38,33 @@ class Finder:
                 return b"", f"picture file not readable: {error.strerror}"
         return self._read_meant(path)
 
+    def meant(self, path: str) -> list[Path]:
+        """Return the files that a path may mean: one, that is so written, or those which are spelled in another way."""
+        for folder in self.folders:
+            if os.path.isfile(folder + path):
+                return [Path(folder + path)]
+        return [Path(os.fsdecode(place)) for place in self._spelled(path)]
+
     def _read_meant(self, path: str) -> tuple[bytes, str]:
         """Read the one file that a path means which is spelled in another way there."""
-        found = {os.path.realpath(place): place for place in self._spellings(path) if os.path.isfile(place)}
-        if not found:
-            found = {place: place for place in self._in_other_case(path)}
+        found = self._spelled(path)
         if len(found) > 1:
-            names = " and ".join(sorted(map(_shown, found)))
-            return b"", f"picture file spelled in several ways: {path} may be {names}"
-        for place in found.values():
+            return b"", f"picture file spelled in several ways: {path} may be {' and '.join(map(readable_name, found))}"
+        for place in found:
             return _read(place)
         return b"", f"picture file missing{self._nearest(path)}"
 
+    def _spelled(self, path: str) -> list[bytes]:
+        """Return the files that a path means which are spelled in another way there, in order."""
+        found = {os.path.realpath(place): place for place in self._spellings(path) if os.path.isfile(place)}
+        return sorted(found.values()) or self._in_other_case(path)
+
     def _spellings(self, path: str) -> Iterator[bytes]:
         """Give the ways in which other systems write a path."""
-        forms = {form for plain in (path, path.replace("\\", "/")) for form in (plain, plain.strip())}
+        forms = {form for plain in (path, path.replace("\\", "/")) for form in (plain, plain.strip(), unquote(plain))}
         for form in sorted(forms):
-            normal = {form, *(unicodedata.normalize(kind, form) for kind in ("NFC", "NFD"))}
-            spelled = {one.encode("utf-8", "replace") for one in normal}
-            if not form.isascii():
-                spelled |= {form.encode(name, "replace") for name in ENCODINGS}
             for folder in self.folders:
-                yield from (os.fsencode(folder) + name for name in sorted(spelled) if b"\0" not in name)
+                yield from (os.fsencode(folder) + name for name in sorted(spellings(form)) if not _leaves(name))
 
     def _in_other_case(self, path: str) -> list[bytes]:
         """Return the files whose paths differ in their case alone."""
@@ -66,7 +73,7 @@ class Finder:
             places = [os.fsencode(folder)]
             for part in path.replace("\\", "/").strip().split("/"):
                 places = [os.path.join(place, name) for place in places for name in _names(place)
-                          if _alike(os.fsdecode(name)) == _alike(part)]  # fmt: skip
+                          if alike(os.fsdecode(name)) == alike(part)]  # fmt: skip
             found += [place for place in places if os.path.isfile(place)]
         return sorted(set(found))
 
@@ -77,23 +84,33 @@ class Finder:
             return ""
         parent, _, name = path.replace("\\", "/").rpartition("/")
         for folder in self.folders:
-            names = [_shown(other) for other in _names(os.fsencode(folder + parent))]
+            names = [readable_name(other) for other in _names(os.fsencode(folder + parent))]
             if close := difflib.get_close_matches(name, names, n=1, cutoff=LIKE):
                 return f": the nearest there is {os.path.join(parent, close[0])}"
-        return ""
+        end = self._end(path)
+        return f": {end} is there: paths count from the list's folder" if end else ""
 
     def _nearest_end(self, path: str) -> str:
-        """Name the file below the folders that an absolute path ends with."""
+        """Name the file that an absolute path ends with."""
+        end = self._end(path)
+        return f": {path} is of another machine, {end} is there: paths count from the list's folder" if end else ""
+
+    def _end(self, path: str) -> str:
+        """Return the longest end of a path that is a file below the folders, "" for none."""
         parts = path.replace("\\", "/").split("/")
         for start in range(1, len(parts)):
             end = "/".join(parts[start:])
             if end and "\0" not in end and not _leads_out(end) and any(os.path.isfile(f + end) for f in self.folders):
-                return f": {path} is of another machine, {end} is there: paths count from the list's folder"
+                return end
         return ""
 
 
 def _leads_out(path: str) -> bool:
     return ".." in path.replace("\\", "/").split("/")
+
+
+def _leaves(name: bytes) -> bool:
+    return b".." in name.replace(b"\\", b"/").split(b"/") or b"\0" in name
 
 
 def _read(path: str | bytes) -> tuple[bytes, str]:
@@ -119,10 +136,6 @@ def _names(folder: bytes) -> tuple[bytes, ...]:
     return names if len(names) <= MOST_NAMES else ()
 
 
-def _alike(name: str) -> str:
-    return unicodedata.normalize("NFC", name).casefold()
-
-
-def _shown(name: bytes) -> str:
+def readable_name(name: bytes) -> str:
     """Return a file's name for people, whatever its bytes are."""
     return name.decode("utf-8", "backslashreplace")

@@ -15,10 +15,11 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
 
-from wordmill.readers.finding import Finder
+from wordmill.readers.finding import Finder, readable_name
 from wordmill.readers.sample import Sample
 from wordmill.recipe.plain import not_utf8
 
+ENDINGS = (".txt", ".csv", ".tsv", ".json", ".jsonl")  # of label files, to name where there is none of a name
 BOM = b"\xef\xbb\xbf"
 BOMS_OF_16_BITS = (b"\xff\xfe", b"\xfe\xff")
 MOST_BYTES = 64 << 20  # of a line
@@ -50,10 +51,12 @@ class LabelFile:
     notes = ()
 
     def __init__(self, root: Path, labels: str, form: str) -> None:
-        self.path, self.labels, self.form = root / labels, labels, form
-        if not self.path.is_file():
-            found = sorted(file.relative_to(root).as_posix() for file in root.rglob("*.txt"))[:8]
-            raise ValueError(f"label file '{labels}' is not in the archive; text files there: {found}")
+        found = Finder([f"{root}/"]).meant(labels)
+        if len(found) != 1:
+            there = found or [file for file in root.rglob("*") if file.suffix.lower() in ENDINGS]
+            names = sorted(readable_name(os.fsencode(file.relative_to(root))) for file in there)
+            raise ValueError(f"label file '{labels}' is not in the archive; text files there: {names[:8]}")
+        self.path, self.labels, self.form = found[0], labels, form
         self.finder = Finder(list(dict.fromkeys((f"{self.path.parent}/", f"{root}/"))))
         self.converted = self._converted()
         self.starts, self.lengths, self.blanks = self._index()

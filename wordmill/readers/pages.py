@@ -15,6 +15,7 @@ MAGIC, VERSION = 0xBEEFC0DE, 1
 HEADER, NODE = 16, 8  # bytes before a page's offsets, and before a node's key
 BRANCH, LEAF = 1, 2  # what a page is
 ELSEWHERE = 1  # of a node: its value lies on pages of its own
+USUAL = 8 | 0x4000  # flags of the free pages' tree: numbers as keys, and of the file: made as one without a folder
 NOWHERE = (1 << 64) - 1  # the root of an empty tree
 DEPTH = 32  # levels that LMDB follows
 SIZES = tuple(1 << power for power in range(9, 17))  # bytes that a page may have
@@ -70,7 +71,7 @@ def _tree(path: Path) -> Tree:
         magic, version, address, _, other, flags, *_, main_flags, _, _, _, _, _, root, last, turn = META.unpack(page)
         if magic != MAGIC or version != VERSION:
             raise ValueError("not a readable LMDB file")
-        if address or other != size or flags & ~8 or main_flags:
+        if address or other != size or flags & ~USUAL or main_flags:
             raise ValueError("damaged, or an LMDB of another kind: expected one tree of plain records")
         found.append((turn, Tree(root, last + 1, size)))
     tree = max(found)[1]

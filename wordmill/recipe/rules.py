@@ -92,9 +92,10 @@ def _check_model(export: Export, model: Model, named: tuple[str, ...], where: st
     if export.beam and ("onnx" not in named or model.name == "crnn"):
         raise ValueError(f"{where}.beam: found {', '.join(named)} of model {model.name}, expected onnx of a model with "
                          "a decoder, rare or seq2seq: CTC's beam search needs the logits alone")  # fmt: skip
-    if export.any_width and (model.name != "crnn" or model.rectification != "none" or export.batches):
-        raise ValueError(f"{where}.any_width: expected model crnn without rectification and no export.batches: "
-                         f"the weights or sizes of others hold the width")  # fmt: skip
+    bound = model.name != "crnn" or model.backbone == "views_cnn" or model.rectification != "none"
+    if export.any_width and (bound or export.batches):
+        raise ValueError(f"{where}.any_width: expected model crnn of one view without rectification and no "
+                         f"export.batches: the weights or sizes of others hold the width")  # fmt: skip
     if export.any_width and not {"onnx", "mindir"} & set(named):
         raise ValueError(f"{where}.any_width: found {', '.join(named)}, expected onnx or mindir among them")
 

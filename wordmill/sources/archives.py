@@ -1,5 +1,6 @@
 """Unpacking zip and tar files without trusting them, and packing folders so that equal content gives equal bytes."""
 
+import dataclasses
 import errno
 import os
 import tarfile
@@ -13,6 +14,7 @@ from typing import IO
 
 from wordmill.sources.leftovers import is_leftover
 from wordmill.sources.members import SUFFIXES, Member, kind_of, members, misnamed
+from wordmill.sources.spelling import ends_alike
 from wordmill.store.files import atomic_folder
 
 CHUNK = 1 << 20  # bytes
@@ -36,24 +38,23 @@ def lay_out(
     """Put fetched files, by name, below `folder`, which appears only when all is there.
 
     Archives are unpacked, other files linked, what operating systems leave behind is passed over. With `inside` only
-    what lies below the folder of that name is taken, wherever it stands; archives in archives are unpacked where they
-    lie. ValueError names the source, by default the files, and the member. Refused are paths that lead out, links,
-    devices, names that stand twice, and more than the limits allow. The disk holds the archives, what is taken of them,
-    and meanwhile one archive that lies in another.
+    what lies below the folder of that name, or else of that name in another spelling, is taken, wherever it stands;
+    archives in archives are unpacked where they lie. ValueError names the source, by default the files, and the member.
+    Refused are paths that lead out, links, devices, names that stand twice, and more than the limits allow. The disk
+    holds the archives, what is taken of them, and meanwhile one archive that lies in another.
     """
     packed_bytes = sum(path.stat().st_size for path in files.values())
     try:
         with atomic_folder(folder) as root, TemporaryDirectory(dir=folder.parent) as nested:
-            layout = _Layout(root, Path(nested) / "archive", inside, limits or Limits(), packed_bytes)
             for name, path in files.items():
                 if wrong := misnamed(name, path):
                     raise ValueError(f"{name}: {wrong}" if len(files) > 1 or source else wrong)
-                if is_leftover(PurePosixPath(name)):
-                    continue
-                if kind_of(path) == "file":
-                    layout.link(PurePosixPath(name), path)
-                else:
-                    layout.unpack(path, PurePosixPath())
+            taken = {name: path for name, path in files.items() if not is_leftover(PurePosixPath(name))}
+            layout = _Layout(root, Path(nested) / "archive", inside, limits or Limits(), packed_bytes)
+            layout.take(taken)
+            if inside and layout.found is None:  # as it is written
+                layout = dataclasses.replace(layout, entries=0, written=0, loosely=True)
+                layout.take(taken)
             if inside and layout.found is None:
                 raise ValueError(f"no folder '{inside}' is in it; there are {sorted(layout.seen)[:8]}")
     except ValueError as error:
@@ -73,7 +74,16 @@ class _Layout:
     entries: int = 0
     written: int = 0
     found: PurePosixPath | None = None  # the folder called `inside`
+    loosely: bool = False  # or called so in another spelling
     seen: set[str] = field(default_factory=set)  # some folders, to name where there is no `inside`
+
+    def take(self, files: dict[str, Path]) -> None:
+        """Take what belongs here of fetched files, by name."""
+        for name, path in files.items():
+            if kind_of(path) == "file":
+                self.link(PurePosixPath(name), path)
+            else:
+                self.unpack(path, PurePosixPath())
 
     def link(self, name: PurePosixPath, path: Path) -> None:
         """Link a single file."""
@@ -144,8 +154,9 @@ class _Layout:
         """Return where a member is to lie, None for one that does not lie below `inside`."""
         wanted = PurePosixPath(self.inside).parts
         for end in range(len(wanted), len(path.parts) + 1):
-            if path.parts[end - len(wanted) : end] == wanted:
-                found = PurePosixPath(*path.parts[:end])
+            parts = path.parts[:end]
+            if parts[end - len(wanted) :] == wanted or (self.loosely and ends_alike("/".join(parts), self.inside)):
+                found = PurePosixPath(*parts)
                 if self.found not in (None, found):
                     raise ValueError(f"'{self.inside}' is both {self.found} and {found}: give one of them alone")
                 self.found = found
@@ -165,10 +176,12 @@ def safe_path(name: str) -> PurePosixPath:
 
 
 def inside_folder(root: Path, name: str) -> Path:
-    """Return the one folder below `root` whose path ends with `name`."""
+    """Return the one folder below `root` whose path ends with `name`, or else with another spelling of that."""
     wanted = PurePosixPath(name).parts
     folders = (Path(place, folder) for place, names, _ in os.walk(root) for folder in names)
-    found = [path for path in folders if path.relative_to(root).parts[-len(wanted) :] == wanted]
+    paths = [(path, path.relative_to(root)) for path in folders]
+    found = [path for path, here in paths if here.parts[-len(wanted) :] == wanted]
+    found = found or [path for path, here in paths if ends_alike(str(here), name)]
     if len(found) != 1:
         raise ValueError(f"{root}: expected one folder '{name}' below it, found {[str(path) for path in found[:4]]}")
     return found[0]

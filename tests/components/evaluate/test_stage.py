@@ -271,6 +271,31 @@ def test_a_charset_other_than_the_one_learnt_is_refused(
 
 
 @pytest.mark.usefixtures("_reads_pixels")
+def test_a_label_of_which_nothing_is_left_is_not_read_right_by_reading_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unread = [("!!!", "", 9), ("  ", "", 9), ("dog", "", 9), ("", "a", 9), ("cat", "cat", 9)]
+    monkeypatch.setattr("tests.components.evaluate.test_stage.SAMPLES", unread)
+    told = arguments(store, tmp_path)
+    run(**told)
+    made = read_manifest(told["output"])
+    assert (made.facts["total"], made.facts["correct"], made.facts["accuracy"]) == (2, 1, 0.5)
+    assert made.facts["left_out"] == {"no character left": 3}
+    lines = store.fetch(made.object("predictions.jsonl")).read_text().splitlines()
+    assert [json.loads(line)["correct"] for line in lines] == [None, None, False, None, True]
+
+
+@pytest.mark.usefixtures("_reads_pixels")
+def test_a_benchmark_of_empty_labels_alone_is_refused(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("tests.components.evaluate.test_stage.SAMPLES", [("!", "", 9)] * 5)
+    with pytest.raises(SystemExit):
+        run(**arguments(store, tmp_path))
+    assert "protocol mindocr counts none of 5 samples: left out are 5 no character left" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("_reads_pixels")
 def test_a_protocol_that_counts_nothing_is_refused(
     store: Store, inputs: dict[str, str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,6 +156,9 @@ def test_an_encoder_and_a_decoder_beside_the_one_graph_are_read_by_a_beam_search
     assert texts == expected
     assert len(set(texts)) > 3
     assert np.abs(confidences - sure).max() < 1e-3
+    for none in (PairReader(rare.folder, card).read(rare.pictures[:0], 4),
+                 PairReader(rare.folder, card).read_greedily(rare.pictures[:0])):  # fmt: skip
+        assert (none[0], none[1].shape, none[1].dtype) == ([], (0,), np.float32)
     with pytest.raises(ValueError, match="describes no encoder and decoder: export them with export.beam"):
         PairReader(rare.folder, {name: value for name, value in card.items() if name != "beam"})
 

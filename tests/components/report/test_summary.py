@@ -215,6 +215,15 @@ def test_the_page_says_where_words_were_compared_otherwise_than_published() -> N
     assert "1 of 2 sets SVT: left out 1,200 longer than 25" in text
 
 
+def test_the_summary_says_what_does_not_count() -> None:
+    summary = summary_of("crnn_vgg7", FIRST, evaluation("SVT", left_out={"no character left": 1200}), evaluation("b"))
+    lines = summary_text(summary, Path("report.html")).splitlines()
+    where = next(number for number, line in enumerate(lines) if line.startswith("  SVT "))
+    assert lines[where + 1].split() == ["1,200", "left", "out:", "no", "character", "left"]
+    assert lines[where + 2].startswith("  b ")
+    assert lines[where + 3].startswith("  plain mean ")
+
+
 def test_a_mean_is_published_only_where_every_benchmark_is() -> None:
     summary = summary_of("crnn_vgg7", FIRST, evaluation("SVT"), evaluation("mine"))
     assert [row["published"] for row in summary["benchmarks"]] == [pytest.approx(0.8393), None]

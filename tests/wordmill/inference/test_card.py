@@ -1,7 +1,11 @@
 import dataclasses
 import json
+from typing import Any
 
-from wordmill.inference.card import describe_file
+import numpy as np
+import pytest
+
+from wordmill.inference.card import describe_file, prepared
 from wordmill.recipe.sections import Data, Model
 from wordmill.text.charset import Charset
 
@@ -50,9 +54,32 @@ def test_a_file_that_normalises_takes_bytes_and_one_of_any_width_says_so() -> No
     assert raw["input"] == {"name": "images", "shape": ["N", 32, 100, 3], "layout": "NHWC", "dtype": "uint8",
                             "range": [0, 255], "colour": "RGB"}  # fmt: skip
     assert len(raw["preprocessing"]["steps"]) == 1
-    wide = describe_file(DATA, CRNN, ABC, 25, decoded=True, any_width=True)
+    wide = describe_file(DATA, CRNN, ABC, 25, decoded=True, least_width=4)
     assert wide["input"]["shape"] == ["N", 3, 32, "W"]
+    assert wide["input"]["least_width"] == 4
     assert [port["shape"] for port in wide["outputs"]] == [["N", "T", 4], ["N", "T"], ["N"]]
+
+
+@pytest.mark.parametrize(
+    ("options", "width", "message"),
+    [
+        ({}, 101, "pictures of width 101, expected 100: the file takes no other"),
+        ({"raw": True}, 99, "pictures of width 99, expected 100"),
+        ({"least_width": 4}, 3, "pictures of width 3, expected at least 4: the file makes a column of so many pixels"),
+    ],
+)
+def test_a_width_that_a_file_does_not_take_is_refused(options: dict[str, Any], width: int, message: str) -> None:
+    card = describe_file(DATA, CRNN, ABC, 25, **options)
+    with pytest.raises(ValueError, match=message):
+        prepared(np.zeros((2, 32, width, 3), np.uint8), card)
+
+
+def test_pictures_are_given_to_a_file_as_its_card_says() -> None:
+    pictures = np.full((2, 32, 4, 3), 254, np.uint8)
+    found = prepared(pictures, describe_file(DATA, CRNN, ABC, 25, least_width=4))
+    assert (found.shape, found.dtype, found[0, 0, 0, 0]) == ((2, 3, 32, 4), np.float32, 1.0)
+    pictures = np.zeros((1, 32, 100, 3), np.uint8)
+    assert prepared(pictures, describe_file(DATA, CRNN, ABC, 25, raw=True)) is pictures
 
 
 def test_padded_and_turned_pictures_are_described_in_their_order() -> None:

@@ -38,6 +38,12 @@ NFC, NFD = "crops/caf\u00e9.png", "crops/cafe\u0301.png"
         ("图片\\样本.png", "图片/样本.png".encode("gbk")),
         ("caf\u00e9.png", "caf\u00e9.png".encode("cp437")),
         ("caf\u00e9.png", "caf\u00e9.png".encode("latin-1")),
+        ("фото/слово.png", "фото/слово.png".encode("cp866")),
+        # The second byte of each first character is that of a backslash, which an archive's unpacking takes for one.
+        ("ソース/表.png", "ソース/表.png".encode("shift_jis").replace(b"\\", b"/")),
+        ("成功/許.png", "成功/許.png".encode("big5").replace(b"\\", b"/")),
+        ("ソース/表.png", "ソース/表.png".encode("shift_jis")),
+        ("my%20crops/%E5%9B%BE.png", "my crops/图.png".encode()),
         ("a\\b.png", b"a\\b.png"),  # a name with a backslash, as it is
     ],
 )
@@ -50,7 +56,10 @@ def test_a_file_is_found_where_one_alone_is_meant(path: str, name: bytes, tmp_pa
     [
         ("A.png", (b"a.png", b"a.PNG"), "picture file spelled in several ways: A.png may be .*/a.PNG and .*/a.png"),
         ("crops/0.png", (b"crops/00.png",), "picture file missing: the nearest there is crops/00.png"),
-        ("crops/0.png", (b"else/0.png",), "picture file missing"),
+        ("crops/0.png", (b"else/0.png",), "picture file missing$"),
+        ("data/train/0.png", (b"train/0.png", b"0.png"), "picture file missing: train/0.png is there: paths"),
+        ("%2e%2e/secret", (b"../secret",), "picture file missing"),
+        ("a%5c%2e%2e%5c%2e%2e%5csecret", (b"a/b", b"../secret"), "picture file missing"),
         (r"C:\data\crops\0.png", (b"crops/0.png",),
          r"picture file outside the data set: C:\\data\\crops\\0.png is of another machine, crops/0.png is there"),
         ("/home/me/crops/0.png", (b"crops/0.png",), "picture file outside the data set: /home/me/crops/0.png is of"),

@@ -289,3 +289,25 @@ def sizes(reader: LabelFile) -> Sequence[int]:
 def test_a_label_file_costs_twelve_bytes_of_memory_per_line(tmp_path: Path) -> None:
     write(tmp_path, "train/a.png x\n" * 100_000)
     assert sizes(LabelFile(tmp_path, "labels.txt", "space")) == [800_000, 400_000, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "name"),
+    [
+        ("标签.txt", "标签.txt".encode("gbk")),
+        ("\u00e9.txt", "e\u0301.txt".encode()),
+        ("labels.txt", b"Labels.TXT"),
+        ("train\\labels.txt", b"train/labels.txt"),
+    ],
+)
+def test_a_label_file_is_found_in_another_spelling(labels: str, name: bytes, tmp_path: Path) -> None:
+    write(tmp_path, "", "train/none")
+    Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))).write_text("train/a.png x\n")
+    assert read(tmp_path, "space", labels) == [(b"a.png", "x", "")]
+
+
+def test_of_two_label_files_in_other_spellings_none_is_taken(tmp_path: Path) -> None:
+    write(tmp_path, "train/a.png x", "Labels.txt")
+    write(tmp_path, "train/a.png x", "LABELS.txt")
+    with pytest.raises(ValueError, match=r"'labels\.txt' is not in .* there: \['LABELS\.txt', 'Labels\.txt'\]"):
+        LabelFile(tmp_path, "labels.txt", "space")

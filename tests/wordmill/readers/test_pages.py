@@ -30,6 +30,9 @@ def test_a_whole_file_is_let_through(path: Path, tmp_path: Path) -> None:
     with lmdb.open(str(tmp_path / "empty")) as file, file.begin(write=True):
         pass
     check_pages(tmp_path / "empty" / "data.mdb")
+    with lmdb.open(str(tmp_path / "single.lmdb"), subdir=False) as file, file.begin(write=True) as transaction:
+        transaction.put(b"num-samples", b"0")
+    check_pages(tmp_path / "single.lmdb")
 
 
 @pytest.mark.parametrize(

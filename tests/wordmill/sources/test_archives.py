@@ -135,6 +135,36 @@ def test_archives_in_an_archive_are_unpacked_where_they_lie(make: Maker, inner: 
     assert sorted(p.name for p in tmp_path.iterdir()) == ["archive", "inner", "out"]
 
 
+@pytest.mark.parametrize(
+    ("inside", "folder"),
+    [
+        ("words", b"Words"),
+        ("caf\u00e9", "cafe\u0301".encode()),
+        ("图片", "图片".encode("gbk")),
+        ("ソース/表", "ソース/表".encode("shift_jis")),  # with backslashes' bytes, which are taken for them
+        ("words", b"outer/WORDS"),
+    ],
+)
+def test_a_part_is_found_in_another_spelling_where_none_is_so_written(
+    inside: str, folder: bytes, tmp_path: Path
+) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w", encoding="utf-8") as file:
+        for name in (folder + b"/a.png", b"a.png", b"swords/b.png"):
+            file.addfile(tarfile.TarInfo(os.fsdecode(name)))
+    lay_out({"x.tar": tmp_path / "x.tar"}, tmp_path / "out", inside)
+    assert files(tmp_path / "out") == {"a.png": b""}
+
+
+def test_a_part_as_it_is_written_goes_before_other_spellings(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "x.tar", "w") as file:
+        for name in ("Words/a.png", "words/b.png", "WORDS/c.png"):
+            file.addfile(tarfile.TarInfo(name))
+    lay_out({"x.tar": tmp_path / "x.tar"}, tmp_path / "out", "words")
+    assert files(tmp_path / "out") == {"b.png": b""}
+    with pytest.raises(ValueError, match="x.tar: 'worDS' is both Words and words: give one of them alone"):
+        lay_out({"x.tar": tmp_path / "x.tar"}, tmp_path / "again", "worDS")
+
+
 def test_a_part_inside_an_archive_in_an_archive_is_found(tmp_path: Path) -> None:
     training = make_zip(tmp_path / "training", {"training/MJ/MJ_train/data.mdb": b"t", "training/ST/data.mdb": b"s"})
     evaluation = make_zip(tmp_path / "evaluation", {"evaluation/SVT/data.mdb": b"e"})

@@ -82,6 +82,7 @@ def test_of_a_folder_only_the_part_inside_is_read(store: Store, tmp_path: Path) 
     lay_out(files, tmp_path / "out", wanted.inside)
     assert (tmp_path / "out" / "data.mdb").read_bytes() == b"training/MJ/MJ_valid"
     assert find(store, wanted).identity != find(store, entry(source, inside="ST")).identity
+    assert find(store, wanted).identity == find(store, entry(source, inside="mj/mj_VALID")).identity
 
 
 def test_a_part_that_is_not_there_or_twice_is_refused(store: Store, tmp_path: Path) -> None:

@@ -73,9 +73,10 @@ KEPT = {
     LONG: (LONG, None, None, None, LONG, LONG),
     "a" * 25: ("a" * 25,) * 6,
     "a" * 24 + " b": ("a" * 24 + "b", None, "a" * 24 + "b", None, "a" * 24 + "b", "a" * 24 + " b"),
-    "!?": ("", None, None, None, "!?", "!?"),
-    "": ("", "", None, None, "", ""),
-    "Ａ１（": ("", None, "a1", None, "a1(", "Ａ１（"),  # noqa: RUF001
+    "!?": (None, None, None, None, "!?", "!?"),
+    "": (None,) * 6,
+    " \u3000": (None,) * 6,
+    "Ａ１（": (None, None, "a1", None, "a1(", "Ａ１（"),  # noqa: RUF001
 }
 
 
@@ -97,20 +98,32 @@ def test_each_protocol_takes_a_label_its_own_way(label):
         ("parseq", "!?", "no character left"),
         ("paddleocr", "a" * 24 + " b", "longer than 25 characters"),  # its spaces count here, not in PARSeq
         ("paddleocr", "", "no character left"),
+        ("mindocr", "!!!", "no character left"),
+        ("dtrb", "", "no character left"),
+        ("fudan", "\u3000", "no character left"),
+        ("fsns", "  ", "no character left"),
     ],
 )
 def test_a_sample_is_left_out_for_a_reason(protocol, label, reason):
     assert apply_protocol(protocol, "", label, LOWER36).left_out == reason
 
 
-def test_dtrb_keeps_3_of_14_made_up_labels_and_parseq_8_and_mindocr_all():
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_blanks_are_no_label_where_a_charset_has_them_either(protocol):
+    assert is_correct(protocol, "", " ", SPACED) is None
+    assert is_correct(protocol, " ", " ", SPACED) is None
+    assert is_correct(protocol, "", "a", SPACED) is False
+
+
+def test_dtrb_keeps_3_of_14_made_up_labels_and_parseq_8_and_mindocr_10():
     labels = [
         "house", "House", "x86",  # DTRB: 3
         "IT'S", "$5.00", "New York", "Caf\u00e9", "na\u00efve!",  # with these PARSeq: 8
-        "!!!", "\u4e2d\u6587", "\u2022", "   ", LONG, "b" * 30,
+        LONG, "b" * 30,  # with these MindOCR: 10
+        "!!!", "\u4e2d\u6587", "\u2022", "   ",
     ]  # fmt: skip
     kept = {name: sum(not apply_protocol(name, "", label, LOWER36).left_out for label in labels) for name in PROTOCOLS}
-    assert (len(labels), kept["dtrb"], kept["parseq"], kept["mindocr"]) == (14, 3, 8, 14)
+    assert (len(labels), kept["dtrb"], kept["parseq"], kept["mindocr"]) == (14, 3, 8, 10)
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ class PairReader:
 
     def read(self, pictures: Picture, beams: int) -> Reading:
         """Return texts and confidences of pictures (N, H, W, C) uint8 of the recipe's size."""
+        if not len(pictures):  # which ends the runtime's process
+            return [], np.empty(0, dtype=np.float32)
         return attention_beam_search(self._writer(pictures, beams), len(pictures), self.codec, beams, self.steps)
 
     def read_greedily(self, pictures: Picture) -> Reading:
@@ -37,6 +39,8 @@ class PairReader:
 
         As the recogniser's one graph reads; a beam search with one beam does not, it weighs where a text may end.
         """
+        if not len(pictures):
+            return [], np.empty(0, dtype=np.float32)
         writer, everyone = self._writer(pictures, beams=1), np.arange(len(pictures))
         tokens, rows = np.full(len(pictures), AttentionCodec.GO), []
         for _ in range(self.steps):

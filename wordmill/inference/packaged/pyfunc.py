@@ -18,9 +18,9 @@ import numpy as np
 import pandas as pd
 
 from wordmill.inference.batches import Array, in_batches
-from wordmill.inference.card import CARD, codec_of_card
+from wordmill.inference.card import CARD, codec_of_card, prepared
 from wordmill.pictures.decoder import decode, is_picture
-from wordmill.pictures.image import Picture, fit_picture, normalise
+from wordmill.pictures.image import Picture, fit_picture
 from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data
 from wordmill.text.decoding import Codec, Logits, Reading
@@ -35,7 +35,11 @@ Network = Callable[[Picture], Logits]  # from uint8 (N, H, W, C) of the recipe's
 
 def _load_pyfunc(folder: str) -> "TextRecogniser":
     """Open a packaged recogniser: the name and the signature that MLflow asks for."""
-    return open_onnx(Path(folder) / CARD)
+    from wordmill.inference.refusal import UnreadableError  # of MLflow, which other readers need not have
+
+    recogniser = open_onnx(Path(folder) / CARD)
+    recogniser.refused = UnreadableError
+    return recogniser
 
 
 def find_card(folder: Path) -> Path:
@@ -69,7 +73,7 @@ def open_onnx(card_path: Path, threads: int = 0) -> "TextRecogniser":
     size = session.get_inputs()[0].shape[0]  # a name where it is open
 
     def network(pictures: Picture) -> Logits:
-        images = normalise(pictures, data.middle)
+        images = prepared(pictures, card)
         return (in_batches(call, size, images) if isinstance(size, int) else call(images))[0]
 
     return TextRecogniser(data, codec, network)
@@ -100,7 +104,12 @@ def sections_of(card: dict[str, Any], path: Path) -> tuple[Data, Codec]:
 
 
 class TextRecogniser:
-    """A network with what goes before and after it: pictures of any size in, texts and confidences out."""
+    """A network with what goes before and after it: pictures of any size in, texts and confidences out.
+
+    `refused` makes the error that a server is given for what cannot be read.
+    """
+
+    refused: Callable[[str], Exception] = ValueError
 
     def __init__(self, data: Data, codec: Codec, network: Network) -> None:
         self.data, self.codec, self.network = data, codec, network
@@ -121,11 +130,19 @@ class TextRecogniser:
     def predict(self, images: Any) -> pd.DataFrame:
         """Read pictures: `text` and `confidence` in 0..1, one row each, under the rows' own index where they have one.
 
-        images: a list, a pandas Series, a DataFrame with the column `image`, or uint8 (N, H, W, C). A picture is the
-        bytes of an encoded file, these in base64, the path of one, or uint8 (H, W) or (H, W, 1 or 3) in RGB; behind
-        MLflow's server a string is no path. A picture that cannot be read is a ValueError that names it, and all others
-        like it up to ten.
+        images: a list, a pandas Series, a DataFrame or dict with the column `image`, or uint8 (N, H, W, C). A picture
+        is the bytes of an encoded file, these in base64, the path of one, or uint8 (H, W) or (H, W, 1 or 3) in RGB;
+        behind MLflow's server a string is no path. A picture that cannot be read is a ValueError that names it, and all
+        others like it up to ten; behind the server it is an answer that says so.
         """
+        try:
+            return self._readings(images)
+        except ValueError as error:
+            if not _served():
+                raise
+            raise self.refused(str(error)) from None
+
+    def _readings(self, images: Any) -> pd.DataFrame:
         rows = _rows(images)
         pictures = self._pictures(rows)
         texts: list[str] = []
@@ -157,11 +174,12 @@ class TextRecogniser:
 
 def _rows(images: Any) -> list[Any]:
     """Return what was handed over as a list of pictures."""
-    if isinstance(images, pd.DataFrame):
+    if isinstance(images, (pd.DataFrame, dict)):
         if COLUMN not in images:
-            raise ValueError(f"expected a column '{COLUMN}', found {list(images.columns)}")
-        return list(images[COLUMN])
-    if isinstance(images, np.ndarray) and images.dtype != object and images.ndim != 4:
+            raise ValueError(f"expected a column '{COLUMN}', found {list(images)}")
+        images = images[COLUMN]
+    texts = isinstance(images, np.ndarray) and images.ndim == 1 and images.dtype.kind in "OU"
+    if isinstance(images, np.ndarray) and images.ndim != 4 and not texts:
         raise ValueError(f"an array of several images has shape (N, H, W, C), found {images.shape}: hand over a list")
     if isinstance(images, (str, bytes, bytearray, os.PathLike, dict)) or not isinstance(images, Iterable):
         raise ValueError(f"expected a list of images or a DataFrame, found {type(images).__name__}")

@@ -11,6 +11,7 @@ from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ports import CONFIDENCE, INPUT, LOGITS, TOKENS
 from wordmill.models.pt.decoders import Decoder
 from wordmill.models.pt.model import EncoderDecoder, Recogniser, build
+from wordmill.models.pt.resnet import SamePool
 from wordmill.models.pt.weights import load_weights
 from wordmill.recipe.rules import check_grid_sample
 from wordmill.store.files import atomic_file
@@ -93,6 +94,9 @@ def export_onnx(
     outputs = [LOGITS, TOKENS, CONFIDENCE] if decoded else [LOGITS]
     open_axes: Axes = {} if batch else {name: {0: "N"} for name in [INPUT, *outputs]}
     if any_width:
+        for part in net.modules():
+            if isinstance(part, SamePool):
+                part.any_width = True
         open_axes |= {INPUT: {0: "N", 3: "W"}} | {name: {0: "N", 1: "T"} for name in outputs if name != CONFIDENCE}
     _write(_Reader(net) if decoded else net, (images,), path, [INPUT], outputs, opset, open_axes)
 

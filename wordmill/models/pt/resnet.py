@@ -1,6 +1,7 @@
 """ResNet34_vd in PyTorch, the backbone of MindOCR's crnn_resnet34 and rare_resnet34."""
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wordmill.models.architectures import RESNET_STAGES, RESNET_STEM
 from wordmill.models.pt.layers import ConvNorm
@@ -27,6 +28,22 @@ class BasicBlock(nn.Module):
         return features
 
 
+class SamePool(nn.Module):
+    """Largest of 3x3 by stride 2, padded as MindSpore's "same": (N, C, H, W), H even, to (N, C, H/2, W/2 rounded up).
+
+    Of a side that is even only the end is padded, of an odd one both. `any_width`: a traced graph is to work that out.
+    """
+
+    any_width = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the maxima."""
+        if self.any_width:
+            x = functional.pad(x, (x.shape[3] % 2, 0), value=float("-inf"))
+            return functional.max_pool2d(x, 3, 2, ceil_mode=True)
+        return functional.max_pool2d(x, 3, 2, (0, int(x.shape[3]) % 2), ceil_mode=True)
+
+
 class ResNet34Vd(nn.Module):
     """MindOCR's backbone rec_resnet34: (N, C, 32, W) to (N, 512, 1, W/4), 32x100 gives 25 columns."""
 
@@ -38,8 +55,7 @@ class ResNet34Vd(nn.Module):
         self.conv1 = ConvNorm(c[0], c[1], 3)
         self.conv2 = ConvNorm(c[1], c[2], 3)
         self.conv3 = ConvNorm(c[2], c[3], 3)
-        # What MindSpore calls "same": of sides that are even, only the ends are padded.
-        self.pool_start = nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.pool_start = SamePool()
         blocks, inputs = [], c[3]
         for stage, (outputs, depth) in enumerate(RESNET_STAGES):
             for number in range(depth):

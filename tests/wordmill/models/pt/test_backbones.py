@@ -6,7 +6,7 @@ from torch.nn import functional
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d, max_pool2d, relu
 
 from tests.wordmill.models.pt.half import bfloat16
-from wordmill.models.architectures import HEIGHTS
+from wordmill.models.architectures import HEIGHTS, LEAST_WIDTHS
 from wordmill.models.pt.backbones import BACKBONES, Compact, MobileNetV3, ResNet34Vd, Vgg7, Vgg7Padded, ViewsCnn
 from wordmill.models.pt.mobilenet import SqueezeExcitation
 from wordmill.models.pt.resnet import BasicBlock
@@ -76,10 +76,27 @@ def test_backbones_have_the_published_size_and_columns(name: str) -> None:
         with bfloat16():
             features = net(pictures[:1])
     assert (features.shape, features.dtype) == ((1, net.channels, 1, columns), torch.bfloat16)
+    if name in LEAST_WIDTHS:
+        assert columns_of(net, channels, LEAST_WIDTHS[name]) >= 1
+        assert columns_of(net, channels, LEAST_WIDTHS[name] - 1) == 0
+
+
+def columns_of(net: torch.nn.Module, channels: int, width: int) -> int:
+    """Return how many columns a backbone makes of pictures of a width, 0 where it makes none."""
+    try:
+        with torch.no_grad():
+            return net(torch.zeros(1, channels, 32, width)).shape[3]
+    except RuntimeError:
+        return 0
 
 
 def test_every_backbone_is_tested() -> None:
     assert set(SIZES) == set(BACKBONES)
+
+
+def test_resnet34_vd_has_the_columns_of_its_twin_at_every_width() -> None:
+    net = ResNet34Vd(1).eval()
+    assert [columns_of(net, 1, width) for width in (100, 101, 102, 103, 104)] == [25, 25, 25, 26, 26]
 
 
 @pytest.mark.parametrize("name", ["resnet34_vd", "mobilenet_v3"])
@@ -116,15 +133,16 @@ def test_vgg7_padded_computes_what_modelzoo_describes() -> None:
     ways.assert_computes(images, x)
 
 
-def test_resnet34_vd_computes_what_mindocr_describes() -> None:
+@pytest.mark.parametrize(("width", "before", "columns"), [(100, 0, 50), (103, 1, 52)])
+def test_resnet34_vd_computes_what_mindocr_describes(width: int, before: int, columns: int) -> None:
     ways = Functions(ResNet34Vd(3), 1e-5)
-    images = torch.randn(2, 3, 32, 100)
+    images = torch.randn(2, 3, 32, width)
     x = images
     for name in ("conv1", "conv2", "conv3"):
         x = relu(ways.conv_norm(x, name, 1))
-    # MindSpore's "same" puts the one missing row and column at the ends.
-    x = max_pool2d(functional.pad(x, (0, 1, 0, 1)), 3, 2)
-    assert x.shape == (2, 64, 16, 50)
+    # MindSpore's "same" puts one missing row or column at the end, and of two one at either side.
+    x = max_pool2d(functional.pad(x, (before, 1, 0, 1)), 3, 2)
+    assert x.shape == (2, 64, 16, columns)
     block = 0
     for stage, depth in enumerate((3, 4, 6, 3)):
         for number in range(depth):
@@ -135,7 +153,7 @@ def test_resnet34_vd_computes_what_mindocr_describes() -> None:
                 x = ways.conv_norm(avg_pool2d(x, stride), f"blocks.{block}.shortcut", 0)
             x = relu(x + inner)
             block += 1
-        assert x.shape == (2, 64 * 2**stage, 16 // 2**stage, 50)
+        assert x.shape == (2, 64 * 2**stage, 16 // 2**stage, columns)
     ways.assert_computes(images, max_pool2d(x, 2))
 
 

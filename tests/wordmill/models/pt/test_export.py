@@ -10,6 +10,7 @@ import torch
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, picture
 from wordmill.inference.onnx_runtime import onnxruntime
 from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.pt import resnet
 from wordmill.models.pt.export import export_onnx, export_pair
 from wordmill.models.pt.model import build
 from wordmill.models.pt.predict import Predictor
@@ -93,6 +94,17 @@ def test_a_ctc_recogniser_takes_pictures_of_any_width(tmp_path: Path) -> None:
     assert open_session(path).get_inputs()[0].shape == ["N", 1, 32, "W"]
     check(path, checkpoint, PICTURES)
     check(path, checkpoint, np.concatenate([PICTURES[:4], PICTURES[4:]], axis=2))
+
+
+def test_of_any_width_an_odd_one_is_padded_as_the_recogniser_pads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(resnet, "RESNET_STAGES", tuple((channels, 1) for channels in (64, 128, 256, 512)))
+    model = dataclasses.replace(MODEL, backbone="resnet34_vd")
+    checkpoint, path = checkpoint_of(model), tmp_path / "model.onnx"
+    export_onnx(checkpoint, path, any_width=True)
+    for width in (3, 73, 74, 75, 100):
+        check(path, checkpoint, PICTURES[:2, :, :width])
 
 
 def test_a_file_without_decoding_gives_logits_alone(tmp_path: Path) -> None:

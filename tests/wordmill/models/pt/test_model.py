@@ -69,3 +69,8 @@ def test_a_height_that_the_backbone_does_not_take_is_refused(backbone: str, heig
     expected = 128 if backbone == "views_cnn" else 32
     with pytest.raises(ValueError, match=f"data.height is {height}, expected {expected}: backbone {backbone} makes"):
         build(dataclasses.replace(VGG7, backbone=backbone), dataclasses.replace(DATA, height=height), 37)
+
+
+def test_a_width_of_which_the_backbone_makes_no_column_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"data.width is 7, expected at least 8: backbone vgg7 makes a column of so"):
+        build(VGG7, dataclasses.replace(DATA, width=7), 37)
