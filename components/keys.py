@@ -31,7 +31,7 @@ NETWORKS = {
     "pytorch": COMMON + _of("wordmill.models.pt", PARTS),
     "mindspore": COMMON + _of("wordmill.models.ms", f"{PARTS} parameters"),
 }
-LOOP = _of("wordmill.training", "constants context loop reference stream targets trainer validation")
+LOOP = _of("wordmill.training", "calibration constants context loop reference stream targets trainer validation")
 STEPS = {
     "pytorch": _of("wordmill.training.pt", "losses optimisers processes scaler state train"),
     "mindspore": _of("wordmill.training.ms", "losses optimisers processes state step sync train"),
@@ -60,7 +60,7 @@ def of_train(train: Train, data: Data, device: str) -> Ingredients:
     return Ingredients(
         code=(*LOOP, *STEPS[train.framework],
               *NETWORKS[train.framework], *(("wordmill.pictures.augmentation",) if train.augment == "views" else ()),
-              *fitted, *PACKED, *TEXTS, "wordmill.text.protocols", "wordmill.recipe.schedule"),
+              *fitted, *PACKED, *TEXTS, *_of("wordmill.text", "protocols temperature"), "wordmill.recipe.schedule"),
         data=(SIMPLIFIED,) if train.protocol == "fudan" else (),
         distributions=(*COMPUTING[train.framework], *PICTURES, *_chip(train.framework, device)),
     )  # fmt: skip

@@ -95,7 +95,8 @@ def _reading(evaluations: list[Manifest]) -> dict[str, Any]:
     confused = sum_confusion(evaluations)
     return {"by_length": sum_by_length(evaluations), "confusion": confused[:SHOWN_CONFUSIONS],
             "confused": sum(row["count"] for row in confused),
-            "calibration": sum_calibration(evaluations)}  # fmt: skip
+            "calibration": sum_calibration(evaluations), "temperature": evaluations[0].facts["temperature"],
+            "uncalibrated": sum_calibration(evaluations, "uncalibrated")["ece"]}  # fmt: skip
 
 
 def _means(benchmarks: list[dict[str, Any]]) -> dict[str, float | None]:

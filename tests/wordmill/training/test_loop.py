@@ -69,6 +69,7 @@ def test_a_run_does_every_step_with_its_rate_and_leaves_weights_reference_and_ou
     assert outcome == {
         "framework": "pytorch", "device": "cpu", "processes": 1, "steps": 8, "images": 128, "unfit_labels": 0,
         "val_accuracy": max(accuracy.values()), "nonfinite_steps": 0, "precision": "float32",
+        "temperature": best.temperature,
     }  # fmt: skip
 
 
