@@ -43,6 +43,7 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
         "reading": _reading(evaluations) if evaluations else None,
         "formats": [manifest.facts for manifest in gathered.of("smoke")],
         "gate": gate and gate.facts, "champion": gate and _champion(gate.facts),
+        "drift": gate and gate.facts.get("drift"),
         "reused": {name: text for record in gathered.records for name, text in record["reused"].items()},
         "stages": [{key: r[key] for key in ("stage", "name", "seconds", "found", "ok")} for r in gathered.records],
         "mlflow": {"run_id": None, "url": None}, "report": f"runs/{run_tag}/report.html",

@@ -6,6 +6,7 @@ import numpy.typing as npt
 FEWEST = 10  # readings that are right, and that are wrong: of fewer nothing is learnt
 LOWEST, HIGHEST = 0.05, 20.0
 HALVINGS = 50  # of the interval of its logarithm
+BINS = 20  # of a histogram of confidences
 LEAST_DOUBT = 1e-6  # in float32 a probability may be 1
 
 
@@ -32,3 +33,10 @@ def _slope(scores: npt.NDArray[np.float64], hits: npt.NDArray[np.bool_], power: 
     """Return the derivative by the power b of the cross entropy of exp(b * score) and outcomes (N,), convex in b."""
     raised = np.expm1(np.minimum(-power * scores[~hits], 700.0))
     return float((scores[~hits] / raised).sum() - scores[hits].sum())
+
+
+def confidence_histogram(confidences: npt.NDArray[np.float32]) -> dict[str, int]:
+    """Return how many of the confidences (N,), 0..1, lie in each of 20 equal bins, by the bin's lower limit."""
+    sure = np.nan_to_num(confidences)  # of logits that are no numbers
+    counts = np.bincount(np.minimum((sure * BINS).astype(np.int64), BINS - 1), minlength=BINS).tolist()
+    return {f"{number / BINS:.2f}": count for number, count in enumerate(counts) if count}

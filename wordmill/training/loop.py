@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Generic
 
 import numpy as np
@@ -193,14 +193,14 @@ class Loop(Generic[Handle]):
         best = load(best_path(self.checkpoints, done.best_step))
         predict = self.trainer.predictor(best)
         write_reference(job, predict)
-        temperature = calibrate(self.context, predict, lambda: self.pulse.beat(done.step))
-        save(job.folder / "best.safetensors", replace(best, temperature=temperature))
+        calibration = calibrate(self.context, predict, lambda: self.pulse.beat(done.step))
+        save(job.folder / "best.safetensors", replace(best, temperature=calibration.temperature))
         images = self.plan.steps * job.train.global_batch
         outcome = {
             "framework": job.train.framework, "device": job.device, "processes": job.processes,
             "steps": self.plan.steps, "images": images, "images_per_s": images / done.seconds,
             "start_s": None if math.isnan(self.start_s) else self.start_s, "val_accuracy": done.best[0],
-            "temperature": temperature, "unfit_labels": self.context.unfit, "nonfinite_steps": done.nonfinite,
+            **asdict(calibration), "unfit_labels": self.context.unfit, "nonfinite_steps": done.nonfinite,
             "attempts": done.attempts,
         }  # fmt: skip
         write_atomically(job.folder / "outcome.json", json.dumps(outcome | self.trainer.facts(), indent=1))

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from wordmill.text.temperature import HIGHEST, LOWEST, fit_temperature
+from wordmill.text.temperature import HIGHEST, LOWEST, confidence_histogram, fit_temperature
 
 
 def outcomes(right: int, wrong: int) -> np.ndarray:
@@ -50,3 +50,8 @@ def test_the_temperature_by_which_outcomes_were_drawn_is_found(true: float) -> N
     scores = -generator.exponential(0.7, 20_000)
     right = generator.random(20_000) < np.exp(scores / true)
     assert fit_temperature(np.exp(scores).astype(np.float32), right) == pytest.approx(true, rel=0.03)
+
+
+def test_confidences_are_counted_in_twenty_bins() -> None:
+    found = confidence_histogram(np.array([0.0, np.nan, 0.05, 0.5, 0.99, 1.0], np.float32))
+    assert found == {"0.00": 2, "0.05": 1, "0.50": 1, "0.95": 2}

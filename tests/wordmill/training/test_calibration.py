@@ -32,7 +32,8 @@ def context(path: Path, samples: int) -> Any:
 def test_the_temperature_is_that_of_what_is_read_of_validation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     beats = list[int]()
     found = calibrate(context(tmp_path, 300), predict, lambda: beats.append(1))
-    assert found == pytest.approx(0.304, abs=6e-5)  # half of what is written is right: 0.81 ** (1 / t) = 0.5
+    assert found.temperature == pytest.approx(0.304, abs=6e-5)  # half is right: 0.81 ** (1 / t) = 0.5
+    assert found.confidences in ({"0.00": 100, "0.50": 200}, {"0.00": 100, "0.45": 200})  # at 0.5, rounded
     assert len(beats) == 2
     monkeypatch.setattr(calibration, "CALIBRATED", 100)
-    assert calibrate(context(tmp_path, 300), predict, lambda: None) == 1.0  # every third: all a, and right
+    assert calibrate(context(tmp_path, 300), predict, lambda: None).temperature == 1.0  # every third: all a, and right
