@@ -154,7 +154,7 @@ def pack(path: Path, files: Files, recipe: Recipe) -> None:
 def evaluate(recogniser: Any, path: Path) -> dict[str, Any]:
     """Do what the evaluate stage does."""
     with contextlib.redirect_stdout(io.StringIO()):
-        return facts_of(read_all(recogniser, ShardSet.open([path]), RULES, "evaluate"), RULES.protocol)
+        return facts_of(read_all(recogniser, ShardSet.open([path]), RULES, "evaluate"), RULES.protocol, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,7 +31,7 @@ NETWORKS = {
     "pytorch": COMMON + _of("wordmill.models.pt", PARTS),
     "mindspore": COMMON + _of("wordmill.models.ms", f"{PARTS} parameters"),
 }
-LOOP = _of("wordmill.training", "constants context loop muon reference stream targets trainer validation")
+LOOP = _of("wordmill.training", "calibration constants context loop reference stream targets trainer validation")
 STEPS = {
     "pytorch": _of("wordmill.training.pt", "losses optimisers processes scaler state train"),
     "mindspore": _of("wordmill.training.ms", "losses optimisers processes state step sync train"),
@@ -46,7 +46,7 @@ def of_shard(reader: str) -> Ingredients:
     """Return what packs a data set of this form."""
     return Ingredients(
         code=("components.shard.packing", *_of("wordmill.readers", "opening sample"), *READERS[reader],
-              *(UNPACKED if READERS[reader] else ()), FITTED, DECODED, *_of("wordmill.shards", "blocks index"),
+              *(UNPACKED if READERS[reader] else ()), FITTED, DECODED, *_of("wordmill.shards", "blocks index tally"),
               *_of("wordmill.text", "charset labels")),
         distributions=(*PICTURES, "lmdb"),
     )  # fmt: skip
@@ -60,7 +60,7 @@ def of_train(train: Train, data: Data, device: str) -> Ingredients:
     return Ingredients(
         code=(*LOOP, *STEPS[train.framework],
               *NETWORKS[train.framework], *(("wordmill.pictures.augmentation",) if train.augment == "views" else ()),
-              *fitted, *PACKED, *TEXTS, "wordmill.text.protocols", "wordmill.recipe.schedule"),
+              *fitted, *PACKED, *TEXTS, *_of("wordmill.text", "protocols temperature"), "wordmill.recipe.schedule"),
         data=(SIMPLIFIED,) if train.protocol == "fudan" else (),
         distributions=(*COMPUTING[train.framework], *PICTURES, *_chip(train.framework, device)),
     )  # fmt: skip
@@ -75,6 +75,13 @@ def of_evaluate(framework: str, device: str, protocol: str) -> Ingredients:
         data=(SIMPLIFIED,) if protocol == "fudan" else (),
         distributions=(*COMPUTING[framework], *PICTURES, "rapidfuzz", *_chip(framework, device)),
     )  # fmt: skip
+
+
+def of_confidences(framework: str, device: str) -> Ingredients:
+    """Return what reads validation sets in this framework on this kind of device and counts confidences."""
+    reading = of_evaluate(framework, device, protocol="mindocr")
+    code = (*reading.code, "components.evaluate.confidences", "wordmill.text.temperature")
+    return Ingredients(code=code, distributions=reading.distributions)
 
 
 def of_export(export_format: str) -> Ingredients:

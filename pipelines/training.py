@@ -67,7 +67,7 @@ def training_pipeline(
 
             measured = _measure(recipe, profile, evaluation_section, trained, shards, device, run_tag)
             proven = _prove(recipe, profile, export_section, trained, run_tag)
-            rivals = _rivals(recipe, profile, evaluation_section, learned, shards, device, run_tag)
+            rivals = _rivals(recipe, profile, data_section, evaluation_section, learned, shards, device, run_tag)
             _decide(recipe, gate_section, trained, measured, proven, rivals, run_tag)
 
     return training
@@ -102,6 +102,7 @@ def _measure(
 def _rivals(
     recipe: Recipe,
     profile: Profile,
+    data: str,
     section: str,
     learned: dsl.PipelineTask,
     shards: dsl.Artifact,
@@ -111,8 +112,8 @@ def _rivals(
     """Return the task that measures champions again, after training, which needs the devices; of a smoke run none."""
     if not recipe.gate.promote:
         return None
-    task = evaluate_rivals(recipe=recipe.name, benchmarks=list(recipe.benchmarks), evaluation=section, shards=shards,
-                           device=device, run_tag=run_tag)  # fmt: skip
+    task = evaluate_rivals(recipe=recipe.name, benchmarks=list(recipe.benchmarks), data=data, evaluation=section,
+                           shards=shards, device=device, run_tag=run_tag)  # fmt: skip
     configure(task, "evaluate", profile.environment(recipe.train.framework), "champion")
     return accelerate(task.after(learned), profile, 1)
 

@@ -15,13 +15,13 @@ def evaluate(
 
 @dsl.component(base_image="pytorch", install_kfp_package=False)
 def evaluate_rivals(
-    recipe: str, benchmarks: list[str], evaluation: str, device: str, run_tag: str, shards: dsl.Input[dsl.Dataset],
-    measured: dsl.Output[dsl.Artifact],
+    recipe: str, benchmarks: list[str], data: str, evaluation: str, device: str, run_tag: str,
+    shards: dsl.Input[dsl.Dataset], measured: dsl.Output[dsl.Artifact],
 ) -> str:  # fmt: skip
     """Measure whom the recogniser is compared with, where that is not done."""
     import json
 
     from components.evaluate.rivals import run_rivals
 
-    return run_rivals(recipe=recipe, benchmarks=json.dumps(benchmarks), evaluation=evaluation, shards=shards.path,
-                      device=device, run_tag=run_tag, output=measured.path)  # fmt: skip
+    return run_rivals(recipe=recipe, benchmarks=json.dumps(benchmarks), data=data, evaluation=evaluation,
+                      shards=shards.path, device=device, run_tag=run_tag, output=measured.path)  # fmt: skip

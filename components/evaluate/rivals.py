@@ -6,6 +6,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
+from components.evaluate.confidences import find_or_read
 from components.evaluate.stage import find_or_measure, packed_set
 from wordmill.inference.trained import load_trained
 from wordmill.pictures.image import PICTURE_KEYS
@@ -21,13 +22,15 @@ WHAT_TO_DO = "take the aliases champion and best away to begin anew"
 
 
 def run_rivals(
-    *, recipe: str, benchmarks: str, evaluation: str, shards: str, device: str, run_tag: str, output: str
+    *, recipe: str, benchmarks: str, data: str, evaluation: str, shards: str, device: str, run_tag: str, output: str
 ) -> str:
     """Measure a recipe's champion and its best champion so far on the benchmarks of a run.
 
+    And count how sure the champion is of the run's validation sets.
+
     What they were measured on already, the same samples by the same rules and code, is found; what cannot be measured
-    is said with its reason, and is no failure. recipe: its name; benchmarks: JSON list of names; evaluation: JSON of
-    the recipe's section; shards: file with the manifest of shard; output: file for this stage's manifest.
+    is said with its reason, and is no failure. recipe: its name; benchmarks: JSON list of names; data, evaluation: JSON
+    of the recipe's sections; shards: file with the manifest of shard; output: file for this stage's manifest.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
@@ -36,8 +39,11 @@ def run_rivals(
         holders = [tracking.holder(f"wordmill-{recipe}", alias) for alias in ("champion", "best")]
         versions = {version.version: version for version in holders if version}
         found = [_measured(store, version, names, rules, combined, device) for version in versions.values()]
-        inputs = {"benchmarks": names, "evaluation": asdict(rules), "shards": combined.reference, "run_tag": run_tag,
-                  "versions": list(versions)}  # fmt: skip
+        validation = from_json(Data, data).val
+        for champion, _ in found[:1] if holders[0] else []:
+            champion["confidences"] = _sure(store, champion["model"], validation, combined, device)
+        inputs = {"benchmarks": names, "validation": list(validation), "evaluation": asdict(rules),
+                  "shards": combined.reference, "run_tag": run_tag, "versions": list(versions)}  # fmt: skip
         key = digest({"stage": "rivals", "name": recipe, **inputs})
         facts = {"rivals": [rival for rival, _ in found]}
         made = record_manifest(store, stage="rivals", name=recipe, key=key, inputs=inputs, facts=facts,
@@ -73,6 +79,23 @@ def _measured(
             evaluations[name], there = made.reference, there and found
     told = {"version": version.version, "model": reference, "evaluations": evaluations, "reasons": reasons}
     return told, there
+
+
+def _sure(
+    store: Store, reference: str | None, validation: tuple[str, ...], combined: Manifest, device: str
+) -> dict[str, int] | None:
+    """Return the champion's confidences on validation sets, None where they cannot be counted, which is told."""
+    try:
+        if reference is None:
+            raise ValueError(f"it has no tag wordmill.model, which names what trained it: {WHAT_TO_DO}")
+        trained = whole_manifest(store, reference)
+        data = load_trained(store, trained).data
+        for name in validation:
+            check_fitting(store, reference, data, combined, name)
+        return find_or_read(store, trained, validation, combined, device)
+    except (ValueError, RuntimeError, ImportError) as error:
+        print(f"rivals: the champion's confidence on {', '.join(validation)} is not known: {error}", flush=True)
+        return None
 
 
 def check_fitting(store: Store, trained: str, data: Data, combined: Manifest, benchmark: str) -> None:

@@ -80,7 +80,7 @@ def measure(
     pictures = [picture_document(mistake) for mistake in outcome.worst]
     write_atomically(files["mistakes.json"], json.dumps(pictures, ensure_ascii=False))
 
-    facts = {**facts_of(outcome, rules.protocol), "precision": predictor.precision,
+    facts = {**facts_of(outcome, rules.protocol, predictor.codec.temperature), "precision": predictor.precision,
              "dataset": combined.facts["datasets"][benchmark], "content": combined.facts["contents"][benchmark],
              "model": trained.reference}  # fmt: skip
     measured = {"accuracy": facts["accuracy"], "1-NED": facts["ned"], "ECE": facts["calibration"]["ece"],

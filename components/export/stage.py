@@ -106,7 +106,7 @@ def describe_files(
     saved, folder = source.saved, source.folder
     package = "mindspore" if export_format == "mindir" else "torch"
     version = f"{package} {metadata.version(package)}"
-    codec = codec_of(saved.model, saved.data)
+    codec = codec_of(saved.model, saved.data, saved.temperature)
     texts, confidences = codec.decode(logits)
     np.savez(folder / REFERENCE, images=source.pictures, logits=logits, texts=texts, confidences=confidences)
     named = {batch: file_facts(path) for batch, path in written.models.items()}
@@ -114,7 +114,8 @@ def describe_files(
         "format": export_format, "precision": written.precision, "file": next(iter(named.values())),
         "files": {export_format: [{**entry, "batch": batch} for batch, entry in named.items()]},
         **describe_file(saved.data, saved.model, codec.charset, logits.shape[1], decoded=written.decoded,
-                        raw=written.raw, least_width=LEAST_WIDTHS[saved.model.backbone] if written.any_width else 0),
+                        raw=written.raw, temperature=saved.temperature,
+                        least_width=LEAST_WIDTHS[saved.model.backbone] if written.any_width else 0),
         **written.card,
         "made_by": {"git_commit": git_commit(), "manifest": trained.reference, "framework_version": version},
     }  # fmt: skip
@@ -124,7 +125,8 @@ def describe_files(
     facts = {
         "format": export_format, "made": True, "bytes": sum(entry["bytes"] for entry in named.values()),
         "precision": written.precision, "files": {batch: path.name for batch, path in written.models.items()},
-        "data": to_json(saved.data), "model": to_json(saved.model), "framework_version": version, **written.facts,
+        "data": to_json(saved.data), "model": to_json(saved.model), "temperature": saved.temperature,
+        "framework_version": version, **written.facts,
     }  # fmt: skip
     paths = [*written.models.values(), *written.others, folder / CARD, folder / REFERENCE]
     return StageResult(files={path.name: path for path in paths}, facts=facts)

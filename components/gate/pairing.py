@@ -59,9 +59,9 @@ def _pair(store: Store, ours: Manifest, theirs: list[Manifest]) -> Paired | None
     for one in sorted(fitting, key=lambda other: other.made_by != ours.made_by):
         other = outcomes(store, one)
         if candidate and other.keys() == candidate.keys():
-            rows = [(other[sample], right, sample[1]) for sample, right in candidate.items()]
-            champion, right, pictures = zip(*rows, strict=True)
-            return Paired(name=ours.name, candidate=list(right), champion=list(champion), pictures=list(pictures))
+            labels, pictures, _ = zip(*candidate, strict=True)
+            return Paired(name=ours.name, candidate=list(candidate.values()), champion=[other[s] for s in candidate],
+                          pictures=list(pictures), lengths=list(map(len, labels)))  # fmt: skip
     return None
 
 

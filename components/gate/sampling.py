@@ -8,7 +8,7 @@ Bootstrap Methods and their Application, 3.8), within strata of pictures that st
 import math
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -25,12 +25,13 @@ MARGIN, ERRORS = 0.005, 1.33  # half a point: so many standard errors on the ten
 
 @dataclass(frozen=True, kw_only=True)
 class Paired:
-    """Two recognisers on the same samples of one benchmark: which of them each sample is read by, and its picture."""
+    """Two recognisers on the same samples of one benchmark: which of them each sample is read by, and what it is."""
 
     name: str
     candidate: list[bool]
     champion: list[bool]
     pictures: list[str]  # digests: a picture that stands in two benchmarks has one
+    lengths: list[int] = field(default_factory=list)  # of the labels, in characters; none where nobody asks for them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from components.gate.compare import PairedComparison, compare_pairs
+from components.gate.drift import compare_runs
+from components.gate.histories import both_runs
 from components.gate.judging import Decision, disagreeing, judge_candidate, refuse_unjudged
 from components.gate.pairing import Pairing, pair_with
 from wordmill.inference.package import Lineage, keep_package, log_package, sweep_packages
@@ -38,6 +40,10 @@ class Candidate:
     def accuracies(self) -> dict[str, float]:
         """Return the accuracy on each benchmark."""
         return {manifest.name: manifest.facts["accuracy"] for manifest in self.measured}
+
+    def again(self, rival: Version) -> dict[str, Any]:
+        """Return what the run has measured of a rival."""
+        return self.rivals.get(rival.version, {"evaluations": {}, "reasons": {}})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +110,14 @@ def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
         version = _register(store, name, candidate)
         champion, best = tracking.holder(name, "champion"), tracking.holder(name, "best")
         registry = Registry(name=name, version=version, champion=champion, best=best)
-        decision = _judge(store, gate, candidate, registry)
+        pairings = _pair(store, gate, candidate, registry)
+        decision = _judge(store, gate, candidate, registry, pairings)
+        moved = _drift(store, candidate, registry, pairings)
         outcome = _act(registry, decision, lease)
     for reason in decision.reasons:
         print(f"gate {recipe}: version {version} {outcome}: {reason}", flush=True)
+    for words in moved["moved"] if moved else []:
+        print(f"gate {recipe}: moved since {moved['against'] if moved else ''}: {words}", flush=True)
     mean = plain_mean(list(candidate.accuracies.values()))
     inputs = {
         "gate": dataclasses.asdict(gate),
@@ -124,7 +134,7 @@ def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
         name=recipe,
         key=digest({"stage": "gate", "name": recipe, "run_tag": candidate.run_tag, **inputs}),
         inputs=inputs,
-        facts={"version": version, "outcome": outcome, "mean": mean, **decision.facts()},
+        facts={"version": version, "outcome": outcome, "mean": mean, "drift": moved, **decision.facts()},
         seconds=time.monotonic() - started,
     )
 
@@ -140,24 +150,45 @@ def _check(gate: Gate, candidate: Candidate) -> None:
             raise ValueError(f"{manifest.reference} ({manifest.name}) measured {found}, expected {expected}")
 
 
-def _judge(store: Store, gate: Gate, candidate: Candidate, registry: Registry) -> Decision:
+def _pair(store: Store, gate: Gate, candidate: Candidate, registry: Registry) -> dict[str, Pairing]:
+    """Return what can be seen of whom the candidate is compared with, by what they are; of a smoke run nothing."""
+    pairings = {}
+    for what, rival in registry.rivals.items() if gate.promote else []:
+        again = candidate.again(rival)["evaluations"].values()
+        references = [*json.loads(rival.tags.get("wordmill.evaluations", "[]")), *again]
+        pairings[what] = pair_with(store, candidate.measured, references)
+    return pairings
+
+
+def _judge(
+    store: Store, gate: Gate, candidate: Candidate, registry: Registry, pairings: dict[str, Pairing]
+) -> Decision:
     if not gate.promote:
         return refuse_unjudged(gate, candidate.accuracies, SMOKE)
     refusals, rivals = disagreeing(candidate.proven), dict[str, PairedComparison]()
-    for what, rival in registry.rivals.items():
-        again = candidate.rivals.get(rival.version, {"evaluations": {}, "reasons": {}})
-        references = [*json.loads(rival.tags.get("wordmill.evaluations", "[]")), *again["evaluations"].values()]
-        seen = pair_with(store, candidate.measured, references)
+    for what, seen in pairings.items():
         if seen.pairs:
             rivals[registry.called(what)] = compare_pairs(seen.pairs, gate)
         if seen.unpaired:
-            refusals.append(_blind(store, registry.called(what), seen, again["reasons"]))
+            again = candidate.again(registry.rivals[what])["reasons"]
+            refusals.append(_blind(store, registry.called(what), seen, again))
     decision = judge_candidate(gate, candidate.accuracies, rivals, refusals)
     if registry.champion is None or not registry.is_champion:
         return decision
     then = registry.champion.tags.get("wordmill.gate", "no reason is written on it")
     kept = f"the same model is the champion already, as version {registry.version}: {then}"
     return dataclasses.replace(decision, reasons=[kept])
+
+
+def _drift(
+    store: Store, candidate: Candidate, registry: Registry, pairings: dict[str, Pairing]
+) -> dict[str, Any] | None:
+    """Return what has moved since the champion's run; None without a champion that is compared with."""
+    if "champion" not in pairings:
+        return None
+    champion = registry.rivals["champion"]
+    histograms = both_runs(store, candidate.trained, champion.tags.get("wordmill.model"), candidate.again(champion))
+    return compare_runs(histograms, pairings["champion"].pairs, registry.called("champion"))
 
 
 def _blind(store: Store, called: str, seen: Pairing, reasons: dict[str, str]) -> str:

@@ -55,7 +55,8 @@ def measure_file(
             outcome.write(files["predictions.jsonl"])
             pictures = [picture_document(mistake) for mistake in outcome.worst]
             write_atomically(files["mistakes.json"], json.dumps(pictures, ensure_ascii=False))
-            return StageResult(files=files, facts={**facts_of(outcome, protocol), "content": content})
+            facts = facts_of(outcome, protocol, recogniser.codec.temperature)
+            return StageResult(files=files, facts={**facts, "content": content})
 
         return find_or_make(store, "evaluate", name, told, make)
 
@@ -79,7 +80,8 @@ def measured_text(summary: dict[str, Any]) -> str:
         lines += [f"  {count:,} left out: {reason}" for reason, count in row["left_out"].items()]
         lines += [f"  {count:,} changed: {reason}" for reason, count in row["changed"].items()]
     reading = summary["reading"]
-    lines.append(f"  confidence off by {100 * reading['calibration']['ece']:.2f} points on average")
+    before = f", {100 * reading['uncalibrated']:.2f} without its temperature" if reading["temperature"] != 1 else ""
+    lines.append(f"  confidence off by {100 * reading['calibration']['ece']:.2f} points on average{before}")
     if reading["confusion"]:
         slips = [f"{row['truth'] or 'nothing'} > {row['read'] or 'nothing'} {row['count']:,}"
                  for row in reading["confusion"][:CONFUSIONS]]  # fmt: skip

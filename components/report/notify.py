@@ -36,7 +36,8 @@ def outcome_of(summary: dict[str, Any]) -> str:
 def message(store: Store, summary: dict[str, Any], outcome: str) -> dict[str, Any]:
     """Return a night as JSON; chat services show its `text`, programs read the rest."""
     mean = summary["mean_accuracy"]
-    details = summary["errors"] or (summary["gate"] or {}).get("reasons", [])
+    moved = [f"moved: {words}" for words in (summary["drift"] or {}).get("moved", [])]
+    details = summary["errors"] or [*(summary["gate"] or {}).get("reasons", []), *moved]
     accuracy = "" if mean is None else f", mean accuracy {100 * mean:.2f} %"
     return {"text": f"{summary['recipe']}: {outcome}{accuracy}{': ' if details else ''}{'; '.join(details)}",
             "recipe": summary["recipe"], "run_tag": summary["run_tag"], "outcome": outcome, "mean_accuracy": mean,

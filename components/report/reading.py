@@ -25,13 +25,15 @@ def sum_confusion(evaluations: list[Manifest]) -> list[dict[str, Any]]:
     return [{"truth": truth, "read": read, "count": count} for (truth, read), count in ordered]
 
 
-def sum_calibration(evaluations: list[Manifest]) -> dict[str, Any]:
+def sum_calibration(evaluations: list[Manifest], fact: str = "calibration") -> dict[str, Any]:
     """Return the expected calibration error (Guo et al. 2017) over all samples and its bins; one without any has None.
+
+    fact: `uncalibrated` for that of confidences without a temperature.
 
     A bin holds {low, high, count, confidence, accuracy}: its limits, its samples, and the two means that a calibrated
     recogniser has alike, all 0..1.
     """
-    bins = [_together(rows) for rows in zip(*(item.facts["calibration"]["bins"] for item in evaluations), strict=True)]
+    bins = [_together(rows) for rows in zip(*(item.facts[fact]["bins"] for item in evaluations), strict=True)]
     filled = [row for row in bins if row["count"]]
     gaps = math.fsum(row["count"] * abs(row["accuracy"] - row["confidence"]) for row in filled)
     return {"ece": gaps / sum(row["count"] for row in filled), "bins": bins}

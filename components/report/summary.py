@@ -43,6 +43,7 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
         "reading": _reading(evaluations) if evaluations else None,
         "formats": [manifest.facts for manifest in gathered.of("smoke")],
         "gate": gate and gate.facts, "champion": gate and _champion(gate.facts),
+        "drift": gate and gate.facts.get("drift"),
         "reused": {name: text for record in gathered.records for name, text in record["reused"].items()},
         "stages": [{key: r[key] for key in ("stage", "name", "seconds", "found", "ok")} for r in gathered.records],
         "mlflow": {"run_id": None, "url": None}, "report": f"runs/{run_tag}/report.html",
@@ -95,7 +96,8 @@ def _reading(evaluations: list[Manifest]) -> dict[str, Any]:
     confused = sum_confusion(evaluations)
     return {"by_length": sum_by_length(evaluations), "confusion": confused[:SHOWN_CONFUSIONS],
             "confused": sum(row["count"] for row in confused),
-            "calibration": sum_calibration(evaluations)}  # fmt: skip
+            "calibration": sum_calibration(evaluations), "temperature": evaluations[0].facts["temperature"],
+            "uncalibrated": sum_calibration(evaluations, "uncalibrated")["ece"]}  # fmt: skip
 
 
 def _means(benchmarks: list[dict[str, Any]]) -> dict[str, float | None]:

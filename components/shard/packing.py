@@ -17,6 +17,7 @@ from wordmill.recipe.sections import Data
 from wordmill.shards.blocks import MAX_FILE_BYTES, MAX_LABEL_BYTES, BlockTable, Shape, ShardWriter
 from wordmill.shards.content import Content
 from wordmill.shards.index import Counts, measure_labels
+from wordmill.shards.tally import Tally, mean_levels
 from wordmill.text.charset import Charset
 from wordmill.text.labels import judge
 
@@ -63,6 +64,7 @@ class Packed:
     table: BlockTable
     content: Content
     measured: tuple[Counts, Counts]
+    tally: Tally
     dropped: Counter[str]
     changed: Counter[str]
     quarantine: list[dict[str, str | int]]
@@ -74,7 +76,7 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class _Tally:
+class _Fates:
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     quarantine: list[dict[str, str | int]] = field(default_factory=list)
@@ -82,17 +84,20 @@ class _Tally:
 
 def pack_shard(task: Task) -> Packed:
     """Read a range of samples and write its shard."""
-    rules, tally, stored = task.rules, _Tally(), list[str]()
+    rules, fates, stored, levels = task.rules, _Fates(), list[str](), [np.empty(0, dtype=np.float32)]
     with ShardWriter(task.path, rules.shape, task.stop - task.start, rules.encoded) as writer:
-        for images, labels in _windows(_accepted(task, tally)):
+        for window in _windows(_accepted(task, fates)):
+            images, files, labels = zip(*window, strict=True)
             pictures = images if rules.encoded else fit_pictures(images, rules.data)
-            for picture, label in zip(pictures, labels, strict=True):
+            for picture, label in zip(files if rules.encoded else pictures, labels, strict=True):
                 writer.add(picture, label)
             stored += labels
+            levels.append(mean_levels(pictures))
     return Packed(
         picture=writer.picture, table=writer.table, content=writer.content,
-        measured=measure_labels(stored, rules.charset), dropped=tally.dropped, changed=tally.changed,
-        quarantine=sorted(tally.quarantine, key=lambda item: item["index"]),
+        measured=measure_labels(stored, rules.charset), tally=Tally.of(stored, np.concatenate(levels), rules.charset),
+        dropped=fates.dropped, changed=fates.changed,
+        quarantine=sorted(fates.quarantine, key=lambda item: item["index"]),
     )  # fmt: skip
 
 
@@ -106,36 +111,35 @@ def order(task: Task) -> list[int]:
     return shuffled
 
 
-def _accepted(task: Task, tally: _Tally) -> Iterator[tuple[Picture | bytes, str]]:
-    """Yield the picture, or its file where files are stored, and the label of every sample that is kept."""
+def _accepted(task: Task, fates: _Fates) -> Iterator[tuple[Picture, bytes, str]]:
+    """Yield the picture, its file where files are stored, and the label of every sample that is kept."""
     rules, numbers = task.rules, order(task)
     for number, sample in zip(numbers, open_reader(task.entry, task.root).read(numbers), strict=True):
         try:
             image = picture(sample, rules.data)
         except ValueError as error:
-            tally.quarantine.append({"index": number, "where": sample.where, "reason": str(error)})
+            fates.quarantine.append({"index": number, "where": sample.where, "reason": str(error)})
             continue
-        label = _label(sample.label, rules, tally)
+        label = _label(sample.label, rules, fates)
         if label is None:
             continue
+        file = b""
         if rules.encoded:
-            yield sample.image if isinstance(sample.image, bytes) else encode(sample.image), label
-        else:
-            yield image, label
+            file = sample.image if isinstance(sample.image, bytes) else encode(sample.image)
+        yield image, file, label
 
 
-def _windows(samples: Iterator[tuple[Picture | bytes, str]]) -> Iterator[tuple[list[Any], list[str]]]:
-    """Yield pictures and labels of up to WINDOW samples at a time."""
-    images, labels, size = list[Picture | bytes](), list[str](), 0
-    for image, label in samples:
-        images.append(image)
-        labels.append(label)
-        size += len(image) if isinstance(image, bytes) else image.size
-        if len(labels) == WINDOW or size >= WINDOW_BYTES:
-            yield images, labels
-            images, labels, size = [], [], 0
-    if labels:
-        yield images, labels
+def _windows(samples: Iterator[tuple[Picture, bytes, str]]) -> Iterator[list[tuple[Picture, bytes, str]]]:
+    """Yield up to WINDOW samples at a time."""
+    window, size = list[tuple[Picture, bytes, str]](), 0
+    for sample in samples:
+        window.append(sample)
+        size += sample[0].size + len(sample[1])
+        if len(window) == WINDOW or size >= WINDOW_BYTES:
+            yield window
+            window, size = [], 0
+    if window:
+        yield window
 
 
 def picture(sample: Sample, data: Data) -> Picture:
@@ -153,7 +157,7 @@ def picture(sample: Sample, data: Data) -> Picture:
     return decode(sample.image, data.channels)
 
 
-def _label(label: str, rules: Rules, tally: _Tally) -> str | None:
+def _label(label: str, rules: Rules, fates: _Fates) -> str | None:
     """Return the text that is stored, None for a sample that a training set goes without; counts what happens.
 
     Other sets keep every sample and its label as it is; what a recogniser of this charset cannot see is counted.
@@ -161,8 +165,8 @@ def _label(label: str, rules: Rules, tally: _Tally) -> str | None:
     policy, longest = (rules.data.label_policy, rules.data.max_label) if rules.training else ("dtrb_unfiltered", 0)
     verdict = judge(policy, label, rules.charset, longest)
     if verdict.reason:
-        tally.dropped[verdict.reason] += 1
+        fates.dropped[verdict.reason] += 1
         return None
     for change in verdict.changed:
-        tally.changed[change] += 1
+        fates.changed[change] += 1
     return verdict.label if rules.training else label

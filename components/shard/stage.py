@@ -130,7 +130,7 @@ def _packed_set(store: Store, data_set: DataSet, root: Path, folder: Path) -> St
     tasks = _tasks(data_set, root, count)
     making = closing(pieces(store, data_set.name, data_set.inputs, data_set.ingredients, tasks))
     whole = require_space(f"shards of {count:,} samples", folder, needed)
-    with whole, Summary(folder / QUARANTINE, count) as summary, making as made:
+    with whole, Summary(folder / QUARANTINE, count, data_set.rules.charset) as summary, making as made:
         for piece in made:
             summary.add(piece)
             made_by |= dict.fromkeys(piece.made_by)

@@ -14,7 +14,9 @@ from wordmill.pictures.sheet import contact_sheet
 from wordmill.readers.sample import Reader
 from wordmill.recipe.sections import Data
 from wordmill.shards.sets import ShardSet
+from wordmill.shards.tally import Tally
 from wordmill.store.artifacts import Manifest
+from wordmill.text.charset import Charset
 
 CONTACTS = 64  # pictures on the contact sheet
 LISTED = 50  # quarantined samples that the manifest lists and a sheet shows; the object quarantine.json has them all
@@ -28,8 +30,9 @@ Item = dict[str, Any]
 class Summary:
     """Adds up the shards of a data set of `read` samples; quarantined ones go to a file at once."""
 
-    def __init__(self, quarantine: Path, read: int) -> None:
-        self.read, self.samples = read, 0
+    def __init__(self, quarantine: Path, read: int, charset: Charset) -> None:
+        self.read, self.samples, self.charset = read, 0, charset
+        self.tallies: list[dict[str, list[int]]] = []
         self.shards: list[dict[str, Any]] = []
         self.dropped, self.changed, self.reasons = Counter[str](), Counter[str](), Counter[str]()
         self.first: list[Item] = []
@@ -61,6 +64,7 @@ class Summary:
         self.dropped.update(facts["dropped"])
         self.changed.update(facts["changed"])
         self.samples += facts["samples"]
+        self.tallies.append(facts["tally"])
         if facts["samples"]:
             name = piece.objects[0].name
             self.shards.append({"object": name, "samples": facts["samples"], "blocks": facts["blocks"]})
@@ -71,7 +75,7 @@ class Summary:
             raise ValueError(f"none of {self.read} samples is left: dropped {dict(self.dropped)}: check data.charset")
         return {"samples": self.samples, "read": self.read, "shards": self.shards, "dropped": dict(self.dropped),
                 "changed": dict(self.changed), "quarantined": self.quarantined, "reasons": dict(self.reasons),
-                "quarantine": self.first}  # fmt: skip
+                "quarantine": self.first, "histograms": Tally.join(self.tallies).histograms(self.charset)}  # fmt: skip
 
 
 def samples_sheet(shards: ShardSet) -> bytes:

@@ -49,7 +49,8 @@ class Agreement:
     def within(self, share: float, tolerance: float) -> bool:
         """Tell whether enough texts are equal and logits near.
 
-        Confidences are held to the same number: a probability moves by at most half of what the logits move.
+        Confidences are held to the same number: a power of a probability moves by less than three quarters of what the
+        logits move.
         """
         near = max(self.max_logit_difference, self.max_confidence_difference) <= tolerance
         return self.texts_equal >= share * self.samples and near

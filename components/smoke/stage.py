@@ -85,7 +85,8 @@ def compare_outputs(
     """Compare what files gave in each size of batch with the trained recogniser's logits; return the worst of each."""
     with np.load(reference, allow_pickle=False) as arrays:
         expected = arrays["logits"]
-    codec = codec_of(from_json(Model, made.facts["model"]), from_json(Data, made.facts["data"]))
+    model, data = from_json(Model, made.facts["model"]), from_json(Data, made.facts["data"])
+    codec = codec_of(model, data, made.facts.get("temperature", 1.0))
     precision = made.facts["precision"]
     share, tolerance = TOLERANCES[precision].texts, logit_tolerance(precision, recipe_tolerance, expected)
     found = []

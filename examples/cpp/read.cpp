@@ -111,10 +111,10 @@ std::vector<std::string> characters(const std::string& text) {
   return found;
 }
 
-// The likeliest class of each step and its probability, by a softmax.
+// The likeliest class of each step and the logarithm of its probability, by a softmax.
 struct Best {
   int number;
-  double probability;
+  double score;
 };
 
 std::vector<Best> best_of(const float* logits, int steps, int classes) {
@@ -123,7 +123,7 @@ std::vector<Best> best_of(const float* logits, int steps, int classes) {
     const float* peak = std::max_element(row, row + classes);
     double sum = 0;
     for (int c = 0; c < classes; ++c) sum += std::exp(row[c] - *peak);
-    best.push_back({int(peak - row), 1 / sum});
+    best.push_back({int(peak - row), -std::log(sum)});
   }
   return best;
 }
@@ -173,9 +173,11 @@ void read(const std::string& folder, const std::string& path) {
   const auto kept = kept_of(best, card.at("decode"));
   for (const Best& step : kept) {
     text += symbols.at(step.number - first);
-    sum += step.probability;
+    sum += step.score;
   }
-  std::printf("%.4f\t%s\n", kept.empty() ? 0 : sum / kept.size(), text.c_str());
+  // A card of before temperatures has none.
+  const double temperature = card.at("decode").value("temperature", 1.0);
+  std::printf("%.4f\t%s\n", kept.empty() ? 0 : std::exp(sum / kept.size() / temperature), text.c_str());
 }
 
 }  // namespace

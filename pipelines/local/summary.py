@@ -17,6 +17,8 @@ def summary_text(summary: dict[str, Any], page: Path) -> str:
         lines.append(f"  fresh  {'; '.join(fresh['reasons']) or 'nothing new since run ' + fresh['since']}")
     if gate := summary["gate"]:
         lines.append(f"  gate  {gate['outcome']}: {'; '.join(gate['reasons'])}")
+    if drift := summary["drift"]:
+        lines += [f"  moved  since {drift['against']}: {words}" for words in drift["moved"]]
     lines += [f"  {name}  {text}" for name, text in summary["reused"].items()]
     lines += [_stage(stage) for stage in summary["stages"]]
     if summary["trace"]:

@@ -14,18 +14,20 @@ from wordmill.text.decoding import AttentionCodec, Codec, CtcCodec
 
 CARD, REFERENCE = "card.json", "reference.npz"  # the names that they have beside every exported file
 ANY = "any"  # the size of batch of a file that takes all
+SURE = ("the geometric mean of the probabilities of the text's characters, to the power 1 / decode.temperature; 0 for "
+        "an empty text")  # fmt: skip
 CODECS: dict[str, type[CtcCodec] | type[AttentionCodec]] = {"ctc": CtcCodec, "attention": AttentionCodec}
 
 
 def describe_file(
     data: Data, model: Model, charset: Charset, steps: int, *, decoded: bool = False, raw: bool = False,
-    least_width: int = 0,
+    least_width: int = 0, temperature: float = 1.0,
 ) -> dict[str, Any]:  # fmt: skip
     """Return what to hand to a file, what it gives, and how that reads.
 
     steps: T of the logits (N, T, classes) at the recipe's width. decoded: the file gives tokens and confidence too.
     raw: it takes bytes and normalises itself. least_width: of the pictures of any width W that it takes, with which T
-    grows; 0: it takes the recipe's alone.
+    grows; 0: it takes the recipe's alone. temperature: of the confidences.
     """
     first = 1 if model.name == "crnn" else AttentionCodec.FIRST
     classes = len(charset.symbols) + first
@@ -37,7 +39,7 @@ def describe_file(
         "preprocessing": _preprocessing(data, raw),
         "output": outputs[0],
         "outputs": [*outputs, *(_decoded(counted) if decoded else [])],
-        "decode": _decode(model, first),
+        "decode": {**_decode(model, first), "temperature": temperature, "confidence": SURE},
         "charset": {"name": charset.name, "symbols": charset.symbols},
         "recipe": {"data": dataclasses.asdict(data), "model": dataclasses.asdict(model)},
     }
@@ -73,7 +75,7 @@ def _decoded(steps: int | str) -> list[dict[str, Any]]:
     return [
         {"name": TOKENS, "shape": ["N", steps], "layout": "N, steps", "dtype": "int64", "meaning": meaning},
         {"name": CONFIDENCE, "shape": ["N"], "layout": "N", "dtype": "float32", "range": [0, 1],
-         "meaning": "the mean probability of the text's characters, 0 for an empty text"},
+         "meaning": SURE},
     ]  # fmt: skip
 
 
@@ -103,5 +105,6 @@ def prepared(images: Picture, card: dict[str, Any]) -> npt.NDArray[np.uint8] | n
 
 
 def codec_of_card(card: dict[str, Any]) -> Codec:
-    """Return the codec by which the logits of the card's file read."""
-    return CODECS[card["decode"]["rule"]](charset=Charset(**card["charset"]))
+    """Return the codec by which the logits of the card's file read; a card of before temperatures has 1."""
+    decode = card["decode"]
+    return CODECS[decode["rule"]](charset=Charset(**card["charset"]), temperature=decode.get("temperature", 1.0))

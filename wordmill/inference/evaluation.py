@@ -118,17 +118,19 @@ def picture_digest(picture: Picture) -> str:
     return xxhash.xxh3_64_hexdigest(picture.data)
 
 
-def facts_of(outcome: Outcome, protocol: str) -> dict[str, Any]:
-    """Return the numbers of a measured benchmark."""
+def facts_of(outcome: Outcome, protocol: str, temperature: float) -> dict[str, Any]:
+    """Return the numbers of a measured benchmark; `uncalibrated` is what `calibration` is without the temperature."""
     result = metrics.score_pairs(outcome.pairs)
     low, high = metrics.wilson_interval(result.correct, result.total)
     counted = [(item.confidence, item.correct) for item in outcome.predictions if item.correct is not None]
+    plain = [(sure**temperature, right) for sure, right in counted]
     return {
         **asdict(result), "accuracy": result.accuracy, "low": low, "high": high,
         "protocol": protocol, "left_out": dict(outcome.left_out), "changed": dict(outcome.changed),
         "by_length": [asdict(row) for row in metrics.by_length(outcome.pairs)],
         "confusion": [asdict(row) for row in metrics.confusion(outcome.pairs)],
-        "calibration": asdict(metrics.calibration(counted)),
+        "calibration": asdict(metrics.calibration(counted)), "temperature": temperature,
+        "uncalibrated": asdict(metrics.calibration(plain)),
     }  # fmt: skip
 
 

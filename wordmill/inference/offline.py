@@ -99,7 +99,7 @@ def score_results(folder: Path, results: Path, protocol: str) -> dict[str, Any]:
         for entry, text, confidence in zip(batch, *codec.decode(logits), strict=True):
             outcome.add(entry["label"], text, float(confidence), protocol, codec.charset)
     outcome.write(folder / "predictions.jsonl")
-    return facts_of(outcome, protocol)
+    return facts_of(outcome, protocol, codec.temperature)
 
 
 def read_result(results: Path, name: str, card: dict[str, Any]) -> Logits:

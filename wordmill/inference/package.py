@@ -103,28 +103,34 @@ def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder:
         )  # fmt: skip
 
 
-def place_model(store: Store, lineage: Lineage, path: Path) -> tuple[Data, Model]:
-    """Put the exported ONNX file there, or one made of the checkpoint where none was exported; return its sections."""
+def place_model(store: Store, lineage: Lineage, path: Path) -> tuple[Data, Model, float]:
+    """Put the exported ONNX file there, or one made of the checkpoint where none was exported.
+
+    Return its sections and its temperature.
+    """
     for made in lineage.exported:
         if made.name == "onnx" and FILE in made.facts.get("files", {}).values():
             shutil.copyfile(store.fetch(made.object(FILE)), path)
-            return from_json(Data, made.facts["data"]), from_json(Model, made.facts["model"])
+            facts = made.facts
+            return from_json(Data, facts["data"]), from_json(Model, facts["model"]), facts.get("temperature", 1.0)
     saved = checkpoint.load(store.fetch(lineage.trained.object("model.safetensors")))
     try:
         frameworks.twin("pytorch", "models.export").export_onnx(saved, path)
     except ImportError as error:
         raise RuntimeError(f"a registered model carries an ONNX file, which the recipe does not export and which "
                            f"PyTorch cannot make here ({error}): add onnx to export.formats") from None  # fmt: skip
-    return saved.data, saved.model
+    return saved.data, saved.model, saved.temperature
 
 
-def describe_model(store: Store, lineage: Lineage, path: Path, data: Data, model: Model) -> dict[str, Any]:
+def describe_model(
+    store: Store, lineage: Lineage, path: Path, data: Data, model: Model, temperature: float
+) -> dict[str, Any]:
     """Return the model's card: how to use the file, and what it was made of."""
     trained, report = lineage.trained, f"runs/{lineage.run_tag}/report.html"
     with np.load(store.fetch(trained.object(REFERENCE)), allow_pickle=False) as reference:
         steps = reference["logits"].shape[1]
     charset = Charset(name=data.charset, symbols=trained.inputs["symbols"])
-    interface = card.describe_file(data, model, charset, steps, decoded=True)
+    interface = card.describe_file(data, model, charset, steps, decoded=True, temperature=temperature)
     return {
         "format": "onnx", "file": file_facts(path), **interface,
         "recipe": {"name": lineage.recipe, **interface["recipe"], "train": trained.inputs["train"]},

@@ -1,6 +1,7 @@
 """Checkpoints: weights as safetensors under PyTorch's names, with the recipe sections that made them inside."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,19 +22,21 @@ Tensors = dict[str, npt.NDArray[np.float32]]
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """Weights by name (float32) and the recipe sections that they belong to."""
+    """Weights by name (float32), the recipe sections that they belong to, and the temperature of their confidences."""
 
     tensors: Tensors
     data: Data
     model: Model
     train: Train
     step: int
+    temperature: float = 1.0
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint under a temporary name, then rename it."""
     sections = {"data": checkpoint.data, "model": checkpoint.model, "train": checkpoint.train}
-    made_by = {name: to_json(section) for name, section in sections.items()} | {"step": checkpoint.step}
+    numbers = {"step": checkpoint.step, "temperature": checkpoint.temperature}
+    made_by = {name: to_json(section) for name, section in sections.items()} | numbers
     write_tensors(path, checkpoint.tensors, {KEY: json.dumps(made_by)})
 
 
@@ -60,10 +63,13 @@ def load(path: Path) -> Checkpoint:
         made_by = json.loads(metadata[KEY])
         data, model = from_json(Data, made_by["data"]), from_json(Model, made_by["model"])
         train, step = from_json(Train, made_by["train"]), int(made_by["step"])
+        temperature = float(made_by.get("temperature", 1.0))  # files of before temperatures have none
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"temperature is {temperature}, expected a positive number")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
         raise ValueError(f"{path}: no checkpoint of this project: its metadata is damaged: {told}") from None
-    return Checkpoint(tensors=tensors, data=data, model=model, train=train, step=step)
+    return Checkpoint(tensors=tensors, data=data, model=model, train=train, step=step, temperature=temperature)
 
 
 def check_fit(expected: dict[str, tuple[int, ...]], tensors: Tensors, where: str) -> None:

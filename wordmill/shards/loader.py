@@ -86,6 +86,14 @@ def ordered_batches(samples: Samples, batch: int, rank: int = 0, ranks: int = 1)
         yield chosen_batch(samples, np.arange(first, min(first + batch, samples.samples)))
 
 
+def spread_batches(samples: Samples, most: int, batch: int) -> Iterator[Batch]:
+    """Yield up to `most` samples that lie evenly over all of them, in their stored order."""
+    count = min(most, samples.samples)
+    numbers = np.arange(count) * samples.samples // max(count, 1)
+    for start in range(0, count, batch):
+        yield chosen_batch(samples, numbers[start : start + batch])
+
+
 def chosen_batch(samples: Samples, numbers: Numbers) -> Batch:
     """Return samples by their numbers (n,) in the stored order."""
     starts = _starts(samples)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wordmill.text.decoding import AttentionCodec, CtcCodec, Logits, Reading
+from wordmill.text.decoding import AttentionCodec, CtcCodec, Logits, Reading, confidences_of
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -21,14 +21,13 @@ Advance = Callable[[Integers, Integers], Floats]
 def ctc_beam_search(logits: Logits, codec: CtcCodec, beams: int) -> Reading:
     """Prefix beam search (Hannun et al. 2014, without a language model) of logits (N, T, C).
 
-    A text's probability is the sum over all its paths; the confidence is its geometric mean over the characters,
-    0 for an empty text.
+    A text's probability is the sum over all its paths, and what its confidence is made of.
     """
     exponents = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
     found = [_likeliest_prefix(rows, beams) for rows in exponents / exponents.sum(axis=2, keepdims=True)]
     texts = ["".join(codec.charset.symbols[c - 1] for c in prefix) for prefix, _ in found]
-    confidences = [math.exp(likely / len(prefix)) if prefix else 0.0 for prefix, likely in found]
-    return texts, np.array(confidences, dtype=np.float32)
+    sums, lengths = np.array([likely for _, likely in found]), np.array([len(prefix) for prefix, _ in found])
+    return texts, confidences_of(sums, lengths, codec.temperature)
 
 
 def _likeliest_prefix(rows: Floats, beams: int) -> tuple[Prefix, float]:
@@ -68,21 +67,19 @@ def _grow(beam: Beam, row: Floats, candidates: set[int]) -> Beam:
 class _Hypotheses:
     """What a beam search goes on with: words without STOP, K for each of N samples."""
 
-    scores: Floats  # (N, K) log-probabilities
+    scores: Floats  # (N, K) log-probabilities, sums over the words' characters
     words: Integers  # (N, K, length) classes
-    sums: Floats  # (N, K) of the probabilities of the words' characters
 
 
 def attention_beam_search(advance: Advance, samples: int, codec: AttentionCodec, beams: int, steps: int) -> Reading:
     """Beam search with an attention decoder of so many steps; `advance` takes N * K hypotheses, samples first.
 
-    A text's probability is that of its characters and STOP; GO is never written. The confidence is the mean
-    probability of the characters, 0 for an empty text or where no hypothesis reaches STOP, which reads as empty.
+    A text's probability is that of its characters and STOP; GO is never written. The confidence is made of the
+    characters' alone; where no hypothesis reaches STOP the text is empty.
     """
     live = _Hypotheses(
         scores=np.where(np.arange(beams) == 0, np.zeros((samples, 1)), -np.inf),  # all start alike: one is enough
         words=np.zeros((samples, beams, 0), dtype=np.int64),
-        sums=np.zeros((samples, beams)),
     )
     ended = np.full(samples, -np.inf)  # log-probabilities of the best words that reached STOP
     found: list[tuple[list[int], float]] = [([], 0.0)] * samples
@@ -92,15 +89,16 @@ def attention_beam_search(advance: Advance, samples: int, codec: AttentionCodec,
         stops = live.scores + likely[:, :, AttentionCodec.STOP]
         for sample in np.flatnonzero(stops.max(axis=1) > ended):
             best = int(stops[sample].argmax())
-            word, total = live.words[sample, best].tolist(), float(live.sums[sample, best])
-            ended[sample], found[sample] = stops[sample, best], (word, total / max(1, len(word)))
+            word, total = live.words[sample, best].tolist(), float(live.scores[sample, best])
+            ended[sample], found[sample] = stops[sample, best], (word, total)
         live, parents = _extend(live, likely)
         tokens = live.words[:, :, -1].ravel()
         if (ended >= live.scores.max(axis=1)).all():  # probabilities only fall from here
             break
     symbols = codec.charset.symbols
     texts = ["".join(symbols[number - AttentionCodec.FIRST] for number in word) for word, _ in found]
-    return texts, np.array([confidence for _, confidence in found], dtype=np.float32)
+    sums, lengths = np.array([total for _, total in found]), np.array([len(word) for word, _ in found])
+    return texts, confidences_of(sums, lengths, codec.temperature)
 
 
 def _extend(live: _Hypotheses, likely: Floats) -> tuple[_Hypotheses, Integers]:
@@ -115,6 +113,5 @@ def _extend(live: _Hypotheses, likely: Floats) -> tuple[_Hypotheses, Integers]:
     longer = _Hypotheses(
         scores=np.take_along_axis(flat, kept, axis=1),
         words=np.concatenate([live.words[own, parent], token[:, :, np.newaxis]], axis=2),
-        sums=live.sums[own, parent] + np.exp(likely[own, parent, token]),
     )
     return longer, (own * beams + parent).ravel()

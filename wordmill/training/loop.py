@@ -2,12 +2,11 @@
 
 import json
 import math
-import shutil
 import sys
 import time
 from collections import deque
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Generic
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from wordmill.models.checkpoint import Checkpoint, Tensors, check_fit, load, save
 from wordmill.store.artifacts import git_commit
 from wordmill.store.files import write_atomically
+from wordmill.training.calibration import calibrate
 from wordmill.training.records import METRICS, NONFINITE_LIMIT, Metrics, Pulse, keep_nonfinite
 from wordmill.training.reference import write_reference
 from wordmill.training.state import RunProgress, Saver, State, best_path, read_state, undo
@@ -190,15 +190,18 @@ class Loop(Generic[Handle]):
         if not self.leads:
             return
         save(job.folder / "last.safetensors", self.checkpoint(done.step, weights))
-        best = best_path(self.checkpoints, done.best_step)
-        shutil.copyfile(best, job.folder / "best.safetensors")
-        write_reference(job, self.trainer.predictor(load(best)))
+        best = load(best_path(self.checkpoints, done.best_step))
+        predict = self.trainer.predictor(best)
+        write_reference(job, predict)
+        calibration = calibrate(self.context, predict, lambda: self.pulse.beat(done.step))
+        save(job.folder / "best.safetensors", replace(best, temperature=calibration.temperature))
         images = self.plan.steps * job.train.global_batch
         outcome = {
             "framework": job.train.framework, "device": job.device, "processes": job.processes,
             "steps": self.plan.steps, "images": images, "images_per_s": images / done.seconds,
             "start_s": None if math.isnan(self.start_s) else self.start_s, "val_accuracy": done.best[0],
-            "unfit_labels": self.context.unfit, "nonfinite_steps": done.nonfinite, "attempts": done.attempts,
+            **asdict(calibration), "unfit_labels": self.context.unfit, "nonfinite_steps": done.nonfinite,
+            "attempts": done.attempts,
         }  # fmt: skip
         write_atomically(job.folder / "outcome.json", json.dumps(outcome | self.trainer.facts(), indent=1))
 

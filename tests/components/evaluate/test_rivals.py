@@ -7,7 +7,8 @@ import pytest
 
 from components.evaluate.rivals import run_rivals
 from components.evaluate.stage import run
-from tests.components.evaluate.test_stage import _reads_pixels, arguments, write  # noqa: F401 (a fixture)
+from tests.components.evaluate.test_stage import DATA, _reads_pixels, arguments, write  # noqa: F401 (a fixture)
+from wordmill.recipe.parsing import to_json
 from wordmill.store import tracking
 from wordmill.store.artifacts import read_manifest
 from wordmill.store.storage import Store
@@ -29,6 +30,7 @@ class Registered:
     def run(self, run_tag: str = "r", *benchmarks: str) -> list[dict[str, Any]]:
         output = self.folder / "rivals"
         run_rivals(recipe="tiny", benchmarks=json.dumps(benchmarks or ["words"]), output=str(output), run_tag=run_tag,
+                   data=to_json(replace(DATA, val=("words",))),
                    **{key: self.measuring[key] for key in ("evaluation", "shards", "device")})  # fmt: skip
         rivals: list[dict[str, Any]] = read_manifest(output).facts["rivals"]
         return rivals
@@ -88,3 +90,14 @@ def test_a_champion_that_reads_pictures_fitted_otherwise_is_not_measured_on_thes
     [rival] = registered.run()
     told = "reads pictures of fit stretch, not pad_grey: take the aliases champion and best away to begin anew"
     assert rival["reasons"]["words"] == f"{registered.trained.reference} {told}"
+
+
+def test_the_champions_confidence_on_the_runs_validation_is_counted_and_told_where_it_cannot_be(
+    registered: Registered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [rival] = registered.run()
+    assert rival["confidences"] == {"0.15": 2, "0.80": 2, "0.95": 1}  # as `words` is read
+    registered.holders["champion"] = Version(version="4", source="", tags={})
+    first, second = registered.run("r2")
+    assert (first["confidences"], "confidences" in second) == (None, False)
+    assert "the champion's confidence on words is not known: it has no tag wordmill.model" in capsys.readouterr().out

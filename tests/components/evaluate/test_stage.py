@@ -81,7 +81,8 @@ def arguments(store: Store, folder: Path, expected: int = 5, symbols: str = SYMB
     shard = {"0.lmdb": (files / "0.lmdb").read_bytes(), INDEX: index.read_bytes()}
     fitting = {key: getattr(DATA, key) for key in PICTURE_KEYS}
     one = seed.manifest("shard", "words", shard, facts, inputs={"reading": {"samples": expected}, "picture": fitting})
-    packed = {"datasets": {"words": one.reference}, "contents": {"words": "digest of the samples"}}
+    packed = {"datasets": {"words": one.reference}, "contents": {"words": "digest of the samples"},
+              "indices": {"words": "index of the samples"}}  # fmt: skip
     combined = seed.manifest("shard", "datasets", {}, packed)
     checkpoint.save(files / "w", Checkpoint(tensors={}, data=DATA, model=MODEL, train=TRAIN, step=1))
     weights = {"model.safetensors": (files / "w").read_bytes()}

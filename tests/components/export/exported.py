@@ -28,7 +28,7 @@ def checkpoint(model: Model = MODEL, data: Data = DATA) -> Checkpoint:
     torch.manual_seed(11)
     tensors = dump(build(model, data, codec_of(model, data).classes))
     tensors = {name: values * np.float32(GAINS.get(values.ndim, 1)) for name, values in tensors.items()}
-    return Checkpoint(tensors=tensors, data=data, model=model, train=TRAIN, step=1)
+    return Checkpoint(tensors=tensors, data=data, model=model, train=TRAIN, step=1, temperature=0.4)
 
 
 def write_card(
@@ -45,7 +45,13 @@ def write_card(
     known = {"format": model.suffix[1:], "file": file, **(told or {})}
     known["files"] = {known["format"]: [{**file, "batch": str(batch or "any")}]}
     known |= card.describe_file(
-        saved.data, saved.model, codec.charset, steps, decoded=known["format"] == "onnx", raw=raw
+        saved.data,
+        saved.model,
+        codec.charset,
+        steps,
+        decoded=known["format"] == "onnx",
+        raw=raw,
+        temperature=saved.temperature,
     )
     path = model.with_name("card.json")
     path.write_text(json.dumps(known), encoding="utf-8")

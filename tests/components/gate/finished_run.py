@@ -48,6 +48,8 @@ def readings(total: int, correct: int) -> dict[str, Any]:
         "by_length": [{"length": 3, "total": total, "correct": correct}],
         "confusion": slips if correct < total else [],
         "calibration": {"ece": abs(accuracy - 0.9), "bins": bins},
+        "temperature": 1.0,
+        "uncalibrated": {"ece": abs(accuracy - 0.9), "bins": bins},
         "protocol": "mindocr",
         "left_out": {},
         "changed": {},

@@ -41,7 +41,8 @@ def paired(store: Store, ours: Manifest, *theirs: Manifest) -> list[Paired]:
 
 def test_samples_that_the_protocol_leaves_out_are_not_paired(store: Store, measured: Measured) -> None:
     ours, theirs = measured.of("xyz", "1?0"), measured.of("xyz", "0?0")
-    expected = Paired(name="a", candidate=[True, False], champion=[False, False], pictures=["x", "z"])
+    expected = Paired(name="a", candidate=[True, False], champion=[False, False], pictures=["x", "z"],
+                      lengths=[1, 1])  # fmt: skip
     assert paired(store, ours, theirs) == [expected]
     # As many samples, not the same ones.
     assert paired(store, measured.of("xyz", "10?"), theirs) == []
@@ -51,7 +52,7 @@ def test_samples_are_known_by_label_and_picture_whatever_their_order(store: Stor
     ours, theirs = measured.of("xyzx", "1001"), measured.of("zxxy", "1100", made_by="other code")
     # The first x is paired with the first, the second with the second.
     expected = Paired(name="a", candidate=[True, False, False, True], champion=[True, False, True, False],
-                      pictures=["x", "y", "z", "x"])  # fmt: skip
+                      pictures=["x", "y", "z", "x"], lengths=[1, 1, 1, 1])  # fmt: skip
     assert paired(store, ours, theirs) == [expected]
     assert paired(store, ours, measured.of("zxwy", "1100")) == []
 

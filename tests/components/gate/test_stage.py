@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from components.gate import stage
 from components.gate.compare import PairedComparison
 from components.gate.judging import judge_candidate
 from components.gate.stage import Registry, best_of, run
@@ -255,3 +256,17 @@ def test_without_mlflow_the_stage_fails(trial: Trial, silent_address: str, monke
     error = json.loads((trial.folder / "error.json").read_text())
     assert error["ok"] is False
     assert "MLFLOW_TRACKING_URI http://127.0.0.1" in error["error"]
+
+
+def test_a_night_says_what_has_moved_since_the_champions_run(
+    trial: Trial, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = trial.candidate("one", {"a": "1111111111" * 4})
+    assert trial.decide(first)["drift"] is None
+    confidences = {"validation, the champion's confidence": ({"0.50": 500}, {"0.90": 500})}
+    monkeypatch.setattr(stage, "both_runs", lambda store, trained, reference, rival: confidences)
+    drift = trial.decide(trial.candidate("two", {"a": "1111111111" * 4}))["drift"]
+    assert (drift["against"], drift["slices"][0]["verdict"]) == ("the champion, version 1", "as before")
+    assert drift["slices"][0]["what"] == "words of 1 to 3 characters"
+    assert drift["histograms"][0]["distance"] == 1.0
+    assert f"gate {trial.recipe}: moved since the champion, version 1: validation, the" in capsys.readouterr().out

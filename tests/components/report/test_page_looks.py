@@ -52,7 +52,8 @@ def facts(total: int, correct: int) -> dict[str, Any]:
              for i, (truth, read) in enumerate(SLIPS)]  # fmt: skip
     return {"total": total, "correct": correct, "accuracy": correct / total, "low": low, "high": high,
             "ned": 0.5 + correct / total / 2, "by_length": by_length, "confusion": slips,
-            "calibration": {"ece": 0.02, "bins": bins}, "left_out": {"longer than 25": 3}}  # fmt: skip
+            "calibration": {"ece": 0.02, "bins": bins}, "temperature": 0.5,
+            "uncalibrated": {"ece": 0.2, "bins": bins}, "left_out": {"longer than 25": 3}}  # fmt: skip
 
 
 def seeded(store: Store, folder: Path) -> FinishedRun:

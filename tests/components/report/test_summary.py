@@ -2,12 +2,15 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from components.gate.drift import compare_runs
 from components.report.bars import Bar, bar_chart, length_chart, reliability_chart
 from components.report.gather import Gathered
+from components.report.notify import message
 from components.report.page import Extras, report_html
 from components.report.published import FILE, Published, published
 from components.report.reading import sum_by_length, sum_calibration, sum_confusion
@@ -241,3 +244,23 @@ def test_nothing_is_said_of_publications_where_there_are_none(recipe: str, name:
     assert (summary["published"], summary["benchmarks"][0]["published"]) == (None, None)
     assert "published" not in summary_text(summary, Path("report.html"))
     assert "ublished" not in text_of(summary)
+
+
+def test_what_has_moved_is_on_the_page_and_in_the_terminal() -> None:
+    histograms = {"training, word length": ({"3": 6000, "4": 4000}, {"3": 4000, "4": 6000}),
+                  "validation, characters": ({"a": 50}, {"a": 40})}  # fmt: skip
+    drift = compare_runs(histograms, [], "the champion, version 3")
+    summary = summary_of("crnn_vgg7", GATE | {"drift": drift}, evaluation("SVT"))
+    text = text_of(summary)
+    for part in (
+        "look since the run of the champion, version 3",
+        "training, word length 20.00 % 1.42 %",
+        "it has moved 3 from 40.0 to 60.0 %, 4 from 60.0 to 40.0 %",
+        "validation, characters 0.00 % 0.00 % as before",
+    ):
+        assert part in text, part
+    told = summary_text(summary, Path("report.html"))
+    assert "  moved  since the champion, version 3: training, word length: 20.0 % are others, where" in told
+    assert message(SimpleNamespace(bucket="b"), summary, "promoted")["text"].endswith("4 from 60.0 to 40.0 %")
+    nothing = summary_of("crnn_vgg7", FIRST, evaluation("SVT"))
+    assert "moved" not in text_of(nothing) + summary_text(nothing, Path("report.html"))

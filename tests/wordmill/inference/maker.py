@@ -49,7 +49,7 @@ class Maker:
             tensors = dump(build(self.model, self.data, codec_of(self.model, self.data).classes))
             gains = {2: 10, 4: 2}  # of matrices and convolutions: fresh ones read nothing
             tensors = {name: values * np.float32(gains.get(values.ndim, 1)) for name, values in tensors.items()}
-            state = Checkpoint(tensors=tensors, data=self.data, model=self.model, train=TRAIN, step=1)
+            state = Checkpoint(tensors=tensors, data=self.data, model=self.model, train=TRAIN, step=1, temperature=0.4)
             save(folder / "model.safetensors", state)
             images = np.zeros((2, self.data.height, self.data.width, self.data.channels), np.uint8)
             np.savez(folder / "reference.npz", images=images, logits=Predictor(state, "cpu")(images))

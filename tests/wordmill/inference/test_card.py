@@ -5,9 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from wordmill.inference.card import describe_file, prepared
+from wordmill.inference.card import codec_of_card, describe_file, prepared
 from wordmill.recipe.sections import Data, Model
 from wordmill.text.charset import Charset
+from wordmill.text.decoding import CtcCodec
 
 DATA = Data(train=("a",), val=("b",), charset="abc", height=32, width=100, channels=3, middle=127.0)
 CRNN = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
@@ -89,3 +90,10 @@ def test_padded_and_turned_pictures_are_described_in_their_order() -> None:
     turned, padded, normalised = card["preprocessing"]["steps"]
     assert (turned.split()[-1], padded[-12:], normalised[0]) == ("left", "on the right", "(")
     assert card["preprocessing"]["padding"] == 127
+
+
+def test_a_card_tells_the_temperature_of_confidences_and_one_without_has_1() -> None:
+    card = describe_file(DATA, CRNN, ABC, 25, temperature=0.5)
+    assert codec_of_card(card) == CtcCodec(charset=ABC, temperature=0.5)
+    del card["decode"]["temperature"]
+    assert codec_of_card(card) == CtcCodec(charset=ABC)

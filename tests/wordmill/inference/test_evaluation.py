@@ -9,7 +9,7 @@ import torch
 from tests.wordmill.models.ms import ms  # isort: skip  # noqa: F401  # before anything imports MindSpore
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, picture
 from wordmill.inference import evaluation
-from wordmill.inference.evaluation import Outcome, read_all
+from wordmill.inference.evaluation import Outcome, facts_of, read_all
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.pt.model import build
 from wordmill.models.pt.weights import dump
@@ -94,3 +94,13 @@ def test_a_recipe_may_ask_for_a_beam_search(predictor: Any, shards: ShardSet, wh
     assert [item.prediction for item in found.predictions] == texts
     assert np.allclose([item.confidence for item in found.predictions], confidences, rtol=0, atol=2e-6)
     assert texts != [item.prediction for item in whole.predictions]
+
+
+def test_facts_tell_the_calibration_with_the_temperature_and_without() -> None:
+    outcome, charset = Outcome(), codec_of(MODEL, DATA).charset
+    for truth, confidence in (("a", 0.64), ("a", 0.64), ("b", 0.64), ("b", 0.0)):
+        outcome.add(truth, "a", confidence, "mindocr", charset)
+    facts = facts_of(outcome, "mindocr", 0.5)
+    assert facts["temperature"] == 0.5
+    assert facts["calibration"]["ece"] == pytest.approx(abs(2 - 3 * 0.64) / 4)
+    assert facts["uncalibrated"]["ece"] == pytest.approx(abs(2 - 3 * 0.8) / 4)

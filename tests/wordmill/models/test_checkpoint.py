@@ -1,8 +1,10 @@
+import json
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from wordmill.models.checkpoint import KEY, Checkpoint, check_fit, load, save
@@ -14,14 +16,17 @@ RECIPE = load_recipe(Path(__file__).resolve().parents[3] / "pipelines" / "recipe
 def checkpoint(order: tuple[str, ...] = ("b", "a")) -> Checkpoint:
     values = {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float32([1.5])}
     tensors = {name: values[name] for name in order}
-    return Checkpoint(tensors=tensors, data=RECIPE.data, model=RECIPE.model, train=RECIPE.train, step=7)
+    return Checkpoint(
+        tensors=tensors, data=RECIPE.data, model=RECIPE.model, train=RECIPE.train, step=7, temperature=0.25
+    )
 
 
 def test_a_checkpoint_carries_its_recipe_and_comes_back_bit_for_bit(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save(path, checkpoint())
     back = load(path)
-    assert (back.data, back.model, back.train, back.step) == (RECIPE.data, RECIPE.model, RECIPE.train, 7)
+    assert (back.data, back.model, back.train) == (RECIPE.data, RECIPE.model, RECIPE.train)
+    assert (back.step, back.temperature) == (7, 0.25)
     assert back.tensors["a"].tobytes() == checkpoint().tensors["a"].tobytes()
     assert list(tmp_path.iterdir()) == [path]
 
@@ -68,3 +73,17 @@ def test_weights_that_do_not_fit_are_named() -> None:
         ValueError, match=r"missing \['c'\], surplus \['b'\], shapes \['a is \(2, 3\), expected \(3, 2\)'\]"
     ):
         check_fit({"a": (3, 2), "c": (1,)}, tensors, "here")
+
+
+def test_a_checkpoint_of_before_temperatures_has_1_and_one_that_is_none_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save(path, checkpoint())
+    with safe_open(path, "np") as file:
+        told = json.loads(file.metadata()[KEY])
+    for temperature, shown in ((-1.0, "-1.0"), (float("nan"), "nan")):
+        save_file(checkpoint().tensors, path, metadata={KEY: json.dumps(told | {"temperature": temperature})})
+        with pytest.raises(ValueError, match=f"metadata is damaged: temperature is {shown}, expected a positive"):
+            load(path)
+    del told["temperature"]
+    save_file(checkpoint().tensors, path, metadata={KEY: json.dumps(told)})
+    assert load(path).temperature == 1.0

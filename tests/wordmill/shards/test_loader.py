@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.wordmill.shards.test_sets import write_shard
 from wordmill.recipe.schedule import steps_per_epoch
-from wordmill.shards.loader import RANGES, Batch, chosen_batch, ordered_batches, training_batches
+from wordmill.shards.loader import RANGES, Batch, chosen_batch, ordered_batches, spread_batches, training_batches
 from wordmill.shards.sets import ShardSet
 
 
@@ -202,6 +202,14 @@ def test_evaluation_has_all_samples_in_order(shards: ShardSet) -> None:
 def test_samples_are_chosen_by_number(shards: ShardSet) -> None:
     chosen = [9999, 0, 5163, 5164, 10_039, 0]
     assert numbers([chosen_batch(shards, np.array(chosen))]) == chosen
+
+
+def test_samples_lie_evenly_over_all() -> None:
+    def taken(most: int) -> list[list[str]]:
+        return [batch.labels for batch in spread_batches(Numbered([4, 6]), most, 3)]
+
+    assert taken(4) == [["0", "2", "5"], ["7"]]
+    assert [label for labels in taken(99) for label in labels] == [str(number) for number in range(10)]
 
 
 def test_steps_leave_the_remainder_out() -> None:

@@ -45,6 +45,8 @@ def test_a_ctc_beam_sums_paths_where_the_best_path_misleads() -> None:
     texts, confidences = ctc_beam_search(logits, codec, beams=2)
     assert texts == ["a"]
     assert confidences[0] == pytest.approx(0.64)  # 0.4 * 0.4 + 0.4 * 0.6 + 0.6 * 0.4
+    texts, confidences = ctc_beam_search(logits, CtcCodec(charset=AB, temperature=0.5), beams=2)
+    assert (texts, confidences.tolist()) == (["a"], pytest.approx([0.64**2]))
 
 
 def test_equal_neighbours_need_a_blank_between_them() -> None:
@@ -126,7 +128,7 @@ def test_a_wide_attention_beam_finds_the_likeliest_of_all_words() -> None:
         _, word = likeliest(table)
         assert text == "".join("ab"[number - 2] for number in word)
         odds = [np.exp(table[step, a, b]) for step, (a, b) in enumerate(itertools.pairwise([0, *word]))]
-        assert confidence == pytest.approx(np.mean(odds) if odds else 0.0, rel=1e-5)
+        assert confidence == pytest.approx(np.prod(odds) ** (1 / len(odds)) if odds else 0.0, rel=1e-5)
     assert {len(text) for text in texts} >= {0, 1, 2}
 
 
@@ -161,6 +163,10 @@ def test_a_beam_takes_the_worse_first_step_where_the_word_is_the_better_one() ->
     assert texts == ["b"]  # 0.4 * 0.99 against 0.6 * 0.4
     assert confidences[0] == pytest.approx(0.4)
     assert greedy(table) == (2,)
+    texts, confidences = attention_beam_search(
+        Chain(table[np.newaxis], 2), 1, AttentionCodec(charset=AB, temperature=2.0), beams=2, steps=3
+    )
+    assert (texts, confidences.tolist()) == (["b"], pytest.approx([0.4**0.5]))
 
 
 def test_words_are_shorter_than_the_steps_and_empty_without_stop() -> None:

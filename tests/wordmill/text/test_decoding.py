@@ -84,19 +84,19 @@ def test_best_path_drops_repeats_and_blanks() -> None:
     assert confidences.dtype == np.float32
 
 
-def test_the_confidence_of_ctc_is_the_mean_over_the_first_step_of_each_character() -> None:
-    # Probabilities of (blank, a, b) at each step; a's second step and the blank do not count: (0.5 + 0.9) / 2.
+def test_the_confidence_of_ctc_is_the_geometric_mean_over_the_first_step_of_each_character() -> None:
+    # Probabilities of (blank, a, b) at each step; a's second step and the blank do not count: sqrt(0.5 * 0.9).
     shares = [[0.2, 0.5, 0.3], [0.1, 0.8, 0.1], [0.6, 0.2, 0.2], [0.05, 0.05, 0.9]]
     logits = np.log(np.array([shares], dtype=np.float32)) + 5.0  # softmax does not see the 5
     texts, confidences = CtcCodec(charset=AB).decode(logits)
-    assert (texts, confidences.tolist()) == (["ab"], pytest.approx([0.7], rel=1e-6))
+    assert (texts, confidences.tolist()) == (["ab"], pytest.approx([0.45**0.5], rel=1e-6))
 
 
-def test_the_confidence_of_attention_is_the_mean_over_the_characters_before_stop() -> None:
-    # Probabilities of (GO, STOP, a, b); STOP's own 0.97 and what follows it do not count: (0.4 + 0.8) / 2.
+def test_the_confidence_of_attention_is_the_geometric_mean_over_the_characters_before_stop() -> None:
+    # Probabilities of (GO, STOP, a, b); STOP's own 0.97 and what follows it do not count: sqrt(0.4 * 0.8).
     shares = [[0.3, 0.2, 0.4, 0.1], [0.1, 0.05, 0.05, 0.8], [0.01, 0.97, 0.01, 0.01], [0.01, 0.01, 0.97, 0.01]]
     texts, confidences = AttentionCodec(charset=AB).decode(np.log(np.array([shares], dtype=np.float32)))
-    assert (texts, confidences.tolist()) == (["ab"], pytest.approx([0.6], rel=1e-6))
+    assert (texts, confidences.tolist()) == (["ab"], pytest.approx([0.32**0.5], rel=1e-6))
 
 
 @pytest.mark.parametrize(
@@ -119,10 +119,21 @@ def test_attention_reads_up_to_the_first_stop(path: list[int], text: str) -> Non
 def test_each_sample_of_a_batch_has_its_own_confidence() -> None:
     logits = np.zeros((3, 2, 3), dtype=np.float32)
     logits[0, :, 1] = np.log([2.0, 2.0])  # a and its repeat: 2 / 4
-    logits[2, 0, 1], logits[2, 1, 2] = np.log(6.0), np.log(14.0)  # a 6 / 8, b 14 / 16
+    logits[2, 0, 1], logits[2, 1, 2] = np.log(6.0), np.log(14.0)  # a 6 / 8, b 14 / 16: sqrt(21 / 32)
     texts, confidences = CtcCodec(charset=AB).decode(logits)
     assert texts == ["a", "", "ab"]
-    assert confidences == pytest.approx([0.5, 0.0, 0.8125])
+    assert confidences == pytest.approx([0.5, 0.0, (21 / 32) ** 0.5])
+
+
+@pytest.mark.parametrize(("temperature", "expected"), [(0.5, 0.25), (1.0, 0.5), (2.0, 0.5**0.5)])
+def test_a_temperature_makes_confidences_a_power_and_leaves_texts_alone(temperature: float, expected: float) -> None:
+    # Of (blank, a, b), then of (GO, STOP, a, b): a at 0.5, and STOP; an empty text stays at 0.
+    ctc = np.log(np.array([[[0.3, 0.5, 0.2]], [[0.9, 0.05, 0.05]]], dtype=np.float32))
+    attention = np.log(np.array([[[0.1, 0.2, 0.5, 0.2], [0.01, 0.97, 0.01, 0.01]]], dtype=np.float32))
+    texts, confidences = CtcCodec(charset=AB, temperature=temperature).decode(ctc)
+    assert (texts, confidences.tolist()) == (["a", ""], pytest.approx([expected, 0.0], rel=1e-6))
+    texts, confidences = AttentionCodec(charset=AB, temperature=temperature).decode(attention)
+    assert (texts, confidences.tolist()) == (["a"], pytest.approx([expected], rel=1e-6))
 
 
 def test_very_large_logits_do_not_overflow() -> None:

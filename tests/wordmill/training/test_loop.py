@@ -66,9 +66,12 @@ def test_a_run_does_every_step_with_its_rate_and_leaves_weights_reference_and_ou
     assert outcome.pop("start_s") > 0
     (attempt,) = outcome.pop("attempts")
     assert (attempt["step"], attempt["processes"]) == (0, 1)
+    confidences = outcome["confidences"]
+    assert sum(confidences.values()) == run.trainers[0].context.val_set.samples
     assert outcome == {
         "framework": "pytorch", "device": "cpu", "processes": 1, "steps": 8, "images": 128, "unfit_labels": 0,
         "val_accuracy": max(accuracy.values()), "nonfinite_steps": 0, "precision": "float32",
+        "temperature": best.temperature, "confidences": confidences,
     }  # fmt: skip
 
 

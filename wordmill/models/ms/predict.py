@@ -39,7 +39,7 @@ class Predictor:
         half, self.precision = choose_precision(amp, device)
         data = checkpoint.data
         self.middle = data.middle
-        self.codec = codec_of(checkpoint.model, data)
+        self.codec = codec_of(checkpoint.model, data, checkpoint.temperature)
         self.net = build(checkpoint.model, data, self.codec.classes)
         load_weights(self.net, checkpoint.tensors, "checkpoint")
         self.net.set_train(False)

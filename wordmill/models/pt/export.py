@@ -26,19 +26,20 @@ Pair = dict[str, dict[str, list[str]]]  # of `encoder` and `step`: names of `inp
 class _Reader(nn.Module):
     """A recogniser that decodes what it reads as its codec does: logits, tokens and confidences of images."""
 
-    def __init__(self, net: Recogniser) -> None:
+    def __init__(self, net: Recogniser, temperature: float) -> None:
         super().__init__()
-        self.net = net
+        self.net, self.temperature = net, temperature
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return logits (N, T, classes), the kept classes (N, T) int64, else 0, and confidences (N,) in 0..1."""
         logits: Tensor = self.net(images)
         best = logits.argmax(2)
         kept = _kept_of_attention(best) if isinstance(self.net, EncoderDecoder) else _kept_of_ctc(best)
-        # The likeliest class's probability, without that of any other: there may be thousands.
-        peaks = (logits.amax(2) - logits.logsumexp(2)).exp()
-        counts = kept.float().sum(1).clamp(min=1.0)  # opset 11 clips no integers
-        return logits, best * kept, (peaks * kept).sum(1) / counts
+        # The likeliest class's log-probability, without that of any other: there may be thousands.
+        peaks = logits.amax(2) - logits.logsumexp(2)
+        counts = kept.float().sum(1)
+        means = (peaks * kept).sum(1) / counts.clamp(min=1.0)  # opset 11 clips no integers
+        return logits, best * kept, (means / self.temperature).exp() * counts.clamp(max=1.0)
 
 
 def _kept_of_ctc(best: Tensor) -> Tensor:
@@ -98,7 +99,9 @@ def export_onnx(
             if isinstance(part, SamePool):
                 part.any_width = True
         open_axes |= {INPUT: {0: "N", 3: "W"}} | {name: {0: "N", 1: "T"} for name in outputs if name != CONFIDENCE}
-    _write(_Reader(net) if decoded else net, (images,), path, [INPUT], outputs, opset, open_axes)
+    _write(
+        _Reader(net, checkpoint.temperature) if decoded else net, (images,), path, [INPUT], outputs, opset, open_axes
+    )
 
 
 def export_pair(checkpoint: Checkpoint, encoder: Path, step: Path, opset: int = OPSET) -> Pair:

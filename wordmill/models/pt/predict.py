@@ -41,7 +41,7 @@ class Predictor:
     def __init__(self, checkpoint: Checkpoint, device: str, amp: str = "O0") -> None:
         self.device, self.middle = open_device(device), checkpoint.data.middle
         self.dtype, self.precision = choose_precision(amp, device)
-        self.codec = codec_of(checkpoint.model, checkpoint.data)
+        self.codec = codec_of(checkpoint.model, checkpoint.data, checkpoint.temperature)
         self.net = build(checkpoint.model, checkpoint.data, self.codec.classes)
         load_weights(self.net, checkpoint.tensors, "checkpoint")
         _fold_normalisation(self.net.eval())

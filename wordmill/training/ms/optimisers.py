@@ -10,8 +10,18 @@ from wordmill.models.checkpoint import Tensors
 from wordmill.models.ms.model import Recogniser
 from wordmill.models.ms.parameters import trained_names
 from wordmill.recipe.sections import Train
-from wordmill.training.constants import ADADELTA_EPSILON, AVERAGE_WARMUP, EPSILON, RHO
-from wordmill.training.muon import COEFFICIENTS, ITERATIONS, MOMENTUM, NORM_EPSILON, is_matrix, size_of
+from wordmill.training.constants import (
+    ADADELTA_EPSILON,
+    AVERAGE_WARMUP,
+    EPSILON,
+    ITERATIONS,
+    MUON_EPSILON,
+    MUON_MOMENTUM,
+    NEWTON_SCHULZ,
+    RHO,
+    is_matrix,
+    muon_size,
+)
 
 # What stays from step to step: one for all, or weights of the net and what belongs to each.
 Slots = dict[str, Parameter | tuple[ParameterTuple, ParameterTuple]]
@@ -68,19 +78,19 @@ def _lion(
 
 @muon.register("Tensor", "Tensor", "Tensor", "Number", "Tensor")
 def _muon(rate: Tensor, weight: Parameter, momentum: Parameter, decay: float, gradient: Tensor) -> Tensor:
-    moved = MOMENTUM * momentum + (1.0 - MOMENTUM) * gradient
-    update = orthogonal(((1.0 - MOMENTUM) * gradient + MOMENTUM * moved).reshape(weight.shape[0], -1))
-    size = size_of(*update.shape)
+    moved = MUON_MOMENTUM * momentum + (1.0 - MUON_MOMENTUM) * gradient
+    update = orthogonal(((1.0 - MUON_MOMENTUM) * gradient + MUON_MOMENTUM * moved).reshape(weight.shape[0], -1))
+    size = muon_size(*update.shape)
     ops.assign(weight, weight * (1.0 - rate * decay) - rate * size * update.reshape(weight.shape))
     return ops.assign(momentum, moved)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:
     """Return a matrix (rows, columns) with its singular values set to about 1."""
-    first, third, fifth = COEFFICIENTS
+    first, third, fifth = NEWTON_SCHULZ
     tall = matrix.shape[0] > matrix.shape[1]
     x = matrix.transpose(1, 0) if tall else matrix
-    x = x / (ops.sqrt((x * x).sum()) + NORM_EPSILON)
+    x = x / (ops.sqrt((x * x).sum()) + MUON_EPSILON)
     for _ in range(ITERATIONS):
         square = ops.matmul(x, x.transpose(1, 0))
         x = first * x + ops.matmul(third * square + fifth * ops.matmul(square, square), x)

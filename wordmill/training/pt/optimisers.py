@@ -7,8 +7,18 @@ import torch
 from torch import nn
 
 from wordmill.recipe.sections import Train
-from wordmill.training.constants import ADADELTA_EPSILON, AVERAGE_WARMUP, EPSILON, RHO
-from wordmill.training.muon import COEFFICIENTS, ITERATIONS, MOMENTUM, NORM_EPSILON, is_matrix, size_of
+from wordmill.training.constants import (
+    ADADELTA_EPSILON,
+    AVERAGE_WARMUP,
+    EPSILON,
+    ITERATIONS,
+    MUON_EPSILON,
+    MUON_MOMENTUM,
+    NEWTON_SCHULZ,
+    RHO,
+    is_matrix,
+    muon_size,
+)
 
 Weights = dict[str, nn.Parameter]  # by canonical name
 
@@ -92,19 +102,19 @@ class Muon(torch.optim.Optimizer):
             rate = torch.where(lost, 0.0, group["lr"])
             for weight in group["params"]:
                 momentum, gradient = self.state[weight]["momentum"], weight.grad.masked_fill(lost, 0.0)
-                momentum.lerp_(gradient, torch.where(lost, 0.0, 1.0 - MOMENTUM))
-                update = orthogonal(gradient.lerp(momentum, MOMENTUM).flatten(1))
+                momentum.lerp_(gradient, torch.where(lost, 0.0, 1.0 - MUON_MOMENTUM))
+                update = orthogonal(gradient.lerp(momentum, MUON_MOMENTUM).flatten(1))
                 weight.mul_(1.0 - rate * group["weight_decay"])
-                weight.sub_(update.view_as(weight) * (rate * size_of(*update.shape)))
+                weight.sub_(update.view_as(weight) * (rate * muon_size(*update.shape)))
         self.rest.found_inf = self.found_inf  # type: ignore[attr-defined]
         self.rest.step()
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:
     """Return a matrix (rows, columns) with its singular values set to about 1."""
-    first, third, fifth = COEFFICIENTS
+    first, third, fifth = NEWTON_SCHULZ
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x: torch.Tensor = wide / (wide.norm() + NORM_EPSILON)
+    x: torch.Tensor = wide / (wide.norm() + MUON_EPSILON)
     for _ in range(ITERATIONS):
         square = x @ x.T
         x = torch.addmm(x, torch.addmm(square, square, square, beta=third, alpha=fifth), x, beta=first)

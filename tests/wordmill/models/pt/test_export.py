@@ -37,7 +37,7 @@ def checkpoint_of(model: Model) -> Checkpoint:
             tensors[name] = np.linspace(0.8, 1.25, len(values), dtype=np.float32)
     if model.name != "crnn":
         tensors["decoder.generator.bias"][AttentionCodec.STOP] += 6  # else they hardly ever stop
-    return Checkpoint(tensors=tensors, data=DATA, model=model, train=TRAIN, step=1)
+    return Checkpoint(tensors=tensors, data=DATA, model=model, train=TRAIN, step=1, temperature=0.4)
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
@@ -47,7 +47,7 @@ def open_session(path: Path) -> onnxruntime.InferenceSession:
 def check(path: Path, checkpoint: Checkpoint, images: npt.NDArray[np.uint8]) -> list[str]:
     """Compare all that a file gives with the trained recogniser and return the texts."""
     logits, tokens, confidences = open_session(path).run(None, {"images": normalise(images, 127.5)})
-    expected, codec = Predictor(checkpoint, "cpu")(images), codec_of(checkpoint.model, checkpoint.data)
+    expected, codec = Predictor(checkpoint, "cpu")(images), codec_of(checkpoint.model, checkpoint.data, 0.4)
     texts, sure = codec.decode(expected)
     assert np.abs(logits - expected).max() < 1e-3
     first = codec.encode("0")[0]
