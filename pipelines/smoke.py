@@ -34,7 +34,7 @@ def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
         f"train.flat_start_epochs={train.flat_start_epochs / train.epochs:.6f}",
         "train.validations_per_epoch=2",
         "export.optional=[]",
-        *(["train.start_from=''"] if champion else []),
+        *(["train.start_from=''", "train.start_charset=same"] if champion else []),
     )
 
 

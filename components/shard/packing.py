@@ -18,7 +18,7 @@ from wordmill.shards.blocks import MAX_FILE_BYTES, MAX_LABEL_BYTES, BlockTable, 
 from wordmill.shards.content import Content
 from wordmill.shards.index import Counts, measure_labels
 from wordmill.text.charset import Charset
-from wordmill.text.labels import judge
+from wordmill.text.labels import judge, lacking
 
 WINDOW = 2048  # samples that are decoded before they are fitted: enough for many of equal size,
 WINDOW_BYTES = 32 << 20  # unless they are large
@@ -66,6 +66,7 @@ class Packed:
     dropped: Counter[str]
     changed: Counter[str]
     quarantine: list[dict[str, str | int]]
+    outside: Counter[str]  # of each character outside the charset the labels that have it, of "" those with any
 
     @property
     def samples(self) -> int:
@@ -78,6 +79,7 @@ class _Tally:
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     quarantine: list[dict[str, str | int]] = field(default_factory=list)
+    outside: Counter[str] = field(default_factory=Counter)
 
 
 def pack_shard(task: Task) -> Packed:
@@ -92,7 +94,7 @@ def pack_shard(task: Task) -> Packed:
     return Packed(
         picture=writer.picture, table=writer.table, content=writer.content,
         measured=measure_labels(stored, rules.charset), dropped=tally.dropped, changed=tally.changed,
-        quarantine=sorted(tally.quarantine, key=lambda item: item["index"]),
+        quarantine=sorted(tally.quarantine, key=lambda item: item["index"]), outside=tally.outside,
     )  # fmt: skip
 
 
@@ -160,6 +162,8 @@ def _label(label: str, rules: Rules, tally: _Tally) -> str | None:
     """
     policy, longest = (rules.data.label_policy, rules.data.max_label) if rules.training else ("dtrb_unfiltered", 0)
     verdict = judge(policy, label, rules.charset, longest)
+    if outside := lacking(policy, label, rules.charset):
+        tally.outside.update(["", *outside])
     if verdict.reason:
         tally.dropped[verdict.reason] += 1
         return None

@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 from wordmill.recipe.parsing import from_json, to_json
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.files import atomic_file, usual_mode
+from wordmill.text.charset import charset_of
 
 # One key for everything: safetensors writes several in an order that differs from run to run.
 KEY = "wordmill"
@@ -28,12 +29,14 @@ class Checkpoint:
     model: Model
     train: Train
     step: int
+    symbols: str = ""  # the characters of its classes, in order, as they were when it was saved
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint under a temporary name, then rename it."""
     sections = {"data": checkpoint.data, "model": checkpoint.model, "train": checkpoint.train}
     made_by = {name: to_json(section) for name, section in sections.items()} | {"step": checkpoint.step}
+    made_by["symbols"] = charset_of(checkpoint.data).symbols
     write_tensors(path, checkpoint.tensors, {KEY: json.dumps(made_by)})
 
 
@@ -60,10 +63,11 @@ def load(path: Path) -> Checkpoint:
         made_by = json.loads(metadata[KEY])
         data, model = from_json(Data, made_by["data"]), from_json(Model, made_by["model"])
         train, step = from_json(Train, made_by["train"]), int(made_by["step"])
+        symbols = str(made_by.get("symbols", ""))  # which files of before do not have
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
         raise ValueError(f"{path}: no checkpoint of this project: its metadata is damaged: {told}") from None
-    return Checkpoint(tensors=tensors, data=data, model=model, train=train, step=step)
+    return Checkpoint(tensors=tensors, data=data, model=model, train=train, step=step, symbols=symbols)
 
 
 def check_fit(expected: dict[str, tuple[int, ...]], tensors: Tensors, where: str) -> None:

@@ -60,6 +60,8 @@ def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
     if train.min_lr > train.lr or (train.min_lr and train.schedule == "constant"):
         raise ValueError(f"{where}.min_lr: found {train.min_lr} with schedule {train.schedule} and lr {train.lr}, "
                          "expected where a cosine from lr ends, at most lr")  # fmt: skip
+    if train.start_charset != "same" and not train.start_from:
+        raise ValueError(f"{where}.start_charset: found {train.start_charset}, expected none without train.start_from")
     if train.flat_start_epochs and model.name != "crnn":
         raise ValueError(f"{where}.flat_start_epochs: found {train.flat_start_epochs}: model {model.name} has no CTC")
     if train.teacher_forcing < 1 and model.name == "crnn":

@@ -12,7 +12,7 @@ class Data:
 
     train: tuple[str, ...]
     val: tuple[str, ...]
-    charset: str
+    charset: str  # a built-in one's name, a .txt file, or several of these with + between
     height: int
     width: int
     channels: Literal[1, 3]
@@ -71,6 +71,8 @@ class Train:
     accumulation: int = 0
     ema_decay: float = 0.0  # of the moving average that is validated and kept; 0: the weights themselves
     start_from: str = ""  # a .safetensors file, or a recipe whose champion's weights training starts from
+    # Whether data.charset has the characters of those weights in their order, all of them and others, or any.
+    start_charset: Literal["same", "union", "new"] = "same"
     teacher_forcing: float = 1.0  # share of the samples whose decoder is told the truth before each step
     augment: Literal["none", "views"] = "none"
     # For so long CTC learns less and less where letters would lie were all as wide, and leaves its plateau the sooner.

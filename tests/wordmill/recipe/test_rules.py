@@ -82,6 +82,7 @@ def test_export_keys_that_go_together_are_taken() -> None:
         ("loss_scaling=none", "loss_scaling: found 'none': .*dynamic, static"),
         ("min_lr=0.1", "min_lr: found 0.1 with schedule warmup_cosine and lr 0.004, expected where a cosine"),
         ("min_lr=-0.1", "min_lr: found -0.1, expected at least 0"),
+        ("start_charset=union", "start_charset: found union, expected none without train.start_from"),
         ("flat_start_epochs=-0.1", "flat_start_epochs: found -0.1, expected 0, none, or more"),
         ("teacher_forcing=0.5", "teacher_forcing: found 0.5: model crnn has no decoder"),
         ("augment=views", "augment: found views of pictures of 32 x 100, expected a width of several heights"),

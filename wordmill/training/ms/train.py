@@ -17,6 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore.communication import get_rank, init
 
+from wordmill.models.characters import start_from
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.checkpoint import load as load_checkpoint
 from wordmill.models.ms.model import build, count_steps
@@ -51,7 +52,8 @@ class Trainer:
         self.steps = count_steps(self.net, job.data)
         if job.start:
             where = f"train.start_from {job.train.start_from}, file {job.start}"
-            load_weights(self.net, load_checkpoint(job.start).tensors, where)
+            start = start_from(load_checkpoint(job.start), job.model, job.data, job.train.start_charset, where)
+            load_weights(self.net, start.tensors, where)
         if job.train.sync_batch_norm and job.processes > 1:
             synchronise(self.net, job.device, job.processes)
         self.context = make_context(job, rank, self.codec, self.steps)

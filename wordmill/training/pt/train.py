@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wordmill.models.characters import start_from
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.checkpoint import load as load_checkpoint
 from wordmill.models.pt.model import EncoderDecoder, build, count_steps
@@ -56,7 +57,8 @@ class Trainer:
         self.net = build(job.model, job.data, self.codec.classes).to(device)
         if job.start:
             where = f"train.start_from {job.train.start_from}, file {job.start}"
-            load_weights(self.net, load_checkpoint(job.start).tensors, where)
+            start = start_from(load_checkpoint(job.start), job.model, job.data, job.train.start_charset, where)
+            load_weights(self.net, start.tensors, where)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
         self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
         self.context = make_context(job, rank, self.codec, self.steps)

@@ -130,6 +130,11 @@ def test_training_starts_from_the_weights_of_a_file_or_says_what_does_not_fit(tm
     checkpoint.save(path, state)
     job = dataclasses.replace(job, start=path, train=section)
     assert different(dump(Trainer(job, 0).net), tensors) == set()
+    union = dataclasses.replace(section, start_charset="union")
+    other = dataclasses.replace(job, data=dataclasses.replace(job.data, space=True), train=union)
+    grown = dump(Trainer(other, 0).net)
+    assert np.array_equal(grown["head.bias"][:37], tensors["head.bias"])
+    assert grown["head.bias"][37] == pytest.approx(tensors["head.bias"][1:].mean())
 
     del tensors["head.bias"]
     checkpoint.save(path, dataclasses.replace(state, tensors=tensors))
