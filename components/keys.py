@@ -32,6 +32,7 @@ NETWORKS = {
     "mindspore": COMMON + _of("wordmill.models.ms", f"{PARTS} parameters"),
 }
 LOOP = ("wordmill.models.characters",
+        "wordmill.shards.mixing",
         *_of("wordmill.training", "constants context loop reference stream targets trainer validation"))  # fmt: skip
 STEPS = {
     "pytorch": _of("wordmill.training.pt", "losses optimisers processes scaler state train"),

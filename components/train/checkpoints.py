@@ -12,7 +12,8 @@ from wordmill.recipe.sections import OPERATION, Data, Model, Train
 from wordmill.store.storage import Store
 from wordmill.training.state import check_state, read_record, records
 
-DATA_KEYS = ("charset", "space", "height", "width", "channels", "middle")  # of data, that training itself reads
+# Of data, that training itself reads.
+DATA_KEYS = ("charset", "space", "height", "width", "channels", "middle", "shares")
 UNITS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}  # in seconds
 
 Sections = tuple[Data, Model, Train]

@@ -9,6 +9,7 @@ OPSETS = range(11, 18)  # CANN's atc reads no later ones, and the converters are
 GRID_SAMPLE_OPSET = 16  # the first with the operator that rectification needs
 PER_CHANNEL_OPSET = 13  # the first whose quantisation has a scale for each channel
 MOST_GEARS, LARGEST_GEAR = 100, 2048  # of one om file
+SHARES_TOLERANCE = 1e-6  # of a sum of decimals
 ATC_DEFAULTS = {"precision_mode": "force_fp16", "output_type": "FP32", "aipp": False, "gears": False}
 
 # Of keys of train: what a value must be, and in words.
@@ -46,10 +47,26 @@ def check_together(recipe: Recipe, where: str) -> None:
         raise ValueError(f"{where}: data.max_label: found {recipe.data.max_label}, expected 0, any length, or more")
     if recipe.data.streamed and len(recipe.data.train) != 1:
         raise ValueError(f"{where}: data.streamed: found {len(recipe.data.train)} sets in data.train, expected one")
+    _check_shares(recipe.data, f"{where}: data.shares")
     if recipe.evaluation.beams < 1:
         raise ValueError(f"{where}: evaluation.beams: found {recipe.evaluation.beams}, expected at least 1")
     _check_train(train, recipe.data, model, f"{where}: train")
     _check_export(recipe.export, model, f"{where}: export")
+
+
+def _check_shares(data: Data, where: str) -> None:
+    """Refuse shares of other sets than those of data.train, and those that do not add up."""
+    if not data.shares:
+        return
+    if data.streamed:
+        raise ValueError(f"{where}: found {data.shares} with data.streamed, expected none: it has one set")
+    if sorted(data.shares) != sorted(data.train):
+        raise ValueError(f"{where}: found {', '.join(sorted(data.shares))}, expected the sets of data.train, each "
+                         f"once: {', '.join(sorted(data.train))}")  # fmt: skip
+    if wrong := [name for name, share in data.shares.items() if not 0 < share <= 1]:
+        raise ValueError(f"{where}.{wrong[0]}: found {data.shares[wrong[0]]}, expected more than 0 and at most 1")
+    if not math.isclose(total := sum(data.shares.values()), 1.0, abs_tol=SHARES_TOLERANCE):
+        raise ValueError(f"{where}: found {total:g} in all, expected shares that add up to 1")
 
 
 def _check_train(train: Train, data: Data, model: Model, where: str) -> None:

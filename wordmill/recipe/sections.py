@@ -19,6 +19,8 @@ class Data:
     # By whose rules labels of training sets are shortened, emptied or dropped: labels.py has the table.
     label_policy: Literal["mindocr", "dtrb", "dtrb_unfiltered", "parseq", "paddleocr"] = "mindocr"
     max_label: int = 25  # characters of the longest label that the policy takes; 0: of any length
+    # Of each training set its share of an epoch, whatever its size; none: each sample of all sets comes once.
+    shares: dict[str, float] = dataclasses.field(default_factory=dict)
     limit: int = 0  # use only the first so many samples of each training set; 0: all
     space: bool = False  # the space is a character too, behind those of the charset
     fit: Literal["stretch", "pad_black", "pad_grey"] = "stretch"  # or keep the ratio of the sides, padded on the right

@@ -129,3 +129,26 @@ POLICIES = {
 def test_every_recipe_filters_labels_as_its_original() -> None:
     found = {path.stem: load_recipe(path).data for path in RECIPES.glob("*.yaml")}
     assert {name: (data.label_policy, data.max_label) for name, data in found.items()} == POLICIES
+
+
+@pytest.mark.parametrize(
+    ("shares", "told"),
+    [
+        ("{a: 0.5, b: 0.4}", "data.shares: found 0.9 in all, expected shares that add up to 1"),
+        ("{a: 0.5}", "data.shares: found a, expected the sets of data.train, each once: a, b"),
+        ("{a: 0.5, c: 0.5}", "data.shares: found a, c, expected the sets of data.train"),
+        ("{a: 1.5, b: -0.5}", "data.shares.a: found 1.5, expected more than 0 and at most 1"),
+        ("{a: 0.0, b: 1.0}", "data.shares.a: found 0.0, expected more than 0"),
+        ("[a, b]", r"data.shares: expected a mapping, found list \['a', 'b'\]"),
+    ],
+)
+def test_shares_that_do_not_add_up_are_refused(shares: str, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"^quickstart\.yaml: {told}"):
+        load_recipe(RECIPES / "quickstart.yaml", ("data.train=[a, b]", f"data.shares={shares}"))
+
+
+def test_shares_are_of_sets_that_are_stored() -> None:
+    one = ("data.shares={rendered_train: 1.0}",)
+    assert load_recipe(RECIPES / "quickstart.yaml", one).data.shares == {"rendered_train": 1.0}
+    with pytest.raises(ValueError, match=r"data\.shares: found .* with data\.streamed, expected none: it has one set"):
+        load_recipe(RECIPES / "quickstart.yaml", (*one, "data.streamed=true"))
