@@ -99,14 +99,16 @@ def build_optimiser(net: nn.Module, train: Train) -> torch.optim.Optimizer:
 
 
 def decay_groups(net: nn.Module, train: Train) -> list[dict[str, Any]]:
-    """Return the parameters by their weight decay: without train.decay_all, biases and normalisation have none."""
-    weights = list(net.parameters())
-    if train.decay_all:
-        return [{"params": weights, "weight_decay": train.weight_decay}]
-    return [
-        {"params": [weight for weight in weights if weight.ndim > 1], "weight_decay": train.weight_decay},
-        {"params": [weight for weight in weights if weight.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """Return the parameters by their weight decay: without train.decay_all, biases and normalisation have none.
+
+    Where parts have rates or frozen steps of their own, a group is of one `part`, else of all, "".
+    """
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+    for name, weight in net.named_parameters():
+        part = name.partition(".")[0] if train.lr_factors or train.freeze else ""
+        decay = train.weight_decay if train.decay_all or weight.ndim > 1 else 0.0
+        groups.setdefault((part, decay), []).append(weight)
+    return [{"params": weights, "weight_decay": decay, "part": part} for (part, decay), weights in groups.items()]
 
 
 class Average:

@@ -28,6 +28,7 @@ from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.predict import Predictor, open_device
 from wordmill.models.pt.weights import load_weights
 from wordmill.pictures.image import Picture
+from wordmill.recipe.schedule import part_factor
 from wordmill.shards.loader import Batch
 from wordmill.text.decoding import codec_of
 from wordmill.training.context import make_context
@@ -81,7 +82,7 @@ class Trainer:
     def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Handle:
         """Begin step `number`, 1.., of the optimiser, as trainer.Trainer has it; nothing here waits for the device."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * part_factor(self.job.train, group["part"], number)
         self.optimizer.zero_grad(set_to_none=True)
         counts = np.array([targets.counted for _, targets in parts], np.float32)
         wishes, counted = send(self.device, np.array(asked, np.float32), counts)
@@ -143,7 +144,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.renew()
         finite = norm.isfinite()
-        self.held.settle(finite)
+        self.held.settle(finite, [part for part, steps in self.job.train.freeze.items() if number <= steps])
         if self.average:
             self.average(number, finite)
         return norm
