@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate accept rehearse test-docker scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate charset accept rehearse test-docker scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -90,6 +90,11 @@ evaluate: .venv/local.done  ## measure MODEL (as for read) on DATA, a catalogue'
 	@$(RUN) evaluate '$(if $(DATA),$(DATA),$(error name the data: make evaluate DATA=folder))' --recipe '$(RECIPE)' \
 	  $(if $(MODEL),--model '$(MODEL)') $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(LABELS),--labels '$(LABELS)') \
 	  $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') $(foreach place,$(FROM),--from '$(place)') $(if $(OUTPUT),--output '$(OUTPUT)')
+
+charset: .venv/local.done  ## list the characters of DATA's labels that RECIPE's charset lacks, and write them to OUTPUT
+	@$(RUN) charset '$(if $(DATA),$(DATA),$(error name the data: make charset DATA=my_words CATALOGUE=my.yaml))' --recipe '$(RECIPE)' \
+	  $(if $(LABELS),--labels '$(LABELS)') $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
+	  $(foreach place,$(FROM),--from '$(place)') $(if $(OUTPUT),--output '$(OUTPUT)')
 
 accept: .venv/local.done  ## go on with what a SOURCE that has changed holds now
 	@$(RUN) accept '$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...))'

@@ -31,7 +31,11 @@ NETWORKS = {
     "pytorch": COMMON + _of("wordmill.models.pt", PARTS),
     "mindspore": COMMON + _of("wordmill.models.ms", f"{PARTS} parameters"),
 }
-LOOP = _of("wordmill.training", "calibration constants context loop reference stream targets trainer validation")
+LOOP = (
+    "wordmill.models.characters",
+    "wordmill.shards.mixing",
+    *_of("wordmill.training", "calibration constants context loop reference stream targets trainer validation"),
+)
 STEPS = {
     "pytorch": _of("wordmill.training.pt", "losses optimisers processes scaler state train"),
     "mindspore": _of("wordmill.training.ms", "losses optimisers processes state step sync train"),

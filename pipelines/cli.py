@@ -9,6 +9,7 @@ from pipelines.building import build_pipeline, compiled
 from pipelines.cluster import publish
 from pipelines.cluster import verbs as cluster_verbs
 from pipelines.local.evaluating import add_evaluate_verb
+from pipelines.local.scanning import add_charset_verb
 from pipelines.profiles import PROFILES
 
 RUNNERS = ("subprocess", "docker")
@@ -187,6 +188,7 @@ def command_line() -> argparse.ArgumentParser:
     reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
     reads.set_defaults(verb=_read)
     add_evaluate_verb(verbs)
+    add_charset_verb(verbs)
     cluster_verbs.add_cluster_verbs(verbs, recipe, other)
     publish.add_image_verbs(verbs)
     accepts = verbs.add_parser("accept", help="go on with what a changed source holds now")

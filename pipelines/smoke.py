@@ -34,7 +34,7 @@ def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
         f"train.flat_start_epochs={train.flat_start_epochs / train.epochs:.6f}",
         "train.validations_per_epoch=2",
         "export.optional=[]",
-        *(["train.start_from=''"] if champion else []),
+        *(["train.start_from=''", "train.start_charset=same"] if champion else []),
     )
 
 
@@ -54,6 +54,8 @@ def replaced(recipe: Recipe, catalogue: dict[str, Entry], built_in: dict[str, En
         kept = [name for name in names if catalogue[name].reader == "synth" or catalogue[name] != built_in.get(name)]
         if len(kept) < len(names):
             lines.append(f"{key}=[{', '.join(dict.fromkeys((*kept, *rendered)))}]")
+    if any(line.startswith("data.train=") for line in lines):
+        lines.append("data.shares={}")  # of sets that it has no more
     return (*lines, "gate.promote=false")
 
 

@@ -37,6 +37,9 @@ TYPED = {
             "my labels.txt",
         ]
     ),
+    ("charset", "DATA=my words", "CATALOGUE=my words.yaml"): (
+        ["charset", "my words", "--recipe", "quickstart", "--catalogue", "my words.yaml"]
+    ),
     ("accept", "SOURCE=file:///my words.zip"): ["accept", "file:///my words.zip"],
     ("schedule", "CRON=0 30 2 * * *"): ["schedule", "crnn_vgg7", "--cron", "0 30 2 * * *"],
     ("compare", "RUNS=a b"): ["compare", "a", "b"],

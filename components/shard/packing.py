@@ -19,7 +19,7 @@ from wordmill.shards.content import Content
 from wordmill.shards.index import Counts, measure_labels
 from wordmill.shards.tally import Tally, mean_levels
 from wordmill.text.charset import Charset
-from wordmill.text.labels import judge
+from wordmill.text.labels import judge, lacking
 
 WINDOW = 2048  # samples that are decoded before they are fitted: enough for many of equal size,
 WINDOW_BYTES = 32 << 20  # unless they are large
@@ -68,6 +68,7 @@ class Packed:
     dropped: Counter[str]
     changed: Counter[str]
     quarantine: list[dict[str, str | int]]
+    outside: Counter[str]  # of each character outside the charset the labels that have it, of "" those with any
 
     @property
     def samples(self) -> int:
@@ -80,6 +81,7 @@ class _Fates:
     dropped: Counter[str] = field(default_factory=Counter)
     changed: Counter[str] = field(default_factory=Counter)
     quarantine: list[dict[str, str | int]] = field(default_factory=list)
+    outside: Counter[str] = field(default_factory=Counter)
 
 
 def pack_shard(task: Task) -> Packed:
@@ -96,7 +98,7 @@ def pack_shard(task: Task) -> Packed:
     return Packed(
         picture=writer.picture, table=writer.table, content=writer.content,
         measured=measure_labels(stored, rules.charset), tally=Tally.of(stored, np.concatenate(levels), rules.charset),
-        dropped=fates.dropped, changed=fates.changed,
+        dropped=fates.dropped, changed=fates.changed, outside=fates.outside,
         quarantine=sorted(fates.quarantine, key=lambda item: item["index"]),
     )  # fmt: skip
 
@@ -164,6 +166,8 @@ def _label(label: str, rules: Rules, fates: _Fates) -> str | None:
     """
     policy, longest = (rules.data.label_policy, rules.data.max_label) if rules.training else ("dtrb_unfiltered", 0)
     verdict = judge(policy, label, rules.charset, longest)
+    if outside := lacking(policy, label, rules.charset):
+        fates.outside.update(["", *outside])
     if verdict.reason:
         fates.dropped[verdict.reason] += 1
         return None

@@ -56,7 +56,8 @@ def _make(store: Store, run: Callable[[Task], Packed], task: Task, folder: Path)
     packed = run(here)
     facts = {"samples": packed.samples, "blocks": len(packed.table.samples), "read": task.stop - task.start,
              "dropped": dict(packed.dropped), "changed": dict(packed.changed),
-             "quarantine": packed.quarantine, "tally": packed.tally.lists()}  # fmt: skip
+             "quarantine": packed.quarantine, "tally": packed.tally.lists(),
+             "outside": dict(packed.outside)}  # fmt: skip
     if not packed.samples:
         return StageResult(files={}, facts=facts)
     shard = store.put_file(here.path, here.path.name)

@@ -139,6 +139,8 @@ def _packed_set(store: Store, data_set: DataSet, root: Path, folder: Path) -> St
             aside = f"{summary.quarantined:,} put aside" if summary.quarantined else ""
             progress.update(piece.inputs["samples"][1], aside)
         facts = summary.facts()
+    if data_set.rules.training and (lacking := summary.outside_text(data_set.name, data_set.rules.charset.name)):
+        print(f"shard {data_set.name}: {lacking}", flush=True)
     return replace(_made(data_set, Index.join(parts), facts, root, folder), made_by=tuple(made_by))
 
 

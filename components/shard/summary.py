@@ -19,6 +19,7 @@ from wordmill.store.artifacts import Manifest
 from wordmill.text.charset import Charset
 
 CONTACTS = 64  # pictures on the contact sheet
+NAMED = 8  # characters outside the charset in a message
 LISTED = 50  # quarantined samples that the manifest lists and a sheet shows; the object quarantine.json has them all
 TOLERATED = 0.5  # share of a data set that may be quarantined
 BLANK = 224  # gray level of a sample that has no picture
@@ -35,6 +36,7 @@ class Summary:
         self.tallies: list[dict[str, list[int]]] = []
         self.shards: list[dict[str, Any]] = []
         self.dropped, self.changed, self.reasons = Counter[str](), Counter[str](), Counter[str]()
+        self.outside = Counter[str]()
         self.first: list[Item] = []
         self.file = quarantine.open("w", encoding="utf-8")
 
@@ -63,6 +65,7 @@ class Summary:
                              "is it the right data?")  # fmt: skip
         self.dropped.update(facts["dropped"])
         self.changed.update(facts["changed"])
+        self.outside.update(facts["outside"])
         self.samples += facts["samples"]
         self.tallies.append(facts["tally"])
         if facts["samples"]:
@@ -75,7 +78,16 @@ class Summary:
             raise ValueError(f"none of {self.read} samples is left: dropped {dict(self.dropped)}: check data.charset")
         return {"samples": self.samples, "read": self.read, "shards": self.shards, "dropped": dict(self.dropped),
                 "changed": dict(self.changed), "quarantined": self.quarantined, "reasons": dict(self.reasons),
-                "quarantine": self.first, "histograms": Tally.join(self.tallies).histograms(self.charset)}  # fmt: skip
+                "quarantine": self.first, "outside": dict(self.outside.most_common(LISTED)),
+                "histograms": Tally.join(self.tallies).histograms(self.charset)}  # fmt: skip
+
+    def outside_text(self, name: str, charset: str) -> str:
+        """Say how many labels of a data set have characters that its charset lacks, and what adds them; "" for none."""
+        labels = self.outside[""]
+        first = ", ".join(f"{c!r} {n:,}" for c, n in self.outside.most_common(NAMED + 1) if c)
+        more = ", ..." if len(self.outside) > NAMED + 1 else ""
+        return f"{labels:,} labels have characters that charset {charset} lacks: {first}{more}; to add them: " \
+               f"make charset DATA={name}" if labels else ""  # fmt: skip
 
 
 def samples_sheet(shards: ShardSet) -> bytes:

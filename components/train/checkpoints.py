@@ -8,11 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import OPERATION, Data, Model, Train
 from wordmill.store.storage import Store
 from wordmill.training.state import check_state, read_record, records
 
-DATA_KEYS = ("charset", "space", "height", "width", "channels", "middle")  # of data, that training itself reads
+# Of data, that training itself reads.
+DATA_KEYS = ("charset", "space", "height", "width", "channels", "middle", "shares")
 UNITS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}  # in seconds
 
 Sections = tuple[Data, Model, Train]
@@ -97,7 +99,7 @@ def _bring(store: Store, key: str, record: Path, stored: set[str]) -> None:
 def _check_recipe(record: Path, sections: Sections) -> None:
     """Refuse a checkpoint that other data forms, another recogniser or another training have made."""
     recipe = read_record(record)["recipe"]
-    data, model, train = (dataclasses.asdict(section) for section in sections)
+    data, model, train = (json.loads(to_json(section)) for section in sections)  # as the record has them
     expected = {"data": {name: data[name] for name in DATA_KEYS}, "model": model, "train": train}
     for section, values in expected.items():
         for name in values.keys() - set(OPERATION):

@@ -13,7 +13,7 @@ from components.train.watch import curves
 from wordmill.store.stages import StageResult
 from wordmill.store.storage import Object, Store
 from wordmill.training.job import Job
-from wordmill.training.loop import TRACE
+from wordmill.training.loop import TRACE, best_name
 
 
 def collect(job: Job) -> StageResult:
@@ -26,6 +26,7 @@ def collect(job: Job) -> StageResult:
         "reference.npz": folder / "reference.npz",
         "log.txt": join_logs(folder),
     }
+    files |= {name: folder / name for name in (best_name(place) for place in range(2, len(facts["best"]) + 1))}
     for kind in (NONFINITE, TRACE):
         found = sorted(path for path in (folder / kind).rglob("*") if path.is_file())
         files |= {path.relative_to(folder).as_posix(): path for path in found}

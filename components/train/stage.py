@@ -16,7 +16,7 @@ from components.train.gang.work import GangSpec, Work
 from components.train.mirror import forget
 from components.train.outcome import collect, store_results
 from components.train.parts import in_parts
-from components.train.start import find_start
+from components.train.start import find_start, fitted_start
 from components.train.watch import Sender
 from wordmill.recipe import frameworks
 from wordmill.recipe.parsing import from_json
@@ -78,13 +78,14 @@ def train_or_find(
                          f"not {processes} on {device} with {train.framework}: compile the pipeline anew")  # fmt: skip
     batch_of_process(train, total)
     start = find_start(store, train.start_from)
+    begun = fitted_start(start, data, model, train)
     inputs = training_inputs(data, model, train, shards, start, device)
     # Where a run goes on whatever the number of processes and parts; by other code only where that is asked for.
     resume = digest(inputs)
     train = in_parts(store, resume, (data, model, train), device, total, bool(spec))
     inputs |= {"processes": total, "train": train_inputs(train)}
     ingredients = keys.of_train(train, data, device)
-    code, sets = ingredients.digest(), sets_by_use(data, shards.facts["datasets"])
+    code, sets = ingredients.digest(), sets_by_use(data, shards.facts["datasets"]) | begun
     if spec:
         first = store.put_file(start, start.name) if start else None
         work = Work(

@@ -1,7 +1,11 @@
 """Where training starts: from fresh weights, from a checkpoint's or from those of a recipe's champion."""
 
 from pathlib import Path
+from typing import Any
 
+from wordmill.models.characters import start_from, symbols_text
+from wordmill.models.checkpoint import load
+from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import whole_manifest
 from wordmill.store.storage import Store
 
@@ -29,3 +33,17 @@ def find_start(store: Store, start_from: str) -> Path | None:
     except RuntimeError as error:
         raise RuntimeError(f"train.start_from: champion of recipe '{start_from}': {error}") from None
     return store.fetch(manifest.object("model.safetensors"))
+
+
+def fitted_start(path: Path | None, data: Data, model: Model, train: Train) -> dict[str, Any]:
+    """Return what a manifest says of the weights that training starts from; ValueError where they do not fit."""
+    if path is None:
+        return {}
+    start = start_from(load(path), model, data, train.start_charset, f"train.start_from {train.start_from}")
+    if start.new or start.forgotten:
+        kinds = (("new", start.new), ("forgotten", start.forgotten))
+        told = "".join(f"; {len(symbols)} {kind}: {symbols_text(symbols)}" for kind, symbols in kinds if symbols)
+        print(
+            f"train: starts from {train.start_from}: {len(start.kept)} characters keep their weights{told}", flush=True
+        )
+    return {"start": start.facts()}

@@ -33,8 +33,8 @@ def evaluate_model(options: argparse.Namespace) -> int:
     folder = services.STATE / "runs" / run_tag
     fetched, shards = folder / "fetched.json", folder / "shards.json"
     data = dataclasses.replace(recogniser.data, train=(), val=(), limit=0, streamed=False)
-    _stage("fetch", run_tag, fetched, sources=to_text({name: entry}))
-    _stage("shard", run_tag, shards, data=to_json(data), sources=str(fetched))
+    stage_program("fetch", run_tag, fetched, sources=to_text({name: entry}))
+    stage_program("shard", run_tag, shards, data=to_json(data), sources=str(fetched))
     measure_file(recogniser, model, protocol, shards, name, run_tag, folder / "measured.json")
     page = Path(options.output) if options.output else folder / "report.html"
     summary = write_page(Store.from_environment(), options.model, run_tag, page)
@@ -85,7 +85,7 @@ def folder_entry(folder: Path, options: argparse.Namespace) -> Entry:
     return dataclasses.replace(entry, samples=len(open_reader(entry, folder)))
 
 
-def _stage(stage: str, run_tag: str, output: Path, **arguments: str) -> None:
+def stage_program(stage: str, run_tag: str, output: Path, **arguments: str) -> None:
     """Run a stage's program; RuntimeError where it fails, which it has said itself."""
     words = [word for name, value in arguments.items() for word in (f"--{name}", value)]
     command = [sys.executable, "-m", f"components.{stage}", *words, "--run-tag", run_tag, "--output", str(output)]
@@ -96,14 +96,19 @@ def _stage(stage: str, run_tag: str, output: Path, **arguments: str) -> None:
 def add_evaluate_verb(verbs: Any) -> None:
     """Add the verb to a command line's."""
     parser = verbs.add_parser("evaluate", help="measure any model on any data set, without a run")
-    parser.add_argument("data", help="a data set of the catalogue, or a folder: an LMDB, or pictures and their labels")
+    add_data_options(parser)
     parser.add_argument("--model", default="champion", help="as for read")
     parser.add_argument("--recipe", default="quickstart", help="whose champion, and by whose protocol")
     parser.add_argument("--protocol", default="", help="instead of the recipe's")
+    parser.add_argument("-o", "--output", default="", help="the page to write, report.html of the run by default")
+    parser.set_defaults(verb=evaluate_model)
+
+
+def add_data_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a verb that name one data set."""
+    parser.add_argument("data", help="a data set of the catalogue, or a folder: an LMDB, or pictures and their labels")
     parser.add_argument("--labels", default="", help="of a folder: the file of labels, its only .txt file by default")
     parser.add_argument("--label-format", default=FORMS[0], choices=FORMS, help="of a folder: its form")
     parser.add_argument("--catalogue", default="", help="comma-separated catalogue files beside the built-in one")
     parser.add_argument("--from", action="append", default=[], metavar="NAME=PLACE", dest="places",
                         help="take a data set, or an archive of several, from a path or URI")  # fmt: skip
-    parser.add_argument("-o", "--output", default="", help="the page to write, report.html of the run by default")
-    parser.set_defaults(verb=evaluate_model)

@@ -53,6 +53,13 @@ def test_what_the_command_line_gives_is_used() -> None:
     assert catalogue["rendered_colour_train"].stands_for == ("mj_valid", "mj_test", "st")
 
 
+def test_shares_of_sets_that_are_not_at_hand_are_left_out() -> None:
+    words = ("--set", "data.train=[mj_train,st]", "--set", "data.shares={mj_train: 0.75, st: 0.25}")
+    assert inputs("crnn_r34", *words)[0].data.shares == {}
+    own = ("--set", "data.train=[rendered_train]", "--set", "data.shares={rendered_train: 1}")
+    assert inputs("quickstart", *own)[0].data.shares == {"rendered_train": 1.0}
+
+
 def test_a_recipe_of_rendered_words_keeps_its_sets() -> None:
     recipe, catalogue = inputs("quickstart")
     assert (recipe.data.train, recipe.benchmarks) == (("rendered_train",), ("rendered_easy", "rendered_hard"))

@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from wordmill.recipe.parsing import from_json, to_json
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.files import atomic_file, usual_mode
+from wordmill.text.charset import charset_of
 
 # One key for everything: safetensors writes several in an order that differs from run to run.
 KEY = "wordmill"
@@ -30,6 +31,7 @@ class Checkpoint:
     train: Train
     step: int
     temperature: float = 1.0
+    symbols: str = ""  # the characters of its classes, in order, as they were when it was saved
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
@@ -37,6 +39,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
     sections = {"data": checkpoint.data, "model": checkpoint.model, "train": checkpoint.train}
     numbers = {"step": checkpoint.step, "temperature": checkpoint.temperature}
     made_by = {name: to_json(section) for name, section in sections.items()} | numbers
+    made_by["symbols"] = charset_of(checkpoint.data).symbols
     write_tensors(path, checkpoint.tensors, {KEY: json.dumps(made_by)})
 
 
@@ -63,13 +66,15 @@ def load(path: Path) -> Checkpoint:
         made_by = json.loads(metadata[KEY])
         data, model = from_json(Data, made_by["data"]), from_json(Model, made_by["model"])
         train, step = from_json(Train, made_by["train"]), int(made_by["step"])
-        temperature = float(made_by.get("temperature", 1.0))  # files of before temperatures have none
+        temperature = float(made_by.get("temperature", 1.0))  # files of before have neither
+        symbols = str(made_by.get("symbols", ""))
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature is {temperature}, expected a positive number")
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
         raise ValueError(f"{path}: no checkpoint of this project: its metadata is damaged: {told}") from None
-    return Checkpoint(tensors=tensors, data=data, model=model, train=train, step=step, temperature=temperature)
+    return Checkpoint(tensors=tensors, data=data, model=model, train=train, step=step, temperature=temperature,
+                      symbols=symbols)  # fmt: skip
 
 
 def check_fit(expected: dict[str, tuple[int, ...]], tensors: Tensors, where: str) -> None:

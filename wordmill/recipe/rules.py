@@ -3,16 +3,22 @@
 import math
 from collections.abc import Callable
 
+from wordmill.recipe.parsing import nearest
+from wordmill.recipe.schedule import parts_of_model
 from wordmill.recipe.sections import INT8, Data, Export, Model, Recipe, Train
 
 OPSETS = range(11, 18)  # CANN's atc reads no later ones, and the converters are tried with no earlier ones
 GRID_SAMPLE_OPSET = 16  # the first with the operator that rectification needs
 PER_CHANNEL_OPSET = 13  # the first whose quantisation has a scale for each channel
 MOST_GEARS, LARGEST_GEAR = 100, 2048  # of one om file
+SCHEDULE_KEYS = {"step": ("step_epochs", "step_factor"), "piecewise": ("piece_epochs", "piece_lrs")}
+SHARES_TOLERANCE = 1e-6  # of a sum of decimals
 ATC_DEFAULTS = {"precision_mode": "force_fp16", "output_type": "FP32", "aipp": False, "gears": False}
 
 # Of keys of train: what a value must be, and in words.
 BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "patience": (lambda value: value >= 0, "0, none, or a number of validations"),
+    "keep_best": (lambda value: value >= 1, "at least 1"),
     "epochs": (lambda value: value >= 1, "at least 1"),
     "lr": (lambda value: 0 < value < math.inf, "more than 0"),
     "min_lr": (lambda value: 0 <= value < math.inf, "at least 0"),
@@ -46,10 +52,26 @@ def check_together(recipe: Recipe, where: str) -> None:
         raise ValueError(f"{where}: data.max_label: found {recipe.data.max_label}, expected 0, any length, or more")
     if recipe.data.streamed and len(recipe.data.train) != 1:
         raise ValueError(f"{where}: data.streamed: found {len(recipe.data.train)} sets in data.train, expected one")
+    _check_shares(recipe.data, f"{where}: data.shares")
     if recipe.evaluation.beams < 1:
         raise ValueError(f"{where}: evaluation.beams: found {recipe.evaluation.beams}, expected at least 1")
     _check_train(train, recipe.data, model, f"{where}: train")
     _check_export(recipe.export, model, f"{where}: export")
+
+
+def _check_shares(data: Data, where: str) -> None:
+    """Refuse shares of other sets than those of data.train, and those that do not add up."""
+    if not data.shares:
+        return
+    if data.streamed:
+        raise ValueError(f"{where}: found {data.shares} with data.streamed, expected none: it has one set")
+    if sorted(data.shares) != sorted(data.train):
+        raise ValueError(f"{where}: found {', '.join(sorted(data.shares))}, expected the sets of data.train, each "
+                         f"once: {', '.join(sorted(data.train))}")  # fmt: skip
+    if wrong := [name for name, share in data.shares.items() if not 0 < share <= 1]:
+        raise ValueError(f"{where}.{wrong[0]}: found {data.shares[wrong[0]]}, expected more than 0 and at most 1")
+    if not math.isclose(total := sum(data.shares.values()), 1.0, abs_tol=SHARES_TOLERANCE):
+        raise ValueError(f"{where}: found {total:g} in all, expected shares that add up to 1")
 
 
 def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
@@ -57,9 +79,13 @@ def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
     for key, (fits, expected) in BOUNDS.items():
         if not fits(value := getattr(train, key)):
             raise ValueError(f"{where}.{key}: found {value}, expected {expected}")
-    if train.min_lr > train.lr or (train.min_lr and train.schedule == "constant"):
+    if train.min_lr > train.lr or (train.min_lr and train.schedule not in ("warmup_cosine", "one_cycle")):
         raise ValueError(f"{where}.min_lr: found {train.min_lr} with schedule {train.schedule} and lr {train.lr}, "
                          "expected where a cosine from lr ends, at most lr")  # fmt: skip
+    _check_schedule(train, where)
+    _check_parts(train, model, where)
+    if train.start_charset != "same" and not train.start_from:
+        raise ValueError(f"{where}.start_charset: found {train.start_charset}, expected none without train.start_from")
     if train.flat_start_epochs and model.name != "crnn":
         raise ValueError(f"{where}.flat_start_epochs: found {train.flat_start_epochs}: model {model.name} has no CTC")
     if train.teacher_forcing < 1 and model.name == "crnn":
@@ -67,6 +93,35 @@ def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
     if train.augment == "views" and data.width % data.height:
         raise ValueError(f"{where}.augment: found views of pictures of {data.height} x {data.width}, expected a width "
                          "of several heights, the views side by side")  # fmt: skip
+
+
+def _check_schedule(train: Train, where: str) -> None:
+    """Refuse keys of another schedule than the recipe's, and values that make none."""
+    for schedule, keys in SCHEDULE_KEYS.items():
+        for key in keys:
+            if bool(value := getattr(train, key)) != (train.schedule == schedule):
+                expected = "a value" if train.schedule == schedule else "none"
+                raise ValueError(f"{where}.{key}: found {value} with schedule {train.schedule}, expected {expected}")
+    if train.schedule == "step" and not (0 < train.step_epochs < math.inf and 0 < train.step_factor <= 1):
+        raise ValueError(f"{where}.step_factor: found {train.step_factor} after {train.step_epochs} epochs each, "
+                         "expected more than 0 and at most 1, after more than 0")  # fmt: skip
+    if len(train.piece_epochs) != len(train.piece_lrs):
+        raise ValueError(f"{where}.piece_lrs: found {len(train.piece_lrs)}, expected one for each of piece_epochs, "
+                         f"{len(train.piece_epochs)}")  # fmt: skip
+    if wrong := [rate for rate in train.piece_lrs if not 0 <= rate < math.inf]:
+        raise ValueError(f"{where}.piece_lrs: found {wrong[0]}, expected at least 0")
+
+
+def _check_parts(train: Train, model: Model, where: str) -> None:
+    """Refuse parts that the recogniser does not have, and what changes none of them or leaves none to learn."""
+    parts = parts_of_model(model)
+    for key, values in (("lr_factors", train.lr_factors), ("freeze", train.freeze)):
+        if unknown := [name for name in values if name not in parts]:
+            raise ValueError(f"{where}.{key}: '{unknown[0]}' is no part of it: {nearest(unknown[0], list(parts))}")
+        if wrong := [name for name, value in values.items() if not 0 < value < math.inf]:
+            raise ValueError(f"{where}.{key}.{wrong[0]}: found {values[wrong[0]]}, expected more than 0")
+    if len(train.freeze) == len(parts):
+        raise ValueError(f"{where}.freeze: found every part, {', '.join(parts)}, expected one at least that learns")
 
 
 def _check_export(export: Export, model: Model, where: str) -> None:

@@ -12,13 +12,15 @@ class Data:
 
     train: tuple[str, ...]
     val: tuple[str, ...]
-    charset: str
+    charset: str  # a built-in one's name, a .txt file, or several of these with + between
     height: int
     width: int
     channels: Literal[1, 3]
     # By whose rules labels of training sets are shortened, emptied or dropped: labels.py has the table.
     label_policy: Literal["mindocr", "dtrb", "dtrb_unfiltered", "parseq", "paddleocr"] = "mindocr"
     max_label: int = 25  # characters of the longest label that the policy takes; 0: of any length
+    # Of each training set its share of an epoch, whatever its size; none: each sample of all sets comes once.
+    shares: dict[str, float] = dataclasses.field(default_factory=dict)
     limit: int = 0  # use only the first so many samples of each training set; 0: all
     space: bool = False  # the space is a character too, behind those of the charset
     fit: Literal["stretch", "pad_black", "pad_grey"] = "stretch"  # or keep the ratio of the sides, padded on the right
@@ -61,8 +63,17 @@ class Train:
     weight_decay: float
     amp: Literal["O0", "O1", "O2", "O3"]
     seed: int
-    schedule: Literal["warmup_cosine", "constant"] = "warmup_cosine"
+    # Behind the warm-up; of one_cycle that is its rise, from a 25th, in half a cosine.
+    schedule: Literal["warmup_cosine", "constant", "step", "piecewise", "one_cycle"] = "warmup_cosine"
     min_lr: float = 0.0  # where the cosine ends
+    step_epochs: float = 0.0  # of step: after so many epochs each the rate is multiplied by step_factor
+    step_factor: float = 0.0
+    piece_epochs: tuple[float, ...] = ()  # of piecewise: from each of these on the rate is that of piece_lrs
+    piece_lrs: tuple[float, ...] = ()
+    # Of parts, such as backbone, neck, head and decoder: what their rate is multiplied by; in how many steps at first
+    # they stay as they are, running statistics too (pictures are normalised by their batch all the same).
+    lr_factors: dict[str, float] = dataclasses.field(default_factory=dict)
+    freeze: dict[str, int] = dataclasses.field(default_factory=dict)
     beta1: float = 0.9
     beta2: float = 0.999
     decay_all: bool = True  # weight decay on biases and normalisation too, as the published recipes have it
@@ -71,11 +82,16 @@ class Train:
     accumulation: int = 0
     ema_decay: float = 0.0  # of the moving average that is validated and kept; 0: the weights themselves
     start_from: str = ""  # a .safetensors file, or a recipe whose champion's weights training starts from
+    # Whether data.charset has the characters of those weights in their order, all of them and others, or any.
+    start_charset: Literal["same", "union", "new"] = "same"
     teacher_forcing: float = 1.0  # share of the samples whose decoder is told the truth before each step
     augment: Literal["none", "views"] = "none"
     # For so long CTC learns less and less where letters would lie were all as wide, and leaves its plateau the sooner.
     flat_start_epochs: float = 0.0
     validations_per_epoch: int = 1
+    choose_by: Literal["accuracy", "loss"] = "accuracy"  # in validation: the best weights
+    patience: int = 0  # so many validations in a row without better weights end training; 0: none do
+    keep_best: int = 1  # so many of the best weights are results
     sync_batch_norm: bool = False  # statistics of the global batch, not of each process's own as in the published runs
     loss_scale: float = 1024.0  # where gradients are float16; dynamic: halved where they overflow, doubled in time
     loss_scaling: Literal["static", "dynamic"] = "static"

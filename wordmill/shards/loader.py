@@ -113,6 +113,14 @@ def _taken(window: Window, places: Numbers) -> Batch:
     return Batch(images=window.take(places), labels=[labels[place] for place in places.tolist()])
 
 
+def joined(parts: Sequence[Batch]) -> Batch:
+    """Return the samples of several batches, one behind the other."""
+    if len(parts) == 1:
+        return parts[0]
+    labels = [label for part in parts for label in part.labels]
+    return Batch(images=np.concatenate([part.images for part in parts]), labels=labels)
+
+
 class EpochOrder:
     """The order of one epoch: `windows`, the numbers of each one's blocks, and the samples of a window shuffled."""
 
@@ -141,10 +149,7 @@ class EpochOrder:
             parts.append(_taken(window, order[start : start + count]))
             taken = len(parts[-1].labels)
             number, first, count = number + 1, first + taken, count - taken
-        if len(parts) == 1:
-            return parts[0]
-        labels = [label for part in parts for label in part.labels]
-        return Batch(images=np.concatenate([part.images for part in parts]), labels=labels)
+        return joined(parts)
 
     def _window(self, number: int) -> tuple[Window, Numbers]:
         """Return a window and the order of its samples; those before it are let go of, no batch needs them again."""

@@ -50,6 +50,11 @@ class Charset:
         """Tell whether every character of a folded text is in the charset."""
         return self._members.issuperset(text)
 
+    def outside(self, text: str) -> str:
+        """Return the characters of the folded text that are not in the charset, each once, in order."""
+        folded = self.fold(text)
+        return "" if self.holds(folded) else "".join(dict.fromkeys(c for c in folded if c not in self._members))
+
     def clean(self, text: str) -> str:
         """Return the folded text without the characters that are not in the charset."""
         return "".join(symbol for symbol in self.fold(text) if symbol in self._numbers)
@@ -98,14 +103,21 @@ def built_in() -> list[str]:
 
 
 def load_charset(name: str) -> Charset:
-    """Return a built-in charset, or the one in a UTF-8 file with one character per line (`name` ends in .txt)."""
-    path = _path(name)
-    return Charset(name=path.stem, symbols="".join(_lines(path)))
+    """Return a built-in charset, or the one in a UTF-8 file with one character per line (`name` ends in .txt).
+
+    `a+b` is the charset a with those characters of b behind it that it lacks, and so on.
+    """
+    paths = [_path(part) for part in _parts(name)]
+    symbols = dict.fromkeys(symbol for path in paths for symbol in _lines(path))
+    return Charset(name="+".join(path.stem for path in paths), symbols="".join(symbols))
 
 
 def unusual(name: str) -> str:
     """Say what is unusual about a charset: characters that nobody sees, blanks that were left out; "" for nothing."""
-    path = _path(name)
+    return "; ".join(filter(None, (_unusual(_path(part)) for part in _parts(name))))
+
+
+def _unusual(path: Path) -> str:
     lines = _lines(path)
     unseen = [f"{_named(symbol)} (line {number})" for number, symbol in enumerate(lines, 1)
               if symbol != " " and not symbol.isprintable()]  # fmt: skip
@@ -113,6 +125,11 @@ def unusual(name: str) -> str:
     told = [f"{len(unseen)} of {len(lines)} characters cannot be seen: {', '.join(unseen[:NAMED])}"] if unseen else []
     told += [f"blanks beside the character are left out on line {', '.join(blank[:NAMED])}"] if blank else []
     return f"charset {path}: {'; '.join(told)}" if told else ""
+
+
+def _parts(name: str) -> list[str]:
+    """Return the charsets that a name joins; a file's name may have a plus of its own."""
+    return [name] if Path(name).is_file() else name.split("+")
 
 
 def _path(name: str) -> Path:

@@ -60,3 +60,8 @@ def judge(policy: str, label: str, charset: Charset, longest: int) -> Verdict:
     changes = {"written in ASCII without spaces": text != label, "case folded": folded != text,
                "characters deleted": not inside and bool(learnt), "nothing left to learn": not learnt}  # fmt: skip
     return Verdict(learnt, "", tuple(name for name, is_so in changes.items() if is_so))
+
+
+def lacking(policy: str, label: str, charset: Charset) -> str:
+    """Return the characters for which a label is dropped or shortened, each once: those outside the charset."""
+    return charset.outside(to_ascii("".join(label.split())) if POLICIES[policy].ascii else label)

@@ -3,11 +3,14 @@
 import dataclasses
 
 from wordmill.recipe.schedule import Plan, make_plan
+from wordmill.shards.mixing import Mixture
 from wordmill.shards.sets import ShardSet, open_sets
 from wordmill.text.decoding import Codec
 from wordmill.training.job import Job
 from wordmill.training.rendered import Streamed
 from wordmill.training.targets import fitting
+
+TrainingSet = ShardSet | Mixture | Streamed
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -18,7 +21,7 @@ class Context:
     rank: int
     codec: Codec
     time_steps: int  # T of the recogniser's logits (N, T, C)
-    train_set: ShardSet | Streamed
+    train_set: TrainingSet
     unfit: int  # samples that are left out of it
     val_set: ShardSet
     plan: Plan
@@ -32,12 +35,17 @@ def make_context(job: Job, rank: int, codec: Codec, time_steps: int) -> Context:
                    val_set=open_sets(job.val_sets), plan=plan)  # fmt: skip
 
 
-def training_set(job: Job, codec: Codec, steps: int) -> tuple[ShardSet | Streamed, int]:
+def training_set(job: Job, codec: Codec, steps: int) -> tuple[TrainingSet, int]:
     """Return what is learnt from, and how many samples are left out of it because their label does not fit."""
     if job.rendered:
         from wordmill.synth.renderer import SynthSpec  # which no other training needs
 
         return Streamed(spec=SynthSpec.parse(job.rendered), data=job.data), 0
+    if job.data.shares:
+        sets = [open_sets([path]) for path in job.train_sets]
+        mixed = Mixture(sets=[fitting(samples, codec, steps) for samples in sets],
+                        shares=[job.data.shares[name] for name in job.data.train])  # fmt: skip
+        return mixed, sum(samples.samples for samples in sets) - mixed.samples
     given = open_sets(job.train_sets)
     kept = fitting(given, codec, steps)
     return kept, given.samples - kept.samples

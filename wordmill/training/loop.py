@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import sys
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from wordmill.store.files import write_atomically
 from wordmill.training.calibration import calibrate
 from wordmill.training.records import METRICS, NONFINITE_LIMIT, Metrics, Pulse, keep_nonfinite
 from wordmill.training.reference import write_reference
-from wordmill.training.state import RunProgress, Saver, State, best_path, read_state, undo
+from wordmill.training.state import RunProgress, Saver, Scored, State, best_path, read_state, undo
 from wordmill.training.stream import Part, training_stream
 from wordmill.training.trainer import STATISTICS, Handle, Trainer, Vector
 from wordmill.training.validation import score
@@ -26,7 +27,8 @@ LAG = 2  # steps that are begun before the result of one is taken, which waits f
 TRACED_AFTER = 10  # steps: the first ones are not like the others
 STOP = "stop"  # a file in the run's folder by which the stage asks for a checkpoint and the end
 TRACE = "trace"  # the folder of a trace
-PROGRESS = "progress"  # among the tensors that processes share: steps done, left out, left out in a row, scored
+# Among the tensors that processes share: steps done, left out, left out in a row, scored, validations without better.
+PROGRESS = "progress"
 
 
 class DivergedError(RuntimeError):
@@ -54,6 +56,8 @@ class Loop(Generic[Handle]):
         self.begun: deque[tuple[int, list[Part], Handle]] = deque()  # steps whose result was not taken yet
         self.taken, self.start_s = done, math.nan
         self.save = self.stop = False
+        self.last = done  # the step that was begun last
+        self.ended = self.lost_patience()
 
     def resume(self) -> RunProgress:
         """Return how far the run is, after all processes have taken over the checkpoint that process 0 reads."""
@@ -63,14 +67,14 @@ class Loop(Generic[Handle]):
             tensors = respread(state.tensors, self.job.processes)
             check_fit({name: tensor.shape for name, tensor in given.items()}, tensors, str(self.job.resume))
             progress, given = state.progress, tensors
-        counters = [progress.step, progress.nonfinite, progress.nonfinite_in_a_row, progress.scored]
+        counters = [progress.step, progress.nonfinite, progress.nonfinite_in_a_row, progress.scored, progress.worse]
         shared = self.trainer.share(given | {PROGRESS: np.array(counters, np.float32)})  # exact up to 2^24 steps
-        step, nonfinite, in_a_row, scored = shared.pop(PROGRESS).astype(int).tolist()
+        step, nonfinite, in_a_row, scored, worse = shared.pop(PROGRESS).astype(int).tolist()
         self.trainer.restore(shared)
         attempt = {"step": step, "processes": self.job.processes, "code": self.job.code,
                    "git_commit": git_commit() if self.leads else ""}  # fmt: skip
         return replace(progress, step=step, nonfinite=nonfinite, nonfinite_in_a_row=in_a_row, scored=scored,
-                       attempts=(*progress.attempts, attempt))  # fmt: skip
+                       worse=worse, attempts=(*progress.attempts, attempt))  # fmt: skip
 
     def run(self) -> bool:
         """Train to the end and leave its records; False where it was stopped, with a checkpoint of where."""
@@ -81,7 +85,7 @@ class Loop(Generic[Handle]):
             self.validate(done)
         with ExitStack() as tracing:
             for step in range(done + 1, self.plan.steps + 1):
-                if self.stop:
+                if self.stop or self.ended:
                     break
                 if step == self.traced.start and self.traced:
                     (self.job.folder / TRACE).mkdir(exist_ok=True)
@@ -94,8 +98,8 @@ class Loop(Generic[Handle]):
         if self.stop:
             self.saver.wait()
             return False
-        if self.progress.step < self.plan.steps:
-            self.keep(self.plan.steps)
+        if self.progress.step < self.last:
+            self.keep(self.last)
         self.finish()
         return True
 
@@ -107,6 +111,7 @@ class Loop(Generic[Handle]):
         asked = self.leads and self.saver.due(), self.asked_to_stop()
         rate = float(self.plan.rates[step - 1])
         self.begun.append((step, parts, self.trainer.step(step, parts, rate, asked)))
+        self.last = step
         self.pulse.beat(step)
         while len(self.begun) > (0 if math.isnan(self.start_s) else LAG):
             self.take_result()
@@ -163,11 +168,26 @@ class Loop(Generic[Handle]):
         if self.leads:
             accuracy, loss = found.correct / max(found.total, 1), found.loss_sum / max(found.samples, 1)
             self.metrics.write(step, {"val/accuracy": accuracy, "val/loss": loss})
-            merit = accuracy, -loss if math.isfinite(loss) else -sys.float_info.max
-            if merit > self.progress.best:
-                save(best_path(self.checkpoints, step), self.checkpoint(step, weights))
-                self.progress = replace(self.progress, best_step=step, best=merit)
+            finite = loss if math.isfinite(loss) else sys.float_info.max
+            self.rank_weights(Scored(step=step, accuracy=accuracy, loss=finite), weights)
+        if self.job.train.patience:  # all end with process 0
+            worse = self.trainer.gather(np.array([self.progress.worse], np.float32))[0, 0]
+            self.progress = replace(self.progress, worse=int(worse))
+            self.ended = self.lost_patience()
         self.metrics.begin(step)
+
+    def rank_weights(self, scored: Scored, weights: Tensors) -> None:
+        """Keep weights that are among the best so far; of equal ones the earlier are better."""
+        train, done = self.job.train, self.progress
+        ranked = sorted([*done.best, scored], key=lambda one: one.merit(train.choose_by), reverse=True)
+        best = tuple(ranked[: train.keep_best])
+        if scored in best:
+            save(best_path(self.checkpoints, scored.step), self.checkpoint(scored.step, weights))
+        self.progress = replace(done, best=best, worse=0 if best[0] == scored else done.worse + 1)
+
+    def lost_patience(self) -> bool:
+        """Tell whether validation has found no better weights for so long that training ends."""
+        return 0 < self.job.train.patience <= self.progress.worse
 
     def checkpoint(self, step: int, weights: Tensors) -> Checkpoint:
         """Return weights with the recipe that made them."""
@@ -184,26 +204,34 @@ class Loop(Generic[Handle]):
             self.saver.save(state, (self.job.folder / METRICS).read_bytes())
 
     def finish(self) -> None:
-        """Write last.safetensors, best.safetensors, reference.npz and, last of all, outcome.json."""
+        """Write last.safetensors, best.safetensors, best-2.safetensors and on, reference.npz, at last outcome.json."""
         weights, job, done = self.trainer.weights(), self.job, self.progress
         self.saver.wait()
         if not self.leads:
             return
         save(job.folder / "last.safetensors", self.checkpoint(done.step, weights))
-        best = load(best_path(self.checkpoints, done.best_step))
+        for place, scored in enumerate(done.best, start=1):
+            shutil.copyfile(best_path(self.checkpoints, scored.step), job.folder / best_name(place))
+        best = load(job.folder / best_name(1))
         predict = self.trainer.predictor(best)
         write_reference(job, predict)
         calibration = calibrate(self.context, predict, lambda: self.pulse.beat(done.step))
-        save(job.folder / "best.safetensors", replace(best, temperature=calibration.temperature))
-        images = self.plan.steps * job.train.global_batch
+        save(job.folder / best_name(1), replace(best, temperature=calibration.temperature))
+        images = done.step * job.train.global_batch
         outcome = {
             "framework": job.train.framework, "device": job.device, "processes": job.processes,
-            "steps": self.plan.steps, "images": images, "images_per_s": images / done.seconds,
-            "start_s": None if math.isnan(self.start_s) else self.start_s, "val_accuracy": done.best[0],
+            "steps": done.step, "images": images, "images_per_s": images / done.seconds,
+            "start_s": None if math.isnan(self.start_s) else self.start_s, "val_accuracy": done.best[0].accuracy,
+            "best": [asdict(scored) for scored in done.best], "stopped_early": done.step < self.plan.steps,
             **asdict(calibration), "unfit_labels": self.context.unfit, "nonfinite_steps": done.nonfinite,
             "attempts": done.attempts,
         }  # fmt: skip
         write_atomically(job.folder / "outcome.json", json.dumps(outcome | self.trainer.facts(), indent=1))
+
+
+def best_name(place: int) -> str:
+    """Return the file of a run's best weights, by their place, 1..."""
+    return "best.safetensors" if place == 1 else f"best-{place}.safetensors"
 
 
 def respread(tensors: Tensors, processes: int) -> Tensors:

@@ -31,6 +31,19 @@ KEPT = 3  # checkpoints, and the best weights that they name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Scored:
+    """Weights as validation found them: the step that they are of, their accuracy and loss, a finite one."""
+
+    step: int
+    accuracy: float
+    loss: float
+
+    def merit(self, choose_by: str) -> tuple[float, float]:
+        """Return what better weights have more of, by train.choose_by; the other figure decides among equals."""
+        return (self.accuracy, -self.loss) if choose_by == "accuracy" else (-self.loss, self.accuracy)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunProgress:
     """How far a run is: steps done, what was skipped, the best validation, seconds of training."""
 
@@ -38,8 +51,8 @@ class RunProgress:
     nonfinite: int = 0  # steps left out in all
     nonfinite_in_a_row: int = 0
     scored: int = 0  # the step of the last validation; one that is due after `step` and is not it was cut short
-    best_step: int = 0  # 0: no validation yet
-    best: tuple[float, float] = (-1.0, 0.0)  # its accuracy, and -loss among equals
+    best: tuple[Scored, ...] = ()  # as many weights as train.keep_best says, the best first
+    worse: int = 0  # validations in a row that found no better ones
     seconds: float = 0.0
     attempts: tuple[dict[str, Any], ...] = ()  # each one's first step, processes, code and git commit
 
@@ -65,8 +78,7 @@ def write_state(folder: Path, state: State, metrics: bytes, sections: tuple[Data
     write_tensors(tensors, state.tensors)
     lines.write_bytes(metrics)
     files = [tensors, lines]
-    if state.progress.best_step:
-        files.append(best_path(folder, state.progress.best_step))
+    files += [best_path(folder, scored.step) for scored in state.progress.best]
     document = {
         "processes": state.processes,
         "git_commit": git_commit(),

@@ -9,6 +9,7 @@ from typing import TypeVar
 from wordmill.pictures.augmentation import augment_views
 from wordmill.recipe.sections import Train
 from wordmill.shards.loader import Batch, training_batches
+from wordmill.shards.mixing import Mixture, mixed_batches
 from wordmill.text.decoding import Codec
 from wordmill.training.context import Context
 from wordmill.training.rendered import Streamed, rendered_batches
@@ -33,10 +34,12 @@ def training_stream(context: Context, done: int = 0) -> Iterator[list[Part]]:
             return
         first, within = divmod(done, plan.steps_per_epoch)
         for epoch in range(first, plan.epochs):
-            yield from training_batches(
-                given, batch=plan.batch, rank=rank, ranks=job.processes, seed=job.train.seed, epoch=epoch,
-                start_step=within if epoch == first else 0,
-            )  # fmt: skip
+            start = within if epoch == first else 0
+            where = {"batch": plan.batch, "rank": rank, "ranks": job.processes, "seed": job.train.seed}
+            if isinstance(given, Mixture):
+                yield from mixed_batches(given, **where, epoch=epoch, start_step=start)
+            else:
+                yield from training_batches(given, **where, epoch=epoch, start_step=start)
 
     def source() -> Iterator[list[Part]]:
         rows = slice(rank * plan.batch, (rank + 1) * plan.batch)

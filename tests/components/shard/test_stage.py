@@ -53,6 +53,22 @@ def test_training_sets_follow_the_recipes_label_policy(
     assert one(store, combined).facts["dropped"] == dropped
 
 
+@pytest.mark.parametrize(
+    ("policy", "outside", "told"),
+    [
+        ("mindocr", {"": 3, "'": 1, "!": 1, "?": 1, "ü": 1}, "shard words: 3 labels have characters that charset "),
+        ("parseq", {"": 2, "'": 1, "!": 1, "?": 1}, "to add them: make charset DATA=words"),  # ü is written as u
+    ],
+)
+def test_characters_outside_the_charset_are_counted_and_named(
+    policy: str, outside: dict[str, int], told: str, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = {"words": photos(tmp_path / "w.zip", SAMPLES)}
+    combined = shard(tmp_path, sources, section(train=["words"], label_policy=policy))
+    assert one(store, combined).facts["outside"] == outside
+    assert told in capsys.readouterr().out
+
+
 def test_the_longest_label_is_the_recipes(store: Store, tmp_path: Path) -> None:
     sources = {"words": photos(tmp_path / "w.zip", {"abcd": png(1), "abc": png(2)})}
     combined = shard(tmp_path, sources, section(train=["words"], label_policy="dtrb", max_label=3))

@@ -19,7 +19,7 @@ import numpy as np
 from wordmill.training.job import Job, read_job
 from wordmill.training.loop import STOP
 from wordmill.training.records import METRICS, Pulse
-from wordmill.training.state import RunProgress, State, best_path, read_state, write_state
+from wordmill.training.state import RunProgress, Scored, State, best_path, read_state, write_state
 
 STEPS, EVERY, IMAGES = 8, 2, 16
 AGE_S = 5400.0  # since it has written a line: an hour, however long a test takes
@@ -47,7 +47,7 @@ def main(job: Job, plan: Path) -> None:
             misbehave(job, what)
     for name in ("best.safetensors", "last.safetensors", "reference.npz"):
         (job.folder / name).write_bytes(f"{name} {weight}".encode())
-    outcome = {"val_accuracy": 0.8, "images_per_s": 5.0, "weight": weight, "attempts": attempts}
+    outcome = {"val_accuracy": 0.8, "images_per_s": 5.0, "weight": weight, "attempts": attempts, "best": []}
     (job.folder / "outcome.json").write_text(json.dumps(outcome))
 
 
@@ -69,7 +69,7 @@ def note(job: Job, step: int, metrics: dict[str, float]) -> None:
 def keep(job: Job, folder: Path, step: int, weight: float, attempts: tuple[dict[str, Any], ...]) -> None:
     best_path(folder, step).write_bytes(f"best of {step}".encode())
     tensors = {"model/w": np.array([weight], np.float32)}
-    progress = RunProgress(step=step, best_step=step, attempts=attempts)
+    progress = RunProgress(step=step, best=(Scored(step=step, accuracy=0.5, loss=1.0),), attempts=attempts)
     state = State(tensors=tensors, progress=progress, processes=job.processes)
     write_state(folder, state, (job.folder / METRICS).read_bytes(), (job.data, job.model, job.train))
 

@@ -13,11 +13,14 @@ from components.train import mirror
 from components.train.checkpoints import described, newest, step_of
 from components.train.mirror import Mirror, forget
 from tests.waiting import LIMIT_S
-from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
+from tests.wordmill.training.tiny import DATA, MODEL, best_of
+from tests.wordmill.training.tiny import TRAIN as PLAIN
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.storage import Store
 from wordmill.training.state import RunProgress, State, best_path, read_record, records, write_state
 
+# Lists and mappings among the keys, as a record's JSON has them otherwise than a section.
+TRAIN = dataclasses.replace(PLAIN, piece_epochs=(0.5,), piece_lrs=(1e-4,), freeze={"neck": 3})
 SECTIONS = (DATA, MODEL, TRAIN)
 
 
@@ -37,8 +40,8 @@ def folder(tmp_path: Path) -> Path:
 def write(folder: Path, step: int, best: int, ago_s: float = 0.0, processes: int = 2) -> Path:
     if not best_path(folder, best).exists():
         best_path(folder, best).write_bytes(f"best of {best}".encode())
-    state = State(tensors={"model/w": np.full(3, step, np.float32)}, progress=RunProgress(step=step, best_step=best),
-                  processes=processes)  # fmt: skip
+    progress = RunProgress(step=step, best=best_of(best))
+    state = State(tensors={"model/w": np.full(3, step, np.float32)}, progress=progress, processes=processes)
     line = {"step": step, "steps": 4000, "images": 1, "time": time.time() - ago_s, "metrics": {}}
     return write_state(folder, state, json.dumps(line).encode(), SECTIONS)
 

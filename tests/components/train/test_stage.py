@@ -10,8 +10,8 @@ import pytest
 
 from components.train import stage
 from components.train.memory import Machine
-from components.train.start import find_start
-from tests.components.train.trained import put_trained
+from components.train.start import find_start, fitted_start
+from tests.components.train.trained import lively, put_trained
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, write_set
 from wordmill.models import checkpoint
@@ -67,6 +67,7 @@ def test_training_is_stored_once_and_found_afterwards(
     assert (manifest.inputs["train_sets"], manifest.inputs["val_sets"]) == ([indices["t"]], [indices["v"]])
     assert manifest.inputs["data"] == {
         "charset": "lower36", "space": False, "height": 32, "width": 100, "channels": 1, "middle": 127.5,
+        "shares": {},
     }  # fmt: skip
     assert manifest.inputs["start"] is None
     assert [entry.name for entry in manifest.objects] == [
@@ -168,6 +169,23 @@ def test_training_starts_from_a_recipes_champion_and_anew_from_another(store: St
 def test_a_recipe_without_a_champion_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match=r"train.start_from: recipe 'nobody' has no champion .* train it first"):
         find_start(store, "nobody")
+
+
+def test_the_manifest_says_what_is_new_of_weights_for_other_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, train = (
+        tmp_path / "w.safetensors",
+        dataclasses.replace(TRAIN, start_from="w.safetensors", start_charset="union"),
+    )
+    checkpoint.save(path, lively(1))
+    assert fitted_start(None, DATA, MODEL, TRAIN) == {}
+    spaced = dataclasses.replace(DATA, space=True)
+    assert fitted_start(path, spaced, MODEL, train) == {"start": {"kept": 36, "new": " ", "forgotten": ""}}
+    told = "train: starts from w.safetensors: 36 characters keep their weights; 1 new: U+0020"
+    assert capsys.readouterr().out == f"{told}\n"
+    assert fitted_start(path, DATA, MODEL, TRAIN) == {"start": {"kept": 36, "new": "", "forgotten": ""}}
+    assert capsys.readouterr().out == ""
 
 
 def test_training_starts_from_a_file_or_says_that_there_is_none(store: Store, tmp_path: Path) -> None:

@@ -82,6 +82,18 @@ def test_export_keys_that_go_together_are_taken() -> None:
         ("loss_scaling=none", "loss_scaling: found 'none': .*dynamic, static"),
         ("min_lr=0.1", "min_lr: found 0.1 with schedule warmup_cosine and lr 0.004, expected where a cosine"),
         ("min_lr=-0.1", "min_lr: found -0.1, expected at least 0"),
+        ("step_epochs=1", "step_epochs: found 1.0 with schedule warmup_cosine, expected none"),
+        ("schedule=step", "step_epochs: found 0.0 with schedule step, expected a value"),
+        ("schedule=piecewise", r"piece_epochs: found \(\) with schedule piecewise, expected a value"),
+        ("lr_factors={backbon: 2}", "lr_factors: 'backbon' is no part of it: did you mean 'backbone'.*head, neck"),
+        ("lr_factors={neck: 0}", "lr_factors.neck: found 0.0, expected more than 0"),
+        ("freeze={rectifier: 5}", "freeze: 'rectifier' is no part of it: .*known are backbone, head, neck"),
+        ("freeze={neck: 0}", "freeze.neck: found 0, expected more than 0"),
+        ("freeze={backbone: 5, neck: 5, head: 5}", "freeze: found every part, .*expected one at least that learns"),
+        ("choose_by=ned", "choose_by: found 'ned'"),
+        ("patience=-1", "patience: found -1, expected 0, none, or a number of validations"),
+        ("keep_best=0", "keep_best: found 0, expected at least 1"),
+        ("start_charset=union", "start_charset: found union, expected none without train.start_from"),
         ("flat_start_epochs=-0.1", "flat_start_epochs: found -0.1, expected 0, none, or more"),
         ("teacher_forcing=0.5", "teacher_forcing: found 0.5: model crnn has no decoder"),
         ("augment=views", "augment: found views of pictures of 32 x 100, expected a width of several heights"),
@@ -90,6 +102,26 @@ def test_export_keys_that_go_together_are_taken() -> None:
 def test_what_nothing_can_be_trained_with_is_refused_by_name(change: str, told: str) -> None:
     with pytest.raises(ValueError, match=rf"^quickstart\.yaml: train\.{told}"):
         load_recipe(RECIPES / "quickstart.yaml", (f"train.{change}",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (("schedule=step", "step_epochs=1", "step_factor=2"), "step_factor: found 2.0 after 1.0 epochs each, expected"),
+        (("schedule=step", "step_epochs=-1", "step_factor=0.5"), "step_factor: found 0.5 after -1.0 epochs each, ex"),
+        (("schedule=piecewise", "piece_epochs=[1]", "piece_lrs=[1.0,2.0]"), "piece_lrs: found 2, expected one for ea"),
+        (("schedule=piecewise", "piece_epochs=[1]", "piece_lrs=[-1.0]"), "piece_lrs: found -1.0, expected at least 0"),
+        (("schedule=step", "step_epochs=1", "step_factor=0.5", "min_lr=1.0e-6"), "min_lr: found 1e-06 with schedule"),
+    ],
+)
+def test_a_schedules_keys_are_refused_by_name(changes: tuple[str, ...], told: str) -> None:
+    with pytest.raises(ValueError, match=rf"^quickstart\.yaml: train\.{told}"):
+        load_recipe(RECIPES / "quickstart.yaml", tuple(f"train.{change}" for change in changes))
+
+
+def test_the_parts_are_the_recognisers() -> None:
+    freeze = "train.freeze={rectifier: 5, decoder: 7}"
+    assert load_recipe(RECIPES / "rare_r34_tps.yaml", (freeze,)).train.freeze == {"rectifier": 5, "decoder": 7}
 
 
 def test_a_lowest_rate_is_refused_where_the_rate_is_constant() -> None:
@@ -128,3 +160,26 @@ POLICIES = {
 def test_every_recipe_filters_labels_as_its_original() -> None:
     found = {path.stem: load_recipe(path).data for path in RECIPES.glob("*.yaml")}
     assert {name: (data.label_policy, data.max_label) for name, data in found.items()} == POLICIES
+
+
+@pytest.mark.parametrize(
+    ("shares", "told"),
+    [
+        ("{a: 0.5, b: 0.4}", "data.shares: found 0.9 in all, expected shares that add up to 1"),
+        ("{a: 0.5}", "data.shares: found a, expected the sets of data.train, each once: a, b"),
+        ("{a: 0.5, c: 0.5}", "data.shares: found a, c, expected the sets of data.train"),
+        ("{a: 1.5, b: -0.5}", "data.shares.a: found 1.5, expected more than 0 and at most 1"),
+        ("{a: 0.0, b: 1.0}", "data.shares.a: found 0.0, expected more than 0"),
+        ("[a, b]", r"data.shares: expected a mapping, found list \['a', 'b'\]"),
+    ],
+)
+def test_shares_that_do_not_add_up_are_refused(shares: str, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"^quickstart\.yaml: {told}"):
+        load_recipe(RECIPES / "quickstart.yaml", ("data.train=[a, b]", f"data.shares={shares}"))
+
+
+def test_shares_are_of_sets_that_are_stored() -> None:
+    one = ("data.shares={rendered_train: 1.0}",)
+    assert load_recipe(RECIPES / "quickstart.yaml", one).data.shares == {"rendered_train": 1.0}
+    with pytest.raises(ValueError, match=r"data\.shares: found .* with data\.streamed, expected none: it has one set"):
+        load_recipe(RECIPES / "quickstart.yaml", (*one, "data.streamed=true"))

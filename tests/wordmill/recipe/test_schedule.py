@@ -4,7 +4,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from wordmill.recipe.schedule import batch_of_process, constant, make_plan, warmup_cosine
+from wordmill.recipe.schedule import (
+    batch_of_process,
+    constant,
+    make_plan,
+    one_cycle,
+    part_factor,
+    piecewise,
+    stepped,
+    warmup_cosine,
+)
 from wordmill.recipe.sections import Train
 
 
@@ -42,6 +51,44 @@ def test_a_constant_rate_may_warm_up_too() -> None:
     assert constant(0.5, 3, 0).tolist() == [0.5, 0.5, 0.5]
     assert constant(0.5, 5, 2).tolist() == [0.0, 0.25, 0.5, 0.5, 0.5]
     assert constant(0.5, 5, 2).dtype == np.float32
+
+
+def test_a_stepped_rate_is_multiplied_after_so_many_steps_each() -> None:
+    assert stepped(0.8, 7, 2, 3, 0.5) == pytest.approx([0.0, 0.4, 0.8, 0.4, 0.4, 0.4, 0.2])
+    with pytest.raises(ValueError, match="train.step_epochs gives 0 steps, expected at least 1"):
+        stepped(0.8, 7, 2, 0, 0.5)
+
+
+def test_a_piecewise_rate_changes_where_it_is_told_to() -> None:
+    assert piecewise(0.8, 7, 2, (3, 5), (0.2, 0.1)) == pytest.approx([0.0, 0.4, 0.8, 0.2, 0.2, 0.1, 0.1])
+    for wrong in ((1,), (5, 3), (3, 3), (7,)):
+        with pytest.raises(ValueError, match=r"train.piece_epochs gives steps .* from the end of the warm-up, 2, to 6"):
+            piecewise(0.8, 7, 2, wrong, (0.1,) * len(wrong))
+
+
+def test_one_cycle_rises_and_falls_by_half_cosines() -> None:
+    # From 1 / 25 up to 1 in 3 steps, down to 0.2 in 4: the middle of the rise, the quarters of the fall.
+    low, high = 0.2 + 0.4 * (1 - math.sqrt(0.5)), 0.2 + 0.4 * (1 + math.sqrt(0.5))
+    assert one_cycle(1.0, 7, 3, 0.2) == pytest.approx([0.04, 0.52, 1.0, high, 0.6, low, 0.2])
+    for wrong in (1, 7):
+        with pytest.raises(ValueError, match=f"train.warmup_epochs gives {wrong} steps in which the rate rises, ex"):
+            one_cycle(1.0, 7, wrong, 0.2)
+
+
+def test_plan_makes_steps_of_the_schedules_epochs() -> None:
+    piece = train(epochs=2, schedule="piecewise", piece_epochs=(0.5, 1.5), piece_lrs=(0.05, 0.01))
+    assert make_plan(piece, samples=80, processes=1).rates == pytest.approx([0.1] * 5 + [0.05] * 10 + [0.01] * 5)
+    step = train(epochs=2, schedule="step", step_epochs=0.5, step_factor=0.1)
+    assert make_plan(step, samples=80, processes=1).rates[::5] == pytest.approx([0.1, 0.01, 0.001, 0.0001])
+    cycle = make_plan(train(schedule="one_cycle", warmup_epochs=0.3, min_lr=0.001), samples=80, processes=1).rates
+    assert cycle[[0, 2, 9]] == pytest.approx([0.004, 0.1, 0.001])
+
+
+def test_a_part_has_a_rate_of_its_own_and_none_while_it_is_frozen() -> None:
+    section = train(lr_factors={"backbone": 0.1}, freeze={"backbone": 2, "neck": 1})
+    assert [part_factor(section, "backbone", step) for step in (1, 2, 3)] == [0.0, 0.0, 0.1]
+    assert [part_factor(section, "neck", step) for step in (1, 2)] == [0.0, 1.0]
+    assert part_factor(section, "head", 1) == 1.0
 
 
 def test_plan_follows_the_recipes_schedule() -> None:

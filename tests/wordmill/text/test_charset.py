@@ -108,6 +108,22 @@ def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
         load_charset("lower63")
 
 
+def test_charsets_are_joined_each_character_once_and_in_order(tmp_path: Path) -> None:
+    own, other = tmp_path / "own+mine.txt", tmp_path / "other.txt"
+    own.write_text("é\na\n", encoding="utf-8")
+    other.write_text("é\nß \n", encoding="utf-8")
+    assert load_charset(f"lower36+{other}").symbols == f"{LOWER36.symbols}éß"
+    assert load_charset(f"lower36+{other}").name == "lower36+other"
+    assert load_charset(str(own)).symbols == "éa"  # a file's own plus joins nothing
+    assert unusual(f"lower36+{other}") == f"charset {other}: blanks beside the character are left out on line 2"
+    with pytest.raises(ValueError, match="charset 'lower63': did you mean 'lower36'"):
+        load_charset(f"{own.with_name('other.txt')}+lower63")
+
+
+def test_characters_outside_are_listed_once_in_the_charsets_case() -> None:
+    assert (LOWER36.outside("É-é-É"), LOWER36.outside("Abc1"), CASED.outside("aCc")) == ("é-", "", "Cc")
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"none\.txt: no such file"):
         load_charset(str(tmp_path / "none.txt"))

@@ -62,6 +62,8 @@ def test_a_run_does_every_step_with_its_rate_and_leaves_weights_reference_and_ou
         expected = run.trainers[0].predictor(best)(reference["images"])
         assert np.array_equal(reference["logits"], expected)
     outcome = json.loads((tmp_path / "outcome.json").read_text())
+    (found,) = outcome.pop("best")
+    assert found == {"step": best.step, "accuracy": accuracy[best.step], "loss": curve(tmp_path, "val/loss")[best.step]}
     assert outcome.pop("images_per_s") > 0
     assert outcome.pop("start_s") > 0
     (attempt,) = outcome.pop("attempts")
@@ -70,7 +72,7 @@ def test_a_run_does_every_step_with_its_rate_and_leaves_weights_reference_and_ou
     assert sum(confidences.values()) == run.trainers[0].context.val_set.samples
     assert outcome == {
         "framework": "pytorch", "device": "cpu", "processes": 1, "steps": 8, "images": 128, "unfit_labels": 0,
-        "val_accuracy": max(accuracy.values()), "nonfinite_steps": 0, "precision": "float32",
+        "val_accuracy": max(accuracy.values()), "stopped_early": False, "nonfinite_steps": 0, "precision": "float32",
         "temperature": best.temperature, "confidences": confidences,
     }  # fmt: skip
 
@@ -290,3 +292,61 @@ def test_the_best_of_equals_has_the_lower_loss_and_a_loss_that_is_no_number_the_
     assert checkpoint.load(tmp_path / "best.safetensors").step == 6
     assert curve(tmp_path, "val/loss") == {4: 2.0, 6: 1.5, 8: 0.05, 12: 1.5}
     assert json.loads((tmp_path / "outcome.json").read_text())["val_accuracy"] == 0.25
+
+
+# Of the validations after steps 2, 4, 6 and on: words right of 20, and the loss of each.
+FIGURES = {2: (5, 3.0), 4: (7, 2.0), 6: (6, 1.0), 8: (7, 2.5), 10: (4, 0.5), 12: (9, 4.0)}
+
+
+def scored_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have validation find FIGURES, in any process and however often a run is taken up."""
+
+    def score(trainer: NumpyTrainer, *_: object) -> ValidationResult:
+        correct, loss = FIGURES[max(trainer.losses)]
+        return ValidationResult(correct=correct, total=20, samples=20, loss_sum=20 * loss)
+
+    monkeypatch.setattr(loop, "score", score)
+
+
+@pytest.mark.parametrize(
+    ("choose_by", "patience", "ranking", "steps"),
+    [
+        ("accuracy", 0, [12, 4, 8], 12),  # of equals the one with the lower loss
+        ("accuracy", 2, [4, 8, 6], 8),  # 6 and 8 are no better than 4
+        ("loss", 0, [10, 6, 4], 12),
+        ("loss", 1, [6, 4, 8], 8),
+        ("accuracy", 9, [12, 4, 8], 12),
+    ],
+)
+def test_training_ends_after_so_many_validations_without_better_weights_and_keeps_the_best(
+    choose_by: str, patience: int, ranking: list[int], steps: int, job: Job, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    scored_by_step(monkeypatch)
+    train = dataclasses.replace(SGD, epochs=3, validations_per_epoch=2, choose_by=choose_by, patience=patience,
+                                keep_best=3)  # fmt: skip
+    run = Run(on(dataclasses.replace(job, train=train), tmp_path, 2))
+    assert run.ended == {0: True, 1: True}
+    assert [max(trainer.losses) for trainer in run.trainers.values()] == [steps, steps]
+    outcome = json.loads((tmp_path / "outcome.json").read_text())
+    assert (outcome["steps"], outcome["images"], outcome["stopped_early"]) == (steps, 16 * steps, steps < 12)
+    assert [(one["step"], one["accuracy"]) for one in outcome["best"]] == [(n, FIGURES[n][0] / 20) for n in ranking]
+    names = ["best.safetensors", "best-2.safetensors", "best-3.safetensors"]
+    assert [checkpoint.load(tmp_path / name).step for name in names] == ranking
+    assert checkpoint.load(tmp_path / "last.safetensors").step == steps
+
+
+@pytest.mark.parametrize("step", [5, 6, 8])
+def test_patience_is_taken_up_where_a_run_goes_on(
+    step: int, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored_by_step(monkeypatch)
+    monkeypatch.setattr(Saver, "due", lambda self: True)
+    monkeypatch.setattr(training_state, "KEPT", 99)
+    monkeypatch.setattr(loop, "LAG", 0)
+    train = dataclasses.replace(SGD, epochs=3, validations_per_epoch=2, patience=2, keep_best=2)
+    whole = Run(on(dataclasses.replace(job, train=train), tmp_path / "whole", 2))
+    rest = Run(taken_up(whole, tmp_path / "rest", step))
+    assert sorted(rest.trainers[0].losses) == list(range(step + 1, 9))
+    for name in ("best", "best-2", "last"):
+        assert len({(tmp_path / part / f"{name}.safetensors").read_bytes() for part in ("whole", "rest")}) == 1

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from tests.waiting import LIMIT_S
-from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
+from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, best_of
 from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Checkpoint, save
+from wordmill.recipe.parsing import to_json
 from wordmill.training import state as training_state
 from wordmill.training.state import (
     KEPT,
     RunProgress,
     Saver,
+    Scored,
     State,
     best_path,
     check_state,
@@ -40,7 +42,7 @@ class KilledError(BaseException):
 def state(step: int, best_step: int = 0) -> State:
     """Return a state whose every value tells its step."""
     tensors = {"model/w": np.full((2, 3), step, np.float32), "statistics/m": np.full((2, 3), step + 0.5, np.float32)}
-    return State(tensors=tensors, progress=RunProgress(step=step, best_step=best_step), processes=2)
+    return State(tensors=tensors, progress=RunProgress(step=step, best=best_of(best_step)), processes=2)
 
 
 def write(folder: Path, step: int, best_step: int = 0) -> Path:
@@ -73,8 +75,9 @@ def test_a_checkpoint_reads_back_bit_for_bit(tmp_path: Path) -> None:
     values = np.random.default_rng(1).normal(size=(2, 3, 4)).astype(np.float32)
     odd = np.array([np.nan, np.inf, -0.0, 1e-45], np.float32)
     tensors = {"model/w": values.transpose(2, 0, 1), "odd": odd, "scaler/scale": np.array(512, np.float32)}
-    progress = RunProgress(step=120, nonfinite=3, nonfinite_in_a_row=1, best_step=100, best=(0.75, -1.5), seconds=60.5,
-                        attempts=({"step": 0, "processes": 2, "git_commit": "c"},))  # fmt: skip
+    progress = RunProgress(step=120, nonfinite=3, nonfinite_in_a_row=1, seconds=60.5, worse=2,
+                           best=(Scored(step=100, accuracy=0.75, loss=1.5),),
+                           attempts=({"step": 0, "processes": 2, "git_commit": "c"},))  # fmt: skip
     best_path(tmp_path, 100).write_bytes(b"best")
     record = write_state(tmp_path, State(tensors=tensors, progress=progress, processes=2), b"lines", SECTIONS)
     assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1  # safetensors' file as all others
@@ -87,7 +90,7 @@ def test_a_checkpoint_reads_back_bit_for_bit(tmp_path: Path) -> None:
     assert [entry["name"] for entry in read_record(record)["files"]] == [
         "step-00000120.safetensors", "metrics-00000120.jsonl", "best-00000100.safetensors"
     ]  # fmt: skip
-    assert json.loads(record.read_text())["recipe"]["train"] == dataclasses.asdict(TRAIN)
+    assert json.loads(record.read_text())["recipe"]["train"] == json.loads(to_json(TRAIN))
 
 
 @pytest.mark.parametrize("damage", ["step-00000020.safetensors", "metrics-00000020.jsonl", "best-00000010.safetensors"])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.waiting import wait_until
-from tests.wordmill.training.tiny import TRAIN, make_job
+from tests.wordmill.training.tiny import TRAIN, make_job, write_set
 from wordmill.shards.loader import Batch
 from wordmill.text.charset import Charset, load_charset
 from wordmill.text.decoding import CtcCodec
@@ -59,6 +59,17 @@ def test_draws_of_the_stream_are_those_of_each_step_and_row(done: int, tmp_path:
             expected = draw(train, step, slice(8 + 4 * number, 12 + 4 * number))  # the second half, in two parts
             assert targets.forced.tolist() == expected.forced.tolist()
             assert targets.seeds.tolist() == expected.seeds.tolist()
+
+
+def test_a_stream_of_shares_has_them_in_every_epoch_and_leaves_out_what_does_not_fit(tmp_path: Path) -> None:
+    job = make_job(tmp_path, train=dataclasses.replace(TRAIN, epochs=2))
+    shares = dataclasses.replace(job.data, train=("own", "t"), shares={"t": 0.25, "own": 0.75})
+    own = write_set(tmp_path / "own.shard", 8, ("mine", "x" * 26))  # of which four have a label of 51 frames
+    job = dataclasses.replace(job, data=shares, train_sets=(own, *job.train_sets))
+    context = make_context(job, 0, LOWER, 25)
+    assert (context.unfit, context.train_set.samples, context.plan.steps_per_epoch) == (4, 68, 4)
+    found = [[batch.labels.count("mine") for ((batch, _),) in training_stream(context, done)] for done in (0, 5)]
+    assert found == [[12] * 8, [12] * 3]
 
 
 @pytest.mark.parametrize("done", range(9))

@@ -92,28 +92,44 @@ def test_lions_sign_is_undetermined_where_what_it_is_of_cancels() -> None:
     assert undetermined([np.array([0.0, 1e-30])], train).tolist() == [False, False]
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "adam", "adadelta", "lion", "muon"])
-def test_the_same_gradients_make_the_same_weights(optimizer: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("optimizer", "by_part"),
+    [
+        ("adamw", False),
+        ("adam", False),
+        ("adadelta", False),
+        ("lion", False),
+        ("muon", False),
+        ("adamw", True),
+        ("lion", True),
+        ("muon", True),
+    ],
+)
+def test_the_same_gradients_make_the_same_weights(optimizer: str, by_part: bool, tmp_path: Path) -> None:
     """MindSpore updates by PyTorch's gradients: those that are rounding alone would differ."""
     train = dataclasses.replace(
         TRAIN, optimizer=optimizer, lr=1.0 if optimizer == "adadelta" else 1e-2, clip_norm=0.0, warmup_epochs=0.25,
-        weight_decay=0.1, decay_all=False,
+        weight_decay=0.1, decay_all=False, lr_factors={"backbone": 0.5, "head": 2.0} if by_part else {},
+        freeze={"neck": 2} if by_part else {},
     )  # fmt: skip
     trainer = Trainer(make_job(tmp_path, train=train), torch.device("cpu"), 0)
     start = pt_weights.dump(trainer.net)
     net = ms_model.build(MODEL, DATA, trainer.codec.classes)
     ms_weights.load_weights(net, start, "PyTorch's weights")
     scale = LossScale(1.0, dynamic=False)
-    update = Update(net, ms_optimisers.build_optimiser(net, train), scale, train.clip_norm, parts=1, processes=1)
+    optimiser = ms_optimisers.build_optimiser(net, train)
+    update = Update(net, optimiser, scale, train.clip_norm, parts=1, processes=1, by_part=by_part)
+    assert update.parts == (["backbone", "neck", "head"] if by_part else [])
     series: list[dict[str, np.ndarray]] = []
     for step, rate in enumerate([train.lr, *trainer.context.plan.rates[1:3].tolist()]):  # a constant one, the cosine's
         parts = parts_of(batch_of(step), train, trainer.codec, 25, TOLD)
         told = trainer.result(trainer.step(step + 1, parts, rate, (False, False)))
+        rates = [0.5 * rate, 0.0 if step < 2 else rate, 2.0 * rate] if by_part else rate
         gradients = rounding.gradients(trainer.net)
         series.append(gradients)
         inorder = [gradients[name].ravel() for name in ms_weights.dump(net) if name in gradients]
         vector = np.concatenate([*inorder, [told.loss, 0, 0]]).astype(np.float32)
-        result = update(ms.Tensor(vector), ms.Tensor(rate, ms.float32)).asnumpy()
+        result = update(ms.Tensor(vector), ms.Tensor(rates, ms.float32)).asnumpy()
         assert result == pytest.approx([told.loss, told.norm, 0, 0], rel=1e-5)
     left, right = pt_weights.dump(trainer.net), ms_weights.dump(net)
     open_signs = 0

@@ -46,14 +46,14 @@ def _decayed(rate: Tensor, weight: Parameter, decay: float) -> Tensor:
     return ops.assign(weight, weight * (1.0 - rate * decay))
 
 
-@adam.register("Tensor", "Tensor", "Tensor", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
+@adam.register("Tensor", "Tensor", "Number", "Number", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor", "Tensor")
 def _adam(
     power1: Tensor,
     power2: Tensor,
-    rate: Tensor,
     beta1: float,
     beta2: float,
     epsilon: Tensor,
+    rate: Tensor,
     weight: Parameter,
     first: Parameter,
     second: Parameter,
@@ -67,9 +67,9 @@ def _adadelta(rate: Tensor, weight: Parameter, squares: Parameter, moves: Parame
     return update_adadelta(weight, squares, moves, rate, RHO, ADADELTA_EPSILON, gradient)
 
 
-@lion.register("Tensor", "Number", "Number", "Tensor", "Tensor", "Number", "Tensor")
+@lion.register("Number", "Number", "Tensor", "Tensor", "Tensor", "Number", "Tensor")
 def _lion(
-    rate: Tensor, beta1: float, beta2: float, weight: Parameter, first: Parameter, decay: float, gradient: Tensor
+    beta1: float, beta2: float, rate: Tensor, weight: Parameter, first: Parameter, decay: float, gradient: Tensor
 ) -> Tensor:
     signs = ops.sign(beta1 * first + (1.0 - beta1) * gradient)
     ops.assign(weight, weight * (1.0 - rate * decay) - rate * signs)
@@ -126,19 +126,19 @@ class Adam(nn.Cell):
         moments = {"first": (self.parameters, self.first), "second": (self.parameters, self.second)}
         return {**moments, "power1": self.power1, "power2": self.power2}
 
-    def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
-        """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
+    def construct(self, gradients: Sequence[Tensor], rates: tuple[Tensor, ...]) -> Tensor:
+        """Update the parameters once, each by its rate, a scalar float32. Returns one, for what must come after."""
         ops.assign(self.power1, self.power1 * self.beta1)
         ops.assign(self.power2, self.power2 * self.beta2)
         # ops.Adam adds epsilon to sqrt(v) where PyTorch adds it to sqrt(v / (1 - power2)).
         epsilon = EPSILON * ops.sqrt(1.0 - self.power2)
         if self.decoupled:
-            each(ops.partial(decayed, rate), self.parameters, self.decays)
+            each(decayed, rates, self.parameters, self.decays)
         else:
             gradients = each(penalised, gradients, self.parameters, self.decays)
-        one = ops.partial(adam, self.power1, self.power2, rate, self.beta1, self.beta2, epsilon)
-        each(one, self.parameters, self.first, self.second, gradients)
-        return rate
+        one = ops.partial(adam, self.power1, self.power2, self.beta1, self.beta2, epsilon)
+        each(one, rates, self.parameters, self.first, self.second, gradients)
+        return rates[0]
 
 
 class Adadelta(nn.Cell):
@@ -154,11 +154,11 @@ class Adadelta(nn.Cell):
         """Return what stays from step to step."""
         return {"squares": (self.parameters, self.squares), "moves": (self.parameters, self.moves)}
 
-    def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
-        """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
+    def construct(self, gradients: Sequence[Tensor], rates: tuple[Tensor, ...]) -> Tensor:
+        """Update the parameters once, each by its rate, a scalar float32. Returns one, for what must come after."""
         gradients = each(penalised, gradients, self.parameters, self.decays)
-        each(ops.partial(adadelta, rate), self.parameters, self.squares, self.moves, gradients)
-        return rate
+        each(adadelta, rates, self.parameters, self.squares, self.moves, gradients)
+        return rates[0]
 
 
 class Lion(nn.Cell):
@@ -174,11 +174,11 @@ class Lion(nn.Cell):
         """Return what stays from step to step."""
         return {"first": (self.parameters, self.first)}
 
-    def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
-        """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
-        one = ops.partial(lion, rate, self.beta1, self.beta2)
-        each(one, self.parameters, self.first, self.decays, gradients)
-        return rate
+    def construct(self, gradients: Sequence[Tensor], rates: tuple[Tensor, ...]) -> Tensor:
+        """Update the parameters once, each by its rate, a scalar float32. Returns one, for what must come after."""
+        one = ops.partial(lion, self.beta1, self.beta2)
+        each(one, rates, self.parameters, self.first, self.decays, gradients)
+        return rates[0]
 
 
 class Muon(nn.Cell):
@@ -200,11 +200,11 @@ class Muon(nn.Cell):
         """Return what stays from step to step."""
         return {"momentum": (self.matrices, self.momentum), **self.rest.slots()}
 
-    def construct(self, gradients: Sequence[Tensor], rate: Tensor) -> Tensor:
-        """Update the parameters once; `rate` is a scalar float32. Returns the rate, for what must come after."""
-        mine = tuple([gradients[i] for i in self.places])
-        each(ops.partial(muon, rate), self.matrices, self.momentum, self.decays, mine)
-        return self.rest(tuple([gradients[i] for i in self.others]), rate)
+    def construct(self, gradients: Sequence[Tensor], rates: tuple[Tensor, ...]) -> Tensor:
+        """Update the parameters once, each by its rate, a scalar float32. Returns one, for what must come after."""
+        own = tuple([gradients[i] for i in self.places])
+        each(muon, tuple([rates[i] for i in self.places]), self.matrices, self.momentum, self.decays, own)
+        return self.rest(tuple([gradients[i] for i in self.others]), tuple([rates[i] for i in self.others]))
 
 
 Optimiser = Adam | Adadelta | Lion | Muon

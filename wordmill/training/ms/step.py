@@ -1,11 +1,13 @@
 """A training step as two compiled graphs: a part's gradients, and the update by their mean over parts and processes."""
 
+from itertools import groupby
+
 import mindspore as ms
 from mindspore import Parameter, ParameterTuple, Tensor, nn, ops
 from mindspore.ops.auto_generate import SplitWithSize
 
 from wordmill.models.ms.model import EncoderDecoder, Recogniser
-from wordmill.models.ms.parameters import statistics
+from wordmill.models.ms.parameters import statistics, trained_names
 from wordmill.training.constants import GROWTH_INTERVAL
 from wordmill.training.ms.losses import CtcLosses, FrameLosses, SequenceLosses
 from wordmill.training.ms.optimisers import Optimiser, assigned, each
@@ -103,9 +105,15 @@ class Update(nn.Cell):
     """The optimiser's update on all processes; gradients that are not finite change nothing but the loss scale."""
 
     def __init__(
-        self, net: Recogniser, optimiser: Optimiser, scale: LossScale, clip_norm: float, parts: int, processes: int
-    ) -> None:
+        self, net: Recogniser, optimiser: Optimiser, scale: LossScale, clip_norm: float, parts: int, processes: int,
+        by_part: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__()
+        names = [name.partition(".")[0] for name in trained_names(net)]
+        runs = [(part, len(list(run))) for part, run in groupby(names)] if by_part else []
+        # Of the parts that have rates of their own, in the order of their parameters; how many these are.
+        self.parts, self.counts = [part for part, _ in runs], tuple(count for _, count in runs)
+        self.parameters = len(names)
         self.optimiser, self.scale = optimiser, scale
         self.clip_norm = clip_norm
         self.divisor = float(parts * processes)
@@ -120,7 +128,8 @@ class Update(nn.Cell):
     def construct(self, vector: Tensor, rate: Tensor) -> Tensor:
         """Return the loss's mean, the norm of the gradients and how much any process asks for, (4,) float32.
 
-        `vector` is the sum over the process's parts of what Gradients returns, `rate` a scalar float32.
+        `vector` is the sum over the process's parts of what Gradients returns, `rate` a scalar float32, or that of
+        each of `parts`.
         """
         vector = self.total(vector) / (self.scale.value * self.divisor)
         rest = vector[-3:]
@@ -133,9 +142,35 @@ class Update(nn.Cell):
             if self.clip_norm > 0:
                 vector = vector * ops.minimum(self.clip_norm / (norm + 1e-6), Tensor(1.0, ms.float32))
             means = each(shaped, self.split(vector[:-3], self.sizes, 0), self.optimiser.parameters)
-            rate = self.optimiser(means, rate)
+            rates = () if self.counts else (rate,) * self.parameters
+            for place, count in enumerate(self.counts):
+                rates = rates + (rate[place],) * count
+            self.optimiser(means, rates)
             each(assigned, self.kept, self.statistics)
         else:
             each(assigned, self.statistics, self.kept)
         self.scale(finite)
         return ops.concat([rest[:1], norm.reshape(1), rest[1:]])
+
+
+class Frozen(nn.Cell):
+    """The running statistics of a part that is frozen, which are put back after each step."""
+
+    def __init__(self, net: Recogniser, update: Update, part: str) -> None:
+        super().__init__()
+        self.part = part
+        own = [place for place, name in enumerate(statistics(net)) if name.partition(".")[0] == part]
+        self.statistics = ParameterTuple([update.statistics[place] for place in own])
+        self.kept = ParameterTuple([update.kept[place] for place in own])
+        self.held = self.statistics.clone(prefix=f"held_{part}", init="same")
+
+    def begin(self) -> None:
+        """Hold the statistics as they are now."""
+        for held, parameter in zip(self.held, self.statistics, strict=True):
+            ops.assign(held, parameter)
+
+    def construct(self, result: Tensor) -> Tensor:
+        """Put the statistics back, and return the step's result."""
+        each(assigned, self.statistics, self.held)
+        each(assigned, self.kept, self.held)
+        return result

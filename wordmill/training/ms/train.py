@@ -17,6 +17,7 @@ import mindspore as ms
 import numpy as np
 from mindspore.communication import get_rank, init
 
+from wordmill.models.characters import start_from
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.checkpoint import load as load_checkpoint
 from wordmill.models.ms.model import build, count_steps
@@ -25,6 +26,7 @@ from wordmill.models.ms.precision import choose_precision, halve
 from wordmill.models.ms.predict import Predictor, open_device
 from wordmill.models.ms.weights import dump, load_weights
 from wordmill.pictures.image import Picture
+from wordmill.recipe.schedule import part_factor
 from wordmill.text.decoding import codec_of
 from wordmill.training.context import make_context
 from wordmill.training.job import Job, read_job
@@ -32,7 +34,7 @@ from wordmill.training.loop import Loop
 from wordmill.training.ms.optimisers import Average, build_optimiser
 from wordmill.training.ms.processes import Processes
 from wordmill.training.ms.state import TrainingState
-from wordmill.training.ms.step import Gradients, LossScale, Objective, Update
+from wordmill.training.ms.step import Frozen, Gradients, LossScale, Objective, Update
 from wordmill.training.ms.sync import synchronise
 from wordmill.training.ms.tracing import trace
 from wordmill.training.stream import Part
@@ -51,7 +53,8 @@ class Trainer:
         self.steps = count_steps(self.net, job.data)
         if job.start:
             where = f"train.start_from {job.train.start_from}, file {job.start}"
-            load_weights(self.net, load_checkpoint(job.start).tensors, where)
+            start = start_from(load_checkpoint(job.start), job.model, job.data, job.train.start_charset, where)
+            load_weights(self.net, start.tensors, where)
         if job.train.sync_batch_norm and job.processes > 1:
             synchronise(self.net, job.device, job.processes)
         self.context = make_context(job, rank, self.codec, self.steps)
@@ -69,7 +72,10 @@ class Trainer:
         objective = Objective(self.net, self.job.data.middle, flat_start=train.flat_start_epochs > 0)
         self.gradients = Gradients(objective, scale).set_train()
         optimiser = build_optimiser(self.net, train)
-        self.update = Update(self.net, optimiser, scale, train.clip_norm, train.parts, processes)
+        by_part = bool(train.lr_factors or train.freeze)
+        self.update = Update(self.net, optimiser, scale, train.clip_norm, train.parts, processes, by_part)
+        normalised = {name.partition(".")[0] for name in statistics(self.net)}
+        self.frozen = [Frozen(self.net, self.update, part) for part in train.freeze if part in normalised]
         self.average = Average(self.net, train.ema_decay) if train.ema_decay else None
         self.parameters = TrainingState(self.net, self.update, self.average, self.processes)
 
@@ -97,7 +103,12 @@ class Trainer:
         vector = self.gradients(*first)
         for part in others:
             vector = vector + self.gradients(*part)
-        result: ms.Tensor = self.update(vector, ms.Tensor(rate, ms.float32))
+        train = self.job.train
+        rates = [rate * part_factor(train, part, number) for part in self.update.parts] or rate
+        result: ms.Tensor = self.update(vector, ms.Tensor(rates, ms.float32))
+        for frozen in self.frozen:
+            if number <= train.freeze[frozen.part]:
+                result = frozen(result)
         if self.average:
             self.average(ms.Tensor(number, ms.float32), result[1])
         return result
@@ -154,6 +165,8 @@ class Trainer:
     def restore(self, tensors: Tensors) -> None:
         """Go on from what `state` has returned."""
         self.parameters.write(tensors, self.rank)
+        for frozen in self.frozen:
+            frozen.begin()
 
     def memory_bytes(self) -> int:
         """Return the most memory used: Linux counts a process's own in KiB."""

@@ -160,11 +160,16 @@ def _adam(weights: Weights, train: Train) -> torch.optim.Optimizer:
 
 
 def decay_groups(weights: Weights, train: Train) -> list[dict[str, Any]]:
-    """Return the parameters by their weight decay: without train.decay_all, biases and normalisation have none."""
-    decayed = [weight for weight in weights.values() if train.decay_all or weight.ndim > 1]
-    rest = [weight for weight in weights.values() if not train.decay_all and weight.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": train.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    """Return the parameters by their weight decay: without train.decay_all, biases and normalisation have none.
+
+    Where parts have rates or frozen steps of their own, a group is of one `part`, else of all, "".
+    """
+    groups: dict[tuple[str, float], list[nn.Parameter]] = {}
+    for name, weight in weights.items():
+        part = name.partition(".")[0] if train.lr_factors or train.freeze else ""
+        decay = train.weight_decay if train.decay_all or weight.ndim > 1 else 0.0
+        groups.setdefault((part, decay), []).append(weight)
+    return [{"params": members, "weight_decay": decay, "part": part} for (part, decay), members in groups.items()]
 
 
 class Average:

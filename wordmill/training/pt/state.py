@@ -1,5 +1,7 @@
 """All that training goes on from: taken, given back, and what of it is scored and stored."""
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -39,13 +41,22 @@ class TrainingState:
         self.kept = self.joined()
 
     @torch.no_grad()
-    def settle(self, finite: torch.Tensor) -> None:
+    def settle(self, finite: torch.Tensor, frozen: list[str]) -> None:
         """Keep a step's running statistics, or take them back where it is left out: `finite` is a scalar bool.
 
-        They are moved by its forward pass, before anybody knows what comes of it.
+        They are moved by its forward pass, before anybody knows what comes of it. Those of frozen parts are taken back.
         """
+        if frozen:
+            finite = finite & self.moving(tuple(frozen))
         self.kept = torch.where(finite, self.joined(), self.kept)
         self.put(self.kept)
+
+    @lru_cache(maxsize=2)  # noqa: B019 (it lives as long as the process)
+    def moving(self, frozen: tuple[str, ...]) -> torch.Tensor:
+        """Return for each of `joined` whether it is of no frozen part."""
+        marks = [torch.full((buffer.numel(),), name.partition(".")[0] not in frozen)
+                 for name, buffer in self.running.items()]  # fmt: skip
+        return torch.cat(marks).to(self.device)
 
     def joined(self) -> torch.Tensor:
         """Return this process's running statistics one behind the other."""

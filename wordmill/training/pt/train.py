@@ -20,6 +20,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wordmill.models.characters import start_from
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.checkpoint import load as load_checkpoint
 from wordmill.models.pt.model import EncoderDecoder, build, count_steps
@@ -27,6 +28,7 @@ from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.predict import Predictor, open_device
 from wordmill.models.pt.weights import load_weights
 from wordmill.pictures.image import Picture
+from wordmill.recipe.schedule import part_factor
 from wordmill.shards.loader import Batch
 from wordmill.text.decoding import codec_of
 from wordmill.training.context import make_context
@@ -56,7 +58,8 @@ class Trainer:
         self.net = build(job.model, job.data, self.codec.classes).to(device)
         if job.start:
             where = f"train.start_from {job.train.start_from}, file {job.start}"
-            load_weights(self.net, load_checkpoint(job.start).tensors, where)
+            start = start_from(load_checkpoint(job.start), job.model, job.data, job.train.start_charset, where)
+            load_weights(self.net, start.tensors, where)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
         self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
         self.context = make_context(job, rank, self.codec, self.steps)
@@ -79,7 +82,7 @@ class Trainer:
     def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Handle:
         """Begin step `number`, 1.., of the optimiser, as trainer.Trainer has it; nothing here waits for the device."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * part_factor(self.job.train, group["part"], number)
         self.optimizer.zero_grad(set_to_none=True)
         counts = np.array([targets.counted for _, targets in parts], np.float32)
         wishes, counted = send(self.device, np.array(asked, np.float32), counts)
@@ -141,7 +144,7 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.renew()
         finite = norm.isfinite()
-        self.held.settle(finite)
+        self.held.settle(finite, [part for part, steps in self.job.train.freeze.items() if number <= steps])
         if self.average:
             self.average(number, finite)
         return norm

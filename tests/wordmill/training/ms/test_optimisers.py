@@ -31,7 +31,7 @@ def test_updates_are_the_published_ones_even_for_gradients_as_small_as_epsilon(n
     series = [[(scale * rng.normal(size=w.shape)).astype(np.float32) for scale, w in zip(scales, before, strict=True)]
               for _ in range(3)]  # fmt: skip
     for gradients in series:
-        update(tuple(map(ms.Tensor, gradients)), ms.Tensor(train.lr, ms.float32))
+        update(tuple(map(ms.Tensor, gradients)), (ms.Tensor(train.lr, ms.float32),) * len(before))
     for number, weight in enumerate(net.trainable_params()):
         decay = 0.3 if decay_all or weight.ndim > 1 else 0.0
         expected = updated(before[number], [gradients[number] for gradients in series], train, decay)

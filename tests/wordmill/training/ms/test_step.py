@@ -13,7 +13,7 @@ from wordmill.recipe.sections import Train
 from wordmill.training.ms.optimisers import build_optimiser
 from wordmill.training.ms.processes import Processes
 from wordmill.training.ms.state import TrainingState
-from wordmill.training.ms.step import Gradients, LossScale, Objective, Update
+from wordmill.training.ms.step import Frozen, Gradients, LossScale, Objective, Update
 from wordmill.training.ms.train import tensors_of
 
 ONES = ms.Tensor([1.0], ms.float32)
@@ -59,6 +59,23 @@ def test_gradients_that_are_not_finite_change_nothing_and_the_next_ones_are_clip
     assert_same(state.read(), kept)
     update(ms.Tensor(vector[::-1].copy()), rate)
     assert_same(state.read(), after)
+
+
+def test_running_statistics_of_a_frozen_part_are_put_back() -> None:
+    net = build(COMPACT, DATA[1], 37)
+    update = update_of(net)
+    frozen, mean = Frozen(net, update, "backbone"), net.backbone.bn1.moving_mean
+    state = TrainingState(net, update, None, Processes(1))
+    ms.ops.assign(mean, mean + 3)  # as a checkpoint has it that training goes on from
+    frozen.begin()
+    start, result = state.read(), ms.Tensor([1.0, 2.0], ms.float32)
+    for parameter in (*update.statistics, *update.kept):
+        ms.ops.assign(parameter, parameter + 1)
+    assert frozen(result).asnumpy().tolist() == [1, 2]
+    assert_same(state.read(), start)
+    assert all(
+        np.array_equal(kept.asnumpy(), held.asnumpy()) for kept, held in zip(update.kept, frozen.held, strict=True)
+    )
 
 
 def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:

@@ -29,7 +29,8 @@ NOTHING = (False, False)
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> tuple[Trainer, Tensors]:
     """One trainer for all tests, whose graphs are compiled once, and what it starts from."""
     job = make_job(tmp_path_factory.mktemp("job"), 1)
-    trainer = Trainer(dataclasses.replace(job, train=dataclasses.replace(job.train, ema_decay=0.9)), 0)
+    train = dataclasses.replace(job.train, ema_decay=0.9, freeze={"backbone": 1}, lr_factors={"neck": 0.5})
+    trainer = Trainer(dataclasses.replace(job, train=train), 0)
     return trainer, trainer.state()
 
 
@@ -58,6 +59,18 @@ def test_a_restored_state_makes_the_same_steps_bit_for_bit(trainer: Trainer) -> 
     assert different(trainer.state(), kept) == set()
     assert trainer.result(trainer.step(2, parts, 0.01, NOTHING)) == second
     assert different(trainer.state(), after) == set()
+
+
+def test_a_frozen_part_stays_as_it_is_for_its_steps_and_then_learns(
+    trainer: Trainer, compiled: tuple[Trainer, Tensors]
+) -> None:
+    trainer.result(trainer.step(1, some_parts(8), 0.01, NOTHING))
+    start, state = compiled[1], trainer.state()
+    names = {name for name in start if name.startswith(("model/", "statistics/"))}
+    learnt = {name for name in names if "backbone." not in name}
+    assert different(start, state) & names == learnt
+    trainer.result(trainer.step(2, some_parts(8), 0.01, NOTHING))
+    assert different(state, trainer.state()) & names == names
 
 
 def test_a_state_of_another_network_is_refused(trainer: Trainer) -> None:
@@ -130,6 +143,11 @@ def test_training_starts_from_the_weights_of_a_file_or_says_what_does_not_fit(tm
     checkpoint.save(path, state)
     job = dataclasses.replace(job, start=path, train=section)
     assert different(dump(Trainer(job, 0).net), tensors) == set()
+    union = dataclasses.replace(section, start_charset="union")
+    other = dataclasses.replace(job, data=dataclasses.replace(job.data, space=True), train=union)
+    grown = dump(Trainer(other, 0).net)
+    assert np.array_equal(grown["head.bias"][:37], tensors["head.bias"])
+    assert grown["head.bias"][37] == pytest.approx(tensors["head.bias"][1:].mean())
 
     del tensors["head.bias"]
     checkpoint.save(path, dataclasses.replace(state, tensors=tensors))

@@ -7,6 +7,7 @@ from torch import nn
 
 from tests.wordmill.training.tiny import TRAIN
 from tests.wordmill.training.updates import updated
+from wordmill.recipe.schedule import one_cycle, piecewise, stepped
 from wordmill.training.pt.optimisers import Average, build_optimiser
 
 
@@ -36,6 +37,28 @@ def test_updates_are_the_published_ones_even_for_gradients_as_small_as_epsilon(n
         expected = updated(before[number], [gradients[number] for gradients in series], train, decay)
         moved, rounding = np.abs(expected - before[number]).max(), 3 * np.spacing(np.abs(before[number]).max())
         assert np.abs(weight.detach().numpy() - expected).max() < 1e-4 * moved + rounding
+
+
+def rates_of(scheduler: torch.optim.lr_scheduler.LRScheduler, optimizer: torch.optim.Optimizer) -> list[float]:
+    rates = []
+    for _ in range(20):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if len(rates) < 20:
+            scheduler.step()
+    return rates
+
+
+def test_schedules_are_those_of_pytorch() -> None:
+    schedulers = torch.optim.lr_scheduler
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    assert stepped(0.5, 20, 0, 6, 0.3) == pytest.approx(rates_of(schedulers.StepLR(optimizer, 6, 0.3), optimizer))
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    multi = rates_of(schedulers.MultiStepLR(optimizer, [4, 11], 0.1), optimizer)
+    assert piecewise(0.5, 20, 0, (4, 11), (0.05, 0.005)) == pytest.approx(multi)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
+    cycle = schedulers.OneCycleLR(optimizer, 0.5, 20, pct_start=0.3, cycle_momentum=False, final_div_factor=100)
+    assert one_cycle(0.5, 20, 6, 0.5 / 25 / 100) == pytest.approx(rates_of(cycle, optimizer), rel=1e-6)
 
 
 def test_lion_goes_one_rate_against_the_sign() -> None:

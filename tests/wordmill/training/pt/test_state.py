@@ -50,6 +50,27 @@ def test_another_trainer_goes_on_bit_for_bit(optimizer: str, tmp_path: Path) -> 
     assert equal(other.weights(), one.weights())
 
 
+def test_a_frozen_part_stays_as_it_is_for_its_steps_and_then_learns(tmp_path: Path) -> None:
+    train = dataclasses.replace(TRAIN, freeze={"backbone": 2}, lr_factors={"head": 0.5}, ema_decay=0.9)
+    one = Trainer(make_job(tmp_path, train=train), CPU, 0)
+    states = [one.state()]
+    for first, last in ((1, 2), (3, 3)):
+        steps_of(one, first, last)
+        states.append(one.state())
+    start, frozen, free = states
+    names = [name for name in start if name.startswith(("model/", "statistics/"))]
+    changed = {name for name in names if not np.array_equal(start[name], frozen[name])}
+    assert changed == {name for name in names if "backbone." not in name}
+    assert any(np.any(frozen[f"optimizer/exp_avg/{name}"]) for name in ("backbone.conv1.weight",))
+    moved = [name for name in names if not np.array_equal(frozen[name], free[name])]
+    assert moved == names
+    other = Trainer(make_job(tmp_path, train=train), CPU, 0)
+    other.context = one.context
+    other.restore(states[0])
+    steps_of(other, 1, 3)
+    assert equal(other.state(), free)
+
+
 def test_names_are_those_of_the_weights_and_types_are_float32(tmp_path: Path) -> None:
     trainer = Trainer(make_job(tmp_path, train=dataclasses.replace(TRAIN, ema_decay=0.9)), CPU, 0)
     state, weights = trainer.state(), trainer.weights()

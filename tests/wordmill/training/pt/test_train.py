@@ -174,6 +174,11 @@ def test_training_starts_from_the_weights_of_a_file_or_says_what_does_not_fit(tm
     job = dataclasses.replace(job, start=path)
     started = dump(Trainer(job, CPU, 0).net)
     assert all(np.array_equal(started[name], tensor) for name, tensor in tensors.items())
+    union = dataclasses.replace(job.train, start_charset="union")
+    other = dataclasses.replace(job, data=dataclasses.replace(job.data, space=True), train=union)
+    grown = dump(Trainer(other, CPU, 0).net)
+    assert np.array_equal(grown["head.bias"][:37], tensors["head.bias"])
+    assert grown["head.bias"][37] == pytest.approx(tensors["head.bias"][1:].mean())
 
     del tensors["head.bias"]
     checkpoint.save(path, dataclasses.replace(state, tensors=tensors))

@@ -1,0 +1,87 @@
+"""`python -m pipelines charset`: the characters of a data set's labels that a recipe's charset lacks."""
+
+import argparse
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pipelines.building import new_run_tag, recipe_path
+from pipelines.local.evaluating import add_data_options, data_set, stage_program
+from wordmill.recipe.catalogue import Entry, to_text
+from wordmill.recipe.loading import load_recipe
+from wordmill.text.charset import Charset, charset_of
+
+SHOWN = 40  # characters that are printed
+EXAMPLES = 3  # labels of each
+
+
+def scan_labels(options: argparse.Namespace) -> int:
+    """Print which characters of the labels the charset lacks, write them to a file, and say what takes them in."""
+    from wordmill.store.files import write_atomically
+
+    recipe = load_recipe(recipe_path(options.recipe))
+    charset, (name, entry) = charset_of(recipe.data), data_set(options)
+    labels = read_labels(name, entry)
+    found, examples = missing(labels, charset)
+    print(f"{name}: {len(labels):,} labels, {found['']:,} with characters that charset {charset.name} lacks")
+    for symbol, count in found.most_common(SHOWN + 1):
+        if symbol:
+            print(f"  {symbol!r:>6} U+{ord(symbol):04X} {count:>8,}  {', '.join(examples[symbol])}")
+    # The space and what a charset's file cannot hold have keys, or no place, of their own.
+    added = sorted(symbol for symbol in found if symbol and symbol not in " \0\r\n")
+    changes = ["data.space=true"] if " " in found and not recipe.data.space else []
+    if added:
+        path = Path(options.output or f"{name}.txt").absolute()
+        write_atomically(path, "".join(f"{symbol}\n" for symbol in added))
+        print(path)
+        changes.insert(0, f"data.charset={recipe.data.charset}+{path}")
+    if changes:
+        print(f'to train with them: SET="{" ".join([*changes, "train.start_charset=union"])}"')
+    return 0
+
+
+def read_labels(name: str, entry: Entry) -> list[str]:
+    """Fetch a data set and return its labels; what a reader finds wrong is left out."""
+    from pipelines.local import services
+    from wordmill.readers.opening import open_reader
+    from wordmill.sources.archives import lay_out
+    from wordmill.store.artifacts import read_manifest, whole_manifest
+    from wordmill.store.storage import Store
+
+    if "WORDMILL_BUCKET" not in os.environ:
+        services.settings()
+    run_tag = new_run_tag("charset")
+    output = services.STATE / "runs" / run_tag / "fetched.json"
+    stage_program("fetch", run_tag, output, sources=to_text({name: entry}))
+    store = Store.from_environment()
+    manifest = whole_manifest(store, read_manifest(output).facts["datasets"][name], name)
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "source"
+        if manifest.objects:
+            files = {item.name: store.fetch(item) for item in manifest.objects}
+            lay_out(files, root, entry.inside, source=PurePosixPath(entry.source).name)
+        reader = open_reader(entry, root)
+        return [sample.label for sample in reader.read(range(len(reader))) if not sample.problem]
+
+
+def missing(labels: Iterable[str], charset: Charset) -> tuple[Counter[str], dict[str, list[str]]]:
+    """Return for each character outside the charset how many labels have it, of "" how many have any, and examples."""
+    found, examples = Counter[str](), dict[str, list[str]]()
+    for label in labels:
+        if outside := charset.outside(label):
+            found.update(["", *outside])
+            for symbol in outside:
+                examples.setdefault(symbol, []).extend([label] if found[symbol] <= EXAMPLES else [])
+    return found, examples
+
+
+def add_charset_verb(verbs: Any) -> None:
+    """Add the verb to a command line's."""
+    parser = verbs.add_parser("charset", help="list the characters of a data set's labels that a charset lacks")
+    add_data_options(parser)
+    parser.add_argument("--recipe", default="quickstart", help="whose charset")
+    parser.add_argument("-o", "--output", default="", help="the file for the characters, DATA.txt by default")
+    parser.set_defaults(verb=scan_labels)

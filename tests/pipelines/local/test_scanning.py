@@ -1,0 +1,42 @@
+import argparse
+from pathlib import Path
+
+import pytest
+
+from pipelines.cli import command_line
+from pipelines.local import scanning
+from wordmill.text.charset import load_charset
+
+
+def test_labels_are_counted_by_the_characters_that_a_charset_lacks() -> None:
+    found, examples = scanning.missing(["Café", "CAFÉ", "née-é", "word"], load_charset("lower36"))
+    assert found == {"": 3, "é": 3, "-": 1}
+    assert examples == {"é": ["Café", "CAFÉ", "née-é"], "-": ["née-é"]}
+
+
+def options(tmp_path: Path) -> argparse.Namespace:
+    folder = tmp_path / "words"
+    folder.mkdir()
+    (folder / "gt.txt").touch()
+    return command_line().parse_args(["charset", str(folder), "--labels", "gt.txt", "-o", str(tmp_path / "c.txt")])
+
+
+@pytest.mark.parametrize(
+    ("labels", "file", "change"),
+    [
+        (["Straße 1", "ä"], "ß\nä\n", "data.charset=lower36+{path} data.space=true train.start_charset=union"),
+        (["a b"], None, "data.space=true train.start_charset=union"),
+        (["ab"], None, None),
+    ],
+)
+def test_what_takes_the_missing_characters_in_is_written_and_said(
+    labels: list[str], file: str | None, change: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(scanning, "data_set", lambda options: ("words", None))
+    monkeypatch.setattr(scanning, "read_labels", lambda name, entry: labels)
+    assert scanning.scan_labels(options(tmp_path)) == 0
+    path = tmp_path / "c.txt"
+    assert (path.read_text(encoding="utf-8") if path.exists() else None) == file
+    out = capsys.readouterr().out
+    assert (f'SET="{change.format(path=path)}"' in out) if change else ("SET" not in out)
