@@ -18,6 +18,7 @@ APPLY = "apply the manifests: kubectl apply -k manifests/overlays/..."
 Right = tuple[str, str, str, tuple[str, ...]]
 RIGHTS: tuple[Right, ...] = (
     ("argoproj.io", "workflowtaskresults", "", ("create", "patch")),
+    ("argoproj.io", "workflows", "", ("get",)),
     ("", "configmaps", "kfp-launcher", ("get",)),
     ("", "pods", "", ("get", "list", "watch")),
     ("", "pods/log", "", ("get",)),

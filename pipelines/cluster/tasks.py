@@ -9,7 +9,7 @@ from pipelines.cluster.images import image
 from pipelines.cluster.site import CACHE, QUEUE, TRAINING_ACCOUNT, TRAINING_LABELS, Accelerator, load_site
 from pipelines.profiles import Profile
 from wordmill.recipe.frameworks import Framework
-from wordmill.recipe.parsing import to_json
+from wordmill.recipe.parsing import to_struct
 
 SECRET = "wordmill-s3"  # noqa: S105 (the name of a Kubernetes secret, not a secret)
 WEBHOOK = "wordmill-webhook"
@@ -81,10 +81,10 @@ def train_on(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     return accelerate(task, profile, profile.processes)
 
 
-def gang_job(profile: Profile, framework: Framework) -> str:
-    """Return as JSON what the job of a profile of several nodes is to be; empty for one node."""
+def gang_job(profile: Profile, framework: Framework) -> dict[str, object]:
+    """Return what the job of a profile of several nodes is to be; empty for one node."""
     if profile.nodes == 1:
-        return ""
+        return {}
     site = load_site()
     plain = Accelerator(resource="", nodes={}, labels={})
     accelerator = plain if profile.device == "cpu" else _accelerator(profile.device)
@@ -96,7 +96,7 @@ def gang_job(profile: Profile, framework: Framework) -> str:
         claim=CACHE, user=USER, secret=SECRET, secret_variables=SECRET_VARIABLES, settings=SETTINGS,
         settings_variables=SETTINGS_VARIABLES,
     )  # fmt: skip
-    return to_json(spec)
+    return to_struct(spec)
 
 
 def accelerate(task: dsl.PipelineTask, profile: Profile, count: int) -> dsl.PipelineTask:

@@ -9,9 +9,10 @@ from typing import Any
 
 from components.train.gang.api import ClusterAwayError, JobApi
 from components.train.gang.manifests import leader_pod
-from components.train.gang.state import JobState, job_state, pod_text
+from components.train.gang.state import JobState, job_state
 from components.train.gang.work import RENEW_EVERY_S, GangSpec, Work, job_key, renew_lease, write_work
 from components.train.stopping import sigterm_as_error
+from wordmill.store.pods import pod_text
 from wordmill.store.stages import StageResult
 from wordmill.store.storage import Object, Store
 

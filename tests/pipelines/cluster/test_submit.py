@@ -1,6 +1,5 @@
 """`submit` against a server in memory that implements the v2beta1 API: what it asks for, and what it leaves behind."""
 
-import json
 import re
 
 import pytest
@@ -38,10 +37,8 @@ def test_submit_uploads_a_version_and_starts_a_run_of_it(kfp: KfpServer, capsys:
     assert pipeline["display_name"] == "wordmill-quickstart"
     assert re.fullmatch("0123456789ab-[0-9a-f]{8}", version["display_name"])
     assert version["pipeline_spec"]["pipelineInfo"]["name"] == "wordmill-quickstart"
-    assert (
-        '"epochs": 1'
-        in version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]["defaultValue"]
-    )
+    train = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]
+    assert (train["parameterType"], train["defaultValue"]["epochs"]) == ("STRUCT", 1)
     assert experiment["display_name"] == "wordmill/quickstart"
     assert (run["experiment_id"], run["service_account"]) == (experiment["experiment_id"], "wordmill-stage")
     options = "quickstart --set=train.epochs=1"
@@ -62,14 +59,14 @@ def test_submit_with_a_trace_says_where_it_will_be(kfp: KfpServer, capsys: pytes
     assert verb("submit", "quickstart", "--profile", "--smoke") == 0
     (version,), (run,) = kfp.made("versions"), kfp.made("runs")
     section = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]["defaultValue"]
-    assert json.loads(section)["profile"] == 20
+    assert section["profile"] == 20
     assert run["description"].startswith("quickstart --smoke --profile, version")
     assert capsys.readouterr().out.splitlines()[-1] == (
         "trace: among the artifacts of the run in MLflow, below trace/, when training has ended"
     )
     assert verb("submit", "quickstart", "--profile", "--set", "train.profile=5") == 0
     section = kfp.made("versions")[1]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]
-    assert json.loads(section["defaultValue"])["profile"] == 5
+    assert section["defaultValue"]["profile"] == 5
 
 
 def test_what_is_there_already_is_found_on_later_pages_and_not_made_again(kfp: KfpServer, spec: str) -> None:

@@ -27,7 +27,10 @@ REASONS = {
     400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 410: "Expired",
     422: "Invalid", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable",
 }  # fmt: skip
-GROUPS = {"mindxdl.gitee.com": ("v1", "ascendjobs"), "batch.volcano.sh": ("v1alpha1", "jobs")}
+GROUPS = {
+    "mindxdl.gitee.com": ("v1", "ascendjobs"), "batch.volcano.sh": ("v1alpha1", "jobs"),
+    "argoproj.io": ("v1alpha1", "workflows"),
+}  # fmt: skip
 CORE = re.compile(r"/api/v1/namespaces/([^/]+)/(pods|events)(?:/([^/]+))?(?:/(log))?")
 CUSTOM = re.compile(r"/apis/([^/]+)/([^/]+)(?:/namespaces/([^/]+)/([^/]+)(?:/([^/]+))?)?")
 
@@ -58,9 +61,10 @@ def granted() -> set[tuple[str, str, str]]:
 class Cluster:
     """What the server holds. `faults` are (status or "lost", pattern of "VERB path"), each for one request."""
 
-    installed: tuple[str, ...] = ("batch.volcano.sh",)
+    installed: tuple[str, ...] = ("batch.volcano.sh", "argoproj.io")
     rights: set[tuple[str, str, str]] = field(default_factory=granted)
     jobs: dict[str, Document] = field(default_factory=dict)
+    workflows: dict[str, Document] = field(default_factory=dict)
     pods: dict[str, Document] = field(default_factory=dict)
     events: list[Document] = field(default_factory=list)
     logs: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
@@ -130,6 +134,8 @@ class Cluster:
     def _custom(self, verb: str, group: str, kind: str, name: str | None, body: bytes) -> Any:
         assert kind == GROUPS[group][1]
         self._may(group, kind, {"GET": "get", "POST": "create", "DELETE": "delete"}[verb])
+        if kind == "workflows":
+            return self.workflows[str(name)]
         if verb == "POST":
             return self._create(json.loads(body))
         if name not in self.jobs:
