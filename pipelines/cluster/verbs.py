@@ -37,7 +37,7 @@ def add_cluster_verbs(verbs: "Verbs", recipe: argparse.ArgumentParser, other: ar
 
 def _submit(options: argparse.Namespace) -> int:
     recipe, pipeline = build_pipeline(options)
-    from pipelines.cluster import client, submit
+    from pipelines.cluster import client, follow, submit
 
     if options.run_tag and not re.fullmatch(rf"{re.escape(recipe.name)}-[\w.-]+", options.run_tag):
         raise ValueError(f"run tag '{options.run_tag}': expected one of this recipe, such as '{recipe.name}-...'")
@@ -50,7 +50,7 @@ def _submit(options: argparse.Namespace) -> int:
     print(f"run {run_tag}\n{server.page_of(run.run_id)}", flush=True)
     if options.profile:
         print("trace: among the artifacts of the run in MLflow, below trace/, when training has ended", flush=True)
-    return submit.follow(server, run.run_id, spec) if options.wait else 0
+    return follow.follow(server, run.run_id, spec, run_tag) if options.wait else 0
 
 
 def _schedule(options: argparse.Namespace) -> int:

@@ -121,6 +121,12 @@ def check_run(state: KfpServer, document: dict) -> dict:
     return {"state": "PENDING"}
 
 
+def begins(state: KfpServer, query: dict, body: bytes) -> dict:
+    run = creates("runs", "run_id", "V2beta1Run", check_run)(state, query, body)
+    state.on_run(run["run_id"])
+    return run
+
+
 def check_schedule(state: KfpServer, document: dict) -> dict:
     check_run(state, document)
     if not 1 <= int(document["max_concurrency"]) <= 10:
@@ -135,6 +141,11 @@ def asks_for_run(state: KfpServer, query: dict, body: bytes, run_id: str) -> dic
     if state.story:
         run.update(state.story.pop(0))
     return run
+
+
+def terminates(state: KfpServer, query: dict, body: bytes, run_id: str) -> dict:
+    state.get("runs", run_id)["state"] = "CANCELING"
+    return {}
 
 
 def switches(state: KfpServer, query: dict, body: bytes, name: str, verb: str) -> dict:
@@ -171,8 +182,9 @@ ROUTES: list[tuple[str, str, Any, str, Callable[..., dict]]] = [
      creates("experiments", "experiment_id", "V2beta1Experiment", once("experiments"))),
     ("GET", "runs", R.run_service_list_runs_with_http_info, "V2beta1ListRunsResponse", lists("runs", "runs")),
     ("POST", "runs", R.run_service_create_run_with_http_info, "V2beta1Run",
-     creates("runs", "run_id", "V2beta1Run", check_run)),
+     begins),
     ("GET", "runs/([^/:]+)", R.run_service_get_run_with_http_info, "V2beta1Run", asks_for_run),
+    ("POST", "runs/([^/:]+):terminate", R.run_service_terminate_run_with_http_info, "object", terminates),
     ("GET", "recurringruns", S.recurring_run_service_list_recurring_runs_with_http_info,
      "V2beta1ListRecurringRunsResponse", lists("recurringruns", "recurringRuns")),
     ("POST", "recurringruns", S.recurring_run_service_create_recurring_run_with_http_info, "V2beta1RecurringRun",

@@ -1,6 +1,7 @@
 """What a Kubeflow Pipelines API server in memory holds, and how it is told to fail."""
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -30,6 +31,7 @@ class KfpServer:
         default_factory=lambda: {name: {} for name in ("pipelines", "versions", "experiments", "runs", "recurringruns")}
     )
     killed: list[str] = field(default_factory=list)  # runs that went with their schedule
+    on_run: Callable[[str], None] = lambda run_id: None  # what a run that has begun does elsewhere
     story: list[dict] = field(default_factory=list)  # what a run becomes each time that somebody asks for it
     # (request, kind, entries): what another process has made when that request arrives.
     late: tuple[str, str, dict[str, dict]] | None = None

@@ -7,6 +7,7 @@ import pytest
 from pipelines.cli import main
 from pipelines.cluster import client, submit
 from pipelines.cluster.client import connect_kubeflow
+from tests.pipelines.cluster.clock import Clock
 from tests.pipelines.cluster.kfp_state import KfpServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -140,18 +141,6 @@ def test_a_refusal_ends_in_one_line_that_says_what_to_do(kfp: KfpServer, spec: s
         started(spec)
     assert "\n" not in str(error.value)
     assert kfp.made("runs") == []
-
-
-class Clock:
-    """Stands for the module `time`: only pauses take time."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
 
 
 def test_a_server_that_stays_away_is_given_up_in_time(

@@ -105,7 +105,7 @@ class Cluster:
             raise RefusalError(404, "the server could not find the requested resource")
         if match[3] is None:
             return {"kind": "APIResourceList", "groupVersion": f"{match[1]}/{match[2]}", "resources": []}
-        return self._custom(verb, match[1], match[4], match[5], body)
+        return self._custom(verb, match[1], match[4], match[5], body, query)
 
     def _may(self, group: str, resource: str, verb: str) -> None:
         if (group, resource, verb) not in self.rights:
@@ -118,9 +118,7 @@ class Cluster:
             assert query["fieldSelector"] == "type=Warning"
             return {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": self.events}
         if name is None:
-            label, _, value = query["labelSelector"].partition("=")
-            found = [pod for pod in self.pods.values() if pod["metadata"]["labels"].get(label) == value]
-            return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found}
+            return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": _labelled(self.pods, query)}
         if name not in self.pods:
             raise RefusalError(404, f'pods "{name}" not found')
         return self._log(name, query) if log else self.pods[name]
@@ -131,11 +129,12 @@ class Cluster:
         lines = [(moment, line) for moment, line in self.logs.get(name, []) if moment >= since]
         return "".join(f"{stamp(moment)} {line}\n" for moment, line in lines)
 
-    def _custom(self, verb: str, group: str, kind: str, name: str | None, body: bytes) -> Any:
+    def _custom(self, verb: str, group: str, kind: str, name: str | None, body: bytes, query: dict[str, str]) -> Any:
         assert kind == GROUPS[group][1]
-        self._may(group, kind, {"GET": "get", "POST": "create", "DELETE": "delete"}[verb])
+        asked = {"GET": "get" if name else "list", "POST": "create", "DELETE": "delete"}[verb]
+        self._may(group, kind, asked)
         if kind == "workflows":
-            return self.workflows[str(name)]
+            return self.workflows[name] if name else {"items": _labelled(self.workflows, query)}
         if verb == "POST":
             return self._create(json.loads(body))
         if name not in self.jobs:
@@ -170,6 +169,11 @@ class Cluster:
             del self.jobs[name]
             self.pods = {key: pod for key, pod in self.pods.items() if name not in pod["metadata"]["labels"].values()}
         return {"kind": "Status", "status": "Success"}
+
+
+def _labelled(entries: dict[str, Document], query: dict[str, str]) -> list[Document]:
+    label, _, value = query["labelSelector"].partition("=")
+    return [entry for entry in entries.values() if entry["metadata"]["labels"].get(label) == value]
 
 
 def stamp(moment: float) -> str:
