@@ -4,13 +4,17 @@ import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import urllib3
 
 from wordmill.store.pods import pod_text
 
+if TYPE_CHECKING:
+    from kubernetes import client
+
 WORKFLOWS = ("argoproj.io", "v1alpha1")
+JOBS = (("batch.volcano.sh", "v1alpha1", "jobs"), ("mindxdl.gitee.com", "v1", "ascendjobs"))
 LABEL = "workflows.argoproj.io/workflow"  # of a pod, the name of its workflow
 NODE = "workflows.argoproj.io/node-name"  # of a pod, its task's place: <workflow>.root.<task>.<task>.executor(0)
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -54,7 +58,28 @@ def _asked(pod: str) -> Fate:
     found = core.list_namespaced_pod(namespace, label_selector=f"{LABEL}={name}", _request_timeout=TIMEOUT_S)
     read = client.CustomObjectsApi(api).get_namespaced_custom_object
     workflow = read(*WORKFLOWS, namespace, "workflows", name, _request_timeout=TIMEOUT_S)
-    return Fate(stopped=is_stopped(workflow), pods=failed_pods(found.items))
+    if stopped := is_stopped(workflow):
+        _end_jobs(api, namespace, workflow["metadata"]["uid"])
+    return Fate(stopped=stopped, pods=failed_pods(found.items))
+
+
+def _end_jobs(api: "client.ApiClient", namespace: str, owner: str) -> None:
+    """Delete the jobs of several nodes of a workflow that was stopped: its training stage, killed, cannot do it."""
+    from kubernetes import client
+
+    objects = client.CustomObjectsApi(api)
+    for group, version, plural in JOBS:
+        try:
+            listed = objects.list_namespaced_custom_object(group, version, namespace, plural,
+                                                           _request_timeout=TIMEOUT_S)  # fmt: skip
+        except client.ApiException:
+            continue  # no such jobs here, or no right to any
+        for job in listed["items"]:
+            if owner in [found["uid"] for found in job["metadata"].get("ownerReferences", [])]:
+                name = job["metadata"]["name"]
+                objects.delete_namespaced_custom_object(group, version, namespace, plural, name,
+                                                        propagation_policy="Background")  # fmt: skip
+                print(f"report: the run was stopped, and job {name} with it", flush=True)
 
 
 def is_stopped(workflow: dict[str, Any]) -> bool:

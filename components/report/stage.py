@@ -14,7 +14,6 @@ from components.report.summary import parameters, points, summarise, tags
 from wordmill.store import tracking
 from wordmill.store.artifacts import Manifest, digest, record_manifest, to_document
 from wordmill.store.files import write_atomically
-from wordmill.store.runs import mark_stopped
 from wordmill.store.stages import run_stage, work_folder
 from wordmill.store.storage import Store
 
@@ -31,8 +30,6 @@ def run(*, recipe: str, run_tag: str, state: str, expected: str, nightly: str, o
         if nightly not in ("true", "false"):
             raise ValueError(f"nightly: expected true or false, found {nightly!r}")
         gathered, fate = gather_run(store, run_tag), fate_of_run()
-        if fate.stopped:
-            mark_stopped(store, run_tag)
         summary = summarise(gathered, recipe, run_tag, state, json.loads(expected), fate)
         return write_report(store, gathered, summary, nightly == "true", Path(output)), False
 

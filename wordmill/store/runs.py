@@ -1,4 +1,4 @@
-"""What one run of a pipeline leaves in the store beside its results: its stages' records, and that it was stopped."""
+"""What one run of a pipeline leaves in the store beside its results: its stages' records, its training's starts."""
 
 import os
 
@@ -20,23 +20,14 @@ def begin_run(store: Store, run_tag: str, keep: str = "") -> bool:
     for key in old:
         store.delete(key)
     if old:
-        store.delete(_stop_mark(run_tag))
+        store.delete(starts_key(run_tag))
         _reopen(store, run_tag)
     return bool(old)
 
 
-def mark_stopped(store: Store, run_tag: str) -> None:
-    """Note that somebody has stopped a run: what works for it elsewhere, nodes of a job, ends."""
-    store.put_json(_stop_mark(run_tag), {"stopped": True})
-
-
-def was_stopped(store: Store, run_tag: str) -> bool:
-    """Tell whether somebody has stopped a run."""
-    return store.get_json(_stop_mark(run_tag)) is not None
-
-
-def _stop_mark(run_tag: str) -> str:
-    return f"runs/{run_tag}/stopped.json"
+def starts_key(run_tag: str) -> str:
+    """Return where a run's training counts how often it was begun."""
+    return f"runs/{run_tag}/starts.json"
 
 
 def _reopen(store: Store, run_tag: str) -> None:

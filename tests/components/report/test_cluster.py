@@ -17,7 +17,7 @@ def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clus
     (tmp_path / "namespace").write_text("wordmill\n")
     monkeypatch.setattr(cluster, "NAMESPACE", tmp_path / "namespace")
     monkeypatch.setenv("KFP_POD_NAME", "report-pod")
-    found = Cluster(workflows={"run-x": {"metadata": {"name": "run-x"}, "spec": {}}})
+    found = Cluster(workflows={"run-x": {"metadata": {"name": "run-x", "uid": "u-1"}, "spec": {}}})
     add(found, "report-pod", "report", "Running", 9)
     with serving(found, tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
@@ -64,7 +64,13 @@ def test_a_run_that_somebody_has_stopped_is_known_by_its_workflow(
     kubernetes: Cluster, spec: dict[str, Any], stopped: bool
 ) -> None:
     kubernetes.workflows["run-x"]["spec"] = spec
+    for name, owner in (("wordmill-train-mine", "u-1"), ("wordmill-train-anothers", "u-2")):
+        owners = [{"kind": "Workflow", "name": "x", "uid": owner}]
+        kubernetes.jobs[name] = {"metadata": {"name": name, "ownerReferences": owners}}
     assert fate_of_run().stopped is stopped
+    # Its training stage was killed: the nodes, which keep a checkpoint when they are told to end, end with the run.
+    assert ("wordmill-train-mine" in kubernetes.jobs) is not stopped
+    assert "wordmill-train-anothers" in kubernetes.jobs
 
 
 def test_without_the_right_to_ask_the_report_is_made_from_the_records_alone(

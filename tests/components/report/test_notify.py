@@ -16,7 +16,6 @@ from tests.components.gate.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from wordmill.store import tracking
 from wordmill.store.nights import finished_night
-from wordmill.store.runs import was_stopped
 from wordmill.store.storage import Store
 
 pytestmark = pytest.mark.usefixtures("mlflow_uri")
@@ -145,7 +144,6 @@ def test_a_night_that_somebody_stopped_is_neither_failed_nor_well(
     assert seed.store.get_json(f"heartbeats/{seed.run_tag}.json") is None
     assert tracking.connect().get_run(summary["mlflow"]["run_id"]).info.status == "KILLED"
     assert "Stopped by hand" in (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert was_stopped(seed.store, seed.run_tag)
 
 
 def test_a_webhook_that_refuses_is_asked_again_and_never_fails_the_night(

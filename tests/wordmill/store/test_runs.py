@@ -1,7 +1,7 @@
 import pytest
 
 from wordmill.store import runs, tracking
-from wordmill.store.runs import begin_run, mark_stopped, records_prefix, was_stopped
+from wordmill.store.runs import begin_run, records_prefix, starts_key
 from wordmill.store.storage import Store
 
 
@@ -10,14 +10,14 @@ def record(store: Store, run_tag: str, *names: str) -> None:
         store.put_json(f"{records_prefix(run_tag)}{name}.json", {"ok": False})
 
 
-def test_a_run_that_is_continued_forgets_what_the_one_before_recorded_and_that_it_was_stopped(store: Store) -> None:
+def test_a_run_that_is_continued_forgets_what_the_one_before_recorded_and_its_starts(store: Store) -> None:
     assert begin_run(store, "night-1") is False
     record(store, "night-1", "fresh.tiny", "fetch.datasets", "train.crnn", "report.tiny")
     record(store, "night-10", "train.crnn")
-    mark_stopped(store, "night-1")
+    store.put_json(starts_key("night-1"), {"step": 3, "starts": 4})
     assert begin_run(store, "night-1", keep="fresh.") is True
     assert list(store.keys(records_prefix("night-1"))) == ["runs/night-1/stages/fresh.tiny.json"]
-    assert not was_stopped(store, "night-1")
+    assert store.get_json(starts_key("night-1")) is None
     assert list(store.keys(records_prefix("night-10"))) == ["runs/night-10/stages/train.crnn.json"]
     assert begin_run(store, "night-1", keep="fresh.") is False  # the same stage again, after a lost pod
     assert begin_run(store, "night-1") is True

@@ -135,6 +135,8 @@ class Cluster:
         self._may(group, kind, asked)
         if kind == "workflows":
             return self.workflows[name] if name else {"items": _labelled(self.workflows, query)}
+        if name is None and verb == "GET":
+            return {"items": list(self.jobs.values())}
         if verb == "POST":
             return self._create(json.loads(body))
         if name not in self.jobs:
