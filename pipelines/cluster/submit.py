@@ -15,6 +15,8 @@ from pipelines.cluster.client import FINISHED, Server
 from pipelines.cluster.site import STAGE_ACCOUNT
 from wordmill.store.artifacts import git_commit
 
+WORKFLOW_ID = "{{workflow.uid}}"  # Kubeflow replaces it by the run's id wherever it stands in what it runs
+
 
 @dataclass(frozen=True, kw_only=True)
 class UploadedPipeline:
@@ -78,15 +80,29 @@ def find_experiment(server: Server, recipe: str) -> Any:
     return _first(server.called(name, "list the experiments", listed, "experiments", namespace=server.namespace))
 
 
+def tag_of(run: Any) -> str:
+    """Return a run's tag; of a scheduled one the server keeps the text in which its id takes the place of a macro."""
+    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    return str(parameters.get("run_tag", "")).replace(WORKFLOW_ID, str(run.run_id))
+
+
+def find_tag(server: Server, recipe: str, named: str) -> tuple[str, bool]:
+    """Return the tag of a recipe's run that is named by its tag, id or name, and whether it is a schedule's run."""
+    found = find_experiment(server, recipe)
+    for run in runs_of(server, found.experiment_id) if found else ():
+        if named in (tag_of(run), run.run_id, run.display_name):
+            return tag_of(run), bool(run.recurring_run_id)
+    raise ValueError(f"run tag '{named}': the experiment of recipe {recipe} has no run of that tag, id or name to "
+                     "continue: its page and `make schedules` show them")  # fmt: skip
+
+
 def start_run(server: Server, published: UploadedPipeline, run_tag: str, options: str, again: bool) -> Any:
     """Start a run and return it; `again` continues the work of the earlier runs of this tag, which must have ended.
 
     options: the command line's, for people who look at the run.
     """
     known = runs_of(server, published.experiment_id) if again else ()
-    earlier = [run for run in known if _carries(run, run_tag)]
-    if again and not earlier:
-        raise ValueError(f"run tag '{run_tag}': this recipe's experiment has no run of that tag to continue")
+    earlier = [run for run in known if tag_of(run) == run_tag]
     for run in earlier:
         if run.state not in FINISHED:
             raise ValueError(f"run tag '{run_tag}': its run still goes on: {server.page_of(run.run_id)}")
@@ -124,8 +140,3 @@ def _document(spec: str) -> dict[str, Any]:
 
 def _experiment_name(recipe: str) -> str:
     return f"wordmill/{recipe}"  # as in MLflow
-
-
-def _carries(run: Any, run_tag: str) -> bool:
-    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    return bool(parameters.get("run_tag") == run_tag)

@@ -9,12 +9,14 @@ import inspect
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import kfp_server_api
 import yaml
 
+from pipelines.cluster import cron
 from tests.pipelines.cluster.kfp_state import FINISHED, KfpServer, RefusalError, now
 
 
@@ -149,7 +151,13 @@ def terminates(state: KfpServer, query: dict, body: bytes, run_id: str) -> dict:
 
 
 def switches(state: KfpServer, query: dict, body: bytes, name: str, verb: str) -> dict:
-    state.get("recurringruns", name).update(mode=verb.upper(), updated_at=now())
+    schedule = state.get("recurringruns", name)
+    if verb == "enable" and schedule["mode"] == "DISABLE":
+        # The latest of the times that have passed since it was made starts a run at once, no_catchup or not.
+        made = datetime.fromisoformat(schedule["created_at"])
+        if cron.next_times(schedule["trigger"]["cron_schedule"]["cron"], made, 1)[0] <= datetime.now(UTC):
+            state.tick(name)
+    schedule.update(mode=verb.upper(), updated_at=now())
     return {}
 
 

@@ -48,10 +48,8 @@ class KfpServer:
         keys = ("experiment_id", "pipeline_version_reference")
         body = {"display_name": f"{parent['display_name']}-1", **{key: parent[key] for key in keys}}
         run = self.add("runs", "run_id", {**body, "recurring_run_id": recurring_run_id, "state": state})
-        given = parent["runtime_config"]["parameters"]
-        # Both the scheduler and the API server replace this text all over a compiled run, and no [[...]] in a v2 one.
-        parameters = {key: value.replace("{{workflow.uid}}", run["run_id"]) for key, value in given.items()}
-        run["runtime_config"] = {"parameters": parameters}
+        # {{workflow.uid}} is replaced all over the workflow that runs, and stays as it is in what the server keeps.
+        run["runtime_config"] = parent["runtime_config"]
         return run
 
     def add(self, kind: str, id_field: str, document: dict) -> dict:

@@ -167,6 +167,19 @@ def test_a_failed_run_is_continued_under_its_tag(kfp: KfpServer, spec: str) -> N
 
 def test_a_tag_that_no_run_has_cannot_be_continued(kfp: KfpServer, spec: str) -> None:
     started(spec, "quickstart-7")
-    with pytest.raises(ValueError, match="'quickstart-8': this recipe's experiment has no run of that tag"):
-        started(spec, "quickstart-8", again=True)
-    assert "expected one of this recipe" in str(verb("submit", "quickstart", "--run-tag", "crnn_r34-1"))
+    for named in ("quickstart-8", "crnn_r34-1"):
+        told = str(verb("submit", "quickstart", "--run-tag", named))
+        assert f"'{named}': the experiment of recipe quickstart has no run of that tag, id or name" in told
+    assert len(kfp.made("runs")) == 1
+
+
+@pytest.mark.parametrize("named_by", ["tag", "run_id", "display_name"])
+def test_a_failed_night_is_continued_as_a_night_by_what_its_page_shows(kfp: KfpServer, named_by: str) -> None:
+    assert verb("schedule", "quickstart") == 0
+    night = kfp.tick(kfp.made("recurringruns")[0]["recurring_run_id"], "FAILED")
+    tag = f"quickstart-{night['run_id']}"
+    assert verb("submit", "quickstart", "--run-tag", tag if named_by == "tag" else night[named_by]) == 0
+    again = kfp.made("runs")[1]
+    assert again["runtime_config"]["parameters"] == {"run_tag": tag}
+    assert again["display_name"] == f"{tag} (2)"
+    assert again["pipeline_version_reference"] == night["pipeline_version_reference"]
