@@ -73,7 +73,7 @@ def reconcile(server: Server, plan: Schedule, zone: tzinfo) -> None:
         print(f"schedule '{plan.name}' {plan.spec_hash} is as wanted: nothing to do")
     for other in others:
         if is_on(other):
-            print(f"it replaces what ran {in_words(other)} with options '{options_of(other)}'")
+            print(f"it replaces what ran {_when(other)} with options '{_options(other)}'")
         switch(server, other, on=False)
     switch(server, kept, on=True)
     for other in others:
@@ -114,7 +114,7 @@ def rows(server: Server, zone: tzinfo, rebuilt: Callable[[str], tuple[str, str]]
         following = f"{times[0]:%Y-%m-%d %H:%M %Z}" if times else "-"
         latest = f"{last.display_name}: {last.state}" if last else "-"
         state = "on" if is_on(old) else "off"
-        yield old.display_name, in_words(old), following, latest, state, _age(old, rebuilt)
+        yield old.display_name, _when(old), following, latest, state, _age(old, rebuilt)
 
 
 def _best(schedules: list[Any], spec_hash: str) -> Any:
@@ -132,12 +132,12 @@ def _missed(schedule: Any) -> bool:
     return cron.next_times(schedule.trigger.cron_schedule.cron, schedule.created_at, 1)[0] <= now
 
 
-def in_words(schedule: Any) -> str:
+def _when(schedule: Any) -> str:
     """Return when a schedule starts runs, as a sentence."""
     return cron.in_words(schedule.trigger.cron_schedule.cron)
 
 
-def options_of(schedule: Any) -> str:
+def _options(schedule: Any) -> str:
     """Return the options that a schedule was made with, "" where they are not known."""
     found = re.search(r"^options=(.*)$", schedule.description or "", re.MULTILINE)
     return found[1] if found else ""
@@ -208,7 +208,7 @@ def _body(server: Server, plan: Schedule) -> kfp_server_api.V2beta1RecurringRun:
 
 def _age(schedule: Any, rebuilt: Callable[[str], tuple[str, str]]) -> str:
     """Return `current`, or why the schedule is not what its options would make today."""
-    options = options_of(schedule)
+    options = _options(schedule)
     if not options:
         return "stale: made by an earlier version"
     try:
