@@ -142,7 +142,17 @@ def asks_for_run(state: KfpServer, query: dict, body: bytes, run_id: str) -> dic
     run = state.get("runs", run_id)
     if state.story:
         run.update(state.story.pop(0))
+    state.play()
     return run
+
+
+def removes(kind: str) -> Callable[..., dict]:
+    def handle(state: KfpServer, query: dict, body: bytes, *ids: str) -> dict:
+        state.get(kind, ids[-1])
+        del state.tables[kind][ids[-1]]
+        return {}
+
+    return handle
 
 
 def terminates(state: KfpServer, query: dict, body: bytes, run_id: str) -> dict:
@@ -192,6 +202,12 @@ ROUTES: list[tuple[str, str, Any, str, Callable[..., dict]]] = [
     ("POST", "runs", R.run_service_create_run_with_http_info, "V2beta1Run",
      begins),
     ("GET", "runs/([^/:]+)", R.run_service_get_run_with_http_info, "V2beta1Run", asks_for_run),
+    ("DELETE", "runs/([^/:]+)", R.run_service_delete_run_with_http_info, "object", removes("runs")),
+    ("DELETE", "pipelines/([^/]+)/versions/([^/]+)", P.pipeline_service_delete_pipeline_version_with_http_info,
+     "object", removes("versions")),
+    ("DELETE", "pipelines/([^/]+)", P.pipeline_service_delete_pipeline_with_http_info, "object", removes("pipelines")),
+    ("DELETE", "experiments/([^/]+)", E.experiment_service_delete_experiment_with_http_info, "object",
+     removes("experiments")),
     ("POST", "runs/([^/:]+):terminate", R.run_service_terminate_run_with_http_info, "object", terminates),
     ("GET", "recurringruns", S.recurring_run_service_list_recurring_runs_with_http_info,
      "V2beta1ListRecurringRunsResponse", lists("recurringruns", "recurringRuns")),

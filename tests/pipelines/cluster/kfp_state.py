@@ -32,6 +32,7 @@ class KfpServer:
     )
     killed: list[str] = field(default_factory=list)  # runs that went with their schedule
     on_run: Callable[[str], None] = lambda run_id: None  # what a run that has begun does elsewhere
+    play: Callable[[], None] = lambda: None  # what has happened since, whenever somebody asks for a run
     story: list[dict] = field(default_factory=list)  # what a run becomes each time that somebody asks for it
     # (request, kind, entries): what another process has made when that request arrives.
     late: tuple[str, str, dict[str, dict]] | None = None

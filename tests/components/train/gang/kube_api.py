@@ -112,8 +112,9 @@ class Cluster:
             raise RefusalError(403, f'cannot {verb} resource "{resource}" in API group "{group}"')
 
     def _core(self, verb: str, space: str, kind: str, name: str | None, log: str | None, query: dict[str, str]) -> Any:
-        assert (verb, space) == ("GET", "wordmill")
-        self._may("", "pods/log" if log else kind, "get" if name else "list")
+        assert space == "wordmill"
+        asked = {"GET": "get" if name else "list", "DELETE": "delete"}[verb]
+        self._may("", "pods/log" if log else kind, asked)
         if kind == "events":
             assert query["fieldSelector"] == "type=Warning"
             return {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": self.events}
@@ -121,6 +122,8 @@ class Cluster:
             return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": _labelled(self.pods, query)}
         if name not in self.pods:
             raise RefusalError(404, f'pods "{name}" not found')
+        if verb == "DELETE":
+            return self.pods.pop(name)
         return self._log(name, query) if log else self.pods[name]
 
     def _log(self, name: str, query: dict[str, str]) -> str:
