@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate charset accept rehearse test-docker scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate charset accept rehearse test-docker test-cluster scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -119,6 +119,9 @@ rehearse: .venv/dev.done  ## train on two nodes played by network namespaces, as
 
 test-docker: .venv/dev.done  ## the small run in containers against that in subprocesses, 6 minutes; after make images
 	$(BIN)/python -m pytest -m slow tests/pipelines/local/test_containers_whole.py tests/components/serve/test_container.py
+
+test-cluster: .venv/dev.done  ## the whole way on the cluster that is set up: runs, losses, nights, 45 minutes at most
+	@$(BIN)/python -m tests.cluster
 
 scan: .venv/dev.done  ## look for known vulnerabilities and for secrets in what is installed and shipped
 	@$(BIN)/python -m tools.scan

@@ -1,5 +1,6 @@
 """The graph: data sets -> shards -> recogniser -> one measurement per benchmark, one proven file per format -> gate."""
 
+import json
 from contextlib import nullcontext
 
 from kfp import dsl
@@ -18,8 +19,11 @@ from pipelines.cluster.images import EXPORTERS
 from pipelines.cluster.tasks import CONFIG, accelerate, configure, gang_job, notify, train_on
 from pipelines.profiles import Profile
 from wordmill.recipe.catalogue import Entry, to_text
-from wordmill.recipe.parsing import to_json
+from wordmill.recipe.parsing import to_struct
 from wordmill.recipe.sections import Recipe
+
+SECTIONS = ("data", "model", "train", "evaluation", "gate", "export")
+Struct = dict[str, object]  # of a parameter, which the run's page shows key by key
 
 
 def training_pipeline(
@@ -30,24 +34,31 @@ def training_pipeline(
     A nightly one ends well, with nothing done, where neither data nor code nor recipe are new since the last night.
     """
     framework = recipe.train.framework
+    shown: dict[str, Struct] = {name: to_struct(getattr(recipe, name)) for name in SECTIONS}
+    entries, job = json.loads(to_text(catalogue)), gang_job(profile, framework)
     name = f"wordmill-{recipe.name.replace('_', '-')}{'-nightly' if nightly else ''}"
 
     @dsl.pipeline(name=name, description=f"Train and prove {recipe.name}", pipeline_config=CONFIG)
     def training(
         run_tag: str,
-        sources: str = to_text(catalogue),
-        data_section: str = to_json(recipe.data),
-        model_section: str = to_json(recipe.model),
-        train_section: str = to_json(recipe.train),
-        evaluation_section: str = to_json(recipe.evaluation),
-        gate_section: str = to_json(recipe.gate),
-        export_section: str = to_json(recipe.export),
+        sources: Struct = entries,
+        data_section: Struct = shown["data"],
+        model_section: Struct = shown["model"],
+        train_section: Struct = shown["train"],
+        evaluation_section: Struct = shown["evaluation"],
+        gate_section: Struct = shown["gate"],
+        export_section: Struct = shown["export"],
         device: str = profile.device,
         processes: int = profile.processes,
-        gang: str = gang_job(profile, framework),
+        gang: Struct = job,
     ) -> None:
         summary = notify(
-            configure(report(recipe=recipe.name, run_tag=run_tag, nightly=nightly), "report", "data", "report")
+            configure(
+                report(recipe=recipe.name, run_tag=run_tag, expected=recorded(recipe, nightly), nightly=nightly),
+                "report",
+                "data",
+                "report",
+            )
         )
         sections = {"data": data_section, "model": model_section, "train": train_section,
                     "evaluation": evaluation_section, "gate": gate_section, "export": export_section}  # fmt: skip
@@ -73,7 +84,18 @@ def training_pipeline(
     return training
 
 
-def _something_new(recipe: str, sources: str, sections: dict[str, str], run_tag: str) -> dsl.If:
+def recorded(recipe: Recipe, nightly: bool) -> list[str]:
+    """Return the tasks that record themselves in a whole run, "stage.name", in the order of their making below."""
+    first = [f"fresh.{recipe.name}"] if nightly else []
+    files = [f"{stage}.{kind}" for kind in (*recipe.export.formats, *recipe.export.optional)
+             for stage in ("export", "smoke")]  # fmt: skip
+    rivals = [f"rivals.{recipe.name}"] if recipe.gate.promote else []
+    measured = [f"evaluate.{name}" for name in recipe.benchmarks]
+    return [*first, "fetch.datasets", "shard.datasets", f"train.{recipe.model.name}", *measured, *files, *rivals,
+            f"gate.{recipe.name}"]  # fmt: skip
+
+
+def _something_new(recipe: str, sources: Struct, sections: dict[str, Struct], run_tag: str) -> dsl.If:
     """Return the branch for a night with new data, code or recipe; the look at them is a task before it."""
     look = configure(fresh(recipe=recipe, sources=sources, run_tag=run_tag, **sections), "fresh", "data", "fresh")
     branch: dsl.If = dsl.If(look.outputs["Output"] == "changed", name="something new")
@@ -83,7 +105,7 @@ def _something_new(recipe: str, sources: str, sections: dict[str, str], run_tag:
 def _measure(
     recipe: Recipe,
     profile: Profile,
-    section: str,
+    section: Struct,
     trained: dsl.Artifact,
     shards: dsl.Artifact,
     device: str,
@@ -102,8 +124,8 @@ def _measure(
 def _rivals(
     recipe: Recipe,
     profile: Profile,
-    data: str,
-    section: str,
+    data: Struct,
+    section: Struct,
     learned: dsl.PipelineTask,
     shards: dsl.Artifact,
     device: str,
@@ -119,7 +141,7 @@ def _rivals(
 
 
 def _prove(
-    recipe: Recipe, profile: Profile, section: str, trained: dsl.Artifact, run_tag: str
+    recipe: Recipe, profile: Profile, section: Struct, trained: dsl.Artifact, run_tag: str
 ) -> list[dsl.PipelineTask]:
     """Return the tasks that try the exported files, one per format, each behind the task that writes its file."""
     tasks = []
@@ -135,7 +157,7 @@ def _prove(
 
 def _decide(
     recipe: Recipe,
-    section: str,
+    section: Struct,
     trained: dsl.Artifact,
     measured: list[dsl.PipelineTask],
     proven: list[dsl.PipelineTask],

@@ -15,6 +15,7 @@ from wordmill.recipe.catalogue import Entry, from_text
 from wordmill.sources.locating import Located, check_sources, locate, origin
 from wordmill.store.artifacts import Manifest, digest
 from wordmill.store.files import locked
+from wordmill.store.runs import begin_run
 from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Object, Store, hash_file
 
@@ -31,6 +32,7 @@ def run(*, sources: str, run_tag: str, output: str) -> str:
     """
 
     def work(store: Store) -> Fetched:
+        begin_run(store, run_tag, keep="fresh.")
         entries = from_text(sources)
         check_sources(entries)
         calls = [partial(_fetch, store, names, entries[names[0]], run_tag) for names in _by_origin(entries)]

@@ -12,6 +12,7 @@ from wordmill.recipe.sections import Data, Evaluation, Export, Train
 from wordmill.sources.locating import check_sources, locate
 from wordmill.store.artifacts import ROOT, Manifest, digest, read_manifest, record_manifest
 from wordmill.store.nights import finished_night
+from wordmill.store.runs import begin_run
 from wordmill.store.stages import run_stage
 from wordmill.store.storage import Store, hash_file
 
@@ -29,6 +30,7 @@ def run(
     sections = {"data": data, "model": model, "train": train, "evaluation": evaluation, "gate": gate, "export": export}
 
     def work(store: Store) -> tuple[Manifest, bool]:
+        begin_run(store, run_tag)
         return check(store, recipe, from_text(sources), sections, run_tag), False
 
     run_stage("fresh", recipe, run_tag, output, work)

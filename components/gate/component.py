@@ -3,7 +3,7 @@ from kfp import dsl
 
 @dsl.component(base_image="data", install_kfp_package=False)
 def gate(
-    gate: str,
+    gate: dict[str, object],
     recipe: str,
     evaluations: list[str],
     parities: list[str],
@@ -16,9 +16,10 @@ def gate(
     import json
 
     from components.gate.stage import run
+    from wordmill.recipe.parsing import struct_text
 
     return run(
-        gate=gate,
+        gate=struct_text(gate),
         recipe=recipe,
         model=trained.path,
         evaluations=json.dumps(evaluations),

@@ -3,7 +3,7 @@
 from typing import Any
 
 
-def numbers(summary: dict[str, Any]) -> dict[str, float]:
+def metrics(summary: dict[str, Any]) -> dict[str, float]:
     """Return a run's figures by name: accuracy in per cent per benchmark and on average, and against the champion."""
     found = {f"{row['name']} %": 100 * row["accuracy"] for row in summary["benchmarks"]}
     if summary["mean_accuracy"] is not None:
@@ -13,7 +13,7 @@ def numbers(summary: dict[str, Any]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def parity(summary: dict[str, Any]) -> str:
+def exported_files(summary: dict[str, Any]) -> str:
     """Return a Markdown table: each exported file against the trained recogniser."""
     lines = [f"### {summary['recipe']}, run {summary['run_tag']}", ""]
     lines += [f"**{error}**\n" for error in summary["errors"]]

@@ -66,7 +66,7 @@ def measure_file(
 def write_page(store: Store, model: str, run_tag: str, page: Path) -> dict[str, Any]:
     """Write the report page of what a run's tag has recorded, and return its summary; `model` stands as its title."""
     gathered = gather_run(store, run_tag)
-    summary = summarise(gathered, model, run_tag, succeeded=True)
+    summary = summarise(gathered, model, run_tag)
     write_atomically(page, report_html(summary, collect_extras(store, gathered)))
     return summary
 

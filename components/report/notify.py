@@ -25,7 +25,9 @@ def close_night(store: Store, summary: dict[str, Any]) -> str:
 
 
 def outcome_of(summary: dict[str, Any]) -> str:
-    """Return failed, nothing new, or what the gate did: promoted, refused, kept."""
+    """Return stopped, failed, nothing new, or what the gate did: promoted, refused, kept."""
+    if summary["stopped"]:
+        return "stopped"
     if not summary["ok"]:
         return "failed"
     if summary["fresh"] and not summary["fresh"]["changed"]:

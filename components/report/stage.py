@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from components.report.cluster import fate_of_run
 from components.report.gather import Gathered, gather_run
 from components.report.notify import close_night
 from components.report.page import collect_extras, report_html
@@ -17,30 +18,27 @@ from wordmill.store.stages import run_stage, work_folder
 from wordmill.store.storage import Store
 
 
-def run(*, recipe: str, run_tag: str, succeeded: str, nightly: str, output: str) -> str:
+def run(*, recipe: str, run_tag: str, state: str, expected: str, nightly: str, output: str) -> str:
     """Write report.html and summary.json of a pipeline run and end its MLflow run, whatever the outcome.
 
-    recipe: name of the recipe; succeeded: true or false, what the pipeline's engine says; nightly: true where the
-    heartbeat is to be written and the webhook to be told; output: file for the manifest, beside which report.html and
-    summary.json are put.
+    recipe: name of the recipe; state: what the pipeline's engine says of the run, such as FAILED; expected: JSON list
+    of the tasks, stage.name, that record themselves in a whole run; nightly: true where the heartbeat is to be written
+    and the webhook to be told; output: file for the manifest, beside which report.html and summary.json are put.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
-        told = {"succeeded": succeeded, "nightly": nightly}
-        for name, value in told.items():
-            if value not in ("true", "false"):
-                raise ValueError(f"{name}: expected true or false, found {value!r}")
-        return write_report(store, recipe, run_tag, succeeded == "true", nightly == "true", Path(output)), False
+        if nightly not in ("true", "false"):
+            raise ValueError(f"nightly: expected true or false, found {nightly!r}")
+        gathered, fate = gather_run(store, run_tag), fate_of_run()
+        summary = summarise(gathered, recipe, run_tag, state, json.loads(expected), fate)
+        return write_report(store, gathered, summary, nightly == "true", Path(output)), False
 
     return run_stage("report", recipe, run_tag, output, work)
 
 
-def write_report(store: Store, recipe: str, run_tag: str, succeeded: bool, nightly: bool, output: Path) -> Manifest:
+def write_report(store: Store, gathered: Gathered, summary: dict[str, Any], nightly: bool, output: Path) -> Manifest:
     """Write page and summary, then bring everything to MLflow; both are there even if MLflow does not answer."""
-    started = time.monotonic()
-    gathered = gather_run(store, run_tag)
-    summary = summarise(gathered, recipe, run_tag, succeeded)
-    lost = None
+    started, recipe, run_tag, lost = time.monotonic(), summary["recipe"], summary["run_tag"], None
     try:
         mlflow_run = tracking.open_run(store, run_tag, recipe)
         summary["mlflow"] = {"run_id": mlflow_run.run_id, "url": mlflow_run.url}
@@ -62,7 +60,7 @@ def write_report(store: Store, recipe: str, run_tag: str, succeeded: bool, night
     with work_folder(store, f"report-{run_tag}") as folder:
         _lay_out(store, gathered, summary, page, folder)
         mlflow_run.log_artifact(folder)
-    mlflow_run.finish(summary["ok"])
+    mlflow_run.finish(summary["ok"], summary["stopped"])
     facts = {"summary": f"runs/{run_tag}/summary.json", "report": summary["report"],
              "mlflow_url": summary["mlflow"]["url"]}  # fmt: skip
     inputs = {"run_tag": run_tag, "ok": summary["ok"]}

@@ -7,7 +7,8 @@ from dataclasses import asdict
 from importlib.metadata import distributions
 from typing import Any
 
-from components.report.gather import Gathered
+from components.report.cluster import Fate
+from components.report.gather import Gathered, lost_tasks, task_names
 from components.report.published import Published, published
 from components.report.reading import sum_by_length, sum_calibration, sum_confusion
 from wordmill.store.artifacts import Manifest, digest, git_commit
@@ -18,16 +19,27 @@ SCHEMA = 1
 PACKAGES = {"kfp", "mlflow", "numpy", "torch", "mindspore", "onnx", "onnxruntime", "opencv-python-headless", "boto3"}
 OWN = ("fresh", "rivals", "gate")  # their keys are a run's own, those of others are equal where the same work was done
 SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
-SILENT = "the pipeline did not succeed and no stage recorded why: a task was killed or did not start, see its log"
-
+SILENT = "Kubeflow calls the run failed though every stage has recorded its work: see its page"
+LOST = "recorded nothing: its task was killed or did not start, see its log"
+FAILED = "FAILED"
+RECORDED = Fate()  # nothing is known but what the stages have recorded
 UNLEARNT = "a smoke run's loss is lower at the end than at first, this one's is not"
 
 
-def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) -> dict[str, Any]:
-    """Return the summary of a run, without MLflow's part; what a failed run did not reach is empty or None."""
-    errors = [f"{r['stage']} {r['name']}: {r['error']}" for r in gathered.records if not r["ok"]]
-    if not succeeded and not errors:
+def summarise(
+    gathered: Gathered, recipe: str, run_tag: str, state: str = "", expected: list[str] | None = None,
+    fate: Fate = RECORDED,
+) -> dict[str, Any]:  # fmt: skip
+    """Return the summary of a run, without MLflow's part; what a failed run did not reach is empty or None.
+
+    How it ended is what its stages have recorded, those of `expected` all; the engine's `state` counts where it is
+    FAILED, for on a cluster it stays RUNNING where a branch is skipped and where a task is killed.
+    """
+    errors = failures(gathered, expected or [], fate)
+    if state == FAILED and not errors:
         errors = [SILENT]
+    if fate.stopped:
+        errors.insert(0, f"stopped by hand; RUN_TAG={run_tag} goes on with it")
     fresh, train, gate = gathered.one("fresh"), gathered.one("train"), gathered.one("gate")
     loss = _loss(train) if train else None
     if gate and not gate.inputs["gate"]["promote"] and not (loss and loss["last"] < loss["first"]):
@@ -37,6 +49,7 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
     benchmarks = [_benchmark(manifest, known) for manifest in evaluations]
     return {
         "schema": SCHEMA, "run_tag": run_tag, "recipe": recipe, "ok": not errors, "errors": errors,
+        "stopped": fate.stopped,
         "fresh": fresh and fresh.facts, "framework": train and train.facts["framework"],
         "benchmarks": benchmarks, **_means(benchmarks),
         "published": known and _published(known, benchmarks),
@@ -55,6 +68,16 @@ def summarise(gathered: Gathered, recipe: str, run_tag: str, succeeded: bool) ->
         "stands_for": _stands_for(gathered),
         "trace": [asdict(entry) for entry in train.objects if entry.name.startswith("trace/")] if train else [],
     }  # fmt: skip
+
+
+def failures(gathered: Gathered, expected: list[str], fate: Fate) -> list[str]:
+    """Return each failed stage's own sentence, and of those that could not say one what Kubernetes knows."""
+    told = [f"{r['stage']} {r['name']}: {r['error']}" for r in gathered.records if not r["ok"]]
+    if fate.stopped:
+        return told  # what was not reached is nobody's fault
+    names = task_names(expected)
+    return told + [f"{task.replace('.', ' ', 1)}: {fate.pods.get(names[task], LOST)}"
+                   for task in lost_tasks(gathered, expected)]  # fmt: skip
 
 
 def _benchmark(evaluation: Manifest, known: Published | None) -> dict[str, Any]:

@@ -11,9 +11,11 @@ from components import keys
 from components.train.checkpoints import codes_of, described, newest, prefix_of, step_of
 from components.train.folder import prepare_folder
 from components.train.launch import Node
+from components.train.memory import Machine, ShortOfMemoryError
 from components.train.mirror import NONFINITE, Mirror, StoreAwayError, forget
 from components.train.watch import Sender, Watch
 from components.train.workers import LostError, run_workers
+from wordmill.store.runs import starts_key
 from wordmill.store.stages import OTHER_CODE, StoppedError, code_changes
 from wordmill.store.storage import Store
 from wordmill.training.job import Job
@@ -27,7 +29,7 @@ def train_to_end(store: Store, job: Job, key: str, sender: Sender) -> None:
     """Train on this machine alone, again where workers are lost; the job's folder has the run's checkpoints."""
     found = find(store, job, key, afresh=True)
     reached, restarts = step_of(found), 0
-    with mirrored(store, job, key) as mirror:
+    with counted(store, sender.run_tag, reached), mirrored(store, job, key) as mirror:
         while True:
             try:
                 attempt(job, found, sender, mirror.check, mirror.finish)
@@ -117,6 +119,44 @@ def attempt(
         check()
 
     run_workers(replace(job, resume=found), look, keep, node)
+
+
+@contextmanager
+def counted(store: Store, run_tag: str, step: int) -> Iterator[None]:
+    """Count a run's starts from a checkpoint, and refuse one that cannot help: a pod may be lost without a word.
+
+    Whoever starts lost pods again goes on as long as there is another checkpoint since the last loss. What was killed
+    for want of memory is begun again by the same run with another limit alone.
+    """
+    place, memory = starts_key(run_tag), Machine().memory_bytes()
+    known = store.get_json(place) or {}
+    if known.get("memory") == memory:
+        raise RuntimeError(f"{known['error']}\nit is not started again with the same memory")
+    starts = 1 + (known["starts"] if known.get("step") == step else 0)
+    if starts > 1 + RESTARTS:
+        raise RuntimeError(f"training was lost or failed {starts - 1} times after step {step:,} without another "
+                           "checkpoint in between: it is not started again")  # fmt: skip
+    if starts > 1:
+        print(
+            f"train: start {starts} after step {step:,}, {1 + RESTARTS} at most without another checkpoint", flush=True
+        )
+    store.put_json(place, {"step": step, "starts": starts})
+    try:
+        yield
+    except ShortOfMemoryError as error:
+        with suppress(RuntimeError):
+            store.put_json(place, {"memory": memory, "error": str(error)})
+        raise
+    except StoppedError:
+        _uncount(store, place)
+        raise
+    _uncount(store, place)
+
+
+def _uncount(store: Store, place: str) -> None:
+    """Begin to count again after an end in order."""
+    with suppress(RuntimeError):  # where the store is away
+        store.delete(place)
 
 
 @contextmanager

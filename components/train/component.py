@@ -4,28 +4,29 @@ from kfp import dsl
 @dsl.component(base_image="pytorch", install_kfp_package=False)
 def train(
     recipe: str,
-    data: str,
-    model: str,
-    train: str,
+    data: dict[str, object],
+    model: dict[str, object],
+    train: dict[str, object],
     device: str,
     processes: int,
-    gang: str,
+    gang: dict[str, object],
     run_tag: str,
     shards: dsl.Input[dsl.Dataset],
     trained: dsl.Output[dsl.Model],
 ) -> str:
     """Train the recogniser with one process per device, on several nodes by a job that this stage has made."""
     from components.train.stage import run
+    from wordmill.recipe.parsing import struct_text
 
     return run(
         recipe=recipe,
-        data=data,
-        model=model,
-        train=train,
+        data=struct_text(data),
+        model=struct_text(model),
+        train=struct_text(train),
         shards=shards.path,
         device=device,
         processes=processes,
-        gang=gang,
+        gang=struct_text(gang),
         run_tag=run_tag,
         output=trained.path,
     )

@@ -1,6 +1,7 @@
 """What memory a node's training processes have and use, and whether the kernel has killed for want of it."""
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from wordmill.recipe.sections import Train
 
-GIB = 2**30
+GIB, MIB = 2**30, 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +23,10 @@ class Machine:
         total = 1024 * _number(self.root / "proc/meminfo", r"^MemTotal:\s+(\d+) kB")
         limits = [_number(group / name, r"^(\d+)$") for group in self._groups() for name in LIMITS]
         return min(limit for limit in (total, *limits) if limit)
+
+    def is_limited(self) -> bool:
+        """Tell whether there is less than the machine has."""
+        return self.memory_bytes() < 1024 * _number(self.root / "proc/meminfo", r"^MemTotal:\s+(\d+) kB")
 
     def kills(self) -> int:
         """Return how many processes the kernel has killed for want of memory, of this group if it counts its own."""
@@ -51,6 +56,10 @@ LIMITS = ("memory.limit_in_bytes", "memory.max")  # of version 1 and 2; without 
 COUNTERS = ("memory.oom_control", "memory.events")
 
 
+class ShortOfMemoryError(RuntimeError):
+    """Processes were killed for want of memory, which would come again: they are not started again unchanged."""
+
+
 @dataclass
 class MemoryWatch:
     """Looks at training's memory while it runs; what was killed cannot be asked any more."""
@@ -58,6 +67,7 @@ class MemoryWatch:
     machine: Machine = field(default_factory=Machine)
     used: int = 0  # the most that was seen
     kills: int = 0  # before training
+    begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.kills = self.machine.kills()
@@ -66,22 +76,28 @@ class MemoryWatch:
         """Take in what the training processes use now."""
         self.used = max(self.used, self.machine.used_bytes(pids))
 
-    def shortage(self, train: Train, processes: int) -> str:
+    def shortage(self, train: Train, here: int, processes: int) -> str:
         """Say that processes were killed for want of memory, with the numbers and the keys to change; "" if none was.
 
-        `processes` are this machine's.
+        Of all processes `here` are this machine's.
         """
         if self.machine.kills() <= self.kills:
             return ""
-        has, many = self.machine.memory_bytes() / GIB, f"{processes} process{'es' if processes > 1 else ''}"
-        return (f"killed for want of memory: {many} used at least {self.used / GIB:.1f} GiB of the {has:.1f} GiB that "
-                f"there are: {advice(train)}")  # fmt: skip
+        has, many = self.machine.memory_bytes() // MIB, f"{here} process{'es' if here > 1 else ''}"
+        what = f"the limit of {has:,} MiB was" if self.machine.is_limited() else f"all {has:,} MiB of the machine were"
+        return (f"out of memory: {what} reached after {time.monotonic() - self.begun:.0f} s at batch "
+                f"{train.global_batch // processes:,} x {many}, which used at least {self.used // MIB:,} MiB: "
+                f"{advice(train, processes)}")  # fmt: skip
 
 
-def advice(train: Train) -> str:
+def advice(train: Train, processes: int) -> str:
     """Return what to change where memory does not do."""
-    return (f"raise train.accumulation (parts of a batch, {train.parts} now), lower train.global_batch "
-            f"({train.global_batch} now) or the number of processes")  # fmt: skip
+    batch = train.global_batch // processes
+    finer = [parts for parts in range(train.parts + 1, batch + 1) if batch % parts == 0]
+    other = (
+        f"set train.accumulation={finer[0]} (parts of a batch, {train.parts} now)" if finer else "use fewer processes"
+    )
+    return f"give the profile more, {other}, or lower train.global_batch ({train.global_batch:,} now)"
 
 
 def _number(path: Path, pattern: str) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from components.train.folder import LAUNCHER_LOG, join_logs
 from components.train.launch import Node, launch
-from components.train.memory import REFUSED, MemoryWatch, advice
+from components.train.memory import REFUSED, MemoryWatch, ShortOfMemoryError, advice
 from components.train.mirror import StoreAwayError
 from components.train.stopping import sigterm_as_error, sigterm_ignored
 from wordmill.recipe.frameworks import environment, prepended
@@ -102,8 +102,8 @@ def watch_over(
         gone = [str(rank) for rank in ranks if is_gone(job.folder / f"worker.{rank}")]
         gone_since = (gone_since or time.monotonic()) if gone else None
         if gone_since is not None and time.monotonic() - gone_since > GONE_S:
-            if shortage := memory.shortage(job.train, len(ranks)):
-                raise RuntimeError(f"training was {shortage}")
+            if shortage := memory.shortage(job.train, len(ranks), job.processes):
+                raise ShortOfMemoryError(shortage)
             raise LostError(f"training lost process {', '.join(gone)} of {len(ranks)}, which was killed")
         if hang := find_hang(job.folder, ranks, timeout_s, time.monotonic() - started):
             raise LostError(f"training hangs: {hang}")
@@ -176,9 +176,10 @@ def failure(job: Job, code: int, ranks: range, memory: MemoryWatch) -> RuntimeEr
         why = "no process has said why, such as one that is killed"
         what, lost = "\n".join([why, "the last lines are:", *lines[-LAST_LINES:]]), code != 0
     killed = code in KILLED or any(is_gone(job.folder / f"worker.{rank}") for rank in ranks)
-    if lost and killed and (shortage := memory.shortage(job.train, len(ranks))):
-        return RuntimeError(f"training was {shortage}\nthe whole log is {log}")
+    if lost and killed and (shortage := memory.shortage(job.train, len(ranks), job.processes)):
+        return ShortOfMemoryError(f"{shortage}\nthe whole log is {log}")
     if told and REFUSED.search(what):
-        return RuntimeError(f"training was refused more memory: {advice(job.train)}: {what}\nthe whole log is {log}")
+        why = f"training was refused more memory: {advice(job.train, job.processes)}"
+        return ShortOfMemoryError(f"{why}: {what}\nthe whole log is {log}")
     text = f"training failed with code {code}: {what}\nthe whole log is {log}"
     return LostError(text) if lost else RuntimeError(text)

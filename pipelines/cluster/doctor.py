@@ -34,7 +34,7 @@ def examined(site: Site) -> Iterator[Finding]:
         yield from reached
         server_version, keys = cluster.kubeflow_version(), cluster.keys()
         for what, check in (("objects", cluster.objects), ("rights", cluster.rights), ("queue", cluster.queue),
-                            ("devices", cluster.devices)):  # fmt: skip
+                            ("devices", cluster.devices), ("retries", cluster.retries)):  # fmt: skip
             yield from _tried(what, check)
     yield from _tried("Kubeflow Pipelines", lambda: services.kubeflow(server_version))
     yield from _tried("S3", lambda: services.s3(site, keys))

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+import yaml
 from kubernetes import client, config
 
 from pipelines.cluster.doctor_services import Finding
@@ -18,6 +19,7 @@ APPLY = "apply the manifests: kubectl apply -k manifests/overlays/..."
 Right = tuple[str, str, str, tuple[str, ...]]
 RIGHTS: tuple[Right, ...] = (
     ("argoproj.io", "workflowtaskresults", "", ("create", "patch")),
+    ("argoproj.io", "workflows", "", ("get",)),
     ("", "configmaps", "kfp-launcher", ("get",)),
     ("", "pods", "", ("get", "list", "watch")),
     ("", "pods/log", "", ("get",)),
@@ -27,6 +29,17 @@ JOBS: tuple[Right, ...] = (
     ("batch.volcano.sh", "jobs", "", ("create", "get", "list", "watch", "delete")),
     ("mindxdl.gitee.com", "ascendjobs", "", ("create", "get", "list", "watch", "delete")),
 )
+
+
+ARGO = "workflow-controller-configmap"
+# What Argo runs again by its policy. Error: the pod is lost. Failed: its program failed, it was evicted, its node shut
+# down, or it was killed for want of memory.
+POLICIES = {
+    "OnError": "training lives through lost pods; an evicted one ends the run, which RUN_TAG goes on with",
+    "OnFailure": "what fails is run again, which seldom helps, and a lost pod ends the run: set OnError",
+    "Always": "training lives through lost pods, but what fails is run again too: set OnError",
+    "OnTransientError": "a lost pod ends the run, which RUN_TAG goes on with: set OnError",
+}
 
 
 class Cluster:
@@ -143,6 +156,21 @@ class Cluster:
                 text = (f"{device}: no node offers {wanted.resource}, they offer {', '.join(offered) or 'no devices'}: "
                         f"start the device plugin, or correct spec.accelerators.{device}.resource")  # fmt: skip
             yield Finding("devices", "ok" if chosen else "warn", text)
+
+    def retries(self) -> Iterator[Finding]:
+        """Say which pods the site's Argo runs again: it is its configuration that decides, and no pipeline can."""
+        where = f"{ARGO} in {self.site.kubeflow.namespace}"
+        try:
+            found = self.core.read_namespaced_config_map(ARGO, self.site.kubeflow.namespace, _request_timeout=TIMEOUT_S)
+        except client.ApiException as error:
+            text = f"{where} cannot be read ({error.status}): which pods are run again is not known"
+            yield Finding("retries", "warn", text)
+            return
+        spec = (yaml.safe_load((found.data or {}).get("workflowDefaults") or "{}") or {}).get("spec") or {}
+        strategy = (spec.get("templateDefaults") or {}).get("retryStrategy") or spec.get("retryStrategy") or {}
+        policy = strategy.get("retryPolicy", "OnFailure")  # Argo's own default
+        text = f"{where}: retryPolicy {policy}: {POLICIES.get(policy, 'unknown to this check')}"
+        yield Finding("retries", "ok" if policy == "OnError" else "warn", text)
 
     def _found(self, what: str, name: str, read: Any, advice: str) -> tuple[Finding, Any]:
         """Read an object of the namespace; None where it is missing, with the advice."""

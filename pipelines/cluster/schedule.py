@@ -15,7 +15,7 @@ import kfp_server_api
 from pipelines.cluster import cron
 from pipelines.cluster.client import FINISHED, RejectedCallError, Server
 from pipelines.cluster.site import STAGE_ACCOUNT
-from pipelines.cluster.submit import experiment, find_experiment, publish, runs_of
+from pipelines.cluster.submit import WORKFLOW_ID, experiment, find_experiment, publish, runs_of
 from wordmill.store.artifacts import digest
 
 # A run that has just been started is not listed before the cluster's agents have reported it.
@@ -40,9 +40,9 @@ class Schedule:
     def parameters(self) -> dict[str, str]:
         """Return the parameters of each run; its id becomes a part of its tag.
 
-        Kubeflow replaces {{workflow.uid}} wherever it stands, but macros such as [[ScheduledTime]] in no v2 pipeline.
+        Macros such as [[ScheduledTime]] Kubeflow replaces in no v2 pipeline.
         """
-        return {"run_tag": f"{self.recipe}-{{{{workflow.uid}}}}"}
+        return {"run_tag": f"{self.recipe}-{WORKFLOW_ID}"}
 
     @property
     def spec_hash(self) -> str:
@@ -72,6 +72,8 @@ def reconcile(server: Server, plan: Schedule, zone: tzinfo) -> None:
     if is_on(kept) and not others:
         print(f"schedule '{plan.name}' {plan.spec_hash} is as wanted: nothing to do")
     for other in others:
+        if is_on(other):
+            print(f"it replaces what ran {_when(other)} with options '{_options(other)}'")
         switch(server, other, on=False)
     switch(server, kept, on=True)
     for other in others:
@@ -112,13 +114,33 @@ def rows(server: Server, zone: tzinfo, rebuilt: Callable[[str], tuple[str, str]]
         following = f"{times[0]:%Y-%m-%d %H:%M %Z}" if times else "-"
         latest = f"{last.display_name}: {last.state}" if last else "-"
         state = "on" if is_on(old) else "off"
-        yield old.display_name, cron.in_words(expression), following, latest, state, _age(old, rebuilt)
+        yield old.display_name, _when(old), following, latest, state, _age(old, rebuilt)
 
 
 def _best(schedules: list[Any], spec_hash: str) -> Any:
-    """Return the schedule of this hash to keep, an enabled one first, then the oldest; None if there is none."""
-    same = [old for old in schedules if hash_of(old) == spec_hash]
+    """Return the schedule of this hash to keep, an enabled one first, then the oldest; None if there is none.
+
+    One that is off and has missed a time since it was made would start a run as soon as it is switched on.
+    """
+    same = [old for old in schedules if hash_of(old) == spec_hash and (is_on(old) or not _missed(old))]
     return min(same, key=lambda old: (not is_on(old), old.created_at, old.recurring_run_id), default=None)
+
+
+def _missed(schedule: Any) -> bool:
+    """Tell whether a time of a schedule has passed since it was made."""
+    now = datetime.now(schedule.created_at.tzinfo)
+    return cron.next_times(schedule.trigger.cron_schedule.cron, schedule.created_at, 1)[0] <= now
+
+
+def _when(schedule: Any) -> str:
+    """Return when a schedule starts runs, as a sentence."""
+    return cron.in_words(schedule.trigger.cron_schedule.cron)
+
+
+def _options(schedule: Any) -> str:
+    """Return the options that a schedule was made with, "" where they are not known."""
+    found = re.search(r"^options=(.*)$", schedule.description or "", re.MULTILINE)
+    return found[1] if found else ""
 
 
 def hash_of(schedule: Any) -> str:
@@ -186,12 +208,12 @@ def _body(server: Server, plan: Schedule) -> kfp_server_api.V2beta1RecurringRun:
 
 def _age(schedule: Any, rebuilt: Callable[[str], tuple[str, str]]) -> str:
     """Return `current`, or why the schedule is not what its options would make today."""
-    options = re.search(r"^options=(.*)$", schedule.description, re.MULTILINE)
+    options = _options(schedule)
     if not options:
         return "stale: made by an earlier version"
     try:
-        recipe, spec = rebuilt(options[1])
+        recipe, spec = rebuilt(options)
     except ValueError as error:
         return f"stale: {error}"
-    plan = Schedule(recipe=recipe, spec=spec, cron=schedule.trigger.cron_schedule.cron, options=options[1])
+    plan = Schedule(recipe=recipe, spec=spec, cron=schedule.trigger.cron_schedule.cron, options=options)
     return "current" if plan.spec_hash == hash_of(schedule) else "stale: make schedule renews it"

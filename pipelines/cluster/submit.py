@@ -2,7 +2,6 @@
 
 import hashlib
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +11,11 @@ from typing import Any
 import kfp_server_api
 import yaml
 
-from pipelines.cluster.client import FINISHED, RejectedCallError, Server, UnavailableError
+from pipelines.cluster.client import FINISHED, Server
 from pipelines.cluster.site import STAGE_ACCOUNT
 from wordmill.store.artifacts import git_commit
-from wordmill.store.progress import duration
 
-POLL_S = 10.0
+WORKFLOW_ID = "{{workflow.uid}}"  # Kubeflow replaces it by the run's id wherever it stands in what it runs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,15 +80,29 @@ def find_experiment(server: Server, recipe: str) -> Any:
     return _first(server.called(name, "list the experiments", listed, "experiments", namespace=server.namespace))
 
 
+def tag_of(run: Any) -> str:
+    """Return a run's tag; of a scheduled one the server keeps the text in which its id takes the place of a macro."""
+    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
+    return str(parameters.get("run_tag", "")).replace(WORKFLOW_ID, str(run.run_id))
+
+
+def find_tag(server: Server, recipe: str, named: str) -> tuple[str, bool]:
+    """Return the tag of a recipe's run that is named by its tag, id or name, and whether it is a schedule's run."""
+    found = find_experiment(server, recipe)
+    for run in runs_of(server, found.experiment_id) if found else ():
+        if named in (tag_of(run), run.run_id, run.display_name):
+            return tag_of(run), bool(run.recurring_run_id)
+    raise ValueError(f"run tag '{named}': the experiment of recipe {recipe} has no run of that tag, id or name to "
+                     "continue: its page and `make schedules` show them")  # fmt: skip
+
+
 def start_run(server: Server, published: UploadedPipeline, run_tag: str, options: str, again: bool) -> Any:
     """Start a run and return it; `again` continues the work of the earlier runs of this tag, which must have ended.
 
     options: the command line's, for people who look at the run.
     """
     known = runs_of(server, published.experiment_id) if again else ()
-    earlier = [run for run in known if _carries(run, run_tag)]
-    if again and not earlier:
-        raise ValueError(f"run tag '{run_tag}': this recipe's experiment has no run of that tag to continue")
+    earlier = [run for run in known if tag_of(run) == run_tag]
     for run in earlier:
         if run.state not in FINISHED:
             raise ValueError(f"run tag '{run_tag}': its run still goes on: {server.page_of(run.run_id)}")
@@ -116,34 +128,6 @@ def runs_of(server: Server, experiment_id: str) -> Iterator[Any]:
                          experiment_id=experiment_id, sort_by="created_at desc")  # fmt: skip
 
 
-def follow(server: Server, run_id: str, spec: str) -> int:
-    """Print every change of a stage's state until the run ends; 0 if it succeeded. Ctrl-C leaves the run alone."""
-    names, states, started = stage_names(spec), dict[str, str](), time.monotonic()
-    try:
-        while True:
-            run = server.ask("ask for the run", server.client.runs.run_service_get_run, run_id)
-            for name, state in _stages(run, names):
-                if states.get(name) != state:
-                    states[name] = state
-                    print(f"{duration(time.monotonic() - started):>8}  {name:<32} {state}", flush=True)
-            if run.state in FINISHED:
-                return _end(run, states, duration(time.monotonic() - started))
-            time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        print(f"\nthe run goes on: {server.page_of(run_id)}", flush=True)
-        return 130
-    except (RejectedCallError, UnavailableError) as error:
-        raise RuntimeError(f"{error}; the run itself goes on: {server.page_of(run_id)}") from error
-
-
-def stage_names(spec: str) -> dict[str, str]:
-    """Return the display name of every task of a compiled pipeline by its key and by itself: servers report either."""
-    document = _document(spec)
-    graphs = [document["root"], *document["components"].values()]
-    tasks = [item for graph in graphs for item in graph.get("dag", {}).get("tasks", {}).items()]
-    return {name: task["taskInfo"]["name"] for key, task in tasks for name in (key, task["taskInfo"]["name"])}
-
-
 def _first(entries: list[Any]) -> Any:
     return entries[0] if entries else None
 
@@ -156,26 +140,3 @@ def _document(spec: str) -> dict[str, Any]:
 
 def _experiment_name(recipe: str) -> str:
     return f"wordmill/{recipe}"  # as in MLflow
-
-
-def _stages(run: Any, names: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Give name and state of each stage that has begun; the engine's own drivers and executors are left out."""
-    details = run.run_details.task_details if run.run_details else None
-    for task in details or []:
-        if task.display_name in names and task.state:
-            yield names[task.display_name], task.state
-
-
-def _end(run: Any, states: dict[str, str], taken: str) -> int:
-    failed = [name for name, state in states.items() if state == "FAILED"]
-    print(f"{taken:>8}  {run.display_name:<32} {run.state}", flush=True)
-    if run.state == "SUCCEEDED":
-        return 0
-    cause = run.error.message if run.error else ""
-    print(f"error: the run ended as {run.state}{': ' + ', '.join(failed) if failed else ''} {cause}".rstrip())
-    return 1
-
-
-def _carries(run: Any, run_tag: str) -> bool:
-    parameters = (run.runtime_config.parameters if run.runtime_config else None) or {}
-    return bool(parameters.get("run_tag") == run_tag)

@@ -9,13 +9,15 @@ from pipelines.cluster.images import image
 from pipelines.cluster.site import CACHE, QUEUE, TRAINING_ACCOUNT, TRAINING_LABELS, Accelerator, load_site
 from pipelines.profiles import Profile
 from wordmill.recipe.frameworks import Framework
-from wordmill.recipe.parsing import to_json
+from wordmill.recipe.parsing import to_struct
 
 SECRET = "wordmill-s3"  # noqa: S105 (the name of a Kubernetes secret, not a secret)
 WEBHOOK = "wordmill-webhook"
 SETTINGS = "wordmill-settings"
 HOUR_S = 3600
-RETRIES = 5  # of the training task
+# Of the training task, whose pods may be lost for days: it ends by itself where it no longer gets on. Argo counts its
+# longest duration from the first attempt on, so that it must be longer than any training.
+RETRIES, RETRIED_S = 100, 365 * 24 * HOUR_S
 USER = 10001  # of every image
 # How long a run's objects, and with them its pods' logs, stay in the cluster: over a weekend where it failed.
 CONFIG = dsl.PipelineConfig(ttl_seconds_after_success=24 * HOUR_S, ttl_seconds_after_failure=96 * HOUR_S)
@@ -71,9 +73,10 @@ def notify(task: dsl.PipelineTask) -> dsl.PipelineTask:
 def train_on(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     """Give the training task a node's devices, or, for several nodes, time to watch the job that it makes.
 
-    A pod that is lost or stopped is run again, and training goes on where its last checkpoint is.
+    A pod that is lost is run again, and training goes on where its last checkpoint is. Which other ends are repeated,
+    says the site's Argo alone.
     """
-    task.set_retry(RETRIES, backoff_duration="60s", backoff_factor=2.0, backoff_max_duration="600s")
+    task.set_retry(RETRIES, backoff_duration="60s", backoff_factor=1.0, backoff_max_duration=f"{RETRIED_S}s")
     if profile.nodes > 1:
         kubernetes.set_timeout(task, (profile.hours + 1) * HOUR_S)  # the job's own deadline comes first
         return task
@@ -81,10 +84,10 @@ def train_on(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     return accelerate(task, profile, profile.processes)
 
 
-def gang_job(profile: Profile, framework: Framework) -> str:
-    """Return as JSON what the job of a profile of several nodes is to be; empty for one node."""
+def gang_job(profile: Profile, framework: Framework) -> dict[str, object]:
+    """Return what the job of a profile of several nodes is to be; empty for one node."""
     if profile.nodes == 1:
-        return ""
+        return {}
     site = load_site()
     plain = Accelerator(resource="", nodes={}, labels={})
     accelerator = plain if profile.device == "cpu" else _accelerator(profile.device)
@@ -96,7 +99,7 @@ def gang_job(profile: Profile, framework: Framework) -> str:
         claim=CACHE, user=USER, secret=SECRET, secret_variables=SECRET_VARIABLES, settings=SETTINGS,
         settings_variables=SETTINGS_VARIABLES,
     )  # fmt: skip
-    return to_json(spec)
+    return to_struct(spec)
 
 
 def accelerate(task: dsl.PipelineTask, profile: Profile, count: int) -> dsl.PipelineTask:

@@ -1,7 +1,6 @@
 """The verbs of `python -m pipelines` that need a cluster: submit, schedule, schedules, unschedule, doctor."""
 
 import argparse
-import re
 import shlex
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -19,7 +18,9 @@ NIGHTLY = "0 30 2 * * *"
 def add_cluster_verbs(verbs: "Verbs", recipe: argparse.ArgumentParser, other: argparse.ArgumentParser) -> None:
     """Add the verbs to the command line; `recipe` holds the options that make a pipeline, `other` two of a run."""
     submits = verbs.add_parser("submit", parents=[recipe, other], help="start a run on Kubeflow Pipelines")
-    submits.add_argument("--run-tag", default="", help="continue the work of an earlier run, which has ended")
+    submits.add_argument(
+        "--run-tag", default="", help="continue the work of an earlier run, which has ended: its tag, id or name"
+    )
     submits.add_argument("--wait", action="store_true", help="follow the run to its end; code 0 if it succeeds")
     submits.set_defaults(verb=_submit)
     zone = argparse.ArgumentParser(add_help=False)
@@ -37,20 +38,21 @@ def add_cluster_verbs(verbs: "Verbs", recipe: argparse.ArgumentParser, other: ar
 
 def _submit(options: argparse.Namespace) -> int:
     recipe, pipeline = build_pipeline(options)
-    from pipelines.cluster import client, submit
+    from pipelines.cluster import client, follow, submit
 
-    if options.run_tag and not re.fullmatch(rf"{re.escape(recipe.name)}-[\w.-]+", options.run_tag):
-        raise ValueError(f"run tag '{options.run_tag}': expected one of this recipe, such as '{recipe.name}-...'")
-    spec = compiled(pipeline)
     server = client.connect_kubeflow()
+    run_tag = new_run_tag(recipe.name)
+    if options.run_tag:
+        run_tag, night = submit.find_tag(server, recipe.name, options.run_tag)
+        pipeline = build_pipeline(options, nightly=True)[1] if night else pipeline
+    spec = compiled(pipeline)
     published = submit.publish(server, recipe.name, spec)
     print(f"pipeline {published.pipeline}, version {published.version}", flush=True)
-    run_tag = options.run_tag or new_run_tag(recipe.name)
     run = submit.start_run(server, published, run_tag, options_of(options), again=bool(options.run_tag))
     print(f"run {run_tag}\n{server.page_of(run.run_id)}", flush=True)
     if options.profile:
         print("trace: among the artifacts of the run in MLflow, below trace/, when training has ended", flush=True)
-    return submit.follow(server, run.run_id, spec) if options.wait else 0
+    return follow.follow(server, run.run_id, spec, run_tag) if options.wait else 0
 
 
 def _schedule(options: argparse.Namespace) -> int:
@@ -61,10 +63,19 @@ def _schedule(options: argparse.Namespace) -> int:
     plan = schedule.Schedule(recipe=recipe.name, spec=compiled(pipeline), cron=expression, options=options_of(options))
     times = [f"{time:%a %d %b %H:%M:%S}" for time in cron.next_times(expression, datetime.now(zone), 3)]
     print(f"{cron.in_words(expression)} ({options.timezone}); next: {', '.join(times)}", flush=True)
+    print(watched(recipe.name, load_site().nightly.recipes), flush=True)
     if told := silent_too_long(expression, datetime.now(zone), load_site().nightly.silence_h):
         print(told, flush=True)
     schedule.reconcile(client.connect_kubeflow(), plan, zone)
     return 0
+
+
+def watched(recipe: str, recipes: str) -> str:
+    """Say whether the watchdog tells somebody where a recipe's nights stay out, and how to make it."""
+    if recipe in [name.strip() for name in recipes.split(",")]:
+        return f"the watchdog watches {recipe}, once the manifests are applied that say so"
+    return (f"the watchdog does not watch {recipe}: add it to spec.nightly.recipes of manifests/site/values.yaml, then "
+            "kubectl apply -k manifests/overlays/...")  # fmt: skip
 
 
 def silent_too_long(expression: str, now: datetime, silence_h: int) -> str:

@@ -18,6 +18,7 @@ RIGHTS = {
         ("", ("configmaps",), ("kfp-launcher",), ("get",)),
         ("", ("secrets",), ("mlpipeline-minio-artifact",), ("get",)),
         *(("", *rule) for rule in READS_PODS),
+        ("argoproj.io", ("workflows",), (), ("get",)),
     }
 }
 JOBS = {

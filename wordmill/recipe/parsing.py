@@ -131,6 +131,24 @@ def to_json(section: Any) -> str:
     return json.dumps(dataclasses.asdict(section), sort_keys=True, default=os.fspath)
 
 
+def to_struct(section: Any) -> dict[str, Any]:
+    """Return a section as the struct that a pipeline's page shows: plain values by key, a path as its text."""
+    return dict(json.loads(to_json(section)))
+
+
+def struct_text(struct: dict[str, Any]) -> str:
+    """Return the JSON text of a struct, "" of an empty one; whole numbers are ints, which engines make floats."""
+    return json.dumps(_whole(struct), sort_keys=True) if struct else ""
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def from_json(kind: type[Section], text: str) -> Section:
     """Read a section back from the JSON text that a stage received."""
     try:

@@ -17,6 +17,7 @@ from typing import Any
 from wordmill.store.artifacts import Manifest, digest, find_manifest, git_commit, to_document
 from wordmill.store.files import locked, write_atomically
 from wordmill.store.keys import Ingredients, changed_ingredients
+from wordmill.store.runs import records_prefix
 from wordmill.store.storage import Object, Store
 
 # What becomes of finished and half-finished work that other code has made: "reuse" takes it, "afresh" puts aside what
@@ -24,6 +25,9 @@ from wordmill.store.storage import Object, Store
 OTHER_CODE = "WORDMILL_OTHER_CODE"
 NOTHING = Ingredients()
 NAMED = 8  # changes of the code, of all, in a message
+# What Kubernetes shows as the reason of a container's end, and Argo as its task's; a pod has one, a laptop has none.
+TERMINATION = Path("/dev/termination-log")
+TERMINATION_BYTES = 2048  # of the 4096 that Kubernetes takes
 RESUME = 75  # EX_TEMPFAIL of <sysexits.h>, the exit code of work that goes on where it was when it is started again
 
 
@@ -163,7 +167,7 @@ def run_stage(stage: str, name: str, run_tag: str, output: str, work: Callable[[
 
 def _record(store: Store, run_tag: str, record: dict[str, Any], started: float) -> None:
     record["seconds"] = round(time.monotonic() - started, 3)
-    store.put_json(f"runs/{run_tag}/stages/{record['stage']}.{record['name']}.json", record)
+    store.put_json(f"{records_prefix(run_tag)}{record['stage']}.{record['name']}.json", record)
 
 
 def _fail(stage: str, name: str, run_tag: str, output: str, error: Exception, started: float) -> None:
@@ -173,12 +177,20 @@ def _fail(stage: str, name: str, run_tag: str, output: str, error: Exception, st
         traceback.print_exc()
     what = str(error) if isinstance(error, (ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
     print(f"error: {stage} {name}: {what}", flush=True)
+    leave_reason(f"{stage} {name}: {what}")
     record = {"stage": stage, "name": name, "ok": False, "found": False, "manifest": None, "reused": {}, "error": what}
     write_atomically(Path(output).with_name("error.json"), json.dumps(record, indent=1))
     try:
         _record(Store.from_environment(), run_tag, record, started)
     except RuntimeError as second:
         print(f"error: {stage} {name}: the failure could not be recorded either: {second}", flush=True)
+
+
+def leave_reason(what: str) -> None:
+    """Leave why this process fails where Kubernetes and Argo show it, in a pod."""
+    if TERMINATION.exists():
+        with suppress(OSError):  # the log has it too
+            TERMINATION.write_bytes(what.encode()[:TERMINATION_BYTES])
 
 
 def main(run: Callable[..., str]) -> None:

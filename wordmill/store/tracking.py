@@ -83,10 +83,15 @@ class Run:
             upload = self.client.log_artifacts if path.is_dir() else self.client.log_artifact
             upload(self.run_id, str(path), folder or None)
 
-    def finish(self, succeeded: bool) -> None:
-        """End the run as FINISHED or FAILED."""
+    def reopen(self) -> None:
+        """Show the run as running, without an end, whatever it ended as before."""
+        with asking("reopen the run"):
+            self.client.update_run(self.run_id, status="RUNNING")
+
+    def finish(self, succeeded: bool, stopped: bool = False) -> None:
+        """End the run as FINISHED or FAILED, or as KILLED where somebody has stopped it."""
         with asking("end the run"):
-            self.client.set_terminated(self.run_id, "FINISHED" if succeeded else "FAILED")
+            self.client.set_terminated(self.run_id, "KILLED" if stopped else "FINISHED" if succeeded else "FAILED")
 
 
 def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:

@@ -9,10 +9,11 @@ from typing import Any
 
 from components.train.gang.api import ClusterAwayError, JobApi
 from components.train.gang.manifests import leader_pod
-from components.train.gang.state import JobState, job_state, pod_text
-from components.train.gang.work import RENEW_EVERY_S, GangSpec, Work, job_key, renew_lease, write_work
+from components.train.gang.state import JobState, job_state
+from components.train.gang.work import LEASE_S, RENEW_EVERY_S, GangSpec, Work, job_key, renew_lease, write_work
 from components.train.stopping import sigterm_as_error
-from wordmill.store.stages import StageResult
+from wordmill.store.pods import pod_text
+from wordmill.store.stages import StageResult, StoppedError
 from wordmill.store.storage import Object, Store
 
 LOOK_EVERY_S = 5.0
@@ -22,15 +23,23 @@ MAKES = 3  # how often a job that somebody deletes is made again
 
 
 def train_on_nodes(store: Store, spec: GangSpec, work: Work) -> StageResult:
-    """Train on several nodes and return what the first one stored; the job is gone afterwards, whatever happens."""
+    """Train on several nodes and return what the first one stored; the job is gone afterwards, whatever happens.
+
+    But where the stage's pod is stopped and the job belongs to its workflow: another attempt, after a node was emptied,
+    finds the job at work. Where the whole run was stopped, its report deletes the job.
+    """
     if (made := take_result(store, work.key)) is not None:
         return made  # the stage was stopped between the job's end and its own
     write_work(store, work)
-    with sigterm_as_error():
-        follower = Follower(store, JobApi(spec, work.key))
-        try:
+    follower, stopped = Follower(store, JobApi(spec, work.key)), False
+    try:
+        with sigterm_as_error():
             state = follower.run()
-        finally:
+    except StoppedError:
+        stopped = True
+        raise
+    finally:
+        if not (stopped and follower.leave()):
             follower.remove()
     if (made := take_result(store, work.key)) is None:
         raise RuntimeError(describe_failure(store, work, follower, state))
@@ -81,6 +90,7 @@ class Follower:
         self.renewed = self.warned = -RENEW_EVERY_S
         self.answered = time.monotonic()
         self.logged: float | None = None
+        self.owned = False  # by the workflow of this pod
 
     def run(self) -> JobState:
         """Follow the job to its end and return its last state; RuntimeError where Kubernetes stays away."""
@@ -109,6 +119,7 @@ class Follower:
     def look(self) -> JobState | None:
         """Do what the job needs now; its state where it has ended."""
         job = self.api.get()
+        self.owned = bool(job and job["metadata"].get("ownerReferences"))
         if job is None:
             self.make()
             return None
@@ -176,6 +187,12 @@ class Follower:
         if (who, what) not in self.told:
             self.told.add((who, what))
             print(f"train: {who}: {what}", flush=True)
+
+    def leave(self) -> bool:
+        """Leave a job to the next attempt of the stage where it ends with its workflow at the latest; tell whether."""
+        if self.owned:
+            print(f"train: job {self.api.name} goes on; another attempt has {LEASE_S:.0f} s to take it up", flush=True)
+        return self.owned
 
     def remove(self) -> None:
         """Delete the job, or say what will end it."""

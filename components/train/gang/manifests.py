@@ -18,7 +18,7 @@ INSTANCE = "app.kubernetes.io/instance"  # the label by which a job's pods are f
 CONTAINER = "ascend"  # MindCluster's operator tells only a container of this name its place
 DEVICE_GROUP = 1000  # of the driver's files and devices on nodes with NPUs (HwHiAiUser)
 GRACE_S = 300  # between SIGTERM and SIGKILL
-RESTARTS = 20  # of nodes that were stopped or lost; node.py ends what no longer reaches another checkpoint
+RESTARTS = 100  # of nodes that were stopped or lost; node.py ends what no longer reaches another checkpoint
 # MindCluster starts all pods again where a device or a node fails, and with retry times also where a pod ends badly.
 AGAIN = {"fault-scheduling": "grace", "fault-retry-times": str(RESTARTS)}
 KEPT_S = 3600  # a finished job, if the stage that should delete it is gone

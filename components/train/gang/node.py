@@ -26,7 +26,7 @@ from components.train.stopping import sigterm_as_error
 from components.train.watch import Sender
 from components.train.workers import LostError
 from wordmill.store.artifacts import from_document
-from wordmill.store.stages import OTHER_CODE, RESUME, StoppedError
+from wordmill.store.stages import OTHER_CODE, RESUME, StoppedError, leave_reason
 from wordmill.store.storage import Store
 from wordmill.training.loop import TRACE
 
@@ -63,6 +63,7 @@ def main(key: str) -> None:
         with suppress(RuntimeError):  # the pod's log has it too
             failure = {"error": what, "time": time.time(), "stopped": stopped}
             store.put_json(job_key(key, f"failure.{rank}.json"), failure)
+        leave_reason(f"node {rank}: {what}")
         sys.exit(RESUME if stopped else 1)
 
 

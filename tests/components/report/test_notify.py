@@ -8,14 +8,18 @@ from typing import Any
 
 import pytest
 
-from components.report import kubeflow, notify
+from components.report import kubeflow, notify, stage
+from components.report.cluster import Fate
 from components.report.stage import run
+from components.report.summary import LOST
 from tests.components.gate.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
+from wordmill.store import tracking
 from wordmill.store.nights import finished_night
 from wordmill.store.storage import Store
 
 pytestmark = pytest.mark.usefixtures("mlflow_uri")
+WHOLE = """["fresh.tiny", "fetch.datasets", "shard.datasets", "train.crnn", "evaluate.words", "gate.tiny"]"""
 PARTS = {"code": "1", "data set words": "2"}
 
 
@@ -57,12 +61,13 @@ def seed(store: Store, tmp_path: Path) -> FinishedRun:
     return FinishedRun(store=store, folder=tmp_path / "files", run_tag=f"run-{uuid.uuid4().hex[:8]}")
 
 
-def night(seed: FinishedRun, folder: Path, *, changed: bool = True, succeeded: str = "true") -> dict[str, Any]:
+def night(seed: FinishedRun, folder: Path, *, changed: bool = True, state: str = "COMPLETE") -> dict[str, Any]:
     """Run the stage as the end of a night, for a recipe of its own; return the summary."""
     reasons = ["code has changed"] if changed else []
     facts = {"changed": changed, "reasons": reasons, "parts": PARTS, "since": None if changed else "last"}
     seed.record(seed.manifest("fresh", "tiny", {}, facts))
-    run(recipe=seed.run_tag, run_tag=seed.run_tag, succeeded=succeeded, nightly="true", output=str(folder / "out"))
+    output = str(folder / "out")
+    run(recipe=seed.run_tag, run_tag=seed.run_tag, state=state, expected=WHOLE, nightly="true", output=output)
     summary: dict[str, Any] = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     return summary
 
@@ -94,8 +99,9 @@ def test_a_night_that_trained_tells_the_team_and_the_next_night(
 def test_a_night_without_news_is_green_and_keeps_what_the_last_one_trained_with(
     seed: FinishedRun, team: type[Team], tmp_path: Path
 ) -> None:
-    summary = night(seed, tmp_path, changed=False)
+    summary = night(seed, tmp_path, changed=False, state="RUNNING")  # what Kubeflow calls it behind a skipped branch
     assert summary["ok"]
+    assert tracking.connect().get_run(summary["mlflow"]["run_id"]).info.status == "FINISHED"
     assert team.told[0]["text"] == f"{seed.run_tag}: nothing new"
     assert finished_night(seed.store, seed.run_tag) is None
     assert seed.store.get_json(f"heartbeats/{seed.run_tag}.json")["outcome"] == "nothing new"
@@ -104,10 +110,40 @@ def test_a_night_without_news_is_green_and_keeps_what_the_last_one_trained_with(
 
 def test_a_night_that_failed_beats_no_heart(seed: FinishedRun, team: type[Team], tmp_path: Path) -> None:
     seed.failure("train", "crnn", "training diverged")
-    night(seed, tmp_path, succeeded="false")
+    seed.fetched("words")
+    seed.shards("words")
+    night(seed, tmp_path, state="FAILED")
     assert team.told[0]["text"] == f"{seed.run_tag}: failed: train crnn: training diverged"
     assert seed.store.get_json(f"heartbeats/{seed.run_tag}.json") is None
     assert finished_night(seed.store, seed.run_tag) is None
+
+
+def test_a_night_whose_training_was_killed_before_it_could_say_so_is_a_failed_one(
+    seed: FinishedRun, team: type[Team], tmp_path: Path
+) -> None:
+    seed.fetched("words")
+    seed.shards("words")
+    summary = night(seed, tmp_path, state="RUNNING")
+    assert summary["errors"] == [f"train crnn: {LOST}"]
+    assert team.told[0]["text"] == f"{seed.run_tag}: failed: train crnn: {LOST}"
+    assert seed.store.get_json(f"heartbeats/{seed.run_tag}.json") is None
+    assert tracking.connect().get_run(summary["mlflow"]["run_id"]).info.status == "FAILED"
+
+
+def test_a_night_that_somebody_stopped_is_neither_failed_nor_well(
+    seed: FinishedRun, team: type[Team], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "fate_of_run", lambda: Fate(stopped=True, pods={"train": "ended with code 143"}))
+    seed.fetched("words")
+    seed.shards("words")
+    summary = night(seed, tmp_path, state="RUNNING")
+    assert (summary["ok"], summary["stopped"]) == (False, True)
+    told = f"stopped by hand; RUN_TAG={seed.run_tag} goes on with it"
+    assert summary["errors"] == [told]
+    assert team.told[0]["text"] == f"{seed.run_tag}: stopped: {told}"
+    assert seed.store.get_json(f"heartbeats/{seed.run_tag}.json") is None
+    assert tracking.connect().get_run(summary["mlflow"]["run_id"]).info.status == "KILLED"
+    assert "Stopped by hand" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_webhook_that_refuses_is_asked_again_and_never_fails_the_night(
@@ -132,8 +168,8 @@ def test_kubeflow_shows_accuracies_and_the_parity_table(seed: FinishedRun, tmp_p
     finish(seed)
     seed.not_made("om", "no atc here")
     summary = night(seed, tmp_path)
-    shown = kubeflow.numbers(summary)
+    shown = kubeflow.metrics(summary)
     assert (shown["words %"], shown["mean %"]) == (75.0, 75.0)
-    table = kubeflow.parity(summary).splitlines()
+    table = kubeflow.exported_files(summary).splitlines()
     assert "| onnx | 64/64 | 2.0e-05 | 2.50 | 900 | 9.0 |" in table
     assert "| om | not made: no atc here | | | | |" in table

@@ -89,7 +89,8 @@ def failed(store: Store, folder: Path) -> FinishedRun:
 
 def page_of(store: Store, seed: FinishedRun, recipe: str, ok: bool) -> str:
     gathered = gather_run(store, seed.run_tag)
-    return report_html(summarise(gathered, recipe, seed.run_tag, ok), collect_extras(store, gathered))
+    state = "COMPLETE" if ok else "FAILED"
+    return report_html(summarise(gathered, recipe, seed.run_tag, state), collect_extras(store, gathered))
 
 
 def browse(page: Path, *switches: str) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from components.report import stage
 from components.report.charts import line_chart, number, thin, ticks
+from components.report.cluster import Fate
 from components.report.gather import gather_run
 from components.report.stage import run
-from components.report.summary import summarise
+from components.report.summary import LOST, summarise
 from pipelines.local.run import _keep
 from pipelines.local.summary import summary_text
 from tests.components.gate.finished_run import FinishedRun
@@ -22,6 +24,7 @@ from wordmill.store.artifacts import read_manifest
 from wordmill.store.storage import Store
 
 pytestmark = pytest.mark.usefixtures("mlflow_uri")
+WHOLE = ("fetch.datasets", "shard.datasets", "train.crnn", "evaluate.words", "gate.tiny")
 
 
 @pytest.fixture
@@ -40,9 +43,10 @@ def finish(seed: FinishedRun, *, found: bool = False) -> None:
     seed.gate()
 
 
-def report(seed: FinishedRun, folder: Path, succeeded: str = "true") -> dict[str, Any]:
+def report(seed: FinishedRun, folder: Path, state: str = "COMPLETE", *expected: str) -> dict[str, Any]:
     """Run the stage and return the summary in the store."""
-    run(recipe="tiny", run_tag=seed.run_tag, succeeded=succeeded, nightly="false", output=str(folder / "out"))
+    told = json.dumps(expected)
+    run(recipe="tiny", run_tag=seed.run_tag, state=state, expected=told, nightly="false", output=str(folder / "out"))
     summary: dict[str, Any] = seed.store.get_json(f"runs/{seed.run_tag}/summary.json")
     return summary
 
@@ -121,7 +125,7 @@ def test_a_smoke_run_whose_loss_has_not_fallen_has_failed(
     seed.gate(promote=promote)
     found = gather_run(seed.store, seed.run_tag)
     found.manifests["train.crnn"] = dataclasses.replace(found.manifests["train.crnn"], curves={"train/loss": curve})
-    summary = summarise(found, "tiny", seed.run_tag, succeeded=True)
+    summary = summarise(found, "tiny", seed.run_tag)
     assert summary["ok"] is ok
     assert ok or "train crnn: a smoke run's loss is lower at the end than at first" in summary["errors"][0]
 
@@ -246,9 +250,10 @@ def test_a_trace_of_training_lies_beside_the_report_and_the_end_says_where(seed:
 
 
 def test_a_run_that_failed_early(seed: FinishedRun, tmp_path: Path) -> None:
+    seed.fetched("words")
     seed.shards("words")
     seed.failure("train", "crnn", "no space left on <disk>")
-    summary = report(seed, tmp_path, "false")
+    summary = report(seed, tmp_path, "FAILED", *WHOLE)
     assert (summary["ok"], summary["errors"]) == (False, ["train crnn: no space left on <disk>"])
     assert (summary["benchmarks"], summary["mean_accuracy"], summary["gate"], summary["training"]) == (
         [],
@@ -260,9 +265,9 @@ def test_a_run_that_failed_early(seed: FinishedRun, tmp_path: Path) -> None:
     assert "train crnn: no space left on &lt;disk&gt;" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.parametrize(("succeeded", "ok"), [("true", True), ("false", False)])
-def test_a_run_without_any_record(seed: FinishedRun, tmp_path: Path, succeeded: str, ok: bool) -> None:
-    summary = report(seed, tmp_path, succeeded)
+@pytest.mark.parametrize(("state", "ok"), [("RUNNING", True), ("FAILED", False)])
+def test_a_run_without_any_record(seed: FinishedRun, tmp_path: Path, state: str, ok: bool) -> None:
+    summary = report(seed, tmp_path, state)
     assert summary["ok"] is ok
     assert len(summary["errors"]) == (0 if ok else 1)
     assert "No stage recorded anything." in (tmp_path / "report.html").read_text()
@@ -270,7 +275,35 @@ def test_a_run_without_any_record(seed: FinishedRun, tmp_path: Path, succeeded: 
 
 def test_a_recorded_failure_outweighs_the_engines_word(seed: FinishedRun, tmp_path: Path) -> None:
     seed.failure("fetch", "datasets", "gone")
-    assert report(seed, tmp_path, "true")["ok"] is False
+    assert report(seed, tmp_path, "COMPLETE")["ok"] is False
+
+
+def test_what_was_killed_before_it_could_record_itself_is_named_and_what_waits_for_it_is_not(
+    seed: FinishedRun, tmp_path: Path
+) -> None:
+    seed.fetched("words", "signs")
+    seed.shards("words", "signs")
+    trained = seed.trained()
+    seed.evaluation("words", "1110", trained)
+    whole = ["fetch.datasets", "shard.datasets", "train.crnn", "evaluate.words", "evaluate.signs", "export.onnx",
+             "smoke.onnx", "gate.tiny"]  # fmt: skip
+    summary = report(seed, tmp_path, "RUNNING", *whole)
+    # The smoke test waits for the export, the gate for both: neither was killed.
+    assert summary["errors"] == [f"evaluate signs: {LOST}", f"export onnx: {LOST}"]
+    assert tracking.connect().get_run(summary["mlflow"]["run_id"]).info.status == "FAILED"
+
+
+def test_kubernetes_says_why_where_the_stage_could_not(
+    seed: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = "OOMKilled: it needs more memory than its limit of 2Gi, which it reached after 31 s"
+    monkeypatch.setattr(stage, "fate_of_run", lambda: Fate(pods={"train": "ended with code 1", "evaluate-2": words}))
+    seed.fetched("words", "signs")
+    seed.shards("words", "signs")
+    seed.evaluation("words", "1110", seed.trained())
+    whole = ["fetch.datasets", "shard.datasets", "train.crnn", "evaluate.words", "evaluate.signs", "gate.tiny"]
+    assert report(seed, tmp_path, "RUNNING", *whole)["errors"] == [f"evaluate signs: {words}"]
+    assert words in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_second_report_is_like_the_first(seed: FinishedRun, tmp_path: Path) -> None:

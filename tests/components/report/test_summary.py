@@ -169,7 +169,7 @@ FIRST = GATE | {"rivals": {}, "benchmarks": []}
 def summary_of(recipe: str, gate: dict[str, Any], *evaluations: Manifest) -> dict[str, Any]:
     made = Manifest(stage="gate", name="g", key="g", inputs={"gate": {"promote": True}}, git_commit="", facts=gate)
     manifests = {f"{item.stage}.{item.name}": item for item in [*evaluations, made]}
-    return summarise(Gathered(records=[], manifests=manifests, datasets={}), recipe, "tag", True)
+    return summarise(Gathered(records=[], manifests=manifests, datasets={}), recipe, "tag")
 
 
 def text_of(summary: dict[str, Any]) -> str:

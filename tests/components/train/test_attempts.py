@@ -8,14 +8,16 @@ import signal
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
 from components.train import mirror, workers
-from components.train.attempts import train_to_end
+from components.train.attempts import counted, train_to_end
+from components.train.memory import Machine, ShortOfMemoryError
 from components.train.outcome import collect
 from components.train.watch import Sender
 from tests.components.train.fake_worker import SILENT_S, STEPS
@@ -33,7 +35,8 @@ WEIGHT = STEPS * (STEPS + 1) / 2
 class Silent(Sender):
     """Keeps the points instead of sending them."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_tag: str = "") -> None:
+        self.run_tag = run_tag or uuid.uuid4().hex
         self.points: list[tuple[str, float, int, float]] = []
 
     def send(self, points: list[tuple[str, float, int, float]]) -> None:
@@ -142,6 +145,51 @@ def test_a_run_that_does_not_reach_another_checkpoint_ends(
     assert str(caught.value).endswith(place)
     assert capsys.readouterr().out.count("is started again") == 3
     assert "step-00000002.json" in stored(store)
+
+
+def lost(store: Store, run_tag: str, step: int) -> None:
+    """Begin as a stage does, and end without a word, as with a pod that is deleted or a node that is gone."""
+    abandoned = counted(store, run_tag, step)
+    abandoned.__enter__()
+    LOST.append(abandoned)
+
+
+LOST: list[object] = []  # else Python would end them in order
+
+
+def test_training_lives_through_any_number_of_lost_pods_that_leave_another_checkpoint(store: Store) -> None:
+    for step in range(0, 300, 10):
+        for _ in range(3):  # two losses without another checkpoint are borne, again and again
+            lost(store, "run-lost-1", step)
+
+
+def test_three_losses_without_another_checkpoint_end_training_with_a_word(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(4):
+        lost(store, "run-lost-2", 120)
+    assert "train: start 4 after step 120, 4 at most without another checkpoint" in capsys.readouterr().out
+    told = "lost or failed 4 times after step 120 without another checkpoint in between: it is not started again"
+    for _ in range(2):  # whatever the site's Argo does with a failure
+        with pytest.raises(RuntimeError, match=told):
+            lost(store, "run-lost-2", 120)
+    lost(store, "run-lost-3", 120)  # another run
+
+
+def test_a_start_that_was_ended_in_order_does_not_count(store: Store) -> None:
+    for _ in range(6):
+        with suppress(StoppedError), counted(store, "run-stopped", 0):
+            raise StoppedError("by SIGTERM")
+
+
+def test_what_lacked_memory_is_not_started_again_with_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Machine, "memory_bytes", lambda machine: 2 * 2**30)
+    with pytest.raises(ShortOfMemoryError), counted(store, "run-memory", 0):
+        raise ShortOfMemoryError("out of memory: the limit of 2,048 MiB was reached")
+    with pytest.raises(RuntimeError, match=r"^out of memory: the limit of 2,048 MiB was reached\nit is not started"):
+        lost(store, "run-memory", 0)
+    monkeypatch.setattr(Machine, "memory_bytes", lambda machine: 4 * 2**30)
+    lost(store, "run-memory", 0)
 
 
 @pytest.mark.parametrize(("what", "processes", "starts"), [("ValueError", 2, 1), ("RuntimeError", 1, 1),

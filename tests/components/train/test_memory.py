@@ -1,5 +1,7 @@
 """What there is of memory, and who was killed for want of it, by files as Linux writes them."""
 
+import dataclasses
+import time
 from pathlib import Path
 
 import pytest
@@ -65,13 +67,34 @@ def test_a_shortage_is_said_with_the_numbers_and_the_keys(tmp_path: Path) -> Non
     watch.look([11, 12, 13])  # the last has ended
     watch.look([11])
     assert watch.used == 8 * 2**30
-    assert watch.shortage(TRAIN, 2) == ""  # 7 kills before training are none of it
+    assert watch.shortage(TRAIN, 2, 4) == ""  # 7 kills before training are none of it
     machine(tmp_path, "", {"proc/vmstat": "oom_kill 8\n"})
-    assert watch.shortage(TRAIN, 2) == (
-        "killed for want of memory: 2 processes used at least 8.0 GiB of the 23.4 GiB that there are: raise "
-        "train.accumulation (parts of a batch, 1 now), lower train.global_batch (16 now) or the number of processes"
+    watch.begun = time.monotonic() - 31.0
+    assert watch.shortage(TRAIN, 2, 4) == (  # a global batch of 16 by four processes, two of them here
+        "out of memory: all 23,993 MiB of the machine were reached after 31 s at batch 4 x 2 processes, which used at "
+        "least 8,192 MiB: give the profile more, set train.accumulation=2 (parts of a batch, 1 now), or lower "
+        "train.global_batch (16 now)"
     )
-    assert watch.shortage(TRAIN, 1).endswith(advice(TRAIN))
+    assert watch.shortage(TRAIN, 1, 1).endswith(advice(TRAIN, 1))
+    assert "use fewer processes" in advice(dataclasses.replace(TRAIN, accumulation=16), 1)
+
+
+@pytest.mark.parametrize(
+    ("groups", "limit", "count", "kills"),
+    [
+        # As in a container: the group's own files lie at the top.
+        (ONE, "sys/fs/cgroup/memory/memory.limit_in_bytes", "sys/fs/cgroup/memory/memory.oom_control",
+         "oom_kill_disable 0\nunder_oom 0\noom_kill {}\n"),
+        ("0::/\n", "sys/fs/cgroup/memory.max", "sys/fs/cgroup/memory.events", "low 0\nmax 31\noom 5\noom_kill {}\n"),
+    ],
+)  # fmt: skip
+def test_a_pods_limit_is_named_by_either_version_of_control_groups(
+    groups: str, limit: str, count: str, kills: str, tmp_path: Path
+) -> None:
+    watch = MemoryWatch(machine=machine(tmp_path, groups, {limit: "1153433600\n", count: kills.format(0)}))
+    machine(tmp_path, groups, {limit: "1153433600\n", count: kills.format(1)})
+    told = watch.shortage(TRAIN, 2, 2)
+    assert told.startswith("out of memory: the limit of 1,100 MiB was reached after 0 s at batch 8 x 2 processes")
 
 
 @pytest.mark.parametrize(

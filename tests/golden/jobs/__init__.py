@@ -8,7 +8,7 @@ from components.train.gang.manifests import Document, ascend_job, volcano_job
 from components.train.gang.work import GangSpec
 from pipelines.cluster.tasks import gang_job
 from pipelines.profiles import PROFILES, Profile
-from wordmill.recipe.parsing import from_json
+from wordmill.recipe.parsing import from_json, struct_text
 
 KEY = "0123456789abcdef0123456789abcdef"
 OWNER = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run-x", "uid": "u-1"}
@@ -17,7 +17,7 @@ CPUS = Profile(device="cpu", processes=2, nodes=2)
 
 
 def spec(profile: Profile, framework: Any) -> GangSpec:
-    return from_json(GangSpec, gang_job(profile, framework))
+    return from_json(GangSpec, struct_text(gang_job(profile, framework)))
 
 
 def jobs() -> dict[str, Document]:

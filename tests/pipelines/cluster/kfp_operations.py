@@ -9,12 +9,14 @@ import inspect
 import json
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import kfp_server_api
 import yaml
 
+from pipelines.cluster import cron
 from tests.pipelines.cluster.kfp_state import FINISHED, KfpServer, RefusalError, now
 
 
@@ -121,6 +123,12 @@ def check_run(state: KfpServer, document: dict) -> dict:
     return {"state": "PENDING"}
 
 
+def begins(state: KfpServer, query: dict, body: bytes) -> dict:
+    run = creates("runs", "run_id", "V2beta1Run", check_run)(state, query, body)
+    state.on_run(run["run_id"])
+    return run
+
+
 def check_schedule(state: KfpServer, document: dict) -> dict:
     check_run(state, document)
     if not 1 <= int(document["max_concurrency"]) <= 10:
@@ -134,11 +142,32 @@ def asks_for_run(state: KfpServer, query: dict, body: bytes, run_id: str) -> dic
     run = state.get("runs", run_id)
     if state.story:
         run.update(state.story.pop(0))
+    state.play()
     return run
 
 
+def removes(kind: str) -> Callable[..., dict]:
+    def handle(state: KfpServer, query: dict, body: bytes, *ids: str) -> dict:
+        state.get(kind, ids[-1])
+        del state.tables[kind][ids[-1]]
+        return {}
+
+    return handle
+
+
+def terminates(state: KfpServer, query: dict, body: bytes, run_id: str) -> dict:
+    state.get("runs", run_id)["state"] = "CANCELING"
+    return {}
+
+
 def switches(state: KfpServer, query: dict, body: bytes, name: str, verb: str) -> dict:
-    state.get("recurringruns", name).update(mode=verb.upper(), updated_at=now())
+    schedule = state.get("recurringruns", name)
+    if verb == "enable" and schedule["mode"] == "DISABLE":
+        # The latest of the times that have passed since it was made starts a run at once, no_catchup or not.
+        made = datetime.fromisoformat(schedule["created_at"])
+        if cron.next_times(schedule["trigger"]["cron_schedule"]["cron"], made, 1)[0] <= datetime.now(UTC):
+            state.tick(name)
+    schedule.update(mode=verb.upper(), updated_at=now())
     return {}
 
 
@@ -171,8 +200,15 @@ ROUTES: list[tuple[str, str, Any, str, Callable[..., dict]]] = [
      creates("experiments", "experiment_id", "V2beta1Experiment", once("experiments"))),
     ("GET", "runs", R.run_service_list_runs_with_http_info, "V2beta1ListRunsResponse", lists("runs", "runs")),
     ("POST", "runs", R.run_service_create_run_with_http_info, "V2beta1Run",
-     creates("runs", "run_id", "V2beta1Run", check_run)),
+     begins),
     ("GET", "runs/([^/:]+)", R.run_service_get_run_with_http_info, "V2beta1Run", asks_for_run),
+    ("DELETE", "runs/([^/:]+)", R.run_service_delete_run_with_http_info, "object", removes("runs")),
+    ("DELETE", "pipelines/([^/]+)/versions/([^/]+)", P.pipeline_service_delete_pipeline_version_with_http_info,
+     "object", removes("versions")),
+    ("DELETE", "pipelines/([^/]+)", P.pipeline_service_delete_pipeline_with_http_info, "object", removes("pipelines")),
+    ("DELETE", "experiments/([^/]+)", E.experiment_service_delete_experiment_with_http_info, "object",
+     removes("experiments")),
+    ("POST", "runs/([^/:]+):terminate", R.run_service_terminate_run_with_http_info, "object", terminates),
     ("GET", "recurringruns", S.recurring_run_service_list_recurring_runs_with_http_info,
      "V2beta1ListRecurringRunsResponse", lists("recurringruns", "recurringRuns")),
     ("POST", "recurringruns", S.recurring_run_service_create_recurring_run_with_http_info, "V2beta1RecurringRun",

@@ -1,6 +1,7 @@
 """What a Kubeflow Pipelines API server in memory holds, and how it is told to fail."""
 
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -30,6 +31,8 @@ class KfpServer:
         default_factory=lambda: {name: {} for name in ("pipelines", "versions", "experiments", "runs", "recurringruns")}
     )
     killed: list[str] = field(default_factory=list)  # runs that went with their schedule
+    on_run: Callable[[str], None] = lambda run_id: None  # what a run that has begun does elsewhere
+    play: Callable[[], None] = lambda: None  # what has happened since, whenever somebody asks for a run
     story: list[dict] = field(default_factory=list)  # what a run becomes each time that somebody asks for it
     # (request, kind, entries): what another process has made when that request arrives.
     late: tuple[str, str, dict[str, dict]] | None = None
@@ -46,10 +49,8 @@ class KfpServer:
         keys = ("experiment_id", "pipeline_version_reference")
         body = {"display_name": f"{parent['display_name']}-1", **{key: parent[key] for key in keys}}
         run = self.add("runs", "run_id", {**body, "recurring_run_id": recurring_run_id, "state": state})
-        given = parent["runtime_config"]["parameters"]
-        # Both the scheduler and the API server replace this text all over a compiled run, and no [[...]] in a v2 one.
-        parameters = {key: value.replace("{{workflow.uid}}", run["run_id"]) for key, value in given.items()}
-        run["runtime_config"] = {"parameters": parameters}
+        # {{workflow.uid}} is replaced all over the workflow that runs, and stays as it is in what the server keeps.
+        run["runtime_config"] = parent["runtime_config"]
         return run
 
     def add(self, kind: str, id_field: str, document: dict) -> dict:

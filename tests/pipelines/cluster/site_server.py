@@ -11,6 +11,8 @@ from typing import Any
 
 ACCOUNT = "system:serviceaccount:wordmill:wordmill-stage"
 NAMESPACE = "/api/v1/namespaces/wordmill"
+ARGO = "/api/v1/namespaces/kubeflow/configmaps/workflow-controller-configmap"
+STOCK = "spec: {templateDefaults: {retryStrategy: {limit: 2, retryPolicy: OnError}}}"  # as Kubeflow 2.17 sets it
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 
@@ -40,6 +42,7 @@ def documents() -> dict[str, Any]:
         "/apis/scheduling.volcano.sh/v1beta1/queues/wordmill": {"status": {"state": "Open"}},
         "/apis/apps/v1/namespaces/kubeflow/deployments/ml-pipeline":
             {"spec": {"selector": {}, "template": template}},
+        ARGO: {"data": {"workflowDefaults": STOCK}},
         "/mlflow/version": "3.17.2",
         **{f"/v2/team/{name}-python/manifests/1.2": {} for name in ("data", "pytorch", "mindspore", "cann", "lite")},
     }  # fmt: skip

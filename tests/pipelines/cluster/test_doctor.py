@@ -12,7 +12,7 @@ from pipelines.cli import main
 from pipelines.cluster import doctor, doctor_services
 from pipelines.cluster.site import Site, load_site
 from tests.pipelines.cluster.kfp_state import KfpServer
-from tests.pipelines.cluster.site_server import NAMESPACE, SiteServer, node, serving_site
+from tests.pipelines.cluster.site_server import ARGO, NAMESPACE, STOCK, SiteServer, node, serving_site
 from wordmill.store.storage import Store
 
 QUEUE = "/apis/scheduling.volcano.sh/v1beta1/queues/wordmill"
@@ -63,6 +63,23 @@ def examined(capsys: pytest.CaptureFixture[str]) -> tuple[object, list[str]]:
     printed = capsys.readouterr()
     assert "Traceback" not in printed.out + printed.err
     return end.value.code, printed.out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        ({"data": {"workflowDefaults": STOCK}}, "ok    retries .*retryPolicy OnError: training lives through lost"),
+        ({"data": {}}, "warn  retries .*retryPolicy OnFailure: what fails is run again.* a lost pod ends the run"),
+        ({"data": {"workflowDefaults": "spec: {retryStrategy: {retryPolicy: Always}}"}},
+         "warn  retries .*retryPolicy Always: training lives through lost pods, but what fails is run again"),
+        (403, r"warn  retries .*cannot be read \(403\): which pods are run again is not known"),
+    ],
+)  # fmt: skip
+def test_doctor_says_what_the_sites_argo_runs_again(
+    answer: object, line: str, site: SiteServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.answers[ARGO] = answer
+    assert [found for found in examined(capsys)[1] if re.match(line, found)]
 
 
 def test_a_healthy_site_is_well_and_left_as_it_was(

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from pipelines.cli import main
-from pipelines.cluster import client, schedule
+from pipelines.cluster import client, cron, schedule
 from pipelines.cluster.client import connect_kubeflow
+from pipelines.cluster.submit import runs_of, tag_of
 from tests.pipelines.cluster.kfp_state import KfpServer, now
 
 # Twelve hours from now: no run may have just been started.
@@ -79,8 +80,31 @@ def test_a_schedule_is_created_disabled_and_then_enabled(kfp: KfpServer, spec: s
 def test_every_night_has_a_run_tag_of_its_own(kfp: KfpServer, spec: str) -> None:
     reconciled(spec)
     nights = [kfp.tick(kfp.made("recurringruns")[0]["recurring_run_id"]) for _ in range(2)]
-    tags = [night["runtime_config"]["parameters"]["run_tag"] for night in nights]
-    assert tags == [f"quickstart-{night['run_id']}" for night in nights]
+    runs = list(runs_of(connect_kubeflow(), nights[0]["experiment_id"]))
+    assert [tag_of(run) for run in runs] == [f"quickstart-{night['run_id']}" for night in reversed(nights)]
+
+
+def test_an_old_schedule_that_is_off_is_made_again_instead_of_switched_on_which_would_start_a_run_at_once(
+    kfp: KfpServer, spec: str
+) -> None:
+    reconciled(spec)
+    (old,) = kfp.made("recurringruns")
+    old.update(mode="DISABLE", created_at=now(ago=timedelta(days=2)), updated_at=now(ago=timedelta(days=1)))
+    kfp.requests.clear()
+    reconciled(spec)
+    assert changes(kfp) == ["create", "enable 0", "delete 1"]
+    assert (left(kfp), kfp.made("runs")) == ([(plan(spec).spec_hash, "ENABLE")], [])
+
+
+def test_a_second_persons_schedule_replaces_the_first_ones_and_says_so(
+    kfp: KfpServer, spec: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine, theirs = plan(spec, options="quickstart --set=train.epochs=1"), plan(other(spec), FAR.replace("0 30", "0 40"))
+    for wanted in (mine, theirs):
+        schedule.reconcile(connect_kubeflow(), wanted, UTC)
+    told = f"it replaces what ran {cron.in_words(FAR)} with options 'quickstart --set=train.epochs=1'"
+    assert told in capsys.readouterr().out.splitlines()
+    assert left(kfp) == [(theirs.spec_hash, "ENABLE")]
 
 
 def test_the_same_again_changes_nothing(kfp: KfpServer, spec: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from pipelines.cli import main
+from pipelines.cluster.verbs import watched
 from tests.pipelines.cluster.kfp_state import KfpServer
 
 
@@ -19,6 +20,11 @@ def test_a_wrong_cron_is_refused_before_anything_is_asked(kfp: KfpServer) -> Non
     assert kfp.requests == []
 
 
+def test_schedule_says_whether_the_watchdog_watches() -> None:
+    assert watched("crnn_r34", "quickstart, crnn_r34").startswith("the watchdog watches crnn_r34")
+    assert watched("crnn", "quickstart,crnn_r34").startswith("the watchdog does not watch crnn: ")
+
+
 def test_without_schedules_it_says_so(kfp: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert verb("schedules") == 0
     assert capsys.readouterr().out == "nothing is scheduled: make schedule PIPELINE=...\n"
@@ -28,7 +34,8 @@ def test_schedules_tells_when_what_ran_last_and_what_is_stale(
     kfp: KfpServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert verb("schedule", "quickstart", "--set", "train.epochs=2", "--cron", "0 30 2 * * *") == 0
-    told = capsys.readouterr().out.splitlines()[0]
+    told, watchdog, *_ = capsys.readouterr().out.splitlines()
+    assert watchdog.startswith("the watchdog does not watch quickstart: add it to spec.nightly.recipes of manifests/")
     nights = [datetime.now(UTC).replace(hour=2, minute=30, second=0) + timedelta(days=day) for day in range(5)]
     nights = [night for night in nights if night > datetime.now(UTC)][:3]
     assert told == "At 02:30 every day (UTC); next: " + ", ".join(f"{night:%a %d %b %H:%M:%S}" for night in nights)

@@ -1,6 +1,5 @@
 """`submit` against a server in memory that implements the v2beta1 API: what it asks for, and what it leaves behind."""
 
-import json
 import re
 
 import pytest
@@ -8,6 +7,7 @@ import pytest
 from pipelines.cli import main
 from pipelines.cluster import client, submit
 from pipelines.cluster.client import connect_kubeflow
+from tests.pipelines.cluster.clock import Clock
 from tests.pipelines.cluster.kfp_state import KfpServer
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -38,10 +38,8 @@ def test_submit_uploads_a_version_and_starts_a_run_of_it(kfp: KfpServer, capsys:
     assert pipeline["display_name"] == "wordmill-quickstart"
     assert re.fullmatch("0123456789ab-[0-9a-f]{8}", version["display_name"])
     assert version["pipeline_spec"]["pipelineInfo"]["name"] == "wordmill-quickstart"
-    assert (
-        '"epochs": 1'
-        in version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]["defaultValue"]
-    )
+    train = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]
+    assert (train["parameterType"], train["defaultValue"]["epochs"]) == ("STRUCT", 1)
     assert experiment["display_name"] == "wordmill/quickstart"
     assert (run["experiment_id"], run["service_account"]) == (experiment["experiment_id"], "wordmill-stage")
     options = "quickstart --set=train.epochs=1"
@@ -62,14 +60,14 @@ def test_submit_with_a_trace_says_where_it_will_be(kfp: KfpServer, capsys: pytes
     assert verb("submit", "quickstart", "--profile", "--smoke") == 0
     (version,), (run,) = kfp.made("versions"), kfp.made("runs")
     section = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]["defaultValue"]
-    assert json.loads(section)["profile"] == 20
+    assert section["profile"] == 20
     assert run["description"].startswith("quickstart --smoke --profile, version")
     assert capsys.readouterr().out.splitlines()[-1] == (
         "trace: among the artifacts of the run in MLflow, below trace/, when training has ended"
     )
     assert verb("submit", "quickstart", "--profile", "--set", "train.profile=5") == 0
     section = kfp.made("versions")[1]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]
-    assert json.loads(section["defaultValue"])["profile"] == 5
+    assert section["defaultValue"]["profile"] == 5
 
 
 def test_what_is_there_already_is_found_on_later_pages_and_not_made_again(kfp: KfpServer, spec: str) -> None:
@@ -145,18 +143,6 @@ def test_a_refusal_ends_in_one_line_that_says_what_to_do(kfp: KfpServer, spec: s
     assert kfp.made("runs") == []
 
 
-class Clock:
-    """Stands for the module `time`: only pauses take time."""
-
-    now = 0.0
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def sleep(self, seconds: float) -> None:
-        self.now += seconds
-
-
 def test_a_server_that_stays_away_is_given_up_in_time(
     kfp: KfpServer, spec: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,6 +167,19 @@ def test_a_failed_run_is_continued_under_its_tag(kfp: KfpServer, spec: str) -> N
 
 def test_a_tag_that_no_run_has_cannot_be_continued(kfp: KfpServer, spec: str) -> None:
     started(spec, "quickstart-7")
-    with pytest.raises(ValueError, match="'quickstart-8': this recipe's experiment has no run of that tag"):
-        started(spec, "quickstart-8", again=True)
-    assert "expected one of this recipe" in str(verb("submit", "quickstart", "--run-tag", "crnn_r34-1"))
+    for named in ("quickstart-8", "crnn_r34-1"):
+        told = str(verb("submit", "quickstart", "--run-tag", named))
+        assert f"'{named}': the experiment of recipe quickstart has no run of that tag, id or name" in told
+    assert len(kfp.made("runs")) == 1
+
+
+@pytest.mark.parametrize("named_by", ["tag", "run_id", "display_name"])
+def test_a_failed_night_is_continued_as_a_night_by_what_its_page_shows(kfp: KfpServer, named_by: str) -> None:
+    assert verb("schedule", "quickstart") == 0
+    night = kfp.tick(kfp.made("recurringruns")[0]["recurring_run_id"], "FAILED")
+    tag = f"quickstart-{night['run_id']}"
+    assert verb("submit", "quickstart", "--run-tag", tag if named_by == "tag" else night[named_by]) == 0
+    again = kfp.made("runs")[1]
+    assert again["runtime_config"]["parameters"] == {"run_tag": tag}
+    assert again["display_name"] == f"{tag} (2)"
+    assert again["pipeline_version_reference"] == night["pipeline_version_reference"]

@@ -1,10 +1,10 @@
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from components.report.gather import task_names
 from pipelines.cluster.tasks import STAGES
 from tests.golden import COMPILED
 
@@ -76,7 +76,7 @@ def test_npus_are_used_from_an_image_with_cann() -> None:
         images = {stage_of(key): container["image"] for key, container in containers.items()}
         assert f"/{environment}-python:" in images["train"]
         assert f"/{environment}-python:" in images["evaluate"]
-    gang = json.loads(read("crnn_r34.ascend-4x8")[0]["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"])
+    gang = read("crnn_r34.ascend-4x8")[0]["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"]
     assert "/cann-python:" in gang["image"]
 
 
@@ -91,10 +91,25 @@ def test_several_nodes_are_a_jobs_and_not_the_stages_own() -> None:
     spec, containers, settings = read("crnn_r34.ascend-4x8")
     assert "accelerator" not in containers["exec-train"]["resources"]
     assert "emptyDirMounts" not in settings["exec-train"]
-    gang = json.loads(spec["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"])
+    gang = spec["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"]
     assert (gang["nodes"], gang["processes"], gang["resource"]) == (4, 8, "huawei.com/Ascend910")
     own = int(settings["exec-train"]["activeDeadlineSeconds"])
     assert own > gang["deadline_s"], "the stage must outlive its job, to take or remove it"
+
+
+@pytest.mark.parametrize("name", ["crnn_r34", "crnn_r34.nightly", "crnn_npu"])
+def test_the_report_knows_which_tasks_record_themselves_and_what_kubeflow_calls_them(name: str) -> None:
+    spec = read(name)[0]
+    told = spec["root"]["dag"]["tasks"]["report"]["inputs"]["parameters"]["expected"]["runtimeValue"]["constant"]
+    inner = [component["dag"]["tasks"] for component in spec["components"].values() if "dag" in component]
+    tasks = {key: task for found in inner for key, task in found.items() if "condition" not in key}
+    names = task_names(told)
+    assert sorted(names.values()) == sorted(tasks)
+    for task, key in names.items():
+        stage, _, what = task.partition(".")
+        shown = tasks[key]["taskInfo"]["name"]
+        if stage in ("evaluate", "export", "smoke"):
+            assert shown == (f"{what} smoke test" if stage == "smoke" else what), task
 
 
 def test_a_night_begins_with_a_look_and_does_the_rest_only_if_something_is_new() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from wordmill.recipe.parsing import from_json, parse_section, read_yaml, to_json
+from wordmill.recipe.parsing import from_json, parse_section, read_yaml, struct_text, to_json, to_struct
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,15 @@ WHOLE = Outer(inner=Inner(rate=0.5, names=("a", "b")), path=Path("/a b/c"), fold
 @pytest.mark.parametrize("section", [WHOLE, Outer(inner=Inner(rate=1.0), path=Path("p"))])
 def test_sections_nest_and_read_back_as_they_were_written(section: Outer) -> None:
     assert from_json(Outer, to_json(section)) == section
+
+
+def test_a_struct_gives_back_what_an_engine_that_knows_but_floats_has_made_of_it() -> None:
+    assert to_struct(Inner(rate=2.0, names=("a",))) == {"rate": 2.0, "names": ["a"]}
+    assert struct_text({"n": 3.0, "rate": 0.5, "list": [1.0, {"m": 2.0}], "on": True}) == (
+        '{"list": [1, {"m": 2}], "n": 3, "on": true, "rate": 0.5}'
+    )
+    assert from_json(Inner, struct_text(to_struct(Inner(rate=2.0)))) == Inner(rate=2.0)
+    assert struct_text({}) == ""
 
 
 def test_nested_sections_are_objects_and_paths_are_texts() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from wordmill.store import stages
 from wordmill.store.artifacts import Manifest, from_document, read_manifest
 from wordmill.store.keys import Ingredients
 from wordmill.store.stages import (
@@ -132,6 +133,24 @@ def test_a_failure_is_one_line_a_file_and_a_record(
     assert json.loads((tmp_path / "error.json").read_text())["ok"] is False
     assert store.get_json("runs/tag-2/stages/shard.words.json")["ok"] is False
     assert not (tmp_path / "out").exists()
+
+
+def test_a_failure_leaves_its_sentence_where_kubernetes_shows_it(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(inner: Store) -> tuple[Manifest, bool]:
+        raise ValueError("x.yaml: bad key\n" + "é" * 2000)
+
+    path = tmp_path / "termination-log"
+    monkeypatch.setattr(stages, "TERMINATION", path)
+    for there in (False, True):
+        if there:
+            path.touch()  # as the kubelet does before a container starts
+        with pytest.raises(SystemExit):
+            run_stage("shard", "words", "tag-2", str(tmp_path / "out"), work)
+        assert path.exists() == there
+    assert path.read_text(encoding="utf-8", errors="ignore").startswith("shard words: x.yaml: bad key\néé")
+    assert path.stat().st_size == 2048
 
 
 def test_work_that_was_stopped_asks_to_be_run_again(store: Store, tmp_path: Path) -> None:

@@ -93,6 +93,10 @@ def test_parameters_tags_artifacts_and_the_end(store: Store, tag: str, client: M
     assert Store(BUCKET, tmp_path).get_json(key) == {}
     run.finish(True)
     assert client.get_run(run.run_id).info.status == "FINISHED"
+    run.reopen()
+    assert (client.get_run(run.run_id).info.status, client.get_run(run.run_id).info.end_time) == ("RUNNING", None)
+    run.finish(False, stopped=True)
+    assert client.get_run(run.run_id).info.status == "KILLED"
 
 
 def test_a_model_is_registered_once_and_promoted_by_alias(store: Store, tag: str) -> None:

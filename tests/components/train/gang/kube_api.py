@@ -27,7 +27,10 @@ REASONS = {
     400: "BadRequest", 401: "Unauthorized", 403: "Forbidden", 404: "NotFound", 409: "AlreadyExists", 410: "Expired",
     422: "Invalid", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable",
 }  # fmt: skip
-GROUPS = {"mindxdl.gitee.com": ("v1", "ascendjobs"), "batch.volcano.sh": ("v1alpha1", "jobs")}
+GROUPS = {
+    "mindxdl.gitee.com": ("v1", "ascendjobs"), "batch.volcano.sh": ("v1alpha1", "jobs"),
+    "argoproj.io": ("v1alpha1", "workflows"),
+}  # fmt: skip
 CORE = re.compile(r"/api/v1/namespaces/([^/]+)/(pods|events)(?:/([^/]+))?(?:/(log))?")
 CUSTOM = re.compile(r"/apis/([^/]+)/([^/]+)(?:/namespaces/([^/]+)/([^/]+)(?:/([^/]+))?)?")
 
@@ -58,9 +61,10 @@ def granted() -> set[tuple[str, str, str]]:
 class Cluster:
     """What the server holds. `faults` are (status or "lost", pattern of "VERB path"), each for one request."""
 
-    installed: tuple[str, ...] = ("batch.volcano.sh",)
+    installed: tuple[str, ...] = ("batch.volcano.sh", "argoproj.io")
     rights: set[tuple[str, str, str]] = field(default_factory=granted)
     jobs: dict[str, Document] = field(default_factory=dict)
+    workflows: dict[str, Document] = field(default_factory=dict)
     pods: dict[str, Document] = field(default_factory=dict)
     events: list[Document] = field(default_factory=list)
     logs: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
@@ -101,24 +105,25 @@ class Cluster:
             raise RefusalError(404, "the server could not find the requested resource")
         if match[3] is None:
             return {"kind": "APIResourceList", "groupVersion": f"{match[1]}/{match[2]}", "resources": []}
-        return self._custom(verb, match[1], match[4], match[5], body)
+        return self._custom(verb, match[1], match[4], match[5], body, query)
 
     def _may(self, group: str, resource: str, verb: str) -> None:
         if (group, resource, verb) not in self.rights:
             raise RefusalError(403, f'cannot {verb} resource "{resource}" in API group "{group}"')
 
     def _core(self, verb: str, space: str, kind: str, name: str | None, log: str | None, query: dict[str, str]) -> Any:
-        assert (verb, space) == ("GET", "wordmill")
-        self._may("", "pods/log" if log else kind, "get" if name else "list")
+        assert space == "wordmill"
+        asked = {"GET": "get" if name else "list", "DELETE": "delete"}[verb]
+        self._may("", "pods/log" if log else kind, asked)
         if kind == "events":
             assert query["fieldSelector"] == "type=Warning"
             return {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": self.events}
         if name is None:
-            label, _, value = query["labelSelector"].partition("=")
-            found = [pod for pod in self.pods.values() if pod["metadata"]["labels"].get(label) == value]
-            return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": found}
+            return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": _labelled(self.pods, query)}
         if name not in self.pods:
             raise RefusalError(404, f'pods "{name}" not found')
+        if verb == "DELETE":
+            return self.pods.pop(name)
         return self._log(name, query) if log else self.pods[name]
 
     def _log(self, name: str, query: dict[str, str]) -> str:
@@ -127,9 +132,14 @@ class Cluster:
         lines = [(moment, line) for moment, line in self.logs.get(name, []) if moment >= since]
         return "".join(f"{stamp(moment)} {line}\n" for moment, line in lines)
 
-    def _custom(self, verb: str, group: str, kind: str, name: str | None, body: bytes) -> Any:
+    def _custom(self, verb: str, group: str, kind: str, name: str | None, body: bytes, query: dict[str, str]) -> Any:
         assert kind == GROUPS[group][1]
-        self._may(group, kind, {"GET": "get", "POST": "create", "DELETE": "delete"}[verb])
+        asked = {"GET": "get" if name else "list", "POST": "create", "DELETE": "delete"}[verb]
+        self._may(group, kind, asked)
+        if kind == "workflows":
+            return self.workflows[name] if name else {"items": _labelled(self.workflows, query)}
+        if name is None and verb == "GET":
+            return {"items": list(self.jobs.values())}
         if verb == "POST":
             return self._create(json.loads(body))
         if name not in self.jobs:
@@ -164,6 +174,11 @@ class Cluster:
             del self.jobs[name]
             self.pods = {key: pod for key, pod in self.pods.items() if name not in pod["metadata"]["labels"].values()}
         return {"kind": "Status", "status": "Success"}
+
+
+def _labelled(entries: dict[str, Document], query: dict[str, str]) -> list[Document]:
+    label, _, value = query["labelSelector"].partition("=")
+    return [entry for entry in entries.values() if entry["metadata"]["labels"].get(label) == value]
 
 
 def stamp(moment: float) -> str:

@@ -17,7 +17,7 @@ from tests.components.train.gang.kube_api import Cluster
 from tests.components.train.test_stage import combined_manifest
 from tests.golden.jobs import CPUS, KEY, spec
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
-from wordmill.recipe.parsing import to_json
+from wordmill.recipe.parsing import struct_text, to_json
 from wordmill.store.artifacts import read_manifest
 from wordmill.store.storage import Store
 
@@ -148,7 +148,7 @@ def test_several_nodes_and_one_node_with_as_many_processes_do_the_same_work(
         "recipe": "tiny", "data": to_json(DATA), "model": to_json(MODEL), "train": to_json(TRAIN), "device": "cpu",
         "shards": str(combined_manifest(store, tmp_path)), "run_tag": "tag", "output": str(tmp_path / "out.json"),
     }  # fmt: skip
-    reference = stage.run(processes=2, gang=gang_job(CPUS, "pytorch"), **arguments)
+    reference = stage.run(processes=2, gang=struct_text(gang_job(CPUS, "pytorch")), **arguments)
     manifest = read_manifest(tmp_path / "out.json")
     sets = {"train_sets": ["shard/key-t"], "val_sets": ["shard/key-v"]}
     assert (manifest.inputs["processes"], manifest.facts) == (4, {"val_accuracy": 0.5, **sets})

@@ -140,15 +140,25 @@ def test_a_job_that_is_deleted_is_made_again_but_not_for_ever(cluster: Cluster, 
     assert len(cluster.made) == 3
 
 
-def test_a_stage_that_is_stopped_deletes_its_job(cluster: Cluster, store: Store) -> None:
+@pytest.mark.parametrize("in_workflow", [True, False])
+def test_the_job_lives_through_the_loss_of_its_watching_pod_and_the_next_one_takes_it_up(
+    in_workflow: bool, cluster: Cluster, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     def stop(at: Cluster) -> None:
         at.phase("Running")
         threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
 
+    if not in_workflow:
+        cluster.pods["stage"]["metadata"]["ownerReferences"] = []
     cluster.steps = [stop]
     with pytest.raises(RuntimeError, match="stopped by SIGTERM"):
         run(store)
-    assert (len(cluster.made), cluster.jobs) == (1, {})
+    assert (len(cluster.made), len(cluster.jobs)) == (1, int(in_workflow))
+    if in_workflow:
+        cluster.steps = [lambda at: None, finish(store, tmp_path)]
+        run(store)
+        assert (len(cluster.made), cluster.jobs) == (1, {})
+        assert "is at work already: this stage goes on with it" in capsys.readouterr().out
 
 
 def test_a_store_that_is_away_for_a_while_stops_nothing(

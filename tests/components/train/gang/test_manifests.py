@@ -15,7 +15,7 @@ from tests.golden import jobs as golden
 from tests.golden.jobs import CPUS, GPUS, KEY, spec
 from tests.manifests.test_schemas import check
 from tests.pipelines.test_training import compile_recipe
-from wordmill.recipe.parsing import from_json
+from wordmill.recipe.parsing import from_json, struct_text
 
 NPUS = PROFILES["ascend-4x8"]
 JOBS = golden.jobs()
@@ -161,8 +161,8 @@ def test_a_job_ends_with_the_run_that_made_it() -> None:
 
 
 def test_a_profile_of_one_node_has_no_job_and_one_of_several_names_it_whole() -> None:
-    assert gang_job(PROFILES["ascend-8p"], "pytorch") == ""
-    text = gang_job(NPUS, "mindspore")
+    assert gang_job(PROFILES["ascend-8p"], "pytorch") == {}
+    text = struct_text(gang_job(NPUS, "mindspore"))
     found = from_json(GangSpec, text)
     assert (found.nodes, found.processes, found.resource) == (4, 8, "huawei.com/Ascend910")
     with pytest.raises(ValueError, match="unknown key 'node': did you mean 'nodes'"):
@@ -173,7 +173,7 @@ def test_the_stage_of_such_a_profile_is_small_and_outlives_the_job(tmp_path: Pat
     compiled = compile_recipe("crnn_r34", tmp_path, "--hardware", "ascend-4x8")
     pipeline, platform = yaml.load_all(compiled, yaml.CSafeLoader)
     told = pipeline["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"]
-    assert from_json(GangSpec, told) == spec(NPUS, "mindspore")
+    assert from_json(GangSpec, struct_text(told)) == spec(NPUS, "mindspore")
     resources = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
     assert "accelerator" not in resources
     stage = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train"]

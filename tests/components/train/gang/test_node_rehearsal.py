@@ -26,6 +26,7 @@ from tests.wordmill.training.tiny import TRAIN
 from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Tensors
 from wordmill.recipe import frameworks
+from wordmill.recipe.parsing import struct_text
 from wordmill.recipe.sections import Train
 from wordmill.store.artifacts import ROOT, Manifest, read_manifest
 from wordmill.store.storage import Store
@@ -208,7 +209,9 @@ def learn_what_one_node_does(
     store.delete(f"manifests/{reference}.json")  # several nodes would find the same work done
     cluster.steps = [step] * 10000
     try:
-        again = run(shards, folder / "two.json", processes=2, train=train, gang=gang_job(CPUS, train.framework))
+        again = run(
+            shards, folder / "two.json", processes=2, train=train, gang=struct_text(gang_job(CPUS, train.framework))
+        )
     finally:
         kubelet.stop(signal.SIGKILL)
     assert again == reference

@@ -1,0 +1,100 @@
+"""What Kubernetes knows of a run that its stages could not record: that somebody stopped it, how its pods ended."""
+
+import os
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import urllib3
+
+from wordmill.store.pods import pod_text
+
+if TYPE_CHECKING:
+    from kubernetes import client
+
+WORKFLOWS = ("argoproj.io", "v1alpha1")
+JOBS = (("batch.volcano.sh", "v1alpha1", "jobs"), ("mindxdl.gitee.com", "v1", "ascendjobs"))
+LABEL = "workflows.argoproj.io/workflow"  # of a pod, the name of its workflow
+NODE = "workflows.argoproj.io/node-name"  # of a pod, its task's place: <workflow>.root.<task>.<task>.executor(0)
+NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+TIMEOUT_S = 20
+BAD = ("Failed", "Pending")  # phases of a pod whose task has not been done
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fate:
+    """How a run went by what Kubernetes knows: whether somebody stopped it, and why tasks' pods failed, by task."""
+
+    stopped: bool = False
+    pods: dict[str, str] = field(default_factory=dict)
+
+
+def fate_of_run() -> Fate:
+    """Ask Kubernetes about the workflow of this pod; outside of a cluster, and where it does not say, nothing."""
+    pod = os.environ.get("KFP_POD_NAME") or (socket.gethostname() if "KUBERNETES_SERVICE_HOST" in os.environ else "")
+    if not pod:
+        return Fate()
+    from kubernetes import client, config  # it takes a second to import, and only pods need it
+
+    try:
+        return _asked(pod)
+    except (client.ApiException, config.ConfigException, urllib3.exceptions.HTTPError, OSError) as error:
+        print(f"warning: Kubernetes does not say how the run's pods ended: {' '.join(str(error).split())}", flush=True)
+        return Fate()
+
+
+def _asked(pod: str) -> Fate:
+    from kubernetes import client, config
+
+    settings = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=settings)
+    except config.ConfigException:
+        config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
+    api, namespace = client.ApiClient(settings), NAMESPACE.read_text(encoding="utf-8").strip()
+    core = client.CoreV1Api(api)
+    name = core.read_namespaced_pod(pod, namespace, _request_timeout=TIMEOUT_S).metadata.labels[LABEL]
+    found = core.list_namespaced_pod(namespace, label_selector=f"{LABEL}={name}", _request_timeout=TIMEOUT_S)
+    read = client.CustomObjectsApi(api).get_namespaced_custom_object
+    workflow = read(*WORKFLOWS, namespace, "workflows", name, _request_timeout=TIMEOUT_S)
+    if stopped := is_stopped(workflow):
+        _end_jobs(api, namespace, workflow["metadata"]["uid"])
+    return Fate(stopped=stopped, pods=failed_pods(found.items))
+
+
+def _end_jobs(api: "client.ApiClient", namespace: str, owner: str) -> None:
+    """Delete the jobs of several nodes of a workflow that was stopped: its training stage, killed, cannot do it."""
+    from kubernetes import client
+
+    objects = client.CustomObjectsApi(api)
+    for group, version, plural in JOBS:
+        try:
+            listed = objects.list_namespaced_custom_object(group, version, namespace, plural,
+                                                           _request_timeout=TIMEOUT_S)  # fmt: skip
+        except client.ApiException:
+            continue  # no such jobs here, or no right to any
+        for job in listed["items"]:
+            if owner in [found["uid"] for found in job["metadata"].get("ownerReferences", [])]:
+                name = job["metadata"]["name"]
+                objects.delete_namespaced_custom_object(group, version, namespace, plural, name,
+                                                        propagation_policy="Background")  # fmt: skip
+                print(f"report: the run was stopped, and job {name} with it", flush=True)
+
+
+def is_stopped(workflow: dict[str, Any]) -> bool:
+    """Tell whether somebody has stopped a workflow: Kubeflow's Terminate sets a deadline of 0, Argo's a shutdown."""
+    spec = workflow["spec"]
+    return spec.get("activeDeadlineSeconds") == 0 or bool(spec.get("shutdown"))
+
+
+def failed_pods(pods: list[Any]) -> dict[str, str]:
+    """Return why the last pod of each task failed or has not begun, by the task's name in the graph."""
+    found: dict[str, str] = {}
+    for pod in sorted(pods, key=lambda pod: str(pod.metadata.creation_timestamp)):
+        place = str((pod.metadata.annotations or {}).get(NODE, ""))
+        for part in [part.split("(")[0] for part in place.split(".")[1:]]:
+            found.pop(part, None)
+            if pod.status.phase in BAD:
+                found[part] = pod_text(pod)
+    return found

@@ -1,0 +1,99 @@
+"""What Kubernetes says of a run's tasks while it is followed, where the follower reaches it as kubectl does."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import urllib3
+from kubernetes import client, config
+
+from components.report.cluster import NODE, WORKFLOWS
+from pipelines.cluster.doctor_rights import Cluster
+from pipelines.cluster.site import load_site
+from wordmill.store.pods import pod_text
+
+TIMEOUT_S = 10
+RUN = "pipeline/runid"  # the label of a run's workflow and pods
+LOST = ("Failed", "Error")  # phases of a node of a workflow, of which Failed is a pod's too
+PENDING = "Pending"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """Why a task failed or has not begun, in Kubernetes' words; `waits_s` is how long it was seen to wait."""
+
+    text: str
+    pod: str = ""  # "" where none was made
+    waits_s: float | None = None  # None: it has failed
+
+
+@dataclass
+class RunPods:
+    """The pods of one run and the nodes of its workflow; without a way to Kubernetes there are none.
+
+    names: what people call the tasks, by their names in the graph.
+    """
+
+    run_id: str
+    namespace: str
+    names: Mapping[str, str]
+    seen: dict[str, float] = field(default_factory=dict)  # waiting pods, since when
+    cluster: Cluster | None = None
+
+    def __post_init__(self) -> None:
+        try:
+            self.cluster = Cluster(load_site())
+        except (config.ConfigException, OSError, ValueError):
+            self.cluster = None
+
+    def troubles(self) -> dict[str, Trouble]:
+        """Return the troubles of tasks by their names for people; what Kubernetes does not tell is left out."""
+        if self.cluster is None:
+            return {}
+        found: dict[str, Trouble] = {}
+        for ask in (self._of_workflow, self._of_pods):  # what a pod says is nearer to the cause
+            try:
+                found |= ask(self.cluster)
+            except (client.ApiException, urllib3.exceptions.HTTPError, OSError):
+                continue  # another right, or another moment
+        return found
+
+    def _of_pods(self, cluster: Cluster) -> dict[str, Trouble]:
+        listed = cluster.core.list_namespaced_pod(
+            self.namespace, label_selector=f"{RUN}={self.run_id}", _request_timeout=TIMEOUT_S
+        )
+        last = {}
+        for pod in sorted(listed.items, key=lambda pod: str(pod.metadata.creation_timestamp)):
+            if task := self._task((pod.metadata.annotations or {}).get(NODE, "")):
+                last[task] = pod
+        return {task: self._trouble(pod.metadata.name, pod_text(pod), pod.status.phase == PENDING)
+                for task, pod in last.items() if pod.status.phase in (*LOST, PENDING)}  # fmt: skip
+
+    def _of_workflow(self, cluster: Cluster) -> dict[str, Trouble]:
+        """Return what Argo says of pods, those that were refused and so never were among them."""
+        read = client.CustomObjectsApi(cluster.api).list_namespaced_custom_object
+        listed = read(*WORKFLOWS, self.namespace, "workflows", label_selector=f"{RUN}={self.run_id}",
+                      _request_timeout=TIMEOUT_S)  # fmt: skip
+        nodes = [node for item in listed["items"] for node in ((item.get("status") or {}).get("nodes") or {}).values()]
+        found: dict[str, Trouble] = {}
+        for node in sorted(nodes, key=lambda node: str(node.get("startedAt"))):
+            task = self._task(node.get("name", ""))
+            if task and node.get("type") == "Pod":
+                found.pop(task, None)
+                if node.get("message") and node.get("phase") in (*LOST, PENDING):
+                    text = " ".join(node["message"].split())
+                    found[task] = self._trouble("", text, node["phase"] == PENDING)
+        return found
+
+    def _task(self, place: str) -> str:
+        """Return the task of a node's place `<workflow>.root.<task>...<task>.executor(0)`, a driver's as well."""
+        for part in reversed(place.split(".")[1:]):
+            if name := self.names.get(part.split("(")[0].removesuffix("-driver")):
+                return name
+        return ""
+
+    def _trouble(self, pod: str, text: str, waits: bool) -> Trouble:
+        if not waits:
+            return Trouble(text=text, pod=pod)
+        since = self.seen.setdefault(pod or text, time.monotonic())
+        return Trouble(text=text, pod=pod, waits_s=time.monotonic() - since)

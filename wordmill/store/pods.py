@@ -1,0 +1,53 @@
+"""What Kubernetes says of a pod, in words: what it waits for, and why it ended."""
+
+from datetime import datetime
+from typing import Any
+
+QUIET = ("ContainerCreating", "PodInitializing")  # what every pod waits for at first
+MAIN = "main"  # the container of a pod of Argo's that does the task's work
+
+
+def pod_text(pod: Any) -> str:
+    """Return in one line what a pod (V1Pod) does or waits for, or why it ended."""
+    status = pod.status
+    for container in sorted(status.container_statuses or [], key=lambda found: str(found.name) != MAIN):
+        state = container.state
+        if state.terminated:
+            return _ended(pod, container)
+        if state.waiting and state.waiting.reason not in QUIET:
+            return _joined(state.waiting)
+    if status.reason:  # Evicted, DeadlineExceeded
+        return _joined(status)
+    for condition in status.conditions or []:
+        if condition.type == "PodScheduled" and condition.status == "False":
+            return f"Pending: {_joined(condition)}"
+    return f"{status.phase} on {pod.spec.node_name}" if pod.spec.node_name else str(status.phase)
+
+
+def _ended(pod: Any, container: Any) -> str:
+    """Say why a container ended: what its program has left as its reason, or what Kubernetes knows."""
+    ended = container.state.terminated
+    if ended.reason == "OOMKilled":
+        return f"OOMKilled: it needs more memory than its limit{_limit(pod, container.name)}{_lived(ended)}"
+    if pod.status.reason:  # Evicted, with what the node lacks
+        return _joined(pod.status)
+    reason = " ".join((ended.message or "").split())
+    return f"ended with code {ended.exit_code}{': ' if reason else ''}{reason}"
+
+
+def _limit(pod: Any, name: str) -> str:
+    for container in pod.spec.containers:
+        if container.name == name and container.resources and (container.resources.limits or {}).get("memory"):
+            return f" of {container.resources.limits['memory']}"
+    return ""
+
+
+def _lived(ended: Any) -> str:
+    if not isinstance(ended.started_at, datetime) or not isinstance(ended.finished_at, datetime):
+        return ""
+    return f", which it reached after {(ended.finished_at - ended.started_at).total_seconds():.0f} s"
+
+
+def _joined(told: Any) -> str:
+    """Return a reason and a message as one line."""
+    return " ".join(f"{told.reason}: {told.message}".split()) if told.message else str(told.reason)
