@@ -23,7 +23,7 @@ def doctor() -> int:
 
 def examined(site: Site) -> Iterator[Finding]:
     """Give all findings; a check that breaks off is a finding too."""
-    server_version, keys = "", dict[str, str]()
+    keys = dict[str, str]()
     try:
         cluster = Cluster(site)
         reached = list(cluster.server())
@@ -32,11 +32,11 @@ def examined(site: Site) -> Iterator[Finding]:
         yield Finding("Kubernetes", "fail", f"{_explained(error)}: {unchecked}")
     else:
         yield from reached
-        server_version, keys = cluster.kubeflow_version(), cluster.keys()
+        keys = cluster.keys()
         for what, check in (("objects", cluster.objects), ("rights", cluster.rights), ("queue", cluster.queue),
                             ("devices", cluster.devices)):  # fmt: skip
             yield from _tried(what, check)
-    yield from _tried("Kubeflow Pipelines", lambda: services.kubeflow(server_version))
+    yield from _tried("Kubeflow Pipelines", services.kubeflow)
     yield from _tried("S3", lambda: services.s3(site, keys))
     yield from _tried("MLflow", lambda: services.mlflow(site))
     yield from _tried("image", lambda: services.image_findings(site))

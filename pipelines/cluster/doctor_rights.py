@@ -51,15 +51,10 @@ class Cluster:
         text = f"{found.git_version} at {self.settings.host}, namespace {self.site.namespace}"
         yield Finding("Kubernetes", "ok", text)
 
-    def kubeflow_version(self) -> str:
-        """Return the version of the API server's image, "" where it may not be read."""
-        apps = client.AppsV1Api(self.api)
-        try:
-            found = apps.read_namespaced_deployment("ml-pipeline", self.site.kubeflow.namespace,
-                                                    _request_timeout=TIMEOUT_S)  # fmt: skip
-        except client.ApiException:
-            return ""
-        return str(found.spec.template.spec.containers[0].image).rpartition(":")[2].removeprefix("v")
+    def label(self, name: str) -> str:
+        """Return a label of the namespace, "" where it has none."""
+        found = self.core.read_namespace(self.site.namespace, _request_timeout=TIMEOUT_S)
+        return str((found.metadata.labels or {}).get(name, ""))
 
     def keys(self) -> dict[str, str]:
         """Return the S3 keys of the namespace's secret, nothing where it may not be read."""
@@ -93,6 +88,11 @@ class Cluster:
             # Storage classes that wait for the first pod leave it pending until then.
             claim = Finding("cache", "warn", f"{CACHE} is {volume.status.phase}: kubectl describe pvc")
         yield claim
+        owned = "Kubeflow makes it in a profile's namespace, and its own: artifacts go nowhere without it"
+        for what, name, read in (("config map", "kfp-launcher", core.read_namespaced_config_map),
+                                 ("secret", site.kubeflow.artifact_secret, core.read_namespaced_secret)):  # fmt: skip
+            finding, _ = self._found(what, name, read, owned)
+            yield finding._replace(state="warn") if finding.state == "fail" else finding
 
     def rights(self) -> Iterator[Finding]:
         """Check what the stages' service account may do, by asking in its name (SelfSubjectAccessReview)."""

@@ -18,7 +18,7 @@ from tests.manifests.rendered import OVERLAYS, ROOT, Document, build, containers
 GOLDEN = Path(__file__).parents[1] / "golden" / "quickstart.yaml"
 VALUES = yaml.safe_load(site.VALUES.read_text(encoding="utf-8"))
 # What the pipelines alone read, by how a key begins.
-OF_PIPELINES = ("spec.accelerators.",)
+OF_PIPELINES = ("spec.kubeflow.mode", "spec.accelerators.")
 
 
 def leaves(value: Any, path: str = "spec") -> Iterator[tuple[str, Any]]:
@@ -92,6 +92,25 @@ def test_a_site_of_its_own_is_filled_in_everywhere(everything: Path) -> None:
     assert texts.count("s3://letters/mlflow") == 2
     assert "kubeflow" not in texts  # the namespace that values.yaml names by default
     assert texts.count("kfp") == 6
+
+
+def test_beside_a_standalone_kubeflow_nothing_bounds_or_cuts_off_its_own_pods(everything: Path) -> None:
+    values = copy.deepcopy(VALUES)
+    values["spec"]["namespace"], values["spec"]["kubeflow"]["mode"] = "kubeflow", "standalone"
+    (everything / "site" / "values.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    found = build(everything / "overlays" / "standalone")
+    assert {item["metadata"]["namespace"] for item in found} == {"kubeflow"}
+    assert not [text for text in strings(found) if "SITE" in text]
+    left_out = {(item["kind"], item["metadata"]["name"]) for item in objects("local")}
+    left_out -= {(item["kind"], item["metadata"]["name"]) for item in found}
+    assert {kind for kind, _ in left_out} == {"Namespace", "ResourceQuota", "LimitRange", "NetworkPolicy"}
+    (policy,) = [item for item in found if item["kind"] == "NetworkPolicy"]
+    assert policy["spec"]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "postgres"}}
+
+
+def test_a_registry_that_wants_a_login_gets_it_for_every_account(everything: Path) -> None:
+    accounts = [item for item in rendered(everything, VALUES) if item["kind"] == "ServiceAccount"]
+    assert [item["imagePullSecrets"] for item in accounts] == [[{"name": "wordmill-registry"}]] * 5
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -23,8 +23,6 @@ def node(labels: dict[str, str], **devices: str) -> dict:
 def documents() -> dict[str, Any]:
     """Return what a healthy site answers, by path; a number is the status of a refusal."""
     keys = {"access_key": base64.b64encode(b"key").decode(), "secret_key": base64.b64encode(b"secret").decode()}
-    container = {"name": "api", "image": "ghcr.io/kubeflow/kfp-api-server:2.17.0"}
-    template = {"metadata": {}, "spec": {"containers": [container]}}
     ascend = {"accelerator-type": "module-910b-8"}
     return {
         "/version/": {"major": "1", "minor": "33", "gitVersion": "v1.33.1", "gitCommit": "", "gitTreeState": "",
@@ -32,14 +30,14 @@ def documents() -> dict[str, Any]:
         NAMESPACE: {"metadata": {"name": "wordmill"}},
         f"{NAMESPACE}/configmaps/wordmill-settings": {"data": {}},
         f"{NAMESPACE}/secrets/wordmill-s3": {"data": keys},
+        f"{NAMESPACE}/configmaps/kfp-launcher": {"data": {}},
+        f"{NAMESPACE}/secrets/mlpipeline-minio-artifact": {"data": keys},
         f"{NAMESPACE}/serviceaccounts/wordmill-stage": {"metadata": {}},
         f"{NAMESPACE}/persistentvolumeclaims/wordmill-cache": {"status": {"phase": "Bound"}},
         "/api/v1/nodes": {"items": [node({}, nvidia_com__gpu="4"), node({}),
                                     node(ascend, huawei_com__Ascend910="8"),
                                     node(ascend, huawei_com__Ascend910="8")]},
         "/apis/scheduling.volcano.sh/v1beta1/queues/wordmill": {"status": {"state": "Open"}},
-        "/apis/apps/v1/namespaces/kubeflow/deployments/ml-pipeline":
-            {"spec": {"selector": {}, "template": template}},
         "/mlflow/version": "3.17.2",
         **{f"/v2/team/{name}-python/manifests/1.2": {} for name in ("data", "pytorch", "mindspore", "cann", "lite")},
     }  # fmt: skip

@@ -16,7 +16,6 @@ from tests.pipelines.cluster.site_server import NAMESPACE, SiteServer, node, ser
 from wordmill.store.storage import Store
 
 QUEUE = "/apis/scheduling.volcano.sh/v1beta1/queues/wordmill"
-DEPLOYMENT = "/apis/apps/v1/namespaces/kubeflow/deployments/ml-pipeline"
 CLAIM = f"{NAMESPACE}/persistentvolumeclaims/wordmill-cache"
 
 
@@ -102,20 +101,20 @@ def test_without_cluster_and_servers_every_line_says_what_to_do(
 
 SETTINGS = f"{NAMESPACE}/configmaps/wordmill-settings"
 KEYS = f"{NAMESPACE}/secrets/wordmill-s3"
-UNKNOWN = ("warn", "answers; its version is not known, kfp is 2.17.0")
 # What is wrong, all at once, and the line that each thing ends in.
 WRONG: list[tuple[dict, list[tuple[str, str]]]] = [
-    ({NAMESPACE: 404}, [("fail", "Kubernetes answers 404 .*apply the manifests, and check spec.namespace"), UNKNOWN]),
-    ({"/version/": 401}, [("fail", "Kubernetes answers 401 .*log in again"), UNKNOWN]),
+    ({NAMESPACE: 404}, [("fail", "Kubernetes answers 404 .*apply the manifests, and check spec.namespace")]),
+    ({"/version/": 401}, [("fail", "Kubernetes answers 401 .*log in again")]),
     (
         {
             SETTINGS: 404,
             KEYS: 404,
             f"{NAMESPACE}/serviceaccounts/wordmill-stage": 404,
             CLAIM: {"status": {"phase": "Pending"}},
+            f"{NAMESPACE}/secrets/mlpipeline-minio-artifact": 404,
+            f"{NAMESPACE}/configmaps/kfp-launcher": 404,
             QUEUE: 404,
             "/api/v1/nodes": {"items": [node({})]},
-            DEPLOYMENT: 403,
             "/mlflow/version": "2.9.2",
             "/v2/team/lite-python/manifests/1.2": 404,
             "/v2/team/pytorch-python/manifests/1.2": 401,
@@ -125,10 +124,11 @@ WRONG: list[tuple[dict, list[tuple[str, str]]]] = [
             ("fail", "no wordmill-s3 in wordmill: .*create secret generic wordmill-s3"),
             ("fail", "no wordmill-stage in wordmill: apply the manifests"),
             ("warn", "wordmill-cache is Pending"),
+            ("warn", "no mlpipeline-minio-artifact in wordmill: Kubeflow makes it"),
+            ("warn", "no kfp-launcher in wordmill: Kubeflow makes it"),
             ("warn", "no queue wordmill: only training on several nodes needs it: install Volcano"),
             ("warn", "cuda: no node offers nvidia.com/gpu, they offer no devices: start the device plugin"),
             ("warn", "npu: no node offers huawei.com/Ascend910, they offer no devices"),
-            UNKNOWN,
             ("warn", "server 2.9.2, client 3.17.2: give both the same version"),
             ("warn", "team/pytorch-python:1.2: the registry wants a login"),
             ("fail", "team/lite-python:1.2: the registry answers 404: build it"),
@@ -184,10 +184,17 @@ def test_settings_that_differ_from_the_values_are_named(site: SiteServer, capsys
 
 @pytest.mark.parametrize(
     ("version", "state", "message"),
-    [("2.16.4", "warn", "pin kfp==2.16"), ("1.8.5", "fail", "pin kfp==1.8"), ("2.17.9", "ok", "server 2.17.9")],
+    [
+        ("2.16.1", "warn", "server 2.16.1, kfp 2.17.0: pipelines go without securityContext"),
+        ("1.8.5", "fail", "pin kfp==1.8"),
+        ("2.17.9", "ok", "server 2.17.9"),
+        ("2.18.1", "ok", "multi-user, server 2.18.1"),
+        ("", "warn", "server of no version"),
+    ],
 )
 def test_servers_version_is_compared_with_kfps(kfp: KfpServer, version: str, state: str, message: str) -> None:
-    (finding,) = doctor_services.kubeflow(version)
+    kfp.version = version
+    (finding,) = doctor_services.kubeflow()
     assert finding.state == state
     assert message in finding.text
 

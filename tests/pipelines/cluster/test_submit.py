@@ -37,10 +37,12 @@ def test_submit_uploads_a_version_and_starts_a_run_of_it(kfp: KfpServer, capsys:
     (experiment,), (run,) = kfp.made("experiments"), kfp.made("runs")
     assert pipeline["display_name"] == "wordmill-quickstart"
     assert re.fullmatch("0123456789ab-[0-9a-f]{8}", version["display_name"])
-    assert version["pipeline_spec"]["pipelineInfo"]["name"] == "wordmill-quickstart"
+    assert version["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "wordmill-quickstart"
     assert (
         '"epochs": 1'
-        in version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]["defaultValue"]
+        in version["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"][
+            "defaultValue"
+        ]
     )
     assert experiment["display_name"] == "wordmill/quickstart"
     assert (run["experiment_id"], run["service_account"]) == (experiment["experiment_id"], "wordmill-stage")
@@ -61,14 +63,18 @@ def test_submit_uploads_a_version_and_starts_a_run_of_it(kfp: KfpServer, capsys:
 def test_submit_with_a_trace_says_where_it_will_be(kfp: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert verb("submit", "quickstart", "--profile", "--smoke") == 0
     (version,), (run,) = kfp.made("versions"), kfp.made("runs")
-    section = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]["defaultValue"]
+    section = version["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"][
+        "defaultValue"
+    ]
     assert json.loads(section)["profile"] == 20
     assert run["description"].startswith("quickstart --smoke --profile, version")
     assert capsys.readouterr().out.splitlines()[-1] == (
         "trace: among the artifacts of the run in MLflow, below trace/, when training has ended"
     )
     assert verb("submit", "quickstart", "--profile", "--set", "train.profile=5") == 0
-    section = kfp.made("versions")[1]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]
+    section = kfp.made("versions")[1]["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"][
+        "train_section"
+    ]
     assert json.loads(section["defaultValue"])["profile"] == 5
 
 
