@@ -28,13 +28,13 @@ def examined(site: Site) -> Iterator[Finding]:
         cluster = Cluster(site)
         reached = list(cluster.server())
     except Exception as error:  # a kubeconfig can be wrong in many ways, and each is for the user to mend
-        unchecked = "the namespace, rights, queue and devices are not checked"
+        unchecked = "the namespace, rights, queue, devices and sizes are not checked"
         yield Finding("Kubernetes", "fail", f"{_explained(error)}: {unchecked}")
     else:
         yield from reached
         keys = cluster.keys()
         for what, check in (("objects", cluster.objects), ("rights", cluster.rights), ("queue", cluster.queue),
-                            ("devices", cluster.devices)):  # fmt: skip
+                            ("devices", cluster.devices), ("sizes", cluster.sizes)):  # fmt: skip
             yield from _tried(what, check)
     yield from _tried("Kubeflow Pipelines", services.kubeflow)
     yield from _tried("S3", lambda: services.s3(site, keys))

@@ -8,8 +8,10 @@ from typing import Any
 from kubernetes import client, config
 
 from pipelines.cluster.doctor_services import Finding
-from pipelines.cluster.site import CACHE, QUEUE, STAGE_ACCOUNT, Site
+from pipelines.cluster.site import CACHE, QUEUE, STAGE_ACCOUNT, Accelerator, Site
+from pipelines.cluster.sizes import misfit, over_quota, sizes_of
 from pipelines.cluster.tasks import SECRET, SETTINGS
+from pipelines.profiles import PROFILES
 
 TIMEOUT_S = 10
 APPLY = "apply the manifests: kubectl apply -k manifests/overlays/..."
@@ -143,6 +145,26 @@ class Cluster:
                 text = (f"{device}: no node offers {wanted.resource}, they offer {', '.join(offered) or 'no devices'}: "
                         f"start the device plugin, or correct spec.accelerators.{device}.resource")  # fmt: skip
             yield Finding("devices", "ok" if chosen else "warn", text)
+
+    def sizes(self) -> Iterator[Finding]:
+        """Compare what each stage's pod asks for with the nodes that may run it, what it may take with the quota."""
+        nodes = [(node.metadata.labels or {}, node.status.allocatable or {})
+                 for node in self.core.list_node(_request_timeout=TIMEOUT_S).items]  # fmt: skip
+        misfits = 0
+        for name, size in sizes_of(self.site).items():
+            device = PROFILES[name.split()[1]].device if " " in name else "cpu"
+            wanted = self.site.accelerators.get(device, Accelerator(resource="cpu", nodes={}, labels={}))
+            places = [
+                free for labels, free in nodes if wanted.resource in free and wanted.nodes.items() <= labels.items()
+            ]
+            if places and (told := misfit(size, places) or over_quota(size, self.site.quota)):
+                misfits += 1
+                advice = "set spec.sizes.preset, or spec.sizes.changed, in values.yaml"
+                yield Finding("sizes", "warn" if " " in name else "fail", f"{name} {told}: {advice}")
+        if not misfits:
+            yield Finding(
+                "sizes", "ok", f"preset {self.site.sizes.preset}: each stage fits on a node and into the quota"
+            )
 
     def _found(self, what: str, name: str, read: Any, advice: str) -> tuple[Finding, Any]:
         """Read an object of the namespace; None where it is missing, with the advice."""

@@ -81,6 +81,24 @@ class Accelerator:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PodSize:
+    """CPUs and memory of a pod in Kubernetes's quantities: what it asks for, and what it may take."""
+
+    cpu: str
+    memory: str
+    cpu_limit: str
+    memory_limit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The sizes of stages: a preset of pipelines/cluster/sizes.py, and what differs here, by its names."""
+
+    preset: Literal["small", "gpu", "npu"]
+    changed: dict[str, PodSize]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nightly:
     """Recipes, separated by commas, whose nights are watched, and after how many hours of silence somebody is told."""
 
@@ -121,6 +139,7 @@ class Site:
     mlflow: MLflow
     storage: Storage
     accelerators: dict[str, Accelerator]
+    sizes: Sizes
     quota: dict[str, str]
     queue: dict[str, str]
     nightly: Nightly
@@ -160,7 +179,10 @@ _SHAPES = {
     r"spec\.images\..*": (_TAGGED, "an image with a digest or a tag other than latest"),
     r"spec\.(s3\.endpoint|mlflow\.address)": (r"https?://[^/\s]+", "http:// or https:// and a host, no path"),
     r"spec\.mlflow\.database": (r"postgresql\+psycopg2://[^@\s]+", "postgresql+psycopg2://host:port/name, no user"),
-    r"spec\.(quota|queue)\..*|.*_size": (r"\d+(\.\d+)?(m|k|[MGTP]|[KMGTP]i)?", 'a quantity in quotes, such as "8"'),
+    r"spec\.(quota|queue|sizes\.changed)\..*|.*_size": (
+        r"\d+(\.\d+)?(m|k|[MGTP]|[KMGTP]i)?",
+        'a quantity in quotes, such as "8"',
+    ),
     r"spec\.retention\..*": (r"\d+d", "days, such as 30d"),
     r".*_port|spec\.nightly\.silence_h": (r"[1-9]\d{0,4}", "a whole number above 0"),
 }

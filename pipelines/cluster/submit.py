@@ -13,7 +13,7 @@ import kfp_server_api
 import yaml
 
 from pipelines.cluster.client import FINISHED, RejectedCallError, Server, UnavailableError
-from pipelines.cluster.preflight import check_kept, accepted_by
+from pipelines.cluster.preflight import accepted_by, check_kept
 from pipelines.cluster.site import STAGE_ACCOUNT
 from wordmill.store.artifacts import git_commit
 from wordmill.store.progress import duration

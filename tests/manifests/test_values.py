@@ -12,13 +12,14 @@ import yaml
 from pipelines.cluster import doctor_rights as doctor_cluster
 from pipelines.cluster import site
 from pipelines.cluster import tasks as cluster
+from pipelines.cluster.sizes import sizes_of
 from pipelines.profiles import PROFILES
 from tests.manifests.rendered import OVERLAYS, ROOT, Document, build, containers, names, objects, of_kind, strings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "quickstart.yaml"
 VALUES = yaml.safe_load(site.VALUES.read_text(encoding="utf-8"))
 # What the pipelines alone read, by how a key begins.
-OF_PIPELINES = ("spec.kubeflow.mode", "spec.accelerators.")
+OF_PIPELINES = ("spec.kubeflow.mode", "spec.accelerators.", "spec.sizes.")
 
 
 def leaves(value: Any, path: str = "spec") -> Iterator[tuple[str, Any]]:
@@ -185,7 +186,8 @@ def pairs(executors: Iterable[Document], kind: str) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_fits_into_queue_and_quota(name: str) -> None:
     values, profile = site.load_site(), PROFILES[name]
-    needs = {"cpu": amount(profile.cpu) * profile.nodes, "memory": amount(profile.memory) * profile.nodes}
+    size = sizes_of(values)[f"train {name}"]
+    needs = {"cpu": amount(size.cpu_limit) * profile.nodes, "memory": amount(size.memory_limit) * profile.nodes}
     if profile.device != "cpu":
         needs[values.accelerators[profile.device].resource] = profile.devices
     for resource, need in needs.items():

@@ -17,7 +17,10 @@ REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 def node(labels: dict[str, str], **devices: str) -> dict:
     """Return a node; `nvidia_com__gpu` is the resource nvidia.com/gpu."""
     offered = {name.replace("__", "/").replace("_", "."): count for name, count in devices.items()}
-    return {"metadata": {"name": "n", "labels": labels}, "status": {"allocatable": {"cpu": "64", **offered}}}
+    return {
+        "metadata": {"name": "n", "labels": labels},
+        "status": {"allocatable": {"cpu": "191500m", "memory": "1Ti", **offered}},
+    }
 
 
 def documents() -> dict[str, Any]:

@@ -72,7 +72,8 @@ def test_a_healthy_site_is_well_and_left_as_it_was(
     assert lines[-1] == f"{len(lines) - 1} checks are well, 0 warn, 0 fail"
     for text in ("v1.33.1", "server 2.17.0, kfp 2.17.0", "written, read and deleted, in parts too",
                  "server 3.17.2, client 3.17.2", "wordmill is Open", "cuda: 4 nvidia.com/gpu on 1 nodes",
-                 "npu: 16 huawei.com/Ascend910 on 2 nodes", "team/lite-python:1.2: is there"):  # fmt: skip
+                 "npu: 16 huawei.com/Ascend910 on 2 nodes", "preset gpu: each stage fits",
+                 "team/lite-python:1.2: is there"):  # fmt: skip
         assert len([line for line in lines if text in line and line.startswith("ok ")]) == 1, text
     assert list(store.keys("")) == []
     needed = {
@@ -173,6 +174,22 @@ def test_what_is_wrong_is_a_line_with_what_to_do(
         assert len([line for line in found if line.startswith(state) and re.search(message, line)]) == 1, message
     assert len(found) == len(expected)
     assert code == (1 if "fail" in dict(expected) else 0)
+
+
+def test_stages_that_fit_on_no_node_are_named_with_what_to_set(
+    site: SiteServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.answers["/api/v1/nodes"]["items"] = [node({}, cpu="1500m", memory="8Gi")]
+    code, lines = examined(capsys)
+    found = [line.split(maxsplit=2) for line in lines[:-1] if line.split()[1] == "sizes"]
+    assert [(state, text.split(" asks for")[0]) for state, _, text in found] == [
+        ("fail", "shard"), ("fail", "evaluate"), ("warn", "train cpu")
+    ]  # fmt: skip
+    assert found[0][2] == (
+        "shard asks for 2 CPUs and 1Gi, the largest node has 1500m and 8Gi for pods, so it would wait for ever: "
+        "set spec.sizes.preset, or spec.sizes.changed, in values.yaml"
+    )
+    assert code == 1
 
 
 def test_settings_that_differ_from_the_values_are_named(site: SiteServer, capsys: pytest.CaptureFixture[str]) -> None:
