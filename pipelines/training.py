@@ -14,8 +14,8 @@ from components.report.component import report
 from components.shard.component import shard
 from components.smoke.component import smoke
 from components.train.component import train
-from pipelines.cluster.images import EXPORTERS
 from pipelines.cluster.tasks import CONFIG, accelerate, configure, gang_job, notify, train_on
+from pipelines.images.references import EXPORTERS
 from pipelines.profiles import Profile
 from wordmill.recipe.catalogue import Entry, to_text
 from wordmill.recipe.parsing import to_json

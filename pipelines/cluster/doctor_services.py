@@ -15,8 +15,8 @@ from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pipelines.cluster.client import connect_kubeflow
-from pipelines.cluster.images import ENVIRONMENTS, image
 from pipelines.cluster.site import Site
+from pipelines.images.references import NAMES, image, split_name
 from wordmill.store.storage import CHUNK, Store, object_key
 
 TIMEOUT_S = 10
@@ -94,9 +94,9 @@ def mlflow(site: Site) -> Iterator[Finding]:
 def image_findings(site: Site) -> Iterator[Finding]:
     """Ask each image's registry for its manifest, as a node does first; nothing is pulled and no pod is started."""
     references = []
-    for environment in ENVIRONMENTS:
+    for name in NAMES:
         try:
-            references.append(image(environment))
+            references.append(image(*split_name(name)))
         except ValueError as error:  # never pushed, which matters to the recipes that need it
             yield Finding("image", "warn", str(error))
     for reference in dict.fromkeys([*references, f"{site.registry}/{site.images.services}"]):

@@ -5,9 +5,9 @@ from functools import cache
 from kfp import dsl, kubernetes
 
 from components.train.gang.work import GangSpec
-from pipelines.cluster.images import image
 from pipelines.cluster.site import CACHE, QUEUE, TRAINING_ACCOUNT, TRAINING_LABELS, Accelerator, load_site
 from pipelines.cluster.sizes import sizes_of
+from pipelines.images.references import image
 from pipelines.profiles import Profile
 from wordmill.recipe.frameworks import Framework
 from wordmill.recipe.parsing import to_json
@@ -33,7 +33,7 @@ HOURS = {"fresh": 1, "fetch": 24, "shard": 12, "evaluate": 4, "export": 2, "smok
 def configure(task: dsl.PipelineTask, stage: str, environment: str, name: str) -> dsl.PipelineTask:
     """Give a task its name, image, resources and deadline, and the way to S3, MLflow and the shared cache."""
     task.set_display_name(name)
-    task.set_container_image(image(environment))
+    task.set_container_image(image(stage, environment))
     # Stages find finished work by content digest themselves, which KFP's cache key does not hold.
     task.set_caching_options(False)
     sized(task, stage if stage in HOURS else "watch")
@@ -86,7 +86,8 @@ def gang_job(profile: Profile, framework: Framework) -> str:
     accelerator = plain if profile.device == "cpu" else _accelerator(profile.device)
     spec = GangSpec(
         nodes=profile.nodes, processes=profile.processes, framework=framework, device=profile.device,
-        image=image(profile.environment(framework)), resource=accelerator.resource, node_labels=accelerator.nodes,
+        image=image("train", profile.environment(framework)), resource=accelerator.resource,
+        node_labels=accelerator.nodes,
         labels=TRAINING_LABELS | accelerator.labels, cpu=size.cpu_limit, memory=size.memory_limit, shm=profile.shm,
         deadline_s=profile.hours * HOUR_S, namespace=site.namespace, queue=QUEUE, account=TRAINING_ACCOUNT,
         claim=CACHE, user=USER, secret=SECRET, secret_variables=SECRET_VARIABLES, settings=SETTINGS,

@@ -80,7 +80,7 @@ def _steps(path: str, values: Document) -> list[str]:
 def test_a_site_of_its_own_is_filled_in_everywhere(everything: Path) -> None:
     values = copy.deepcopy(VALUES)
     values["spec"] |= {"namespace": "ocr", "registry": "registry.example.com:5000/team/words"}
-    values["spec"]["images"]["services"] = f"data-python@sha256:{'a' * 64}"
+    values["spec"]["images"]["services"] = f"report@sha256:{'a' * 64}"
     values["spec"]["s3"]["bucket"] = "letters"
     values["spec"]["kubeflow"]["namespace"] = "kfp"
     found = rendered(everything, values)
@@ -89,7 +89,7 @@ def test_a_site_of_its_own_is_filled_in_everywhere(everything: Path) -> None:
     subjects = [subject for item in found if item["kind"] == "RoleBinding" for subject in item["subjects"]]
     assert {subject["namespace"] for subject in subjects} == {"ocr"}
     texts = list(strings(found))
-    assert texts.count(f"registry.example.com:5000/team/words/data-python@sha256:{'a' * 64}") == 4
+    assert texts.count(f"registry.example.com:5000/team/words/report@sha256:{'a' * 64}") == 4
     assert texts.count("s3://letters/mlflow") == 2
     assert "kubeflow" not in texts  # the namespace that values.yaml names by default
     assert texts.count("kfp") == 6

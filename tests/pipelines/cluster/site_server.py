@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from pipelines.images.references import NAMES
+
 ACCOUNT = "system:serviceaccount:wordmill:wordmill-stage"
 NAMESPACE = "/api/v1/namespaces/wordmill"
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -42,7 +44,7 @@ def documents() -> dict[str, Any]:
                                     node(ascend, huawei_com__Ascend910="8")]},
         "/apis/scheduling.volcano.sh/v1beta1/queues/wordmill": {"status": {"state": "Open"}},
         "/mlflow/version": "3.17.2",
-        **{f"/v2/team/{name}-python/manifests/1.2": {} for name in ("data", "pytorch", "mindspore", "cann", "lite")},
+        **{f"/v2/team/{name}/manifests/1.2": {} for name in NAMES},
     }  # fmt: skip
 
 

@@ -49,7 +49,7 @@ def of_site(store: Store, server: SiteServer) -> Site:
     return replace(
         values,
         registry=f"{server.address}/team",
-        images=replace(values.images, services="data-python:1.2"),
+        images=replace(values.images, services="report:1.2"),
         s3=replace(values.s3, endpoint=store.endpoint, bucket=store.bucket, region="us-east-1"),
         mlflow=replace(values.mlflow, address=f"http://{server.address}/mlflow"),
     )
@@ -73,7 +73,7 @@ def test_a_healthy_site_is_well_and_left_as_it_was(
     for text in ("v1.33.1", "server 2.17.0, kfp 2.17.0", "written, read and deleted, in parts too",
                  "server 3.17.2, client 3.17.2", "wordmill is Open", "cuda: 4 nvidia.com/gpu on 1 nodes",
                  "npu: 16 huawei.com/Ascend910 on 2 nodes", "preset gpu: each stage fits",
-                 "team/lite-python:1.2: is there"):  # fmt: skip
+                 "team/smoke-lite:1.2: is there"):  # fmt: skip
         assert len([line for line in lines if text in line and line.startswith("ok ")]) == 1, text
     assert list(store.keys("")) == []
     needed = {
@@ -117,8 +117,8 @@ WRONG: list[tuple[dict, list[tuple[str, str]]]] = [
             QUEUE: 404,
             "/api/v1/nodes": {"items": [node({})]},
             "/mlflow/version": "2.9.2",
-            "/v2/team/lite-python/manifests/1.2": 404,
-            "/v2/team/pytorch-python/manifests/1.2": 401,
+            "/v2/team/smoke-lite/manifests/1.2": 404,
+            "/v2/team/train-pytorch/manifests/1.2": 401,
         },
         [
             ("fail", "no wordmill-settings in wordmill: apply the manifests"),
@@ -131,8 +131,8 @@ WRONG: list[tuple[dict, list[tuple[str, str]]]] = [
             ("warn", "cuda: no node offers nvidia.com/gpu, they offer no devices: start the device plugin"),
             ("warn", "npu: no node offers huawei.com/Ascend910, they offer no devices"),
             ("warn", "server 2.9.2, client 3.17.2: give both the same version"),
-            ("warn", "team/pytorch-python:1.2: the registry wants a login"),
-            ("fail", "team/lite-python:1.2: the registry answers 404: build it"),
+            ("warn", "team/train-pytorch:1.2: the registry wants a login"),
+            ("fail", "team/smoke-lite:1.2: the registry answers 404: build it"),
         ],
     ),
     (
@@ -151,13 +151,13 @@ WRONG: list[tuple[dict, list[tuple[str, str]]]] = [
         {
             KEYS: 403,
             "/api/v1/nodes": {"items": [node({"accelerator-type": "card"}, huawei_com__Ascend910="8")]},
-            "/v2/team/data-python/manifests/1.2": 401,
+            "/v2/team/report/manifests/1.2": 401,
         },
         [
             ("warn", "wordmill-s3: you may not read it"),
             ("warn", "cuda: no node offers nvidia.com/gpu, they offer huawei.com/Ascend910"),
             ("warn", "npu: 1 nodes offer huawei.com/Ascend910, none has the labels .*spec.accelerators.npu.nodes"),
-            ("warn", "team/data-python:1.2: the registry wants a login"),
+            ("warn", "team/report:1.2: the registry wants a login"),
         ],
     ),
 ]

@@ -76,10 +76,10 @@ def test_npus_are_used_from_an_image_with_cann() -> None:
     for name, environment in (("crnn_r34.ascend-8p", "cann"), ("crnn_r34.gpu-1", "mindspore")):
         _, containers, _ = read(name)
         images = {stage_of(key): container["image"] for key, container in containers.items()}
-        assert f"/{environment}-python:" in images["train"]
-        assert f"/{environment}-python:" in images["evaluate"]
+        assert f"/train-{environment}:" in images["train"]
+        assert f"/evaluate-{environment}:" in images["evaluate"]
     gang = json.loads(read("crnn_r34.ascend-4x8")[0]["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"])
-    assert "/cann-python:" in gang["image"]
+    assert "/train-cann:" in gang["image"]
 
 
 def test_measuring_and_trying_an_om_file_take_one_device_each() -> None:
