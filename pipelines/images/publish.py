@@ -60,6 +60,11 @@ def _push(options: argparse.Namespace) -> int:
     pushed = {name: Pushed(digest=push(name, registry, current.get(name)), key=key_of(name)) for name in built}
     write_lock(current | pushed if registry == load_site().registry else pushed)
     write_values(registry, pushed[SERVICES].digest)
+    from pipelines.images.bills import bill_of, write_bill  # what only writing them needs
+
+    for name, entry in pushed.items():
+        if entry.digest != current.get(name, entry).digest or name not in current or not bill_of(name).exists():
+            write_bill(name, entry.digest)
     left = [name for name in NAMES if name not in pushed]
     print(f"{LOCK.name} and {VALUES.name} written" + (f"; not built: {', '.join(left)}" if left else ""))
     return 0

@@ -10,7 +10,7 @@ import yaml
 
 from pipelines.cli import main
 from pipelines.cluster import site
-from pipelines.images import publish, references
+from pipelines.images import bills, publish, references
 from pipelines.images.building import commit_of, key_of
 from pipelines.images.references import KEY, NAMES, image
 from pipelines.images.rooms import held
@@ -34,6 +34,9 @@ if words[:2] == ["image", "inspect"]:
     known = [] if "push" not in pushed else [words[2].rpartition(":")[0], "registry.example.com:5000/team/" + name]
     print(json.dumps([{{"Size": 2500000000, "Id": "sha256:b", "Config": {{"Labels": built}},
                         "RepoDigests": ["elsewhere/x@sha256:0", *(f"{{place}}@{DIGEST}" for place in known)]}}]))
+if words[0] == "run":
+    found = {{"generic": [["python", "3.11.7"]], "pypi": [["numpy", "1.26.4"]], "deb": [["libc6", "2.36-9"]]}}
+    print(json.dumps(found))
 sys.exit(1 if words[-1] == "--wrong" else 0)
 """
 
@@ -50,6 +53,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for variable in ("WORDMILL_TAG", "WORDMILL_REGISTRY"):
         monkeypatch.delenv(variable, raising=False)
     for module, name, file in ((references, "LOCK", "images.lock.yaml"), (publish, "LOCK", "images.lock.yaml"),
+                               (bills, "LOCK", "images.lock.yaml"),
                                (publish, "VALUES", "values.yaml")):  # fmt: skip
         monkeypatch.setattr(module, name, tmp_path / file)
     values = tmp_path / "values.yaml"
@@ -162,7 +166,17 @@ def test_a_push_pins_what_pipelines_and_manifests_use_and_keeps_the_rest_of_the_
     assert changed == ["registry: registry.example.com:5000/team", f"services: report@{DIGEST}"]
     assert [line.count("#") for line in after] == [line.count("#") for line in before]
     assert "values.yaml written; not built: fresh, fetch" in capsys.readouterr().out
-    # Again: both are there, under another name here.
+    bill = json.loads((docker / "images.sbom" / "train-pytorch.cdx.json").read_text(encoding="utf-8"))
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    assert (bill["metadata"]["component"]["name"], bill["metadata"]["component"]["version"]) == (
+        "train-pytorch",
+        DIGEST,
+    )
+    places = {part["purl"] for part in bill["components"] if "purl" in part}
+    assert places == {"pkg:generic/python@3.11.7", "pkg:pypi/numpy@1.26.4", "pkg:deb/debian/libc6@2.36-9"}
+    files = {part["name"] for part in bill["components"] if part["type"] == "file"}
+    assert files == {path.relative_to(references.ROOT).as_posix() for path in held("train", "pytorch")}
+    # Again: both are there.
     (docker / "told").write_text('["push"]\n', encoding="utf-8")
     assert ended(["push"]) == 0
     assert told(docker) == [["push"]]
