@@ -66,7 +66,7 @@ doctor: .venv/local.done  ## check a site: servers, rights, devices, images
 images: .venv/local.done  ## build the stages' images; BASE=, ENVIRONMENTS=, DOCKER_OPTIONS=
 	@$(RUN) images $(ENVIRONMENTS) $(if $(BASE),--base $(BASE)) $(if $(DOCKER_OPTIONS),--options='$(DOCKER_OPTIONS)')
 
-push: .venv/local.done  ## push them to REGISTRY and pin their digests
+push: .venv/dev.done  ## push them to REGISTRY, pin their digests, write bills of materials
 	@$(RUN) push $(if $(REGISTRY),--registry $(REGISTRY))
 
 manifests: .venv/local.done  ## print what OVERLAY puts on a cluster: local, gpu, ascend

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipelines import smoke
-from pipelines.profiles import PROFILES, Profile
+from pipelines.profiles import PROFILES, one_node
 from wordmill.recipe.catalogue import Entry, load_catalogue, redirect, select
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.parsing import nearest
@@ -77,7 +77,7 @@ def build_pipeline(options: argparse.Namespace, nightly: bool = False) -> tuple[
         raise ValueError(
             f"--hardware {options.hardware} names devices and processes: leave out --device and --processes"
         )
-    here = Profile(device=options.device or "cpu", processes=options.processes or (1 if options.smoke else 2))
+    here = one_node(options.device or "cpu", options.processes or (1 if options.smoke else 2))
     profile = PROFILES[options.hardware] if options.hardware else here
     recipe, catalogue = load_inputs(options, profile.devices)
     check_training(recipe, catalogue, profile.devices)

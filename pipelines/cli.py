@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from pipelines.building import build_pipeline, compiled
-from pipelines.cluster import publish
 from pipelines.cluster import verbs as cluster_verbs
+from pipelines.images import publish
 from pipelines.local.evaluating import add_evaluate_verb
 from pipelines.local.scanning import add_charset_verb
 from pipelines.profiles import PROFILES

@@ -1,21 +1,20 @@
 """Profiles: what a recogniser is trained on, from two processes on a laptop to several nodes of eight NPUs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """Devices of one kind: `processes` of them to a node, one process to each, and what a node's pod gets besides.
+    """Devices of one kind: `processes` of them to a node, one process to each; the name is that of a node's size.
 
-    cpu, memory and shm are Kubernetes's quantities; shm, through which a pod's processes exchange data, counts as
-    memory. A cluster ends training after `hours`, and the next run goes on where it was.
+    shm, a quantity of Kubernetes's through which a pod's processes exchange data, counts as memory. A cluster ends
+    training after `hours`, and the next run goes on where it was.
     """
 
+    name: str
     device: str
     processes: int
     nodes: int = 1
-    cpu: str = "8"
-    memory: str = "32Gi"
     shm: str = "8Gi"
     hours: int = 72
 
@@ -29,10 +28,18 @@ class Profile:
         return self.nodes * self.processes
 
 
-PROFILES = {
-    "cpu": Profile(device="cpu", processes=2),
-    "gpu-1": Profile(device="cuda", processes=1, cpu="16", memory="64Gi", shm="16Gi"),
-    "ascend-1p": Profile(device="npu", processes=1, cpu="24", memory="96Gi", shm="16Gi"),
-    "ascend-8p": Profile(device="npu", processes=8, cpu="128", memory="512Gi", shm="64Gi"),
-    "ascend-4x8": Profile(device="npu", processes=8, nodes=4, cpu="128", memory="512Gi", shm="64Gi"),
-}
+_ALL = (
+    Profile(name="cpu", device="cpu", processes=2),
+    Profile(name="gpu-1", device="cuda", processes=1, shm="16Gi"),
+    Profile(name="ascend-1p", device="npu", processes=1, shm="16Gi"),
+    Profile(name="ascend-8p", device="npu", processes=8, shm="64Gi"),
+    Profile(name="ascend-4x8", device="npu", processes=8, nodes=4, shm="64Gi"),
+)
+PROFILES = {profile.name: profile for profile in _ALL}
+
+
+def one_node(device: str, processes: int) -> Profile:
+    """Return a node with so many processes, of the size of the smallest profile that has them, else of the largest."""
+    known = [profile for profile in _ALL if profile.device == device and profile.nodes == 1]
+    sized = next((profile for profile in known if profile.processes >= processes), known[-1])
+    return replace(sized, processes=processes)

@@ -15,8 +15,8 @@ from components.report.component import report
 from components.shard.component import shard
 from components.smoke.component import smoke
 from components.train.component import train
-from pipelines.cluster.images import EXPORTERS
 from pipelines.cluster.tasks import CONFIG, accelerate, configure, gang_job, notify, train_on
+from pipelines.images.references import EXPORTERS
 from pipelines.profiles import Profile
 from wordmill.recipe.catalogue import Entry, to_text
 from wordmill.recipe.parsing import to_struct
@@ -54,7 +54,7 @@ def training_pipeline(
     ) -> None:
         summary = notify(
             configure(
-                report(recipe=recipe.name, run_tag=run_tag, expected=recorded(recipe, nightly), nightly=nightly),
+                report(recipe=recipe.name, run_tag=run_tag, expected=recorded_tasks(recipe, nightly), nightly=nightly),
                 "report",
                 "data",
                 "report",
@@ -84,7 +84,7 @@ def training_pipeline(
     return training
 
 
-def recorded(recipe: Recipe, nightly: bool) -> list[str]:
+def recorded_tasks(recipe: Recipe, nightly: bool) -> list[str]:
     """Return the tasks that record themselves in a whole run, "stage.name", in the order of their making below."""
     first = [f"fresh.{recipe.name}"] if nightly else []
     files = [f"{stage}.{kind}" for kind in (*recipe.export.formats, *recipe.export.optional)

@@ -19,8 +19,8 @@ from typing import IO
 from detect_secrets.core.secrets_collection import SecretsCollection
 from detect_secrets.settings import default_settings, get_settings
 
-from pipelines.cluster.images import tagged
-from pipelines.cluster.publish import ANYWHERE
+from pipelines.images.building import ANYWHERE, stages_of
+from pipelines.images.references import tagged
 
 ROOT = Path(__file__).resolve().parents[1]
 # Names of secrets, of the keys in them and of jobs, as compiled pipelines, manifests and tests have them.
@@ -86,9 +86,10 @@ def secrets_in_images() -> list[str]:
     """Return what looks like a secret in the layers and the settings of the images that `make images` builds."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        holders = [*unpacked([tagged(environment) for environment in ANYWHERE], folder)]
+        images = [tagged(name) for environment in ANYWHERE for name in stages_of(environment)]
+        holders = [*unpacked(images, folder)]
         names = [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()]
-        print(f"{len(names)} files of {', '.join(ANYWHERE)} are looked through", flush=True)
+        print(f"{len(names)} files of {len(images)} images are looked through", flush=True)
         return holders + secrets(folder, names)
 
 

@@ -1,24 +1,25 @@
 """The Kubeflow Pipelines server: kfp.Client as its users configure it, with time limits, retries and clear errors."""
 
-import contextlib
-import io
 import json
 import os
+import re
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import kfp
 import kfp_server_api
 import urllib3
-from kfp.client import ServiceAccountTokenVolumeCredentials
+
+from pipelines.cluster.connection import FORWARD, by_kubernetes, open_client
+from pipelines.cluster.site import Site, load_site
 
 TIMEOUT_S = (5, 30)  # to connect and to answer: kfp.Client itself waits for a silent server for ever
 PATIENCE_S = 60.0  # for a server that does not answer or answers with a fault of its own
 PAUSE_S = 1.0  # before the first repetition, twice as long before each further one
 PAGE = 100  # entries
+KNOWS_USERS = (2, 17)  # the first version that reads a pod's securityContext in a pipeline
 FINISHED = ("SUCCEEDED", "SKIPPED", "FAILED", "CANCELED")  # states of runs and tasks that do not change any more
 
 
@@ -35,15 +36,38 @@ class UnavailableError(RuntimeError):
 
 
 class Server:
-    """One Kubeflow Pipelines server and the namespace to work in, "" where it knows no users."""
+    """One Kubeflow Pipelines server, its version ("" where it says none), and the user's namespace.
 
-    def __init__(self, client: kfp.Client) -> None:
-        self.client = client
+    The namespace is "" on a standalone server, which knows no users and refuses their namespaces.
+    """
+
+    def __init__(self, client: kfp.Client, site: Site) -> None:
+        self.client, self.site = client, site
+        self.namespace = site.namespace if site.kubeflow.mode == "multi-user" else ""
+        reply = self.ask_once("reach Kubeflow Pipelines", client.healthzs.healthz_service_get_healthz)
+        # kfp's model of the answer leaves the version out.
+        told = json.loads(client.healthzs.api_client.last_response.data)
+        self.version = str(told.get("tag_name") or "").removeprefix("v")
+        self._check_mode("multi-user" if reply.multi_user else "standalone")
 
     @property
-    def namespace(self) -> str:
-        """Return the user's namespace, "" on a server for one user."""
-        return str(self.client.get_user_namespace() or "")
+    def knows_users(self) -> bool:
+        """Tell whether the server reads whom a pipeline's pods run as; one that says no version counts as new."""
+        numbers = re.match(r"(\d+)\.(\d+)", self.version)
+        return not numbers or (int(numbers[1]), int(numbers[2])) >= KNOWS_USERS
+
+    def _check_mode(self, found: str) -> None:
+        """Refuse a server that serves others than the site's values say; nothing would start there."""
+        mode, namespace = self.site.kubeflow.mode, self.site.kubeflow.namespace
+        if mode == found:
+            return
+        host = self.client.healthzs.api_client.configuration.host
+        wanted = "the namespace of your profile" if found == "multi-user" else namespace
+        overlay = "local" if found == "multi-user" else "standalone"
+        advice = (
+            f"set spec.kubeflow.mode: {found} and spec.namespace: {wanted}, then kubectl apply -k manifests/overlays/"
+        )
+        raise RuntimeError(f"values.yaml: spec.kubeflow.mode is {mode}, {host} is {found}: {advice}{overlay}")
 
     def page_of(self, run_id: str) -> str:
         """Return the address of a run's page, or what to set to get it."""
@@ -114,32 +138,14 @@ class Server:
                 patience.wait(error)
 
 
-class _Client(kfp.Client):
-    """kfp.Client whose first question, the health check of its constructor, has a time limit and a clear answer."""
-
-    def get_kfp_healthz(self, sleep_duration: int = 5) -> Any:
-        """Return the server's reply to its health check."""
-        return Server(self).ask_once("reach Kubeflow Pipelines", self.healthzs.healthz_service_get_healthz)
-
-
 def connect_kubeflow() -> Server:
-    """Open the server that the environment names, as kfp.Client and the kfp command read it.
+    """Open the server that the environment names, as kfp.Client and the kfp command read it, for the site's values.
 
     KF_PIPELINES_ENDPOINT, else the cluster of this pod or of kubectl; KFP_NAMESPACE; KFP_EXISTING_TOKEN, KFP_COOKIES
     or, in a pod, the token file KF_PIPELINES_SA_TOKEN_PATH; KFP_PROXY, KFP_SSL_CA_CERT, KFP_KUBE_CONTEXT.
     """
-    token = os.environ.get("KFP_EXISTING_TOKEN")
-    in_pod = not token and os.environ.get("KF_PIPELINES_SA_TOKEN_PATH")
-    # The client announces which servers it is for, and prints that there is no kubeconfig.
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        client = _Client(
-            namespace=os.environ.get("KFP_NAMESPACE") or "kubeflow", existing_token=token,
-            cookies=os.environ.get("KFP_COOKIES"), proxy=os.environ.get("KFP_PROXY"),
-            ssl_ca_cert=os.environ.get("KFP_SSL_CA_CERT"), kube_context=os.environ.get("KFP_KUBE_CONTEXT"),
-            credentials=ServiceAccountTokenVolumeCredentials() if in_pod else None,
-        )  # fmt: skip
-    return Server(client)
+    site = load_site()
+    return Server(open_client(site.kubeflow.namespace), site)
 
 
 def _explained(error: kfp_server_api.ApiException, where: str) -> RuntimeError:
@@ -147,7 +153,7 @@ def _explained(error: kfp_server_api.ApiException, where: str) -> RuntimeError:
     if status in (0, 408, 429) or status >= 500:
         return UnavailableError(f"{where} answers {status or 'nothing'}: {said}")
     advice = {
-        401: "get a new token and set KFP_EXISTING_TOKEN, or KFP_COOKIES behind a login page",
+        401: _who(where),
         403: "ask for the right to it in your namespace (`make doctor` lists what is needed), or check KFP_NAMESPACE",
         404: "check KF_PIPELINES_ENDPOINT (its path too) and KFP_NAMESPACE",
         409: "something of that name is there already",
@@ -155,11 +161,20 @@ def _explained(error: kfp_server_api.ApiException, where: str) -> RuntimeError:
     return RejectedCallError(f"{where} refuses with {status}: {said}: {advice}", status)
 
 
+def _who(where: str) -> str:
+    """Say how a server learns who asks."""
+    if by_kubernetes(where):
+        forward = FORWARD.format(where.partition("/namespaces/")[2].partition("/")[0])
+        return f"Kubernetes passes no token on to a Kubeflow with users: {forward}, with KFP_EXISTING_TOKEN"
+    return "get a new token and set KFP_EXISTING_TOKEN, or KFP_COOKIES behind a login page"
+
+
 def _said(error: kfp_server_api.ApiException) -> str:
     """Return the first line of the server's own explanation."""
     try:
-        text = str(json.loads(error.body or "")["message"])
-    except (ValueError, KeyError, TypeError):
+        told = json.loads(error.body or "")
+        text = str(told.get("message") or told["error_message"])  # of uploads, which are not gRPC's
+    except (ValueError, KeyError, TypeError, AttributeError):
         text = str(error.reason or "")
     lines = text.strip().splitlines() or ["no reason given"]
     return lines[0][:300]

@@ -23,20 +23,21 @@ def doctor() -> int:
 
 def examined(site: Site) -> Iterator[Finding]:
     """Give all findings; a check that breaks off is a finding too."""
-    server_version, keys = "", dict[str, str]()
+    keys = dict[str, str]()
     try:
         cluster = Cluster(site)
         reached = list(cluster.server())
     except Exception as error:  # a kubeconfig can be wrong in many ways, and each is for the user to mend
-        unchecked = "the namespace, rights, queue and devices are not checked"
+        unchecked = "the namespace, rights, queue, devices and sizes are not checked"
         yield Finding("Kubernetes", "fail", f"{_explained(error)}: {unchecked}")
     else:
         yield from reached
-        server_version, keys = cluster.kubeflow_version(), cluster.keys()
+        keys = cluster.keys()
         for what, check in (("objects", cluster.objects), ("rights", cluster.rights), ("queue", cluster.queue),
-                            ("devices", cluster.devices), ("retries", cluster.retries)):  # fmt: skip
+                            ("devices", cluster.devices), ("sizes", cluster.sizes),
+                            ("retries", cluster.retries)):  # fmt: skip
             yield from _tried(what, check)
-    yield from _tried("Kubeflow Pipelines", lambda: services.kubeflow(server_version))
+    yield from _tried("Kubeflow Pipelines", services.kubeflow)
     yield from _tried("S3", lambda: services.s3(site, keys))
     yield from _tried("MLflow", lambda: services.mlflow(site))
     yield from _tried("image", lambda: services.image_findings(site))

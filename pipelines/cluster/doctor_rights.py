@@ -9,8 +9,10 @@ import yaml
 from kubernetes import client, config
 
 from pipelines.cluster.doctor_services import Finding
-from pipelines.cluster.site import CACHE, QUEUE, STAGE_ACCOUNT, Site
+from pipelines.cluster.site import CACHE, QUEUE, STAGE_ACCOUNT, Accelerator, Site
+from pipelines.cluster.sizes import misfit, over_quota, sizes_of
 from pipelines.cluster.tasks import SECRET, SETTINGS
+from pipelines.profiles import PROFILES
 
 TIMEOUT_S = 10
 APPLY = "apply the manifests: kubectl apply -k manifests/overlays/..."
@@ -64,15 +66,10 @@ class Cluster:
         text = f"{found.git_version} at {self.settings.host}, namespace {self.site.namespace}"
         yield Finding("Kubernetes", "ok", text)
 
-    def kubeflow_version(self) -> str:
-        """Return the version of the API server's image, "" where it may not be read."""
-        apps = client.AppsV1Api(self.api)
-        try:
-            found = apps.read_namespaced_deployment("ml-pipeline", self.site.kubeflow.namespace,
-                                                    _request_timeout=TIMEOUT_S)  # fmt: skip
-        except client.ApiException:
-            return ""
-        return str(found.spec.template.spec.containers[0].image).rpartition(":")[2].removeprefix("v")
+    def label(self, name: str) -> str:
+        """Return a label of the namespace, "" where it has none."""
+        found = self.core.read_namespace(self.site.namespace, _request_timeout=TIMEOUT_S)
+        return str((found.metadata.labels or {}).get(name, ""))
 
     def keys(self) -> dict[str, str]:
         """Return the S3 keys of the namespace's secret, nothing where it may not be read."""
@@ -106,6 +103,11 @@ class Cluster:
             # Storage classes that wait for the first pod leave it pending until then.
             claim = Finding("cache", "warn", f"{CACHE} is {volume.status.phase}: kubectl describe pvc")
         yield claim
+        owned = "Kubeflow makes it in a profile's namespace, and its own: artifacts go nowhere without it"
+        for what, name, read in (("config map", "kfp-launcher", core.read_namespaced_config_map),
+                                 ("secret", site.kubeflow.artifact_secret, core.read_namespaced_secret)):  # fmt: skip
+            finding, _ = self._found(what, name, read, owned)
+            yield finding._replace(state="warn") if finding.state == "fail" else finding
 
     def rights(self) -> Iterator[Finding]:
         """Check what the stages' service account may do, by asking in its name (SelfSubjectAccessReview)."""
@@ -171,6 +173,26 @@ class Cluster:
         policy = strategy.get("retryPolicy", "OnFailure")  # Argo's own default
         text = f"{where}: retryPolicy {policy}: {POLICIES.get(policy, 'unknown to this check')}"
         yield Finding("retries", "ok" if policy == "OnError" else "warn", text)
+
+    def sizes(self) -> Iterator[Finding]:
+        """Compare what each stage's pod asks for with the nodes that may run it, what it may take with the quota."""
+        nodes = [(node.metadata.labels or {}, node.status.allocatable or {})
+                 for node in self.core.list_node(_request_timeout=TIMEOUT_S).items]  # fmt: skip
+        misfits = 0
+        for name, size in sizes_of(self.site).items():
+            device = PROFILES[name.split()[1]].device if " " in name else "cpu"
+            wanted = self.site.accelerators.get(device, Accelerator(resource="cpu", nodes={}, labels={}))
+            places = [
+                free for labels, free in nodes if wanted.resource in free and wanted.nodes.items() <= labels.items()
+            ]
+            if places and (told := misfit(size, places) or over_quota(size, self.site.quota)):
+                misfits += 1
+                advice = "set spec.sizes.preset, or spec.sizes.changed, in values.yaml"
+                yield Finding("sizes", "warn" if " " in name else "fail", f"{name} {told}: {advice}")
+        if not misfits:
+            yield Finding(
+                "sizes", "ok", f"preset {self.site.sizes.preset}: each stage fits on a node and into the quota"
+            )
 
     def _found(self, what: str, name: str, read: Any, advice: str) -> tuple[Finding, Any]:
         """Read an object of the namespace; None where it is missing, with the advice."""

@@ -1,6 +1,7 @@
 """What `make doctor` asks the services that runs use: Kubeflow Pipelines, S3, MLflow, the registry of images."""
 
 import os
+import re
 import secrets
 import socket
 import tempfile
@@ -14,8 +15,8 @@ from typing import Literal, NamedTuple
 from urllib.parse import urlsplit
 
 from pipelines.cluster.client import connect_kubeflow
-from pipelines.cluster.images import ENVIRONMENTS, image
 from pipelines.cluster.site import Site
+from pipelines.images.references import NAMES, image, split_name
 from wordmill.store.storage import CHUNK, Store, object_key
 
 TIMEOUT_S = 10
@@ -34,20 +35,24 @@ class Finding(NamedTuple):
     text: str
 
 
-def kubeflow(server_version: str) -> Iterator[Finding]:
-    """Check that Kubeflow Pipelines answers and is of kfp's version; server_version: "" where it is not known."""
+def kubeflow() -> Iterator[Finding]:
+    """Check that Kubeflow Pipelines answers, serves whom the values say, and is of a version that runs get on with."""
     server = connect_kubeflow()
     experiments = server.client.experiments.experiment_service_list_experiments
     server.ask_once("list the experiments", experiments, namespace=server.namespace, page_size=1)
-    sdk, found = version("kfp"), server_version.split(".")
-    if len(found) < 2:
-        yield Finding("Kubeflow Pipelines", "warn", f"answers; its version is not known, kfp is {sdk}")
-    elif found[:2] == sdk.split(".")[:2]:
-        yield Finding("Kubeflow Pipelines", "ok", f"server {server_version}, kfp {sdk}")
+    sdk, found = version("kfp"), server.version
+    about = f"{server.site.kubeflow.mode}, server {found or 'of no version'}, kfp {sdk}"
+    if not re.match(r"\d+\.\d+", found):
+        yield Finding("Kubeflow Pipelines", "warn", f"{about}: answers, but does not say what it is")
+    elif found.split(".")[0] != sdk.split(".")[0]:
+        text = f"{about}: pin kfp=={'.'.join(found.split('.')[:2])}.* in requirements, or upgrade"
+        yield Finding("Kubeflow Pipelines", "fail", text)
+    elif not server.knows_users:
+        text = (f"{about}: pipelines go without securityContext, which it does not know, so the namespace's pod "
+                "security must be baseline (spec.pod_security in values.yaml); 2.17 takes restricted")  # fmt: skip
+        yield Finding("Kubeflow Pipelines", "warn", text)
     else:
-        state: Literal["warn", "fail"] = "warn" if found[0] == sdk.split(".")[0] else "fail"
-        text = f"server {server_version}, kfp {sdk}: pin kfp=={found[0]}.{found[1]}.* in requirements, or upgrade"
-        yield Finding("Kubeflow Pipelines", state, text)
+        yield Finding("Kubeflow Pipelines", "ok", about)
 
 
 def s3(site: Site, keys: Mapping[str, str]) -> Iterator[Finding]:
@@ -89,9 +94,9 @@ def mlflow(site: Site) -> Iterator[Finding]:
 def image_findings(site: Site) -> Iterator[Finding]:
     """Ask each image's registry for its manifest, as a node does first; nothing is pulled and no pod is started."""
     references = []
-    for environment in ENVIRONMENTS:
+    for name in NAMES:
         try:
-            references.append(image(environment))
+            references.append(image(*split_name(name)))
         except ValueError as error:  # never pushed, which matters to the recipes that need it
             yield Finding("image", "warn", str(error))
     for reference in dict.fromkeys([*references, f"{site.registry}/{site.images.services}"]):
@@ -112,7 +117,7 @@ def _manifest(reference: str) -> tuple[Literal["ok", "warn", "fail"], str]:
         urllib.request.urlopen(request, timeout=TIMEOUT_S).close()  # noqa: S310
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
-            return "warn", "the registry wants a login: nodes need one too, or the service accounts an imagePullSecret"
+            return "warn", "the registry wants a login: give nodes one, or the accounts (manifests/components/registry)"
         return "fail", f"the registry answers {error.code}: build it and push it there"
     except OSError as error:
         return "warn", f"{registry} is not to be reached from here ({error}): check it from a node"

@@ -4,10 +4,11 @@
 """
 
 import ipaddress
+import os
 import re
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,8 @@ CACHE = "wordmill-cache"  # the claim that stages mount at /cache
 QUEUE = "wordmill"
 STAGE_ACCOUNT = "wordmill-stage"  # of every pod of a run
 TRAINING_ACCOUNT = "wordmill-training"  # of the pods of a multi-node job: it has no rights
-TRAINING_LABELS = {"app.kubernetes.io/name": "training"}  # without them such a pod reaches nothing
+# Of such a pod: without the first it reaches nothing, without the second it may get a mesh's proxy and never end.
+TRAINING_LABELS = {"app.kubernetes.io/name": "training", "sidecar.istio.io/inject": "false"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,12 @@ class Images:
 
 @dataclass(frozen=True, kw_only=True)
 class Kubeflow:
-    """Where Kubeflow Pipelines' own servers run, and the secret with the keys of its artifact store."""
+    """Whom Kubeflow Pipelines serves, where its own servers run, and the secret with the keys of its artifact store.
 
+    A Kubeflow for many users has a namespace for each, a standalone one runs everything in its own.
+    """
+
+    mode: Literal["multi-user", "standalone"]
     namespace: str
     artifact_secret: str
 
@@ -75,6 +81,24 @@ class Accelerator:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PodSize:
+    """CPUs and memory of a pod in Kubernetes's quantities: what it asks for, and what it may take."""
+
+    cpu: str
+    memory: str
+    cpu_limit: str
+    memory_limit: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """The sizes of stages: a preset of pipelines/cluster/sizes.py, and what differs here, by its names."""
+
+    preset: Literal["small", "gpu", "npu"]
+    changed: dict[str, PodSize]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nightly:
     """Recipes, separated by commas, whose nights are watched, and after how many hours of silence somebody is told."""
 
@@ -107,6 +131,7 @@ class Site:
     """A site; quantities such as 2Ti are Kubernetes's, accelerators go by the device: cuda, npu."""
 
     namespace: str
+    pod_security: Literal["restricted", "baseline"]
     registry: str
     images: Images
     kubeflow: Kubeflow
@@ -114,6 +139,7 @@ class Site:
     mlflow: MLflow
     storage: Storage
     accelerators: dict[str, Accelerator]
+    sizes: Sizes
     quota: dict[str, str]
     queue: dict[str, str]
     nightly: Nightly
@@ -122,14 +148,27 @@ class Site:
 
 
 def load_site(path: Path = VALUES) -> Site:
-    """Read and check a site's values; ValueError names file, key, what was found and what is expected."""
+    """Read and check a site's values; ValueError names file, key, what was found and what is expected.
+
+    KFP_NAMESPACE, which kfp's users set, stands above the file's namespace.
+    """
     site = parse_section(Site, read_yaml(path).get("spec"), f"{path.name}: spec")
+    site = replace(site, namespace=os.environ.get("KFP_NAMESPACE") or site.namespace)
     for key, value in _leaves(asdict(site), "spec"):
         _check(value, key, f"{path.name}: {key}")
-    if site.namespace == site.kubeflow.namespace:
-        raise ValueError(f"{path.name}: spec.namespace: found '{site.namespace}', where Kubeflow's own servers run: "
-                         "network policies would cut them off; expected the namespace of a profile")  # fmt: skip
+    _check_namespace(site, f"{path.name}: spec.namespace: found '{site.namespace}'")
     return site
+
+
+def _check_namespace(site: Site, where: str) -> None:
+    where += ", by KFP_NAMESPACE" if os.environ.get("KFP_NAMESPACE") else ""
+    inside = site.namespace == site.kubeflow.namespace
+    if site.kubeflow.mode == "multi-user" and inside:
+        raise ValueError(f"{where}, where Kubeflow's own servers run: network policies would cut them off; expected a "
+                         "profile's namespace, or spec.kubeflow.mode: standalone")  # fmt: skip
+    if site.kubeflow.mode == "standalone" and not inside:
+        raise ValueError(f"{where}; expected '{site.kubeflow.namespace}': a standalone Kubeflow runs everything in its "
+                         "own namespace")  # fmt: skip
 
 
 # What a value must look like: a pattern of its key -> a pattern of the value, and the words for that.
@@ -140,7 +179,10 @@ _SHAPES = {
     r"spec\.images\..*": (_TAGGED, "an image with a digest or a tag other than latest"),
     r"spec\.(s3\.endpoint|mlflow\.address)": (r"https?://[^/\s]+", "http:// or https:// and a host, no path"),
     r"spec\.mlflow\.database": (r"postgresql\+psycopg2://[^@\s]+", "postgresql+psycopg2://host:port/name, no user"),
-    r"spec\.(quota|queue)\..*|.*_size": (r"\d+(\.\d+)?(m|k|[MGTP]|[KMGTP]i)?", 'a quantity in quotes, such as "8"'),
+    r"spec\.(quota|queue|sizes\.changed)\..*|.*_size": (
+        r"\d+(\.\d+)?(m|k|[MGTP]|[KMGTP]i)?",
+        'a quantity in quotes, such as "8"',
+    ),
     r"spec\.retention\..*": (r"\d+d", "days, such as 30d"),
     r".*_port|spec\.nightly\.silence_h": (r"[1-9]\d{0,4}", "a whole number above 0"),
 }

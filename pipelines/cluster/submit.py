@@ -12,6 +12,7 @@ import kfp_server_api
 import yaml
 
 from pipelines.cluster.client import FINISHED, Server
+from pipelines.cluster.preflight import accepted_by, check_kept
 from pipelines.cluster.site import STAGE_ACCOUNT
 from wordmill.store.artifacts import git_commit
 
@@ -36,6 +37,7 @@ class UploadedPipeline:
 
 def publish(server: Server, recipe: str, spec: str) -> UploadedPipeline:
     """Upload a compiled pipeline as a version named by commit and digest, unless it is there already."""
+    spec = accepted_by(server, spec)
     pipelines, uploads = server.client.pipelines, server.client.pipeline_uploads
     name, version = str(_document(spec)["pipelineInfo"]["name"]), version_name(spec)
 
@@ -56,6 +58,7 @@ def publish(server: Server, recipe: str, spec: str) -> UploadedPipeline:
         path.write_text(spec, encoding="utf-8")
         uploaded = server.found_or_made(f"upload {name} {version}", find_version, uploads.upload_pipeline_version,
                                         str(path), name=version, pipelineid=pipeline.pipeline_id)  # fmt: skip
+    check_kept(server, uploaded)
     return UploadedPipeline(pipeline_id=pipeline.pipeline_id, pipeline=name, version_id=uploaded.pipeline_version_id,
                             version=version, experiment_id=experiment(server, recipe))  # fmt: skip
 

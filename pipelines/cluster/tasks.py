@@ -5,8 +5,9 @@ from functools import cache
 from kfp import dsl, kubernetes
 
 from components.train.gang.work import GangSpec
-from pipelines.cluster.images import image
 from pipelines.cluster.site import CACHE, QUEUE, TRAINING_ACCOUNT, TRAINING_LABELS, Accelerator, load_site
+from pipelines.cluster.sizes import sizes_of
+from pipelines.images.references import image
 from pipelines.profiles import Profile
 from wordmill.recipe.frameworks import Framework
 from wordmill.recipe.parsing import to_struct
@@ -27,27 +28,21 @@ SECRET_VARIABLES = {"access_key": "AWS_ACCESS_KEY_ID", "secret_key": "AWS_SECRET
 SETTINGS_VARIABLES = {"s3_endpoint": "AWS_ENDPOINT_URL", "region": "AWS_DEFAULT_REGION", "bucket": "WORDMILL_BUCKET",
                       "mlflow": "MLFLOW_TRACKING_URI", "cache": "WORDMILL_CACHE"}  # fmt: skip
 
-# What a stage's pod gets at most, CPUs and memory, and after how many hours it is ended.
-STAGES = {
-    "fresh": ("1", "2Gi", 1),
-    "fetch": ("4", "4Gi", 24),
-    "shard": ("16", "16Gi", 12),
-    "train": ("1", "2Gi", 0),  # of a pod that has a job of several nodes made; a profile's own otherwise
-    "evaluate": ("8", "16Gi", 4),
-    "export": ("4", "16Gi", 2),
-    "smoke": ("4", "16Gi", 2),
-    "gate": ("4", "8Gi", 1),
-    "report": ("2", "4Gi", 1),
-}
+# After how many hours a stage's pod is ended; training's, by its profile.
+HOURS = {"fresh": 1, "fetch": 24, "shard": 12, "evaluate": 4, "export": 2, "smoke": 2, "gate": 1, "report": 1}
 
 
 def configure(task: dsl.PipelineTask, stage: str, environment: str, name: str) -> dsl.PipelineTask:
     """Give a task its name, image, resources and deadline, and the way to S3, MLflow and the shared cache."""
     task.set_display_name(name)
-    task.set_container_image(image(environment))
+    task.set_container_image(image(stage, environment))
     # Stages find finished work by content digest themselves, which KFP's cache key does not hold.
     task.set_caching_options(False)
-    limit(task, *STAGES[stage])
+    sized(task, stage if stage in HOURS else "watch")
+    if hours := HOURS.get(stage):
+        kubernetes.set_timeout(task, hours * HOUR_S)
+        # A repetition would be multiplied by those of every level above, which Argo's defaults of a site decide on.
+        task.set_retry(0, backoff_max_duration=f"{hours * HOUR_S}s")
     kubernetes.use_secret_as_env(task, SECRET, SECRET_VARIABLES)
     kubernetes.use_config_map_as_env(task, SETTINGS, SETTINGS_VARIABLES)
     kubernetes.mount_pvc(task, CACHE, "/cache")
@@ -56,12 +51,11 @@ def configure(task: dsl.PipelineTask, stage: str, environment: str, name: str) -
     return task
 
 
-def limit(task: dsl.PipelineTask, cpu: str, memory: str, hours: int) -> None:
-    """Set a task's resources, asked for and limited alike, and its deadline; 0 hours set none."""
-    task.set_cpu_request(cpu).set_cpu_limit(cpu)
-    task.set_memory_request(memory).set_memory_limit(memory)
-    if hours:
-        kubernetes.set_timeout(task, hours * HOUR_S)
+def sized(task: dsl.PipelineTask, name: str) -> None:
+    """Set what a task's pod asks for and may take."""
+    size = sizes_of(load_site())[name]
+    task.set_cpu_request(size.cpu).set_cpu_limit(size.cpu_limit)
+    task.set_memory_request(size.memory).set_memory_limit(size.memory_limit)
 
 
 def notify(task: dsl.PipelineTask) -> dsl.PipelineTask:
@@ -80,7 +74,8 @@ def train_on(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     if profile.nodes > 1:
         kubernetes.set_timeout(task, (profile.hours + 1) * HOUR_S)  # the job's own deadline comes first
         return task
-    limit(task, profile.cpu, profile.memory, profile.hours)
+    sized(task, f"train {profile.name}")
+    kubernetes.set_timeout(task, profile.hours * HOUR_S)
     return accelerate(task, profile, profile.processes)
 
 
@@ -89,12 +84,14 @@ def gang_job(profile: Profile, framework: Framework) -> dict[str, object]:
     if profile.nodes == 1:
         return {}
     site = load_site()
+    size = sizes_of(site)[f"train {profile.name}"]
     plain = Accelerator(resource="", nodes={}, labels={})
     accelerator = plain if profile.device == "cpu" else _accelerator(profile.device)
     spec = GangSpec(
         nodes=profile.nodes, processes=profile.processes, framework=framework, device=profile.device,
-        image=image(profile.environment(framework)), resource=accelerator.resource, node_labels=accelerator.nodes,
-        labels=TRAINING_LABELS | accelerator.labels, cpu=profile.cpu, memory=profile.memory, shm=profile.shm,
+        image=image("train", profile.environment(framework)), resource=accelerator.resource,
+        node_labels=accelerator.nodes,
+        labels=TRAINING_LABELS | accelerator.labels, cpu=size.cpu_limit, memory=size.memory_limit, shm=profile.shm,
         deadline_s=profile.hours * HOUR_S, namespace=site.namespace, queue=QUEUE, account=TRAINING_ACCOUNT,
         claim=CACHE, user=USER, secret=SECRET, secret_variables=SECRET_VARIABLES, settings=SETTINGS,
         settings_variables=SETTINGS_VARIABLES,

@@ -13,7 +13,8 @@ from kfp import local
 from kfp.dsl.graph_component import GraphComponent
 from kfp.local import docker_task_handler
 
-from pipelines.cluster.images import CONTENTS, contents
+from pipelines.images.building import key_of
+from pipelines.images.references import KEY
 
 LABEL = "wordmill.state"  # whose containers they are: the folder of state of the run that started them
 USER = 10001  # of every image
@@ -96,7 +97,8 @@ def _prepare(pipeline: GraphComponent, state: Path) -> None:
         for container in client.containers.list(all=True, filters={"label": f"{LABEL}={state}"}):
             container.remove(force=True)
         for image in sorted({executor["container"]["image"] for executor in executors}):
-            if client.images.get(image).labels.get(CONTENTS) != contents():
+            name = image.rpartition("/")[2].partition("@")[0].partition(":")[0]
+            if client.images.get(image).labels.get(KEY) != key_of(name):
                 raise RuntimeError(f"{image} was built of other code than this: make images, and WORDMILL_TAG=dev to "
                                    "run what is built here instead of what was pushed")  # fmt: skip
     except ImageNotFound as error:

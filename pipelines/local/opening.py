@@ -6,7 +6,7 @@ from pathlib import Path
 from wordmill.store.storage import Store
 
 
-def begin_run(run_tag: str, recipe: str, runs: Path) -> None:
+def open_local_run(run_tag: str, recipe: str, runs: Path) -> None:
     """Open a run, and end those as failed whose process was killed before it could: their marker is in their folder."""
     from wordmill.store import tracking
 

@@ -17,7 +17,7 @@ from kfp.local import subprocess_task_handler
 
 from pipelines.building import new_run_tag
 from pipelines.local import services, stages
-from pipelines.local.opening import begin_run
+from pipelines.local.opening import open_local_run
 from pipelines.local.summary import summary_text
 from wordmill.store.files import locked, write_atomically
 from wordmill.store.storage import Object, Store
@@ -33,7 +33,7 @@ def run_locally(pipeline: GraphComponent, recipe: str, in_containers: bool = Fal
         folder = services.STATE / "runs" / run_tag
         runner = _runner(pipeline, folder / "tasks", in_containers)
         folder.mkdir(parents=True, exist_ok=True)
-        if stages.call(begin_run, run_tag, recipe, folder.parent, environment=dict(os.environ)):
+        if stages.call(open_local_run, run_tag, recipe, folder.parent, environment=dict(os.environ)):
             return 1
         print(f"run {run_tag}", flush=True)
         error = _execute(pipeline, runner, run_tag, folder)

@@ -18,7 +18,7 @@ POD = {
         "containers": [
             {
                 "name": "ascend",
-                "image": "wordmill/mindspore-python:0.1.0",
+                "image": "wordmill/train-mindspore:0.1.0",
                 "resources": {"limits": {"huawei.com/Ascend910": "8"}, "requests": {"huawei.com/Ascend910": "8"}},
                 "ports": [{"name": "ascendjob-port", "containerPort": 2222}],
             }

@@ -13,14 +13,14 @@ RUN = {"workflows.argoproj.io/workflow": "wordmill-crnn-r34-x7k2p", "pipelines.k
 STRANGER = {"app": "notebook"}
 S3, KUBEFLOW, KUBERNETES, WEB = "10.0.0.0/8:8333", "kubeflow:8888", "0.0.0.0/0:6443", "0.0.0.0/0:443"
 DATABASE, DNS = "10.0.0.0/8:5432", "kube-system:53"
-KUBEFLOWS_S3 = "kubeflow:8333"
+KUBEFLOWS_S3 = {"kubeflow:8333", "kubeflow:9000"}  # SeaweedFS's port, MinIO's
 # From -> what its pods may reach, name resolution aside: outside by address range or namespace, and port.
 EGRESS = {
-    "run": {S3, KUBEFLOWS_S3, WEB, KUBERNETES, KUBEFLOW, "kubeflow:8887", "kubeflow:8080"},
-    "training": {S3, KUBEFLOWS_S3},
-    "wordmill-mlflow": {S3, KUBEFLOWS_S3, DATABASE},
-    "wordmill-mlflow-gc": {S3, KUBEFLOWS_S3, DATABASE},
-    "wordmill-heartbeat": {S3, KUBEFLOWS_S3, WEB},
+    "run": {S3, *KUBEFLOWS_S3, WEB, KUBERNETES, KUBEFLOW, "kubeflow:8887", "kubeflow:8080"},
+    "training": {S3, *KUBEFLOWS_S3},
+    "wordmill-mlflow": {S3, *KUBEFLOWS_S3, DATABASE},
+    "wordmill-mlflow-gc": {S3, *KUBEFLOWS_S3, DATABASE},
+    "wordmill-heartbeat": {S3, *KUBEFLOWS_S3, WEB},
     "wordmill-cache": set(),
     "wordmill-postgres": set(),
     "stranger": set(),

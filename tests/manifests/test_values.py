@@ -12,13 +12,14 @@ import yaml
 from pipelines.cluster import doctor_rights as doctor_cluster
 from pipelines.cluster import site
 from pipelines.cluster import tasks as cluster
+from pipelines.cluster.sizes import sizes_of
 from pipelines.profiles import PROFILES
 from tests.manifests.rendered import OVERLAYS, ROOT, Document, build, containers, names, objects, of_kind, strings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "quickstart.yaml"
 VALUES = yaml.safe_load(site.VALUES.read_text(encoding="utf-8"))
 # What the pipelines alone read, by how a key begins.
-OF_PIPELINES = ("spec.accelerators.",)
+OF_PIPELINES = ("spec.kubeflow.mode", "spec.accelerators.", "spec.sizes.")
 
 
 def leaves(value: Any, path: str = "spec") -> Iterator[tuple[str, Any]]:
@@ -79,7 +80,7 @@ def _steps(path: str, values: Document) -> list[str]:
 def test_a_site_of_its_own_is_filled_in_everywhere(everything: Path) -> None:
     values = copy.deepcopy(VALUES)
     values["spec"] |= {"namespace": "ocr", "registry": "registry.example.com:5000/team/words"}
-    values["spec"]["images"]["services"] = f"data-python@sha256:{'a' * 64}"
+    values["spec"]["images"]["services"] = f"report@sha256:{'a' * 64}"
     values["spec"]["s3"]["bucket"] = "letters"
     values["spec"]["kubeflow"]["namespace"] = "kfp"
     found = rendered(everything, values)
@@ -88,10 +89,29 @@ def test_a_site_of_its_own_is_filled_in_everywhere(everything: Path) -> None:
     subjects = [subject for item in found if item["kind"] == "RoleBinding" for subject in item["subjects"]]
     assert {subject["namespace"] for subject in subjects} == {"ocr"}
     texts = list(strings(found))
-    assert texts.count(f"registry.example.com:5000/team/words/data-python@sha256:{'a' * 64}") == 4
+    assert texts.count(f"registry.example.com:5000/team/words/report@sha256:{'a' * 64}") == 4
     assert texts.count("s3://letters/mlflow") == 2
     assert "kubeflow" not in texts  # the namespace that values.yaml names by default
     assert texts.count("kfp") == 6
+
+
+def test_beside_a_standalone_kubeflow_nothing_bounds_or_cuts_off_its_own_pods(everything: Path) -> None:
+    values = copy.deepcopy(VALUES)
+    values["spec"]["namespace"], values["spec"]["kubeflow"]["mode"] = "kubeflow", "standalone"
+    (everything / "site" / "values.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    found = build(everything / "overlays" / "standalone")
+    assert {item["metadata"]["namespace"] for item in found} == {"kubeflow"}
+    assert not [text for text in strings(found) if "SITE" in text]
+    left_out = {(item["kind"], item["metadata"]["name"]) for item in objects("local")}
+    left_out -= {(item["kind"], item["metadata"]["name"]) for item in found}
+    assert {kind for kind, _ in left_out} == {"Namespace", "ResourceQuota", "LimitRange", "NetworkPolicy"}
+    (policy,) = [item for item in found if item["kind"] == "NetworkPolicy"]
+    assert policy["spec"]["podSelector"] == {"matchLabels": {"app.kubernetes.io/name": "postgres"}}
+
+
+def test_a_registry_that_wants_a_login_gets_it_for_every_account(everything: Path) -> None:
+    accounts = [item for item in rendered(everything, VALUES) if item["kind"] == "ServiceAccount"]
+    assert [item["imagePullSecrets"] for item in accounts] == [[{"name": "wordmill-registry"}]] * 5
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
@@ -166,7 +186,8 @@ def pairs(executors: Iterable[Document], kind: str) -> set[tuple[str, str]]:
 @pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_fits_into_queue_and_quota(name: str) -> None:
     values, profile = site.load_site(), PROFILES[name]
-    needs = {"cpu": amount(profile.cpu) * profile.nodes, "memory": amount(profile.memory) * profile.nodes}
+    size = sizes_of(values)[f"train {name}"]
+    needs = {"cpu": amount(size.cpu_limit) * profile.nodes, "memory": amount(size.memory_limit) * profile.nodes}
     if profile.device != "cpu":
         needs[values.accelerators[profile.device].resource] = profile.devices
     for resource, need in needs.items():

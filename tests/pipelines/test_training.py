@@ -81,7 +81,7 @@ def test_what_becomes_of_other_codes_work_is_told_to_every_task(choice: str, tmp
 
 @pytest.mark.parametrize(
     ("formats", "batches", "environment"),
-    [("[mindir, onnx]", "[]", "data"), ("[mindir]", "[]", "pytorch"), ("[onnx]", "[1]", "pytorch")],
+    [("[mindir, onnx]", "[]", ""), ("[mindir]", "[]", "-pytorch"), ("[onnx]", "[1]", "-pytorch")],
 )
 def test_the_gate_can_make_the_onnx_file_that_it_registers(
     formats: str, batches: str, environment: str, tmp_path: Path
@@ -89,7 +89,7 @@ def test_the_gate_can_make_the_onnx_file_that_it_registers(
     keys = ["--set", f"export.formats={formats}", "--set", f"export.batches={batches}"]
     spec = compile_recipe("quickstart", tmp_path, *keys)
     executors = next(iter(yaml.load_all(spec, yaml.CSafeLoader)))["deploymentSpec"]["executors"]
-    assert f"/{environment}-python:" in executors["exec-gate"]["container"]["image"]
+    assert f"/gate{environment}:" in executors["exec-gate"]["container"]["image"]
 
 
 def test_optional_formats_are_made_and_tried_each_in_its_own_environment(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_optional_formats_are_made_and_tried_each_in_its_own_environment(tmp_pat
         name: document["deploymentSpec"]["executors"][named[name].replace("comp", "exec", 1)]["container"]["image"]
         for name in ("om", "lite", "onnx_int8")
     }
-    assert [images[name].split("/")[-1].split("-python")[0] for name in images] == ["cann", "lite", "pytorch"]
+    assert [images[name].split("-")[-1].split(":")[0] for name in images] == ["cann", "lite", "pytorch"]
 
 
 def test_compiling_needs_neither_framework() -> None:

@@ -12,8 +12,8 @@ from wordmill.recipe.parsing import from_json, struct_text
 
 KEY = "0123456789abcdef0123456789abcdef"
 OWNER = {"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "name": "run-x", "uid": "u-1"}
-GPUS = Profile(device="cuda", processes=8, nodes=2)
-CPUS = Profile(device="cpu", processes=2, nodes=2)
+GPUS = Profile(name="gpu-1", device="cuda", processes=8, nodes=2)
+CPUS = Profile(name="cpu", device="cpu", processes=2, nodes=2)
 
 
 def spec(profile: Profile, framework: Any) -> GangSpec:

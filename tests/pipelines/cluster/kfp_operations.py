@@ -28,7 +28,8 @@ def answer(state: KfpServer, method: str, place: str, query: dict[str, str], bod
             known = set(re.findall(r"query_params\.append\(\('([\w.]+)'", inspect.getsource(operation)))
             if unknown := set(query) - known:
                 raise RefusalError(400, f"unknown query parameters {unknown}")
-            return held_against(reply_model, handle(state, query, body, *found.groups()))
+            reply = handle(state, query, body, *found.groups())
+            return held_against(reply_model, reply) if reply_model else reply
     raise RefusalError(404, "Not Found")
 
 
@@ -106,17 +107,36 @@ def upload(state: KfpServer, query: dict, body: bytes) -> dict:
     if any((v["pipeline_id"], v["name"]) == (query["pipelineid"], query["name"]) for v in state.made("versions")):
         raise RefusalError(409, f"Already exist error: version {query['name']} already exists.")
     text = body.split(b"\r\n\r\n", 1)[1].rsplit(b"\r\n--", 1)[0]
-    spec = next(iter(yaml.load_all(text, yaml.CSafeLoader)))
     names = {"name": query["name"], "display_name": query["name"]}
+    kept = kept_of(state, list(yaml.load_all(text, yaml.CSafeLoader)))
     return state.add("versions", "pipeline_version_id",
-                     {"pipeline_id": query["pipelineid"], **names, "pipeline_spec": spec})  # fmt: skip
+                     {"pipeline_id": query["pipelineid"], **names, "pipeline_spec": kept})  # fmt: skip
+
+
+def kept_of(state: KfpServer, documents: list[dict]) -> dict:
+    """Return what the server keeps: what is said of pods is dropped as a whole where one field is not known."""
+    spec, *platforms = documents
+    if not platforms:
+        return spec
+    executors = platforms[0]["platforms"]["kubernetes"]["deploymentSpec"]["executors"].values()
+    old = state.version.startswith("2.16") or state.version == ""
+    if old and any("securityContext" in executor for executor in executors):
+        return spec
+    return {"pipeline_spec": spec, "platform_spec": platforms[0]}
+
+
+def healthz(state: KfpServer, query: dict[str, str], body: bytes) -> dict:
+    """Answer as the real server does: with more than the published model says."""
+    told = {"tag_name": state.version, "commit_sha": "0" * 40} if state.version else {}
+    return {"multi_user": state.multi_user, "pipeline_store": "database", **told}
 
 
 def check_run(state: KfpServer, document: dict) -> dict:
     state.get("experiments", document["experiment_id"])
     version = state.get("versions", document["pipeline_version_reference"]["pipeline_version_id"])
     given = document["runtime_config"]["parameters"]
-    wanted = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
+    kept = version["pipeline_spec"]
+    wanted = kept.get("pipeline_spec", kept)["root"]["inputDefinitions"]["parameters"]
     lacking = {name for name, about in wanted.items() if "defaultValue" not in about} - set(given)
     if lacking or set(given) - set(wanted):
         raise RefusalError(400, f"Invalid input error: parameters {lacking or set(given) - set(wanted)}")
@@ -185,8 +205,7 @@ U, S = kfp_server_api.PipelineUploadServiceApi, kfp_server_api.RecurringRunServi
 HEALTH = kfp_server_api.HealthzServiceApi.healthz_service_get_healthz_with_http_info
 SWITCH = S.recurring_run_service_enable_recurring_run_with_http_info
 ROUTES: list[tuple[str, str, Any, str, Callable[..., dict]]] = [
-    ("GET", "healthz", HEALTH, "V2beta1GetHealthzResponse",
-     lambda state, query, body: {"multi_user": state.multi_user, "pipeline_store": "database"}),
+    ("GET", "healthz", HEALTH, "", healthz),
     ("GET", "pipelines", P.pipeline_service_list_pipelines_with_http_info, "V2beta1ListPipelinesResponse",
      lists("pipelines", "pipelines")),
     ("POST", "pipelines", P.pipeline_service_create_pipeline_with_http_info, "V2beta1Pipeline",

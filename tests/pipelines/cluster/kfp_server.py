@@ -13,15 +13,19 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+import yaml
 from kfp import Client
+from kubernetes.config import kube_config
 
 from pipelines.building import build_pipeline, compiled
 from pipelines.cli import command_line
 from pipelines.cluster import client
+from pipelines.cluster.site import VALUES
 from tests.pipelines.cluster.kfp_operations import answer
 from tests.pipelines.cluster.kfp_state import KfpServer, RefusalError
 
 ROOT = "/apis/v2beta1/"
+BEHIND = "/api/v1/namespaces/kubeflow/services/ml-pipeline:http/proxy"  # of Kubernetes, which passes requests on
 LOGIN = "<!doctype html><title>Log in</title>"
 
 
@@ -46,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         address = urlsplit(self.path)
-        place = address.path.removeprefix(ROOT)
+        place = address.path.removeprefix(BEHIND).removeprefix(ROOT)
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.state.headers = dict(self.headers)
         self.state.requests.append(f"{self.command} {place}")
@@ -56,11 +60,15 @@ class Handler(BaseHTTPRequestHandler):
         try:
             if fault.isdigit():
                 raise RefusalError(int(fault), "the database is away")
+            if self.state.kubernetes_token:
+                self._pass_on(address.path)
             if self.state.token and self.headers.get("authorization") != f"Bearer {self.state.token}":
                 raise RefusalError(401, "Request header error: there is no user identity header.")
             status, reply = 200, answer(self.state, self.command, place, dict(parse_qsl(address.query)), body)
         except RefusalError as error:
             status, reply = error.status, {"error": str(error), "code": 3, "message": str(error), "details": []}
+            if place.startswith("pipelines/upload"):  # the one call that is no gRPC's
+                reply = {"error_message": str(error), "error_details": f"Failed to upload: {error}"}
         if fault == "slow":
             with suppress(OSError):
                 self.rfile.read(1)  # nothing comes until the client has given up
@@ -71,6 +79,14 @@ class Handler(BaseHTTPRequestHandler):
         self._send(status, LOGIN if fault == "page" else json.dumps(reply))
 
     do_POST = do_DELETE = do_GET  # noqa: N815 (the base class's names)
+
+    def _pass_on(self, path: str) -> None:
+        """Do as Kubernetes does: know the caller by the token, pass the request on to the service without it."""
+        if self.headers.get("authorization") != f"Bearer {self.state.kubernetes_token}":
+            raise RefusalError(401, "Unauthorized")
+        if not path.startswith(BEHIND):
+            raise RefusalError(404, "the server could not find the requested resource")
+        del self.headers["authorization"]
 
     def _fault(self, request: str) -> str:
         for fault in self.state.faults:
@@ -94,14 +110,23 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def kfp(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[KfpServer]:
-    """A server that the environment names, asked again soon and without the home folder."""
-    for name in [name for name in os.environ if name.startswith(("KFP_", "KF_PIPELINES_"))]:
+    """A server that the environment names, asked again soon, without the home folder and without a Kubernetes."""
+    for name in [name for name in os.environ if name.startswith(("KFP_", "KF_PIPELINES_", "KUBE"))]:
         monkeypatch.delenv(name)
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "no kubeconfig"))
     monkeypatch.setattr(Client, "_LOCAL_KFP_CONTEXT", str(tmp_path / "kfp" / "context.json"))
     monkeypatch.setattr(client, "PAUSE_S", 0.01)
     with serving(KfpServer()) as server:
         monkeypatch.setenv("KF_PIPELINES_ENDPOINT", server.url)
         yield server
+
+
+def standalone(folder: Path) -> Path:
+    """Return the repository's values, as a site with a standalone Kubeflow has them."""
+    values = yaml.safe_load(VALUES.read_text(encoding="utf-8"))
+    values["spec"]["kubeflow"]["mode"], values["spec"]["namespace"] = "standalone", "kubeflow"
+    (folder / "standalone.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    return folder / "standalone.yaml"
 
 
 @pytest.fixture(scope="session")

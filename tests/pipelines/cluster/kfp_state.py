@@ -21,7 +21,9 @@ class KfpServer:
     """The state of the server; tests read and change it directly. Entries are JSON documents by id."""
 
     token: str = ""  # "": anybody may come in
-    multi_user: bool = False
+    kubernetes_token: str = ""  # with one, the server is only to be reached through Kubernetes
+    multi_user: bool = True
+    version: str = "2.17.0"  # "": of a server that does not say
     page_limit: int = 100  # entries in a page, whatever the client asks for
     # (what happens, where): once, on the first request whose "METHOD path" the pattern matches. What happens is a
     # status, `slow` (no answer in time), `lost` (done, but the connection breaks) or `page` (a login page).

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from pipelines.images.references import NAMES
+
 ACCOUNT = "system:serviceaccount:wordmill:wordmill-stage"
 NAMESPACE = "/api/v1/namespaces/wordmill"
 ARGO = "/api/v1/namespaces/kubeflow/configmaps/workflow-controller-configmap"
@@ -19,14 +21,15 @@ REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 def node(labels: dict[str, str], **devices: str) -> dict:
     """Return a node; `nvidia_com__gpu` is the resource nvidia.com/gpu."""
     offered = {name.replace("__", "/").replace("_", "."): count for name, count in devices.items()}
-    return {"metadata": {"name": "n", "labels": labels}, "status": {"allocatable": {"cpu": "64", **offered}}}
+    return {
+        "metadata": {"name": "n", "labels": labels},
+        "status": {"allocatable": {"cpu": "191500m", "memory": "1Ti", **offered}},
+    }
 
 
 def documents() -> dict[str, Any]:
     """Return what a healthy site answers, by path; a number is the status of a refusal."""
     keys = {"access_key": base64.b64encode(b"key").decode(), "secret_key": base64.b64encode(b"secret").decode()}
-    container = {"name": "api", "image": "ghcr.io/kubeflow/kfp-api-server:2.17.0"}
-    template = {"metadata": {}, "spec": {"containers": [container]}}
     ascend = {"accelerator-type": "module-910b-8"}
     return {
         "/version/": {"major": "1", "minor": "33", "gitVersion": "v1.33.1", "gitCommit": "", "gitTreeState": "",
@@ -34,17 +37,17 @@ def documents() -> dict[str, Any]:
         NAMESPACE: {"metadata": {"name": "wordmill"}},
         f"{NAMESPACE}/configmaps/wordmill-settings": {"data": {}},
         f"{NAMESPACE}/secrets/wordmill-s3": {"data": keys},
+        f"{NAMESPACE}/configmaps/kfp-launcher": {"data": {}},
+        f"{NAMESPACE}/secrets/mlpipeline-minio-artifact": {"data": keys},
         f"{NAMESPACE}/serviceaccounts/wordmill-stage": {"metadata": {}},
         f"{NAMESPACE}/persistentvolumeclaims/wordmill-cache": {"status": {"phase": "Bound"}},
         "/api/v1/nodes": {"items": [node({}, nvidia_com__gpu="4"), node({}),
                                     node(ascend, huawei_com__Ascend910="8"),
                                     node(ascend, huawei_com__Ascend910="8")]},
         "/apis/scheduling.volcano.sh/v1beta1/queues/wordmill": {"status": {"state": "Open"}},
-        "/apis/apps/v1/namespaces/kubeflow/deployments/ml-pipeline":
-            {"spec": {"selector": {}, "template": template}},
         ARGO: {"data": {"workflowDefaults": STOCK}},
         "/mlflow/version": "3.17.2",
-        **{f"/v2/team/{name}-python/manifests/1.2": {} for name in ("data", "pytorch", "mindspore", "cann", "lite")},
+        **{f"/v2/team/{name}/manifests/1.2": {} for name in NAMES},
     }  # fmt: skip
 
 

@@ -5,11 +5,12 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from kubernetes.config import kube_config
 
+from pipelines.cluster import client
 from pipelines.cluster.client import connect_kubeflow
+from pipelines.cluster.site import load_site
 from pipelines.cluster.submit import publish
-from tests.pipelines.cluster.kfp_server import serving
+from tests.pipelines.cluster.kfp_server import serving, standalone
 from tests.pipelines.cluster.kfp_state import KfpServer
 
 
@@ -24,16 +25,6 @@ def test_a_wrong_address_is_named(kfp: KfpServer, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("KF_PIPELINES_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(RuntimeError, match="^cannot reach Kubeflow Pipelines: http://127.0.0.1:1 does not .*refused"):
         connect_kubeflow()
-
-
-def test_without_an_address_and_a_cluster_it_says_what_to_set(
-    kfp: KfpServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
-    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", "/nowhere")
-    with pytest.raises(RuntimeError, match="set KF_PIPELINES_ENDPOINT, or run where kubectl reaches the cluster"):
-        connect_kubeflow()
-    assert capsys.readouterr().out == ""
 
 
 def test_the_token_goes_with_every_request(kfp: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,13 +42,33 @@ def test_a_pod_takes_its_token_from_the_file(kfp: KfpServer, tmp_path: Path, mon
     assert asked()
 
 
-def test_a_server_of_many_users_gets_the_namespace(kfp: KfpServer, spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    kfp.multi_user = True
-    with pytest.raises(RuntimeError, match="refuses with 400: .*namespace.*: check KFP_NAMESPACE"):
-        asked()
-    monkeypatch.setenv("KFP_NAMESPACE", "ocr-team")
+def test_the_namespace_is_the_values_unless_the_environment_names_another(
+    kfp: KfpServer, spec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     publish(connect_kubeflow(), "quickstart", spec)
-    assert kfp.made("pipelines")[0]["namespace"] == kfp.made("experiments")[0]["namespace"] == "ocr-team"
+    assert kfp.made("pipelines")[0]["namespace"] == kfp.made("experiments")[0]["namespace"] == "wordmill"
+    monkeypatch.setenv("KFP_NAMESPACE", "ocr-team")
+    publish(connect_kubeflow(), "quickstart", spec.replace("Train and prove", "Prove and train"))
+    assert kfp.made("versions")[1]["pipeline_id"] == kfp.made("pipelines")[0]["pipeline_id"]
+    assert connect_kubeflow().namespace == "ocr-team"
+
+
+def test_a_server_that_serves_others_than_the_values_say_is_refused_with_what_to_set(
+    kfp: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kfp.multi_user = False
+    words = "mode: standalone and spec.namespace: kubeflow, then kubectl apply -k manifests/overlays/standalone"
+    with pytest.raises(RuntimeError, match=f"mode is multi-user, http://.* is standalone: set spec.kubeflow.{words}"):
+        connect_kubeflow()
+    values = standalone(tmp_path)
+    monkeypatch.setattr(client, "load_site", lambda: load_site(values))
+    assert asked()
+    assert connect_kubeflow().namespace == ""
+    kfp.multi_user = True
+    with pytest.raises(
+        RuntimeError, match="mode is standalone, http://.* is multi-user: .*the namespace of your profile"
+    ):
+        connect_kubeflow()
 
 
 def test_cookies_of_a_login_page_are_sent(kfp: KfpServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,6 @@ from tests.pipelines.cluster.site_server import ARGO, NAMESPACE, STOCK, SiteServ
 from wordmill.store.storage import Store
 
 QUEUE = "/apis/scheduling.volcano.sh/v1beta1/queues/wordmill"
-DEPLOYMENT = "/apis/apps/v1/namespaces/kubeflow/deployments/ml-pipeline"
 CLAIM = f"{NAMESPACE}/persistentvolumeclaims/wordmill-cache"
 
 
@@ -50,7 +49,7 @@ def of_site(store: Store, server: SiteServer) -> Site:
     return replace(
         values,
         registry=f"{server.address}/team",
-        images=replace(values.images, services="data-python:1.2"),
+        images=replace(values.images, services="report:1.2"),
         s3=replace(values.s3, endpoint=store.endpoint, bucket=store.bucket, region="us-east-1"),
         mlflow=replace(values.mlflow, address=f"http://{server.address}/mlflow"),
     )
@@ -90,7 +89,8 @@ def test_a_healthy_site_is_well_and_left_as_it_was(
     assert lines[-1] == f"{len(lines) - 1} checks are well, 0 warn, 0 fail"
     for text in ("v1.33.1", "server 2.17.0, kfp 2.17.0", "written, read and deleted, in parts too",
                  "server 3.17.2, client 3.17.2", "wordmill is Open", "cuda: 4 nvidia.com/gpu on 1 nodes",
-                 "npu: 16 huawei.com/Ascend910 on 2 nodes", "team/lite-python:1.2: is there"):  # fmt: skip
+                 "npu: 16 huawei.com/Ascend910 on 2 nodes", "preset gpu: each stage fits",
+                 "team/smoke-lite:1.2: is there"):  # fmt: skip
         assert len([line for line in lines if text in line and line.startswith("ok ")]) == 1, text
     assert list(store.keys("")) == []
     needed = {
@@ -119,36 +119,37 @@ def test_without_cluster_and_servers_every_line_says_what_to_do(
 
 SETTINGS = f"{NAMESPACE}/configmaps/wordmill-settings"
 KEYS = f"{NAMESPACE}/secrets/wordmill-s3"
-UNKNOWN = ("warn", "answers; its version is not known, kfp is 2.17.0")
 # What is wrong, all at once, and the line that each thing ends in.
 WRONG: list[tuple[dict, list[tuple[str, str]]]] = [
-    ({NAMESPACE: 404}, [("fail", "Kubernetes answers 404 .*apply the manifests, and check spec.namespace"), UNKNOWN]),
-    ({"/version/": 401}, [("fail", "Kubernetes answers 401 .*log in again"), UNKNOWN]),
+    ({NAMESPACE: 404}, [("fail", "Kubernetes answers 404 .*apply the manifests, and check spec.namespace")]),
+    ({"/version/": 401}, [("fail", "Kubernetes answers 401 .*log in again")]),
     (
         {
             SETTINGS: 404,
             KEYS: 404,
             f"{NAMESPACE}/serviceaccounts/wordmill-stage": 404,
             CLAIM: {"status": {"phase": "Pending"}},
+            f"{NAMESPACE}/secrets/mlpipeline-minio-artifact": 404,
+            f"{NAMESPACE}/configmaps/kfp-launcher": 404,
             QUEUE: 404,
             "/api/v1/nodes": {"items": [node({})]},
-            DEPLOYMENT: 403,
             "/mlflow/version": "2.9.2",
-            "/v2/team/lite-python/manifests/1.2": 404,
-            "/v2/team/pytorch-python/manifests/1.2": 401,
+            "/v2/team/smoke-lite/manifests/1.2": 404,
+            "/v2/team/train-pytorch/manifests/1.2": 401,
         },
         [
             ("fail", "no wordmill-settings in wordmill: apply the manifests"),
             ("fail", "no wordmill-s3 in wordmill: .*create secret generic wordmill-s3"),
             ("fail", "no wordmill-stage in wordmill: apply the manifests"),
             ("warn", "wordmill-cache is Pending"),
+            ("warn", "no mlpipeline-minio-artifact in wordmill: Kubeflow makes it"),
+            ("warn", "no kfp-launcher in wordmill: Kubeflow makes it"),
             ("warn", "no queue wordmill: only training on several nodes needs it: install Volcano"),
             ("warn", "cuda: no node offers nvidia.com/gpu, they offer no devices: start the device plugin"),
             ("warn", "npu: no node offers huawei.com/Ascend910, they offer no devices"),
-            UNKNOWN,
             ("warn", "server 2.9.2, client 3.17.2: give both the same version"),
-            ("warn", "team/pytorch-python:1.2: the registry wants a login"),
-            ("fail", "team/lite-python:1.2: the registry answers 404: build it"),
+            ("warn", "team/train-pytorch:1.2: the registry wants a login"),
+            ("fail", "team/smoke-lite:1.2: the registry answers 404: build it"),
         ],
     ),
     (
@@ -167,13 +168,13 @@ WRONG: list[tuple[dict, list[tuple[str, str]]]] = [
         {
             KEYS: 403,
             "/api/v1/nodes": {"items": [node({"accelerator-type": "card"}, huawei_com__Ascend910="8")]},
-            "/v2/team/data-python/manifests/1.2": 401,
+            "/v2/team/report/manifests/1.2": 401,
         },
         [
             ("warn", "wordmill-s3: you may not read it"),
             ("warn", "cuda: no node offers nvidia.com/gpu, they offer huawei.com/Ascend910"),
             ("warn", "npu: 1 nodes offer huawei.com/Ascend910, none has the labels .*spec.accelerators.npu.nodes"),
-            ("warn", "team/data-python:1.2: the registry wants a login"),
+            ("warn", "team/report:1.2: the registry wants a login"),
         ],
     ),
 ]
@@ -192,6 +193,22 @@ def test_what_is_wrong_is_a_line_with_what_to_do(
     assert code == (1 if "fail" in dict(expected) else 0)
 
 
+def test_stages_that_fit_on_no_node_are_named_with_what_to_set(
+    site: SiteServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.answers["/api/v1/nodes"]["items"] = [node({}, cpu="1500m", memory="8Gi")]
+    code, lines = examined(capsys)
+    found = [line.split(maxsplit=2) for line in lines[:-1] if line.split()[1] == "sizes"]
+    assert [(state, text.split(" asks for")[0]) for state, _, text in found] == [
+        ("fail", "shard"), ("fail", "evaluate"), ("warn", "train cpu")
+    ]  # fmt: skip
+    assert found[0][2] == (
+        "shard asks for 2 CPUs and 1Gi, the largest node has 1500m and 8Gi for pods, so it would wait for ever: "
+        "set spec.sizes.preset, or spec.sizes.changed, in values.yaml"
+    )
+    assert code == 1
+
+
 def test_settings_that_differ_from_the_values_are_named(site: SiteServer, capsys: pytest.CaptureFixture[str]) -> None:
     site.answers[SETTINGS]["data"]["bucket"] = "other"
     _, lines = examined(capsys)
@@ -201,10 +218,17 @@ def test_settings_that_differ_from_the_values_are_named(site: SiteServer, capsys
 
 @pytest.mark.parametrize(
     ("version", "state", "message"),
-    [("2.16.4", "warn", "pin kfp==2.16"), ("1.8.5", "fail", "pin kfp==1.8"), ("2.17.9", "ok", "server 2.17.9")],
+    [
+        ("2.16.1", "warn", "server 2.16.1, kfp 2.17.0: pipelines go without securityContext"),
+        ("1.8.5", "fail", "pin kfp==1.8"),
+        ("2.17.9", "ok", "server 2.17.9"),
+        ("2.18.1", "ok", "multi-user, server 2.18.1"),
+        ("", "warn", "server of no version"),
+    ],
 )
 def test_servers_version_is_compared_with_kfps(kfp: KfpServer, version: str, state: str, message: str) -> None:
-    (finding,) = doctor_services.kubeflow(version)
+    kfp.version = version
+    (finding,) = doctor_services.kubeflow()
     assert finding.state == state
     assert message in finding.text
 

@@ -37,7 +37,7 @@ def test_a_site_is_read_with_its_types() -> None:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("spec/images/services", f"data-python@sha256:{'0' * 64}"),
+        ("spec/images/services", f"report@sha256:{'0' * 64}"),
         ("spec/registry", "registry.example.com:5000/team"),
         ("spec/mlflow/database", "postgresql+psycopg2://db.example.com/mlflow?sslmode=require"),
         ("spec/network/s3_cidr", "fd00::/64"),
@@ -60,8 +60,8 @@ def test_values_of_a_site_are_taken(tmp_path: Path, path: str, value: str) -> No
         ("spec/namespace", "My_Team", "spec.namespace: expected a Kubernetes name, found 'My_Team'"),
         ("spec/namespace", "kubeflow", "spec.namespace: found 'kubeflow', where Kubeflow's own servers run"),
         ("spec/images/postgres", "postgres:latest", "spec.images.postgres: expected an image with a digest or a tag"),
-        ("spec/images/services", "data-python", "spec.images.services: expected an image with a digest or a tag"),
-        ("spec/images/services", "data-python@sha256:12", "spec.images.services: expected an image with a digest"),
+        ("spec/images/services", "report", "spec.images.services: expected an image with a digest or a tag"),
+        ("spec/images/services", "report@sha256:12", "spec.images.services: expected an image with a digest"),
         ("spec/s3/endpoint", "minio:9000", "spec.s3.endpoint: expected http:// or https:// and a host"),
         (
             "spec/mlflow/database",

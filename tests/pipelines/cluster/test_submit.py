@@ -1,6 +1,7 @@
 """`submit` against a server in memory that implements the v2beta1 API: what it asks for, and what it leaves behind."""
 
 import re
+from typing import Any
 
 import pytest
 
@@ -37,9 +38,8 @@ def test_submit_uploads_a_version_and_starts_a_run_of_it(kfp: KfpServer, capsys:
     (experiment,), (run,) = kfp.made("experiments"), kfp.made("runs")
     assert pipeline["display_name"] == "wordmill-quickstart"
     assert re.fullmatch("0123456789ab-[0-9a-f]{8}", version["display_name"])
-    assert version["pipeline_spec"]["pipelineInfo"]["name"] == "wordmill-quickstart"
-    train = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]
-    assert (train["parameterType"], train["defaultValue"]["epochs"]) == ("STRUCT", 1)
+    assert version["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "wordmill-quickstart"
+    assert train_section(version)["epochs"] == 1
     assert experiment["display_name"] == "wordmill/quickstart"
     assert (run["experiment_id"], run["service_account"]) == (experiment["experiment_id"], "wordmill-stage")
     options = "quickstart --set=train.epochs=1"
@@ -56,18 +56,23 @@ def test_submit_uploads_a_version_and_starts_a_run_of_it(kfp: KfpServer, capsys:
     ]
 
 
+def train_section(version: dict[str, Any]) -> dict[str, Any]:
+    """Return the default of a version's parameter `train_section`."""
+    parameters = version["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
+    assert parameters["train_section"]["parameterType"] == "STRUCT"
+    return dict(parameters["train_section"]["defaultValue"])
+
+
 def test_submit_with_a_trace_says_where_it_will_be(kfp: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert verb("submit", "quickstart", "--profile", "--smoke") == 0
     (version,), (run,) = kfp.made("versions"), kfp.made("runs")
-    section = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]["defaultValue"]
-    assert section["profile"] == 20
+    assert train_section(version)["profile"] == 20
     assert run["description"].startswith("quickstart --smoke --profile, version")
     assert capsys.readouterr().out.splitlines()[-1] == (
         "trace: among the artifacts of the run in MLflow, below trace/, when training has ended"
     )
     assert verb("submit", "quickstart", "--profile", "--set", "train.profile=5") == 0
-    section = kfp.made("versions")[1]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]["train_section"]
-    assert section["defaultValue"]["profile"] == 5
+    assert train_section(kfp.made("versions")[1])["profile"] == 5
 
 
 def test_what_is_there_already_is_found_on_later_pages_and_not_made_again(kfp: KfpServer, spec: str) -> None:

@@ -9,7 +9,8 @@ import pytest
 from docker.errors import APIError, ImageNotFound
 from kfp import dsl
 
-from pipelines.cluster.images import CONTENTS, contents
+from pipelines.images.building import key_of
+from pipelines.images.references import KEY
 from pipelines.local import containers
 
 
@@ -50,7 +51,7 @@ class Container:
 
 
 class Docker:
-    """A daemon with some images, by the digest of their contents, and with what a killed run has left."""
+    """A daemon with some images, by their keys, and with what a killed run has left."""
 
     def __init__(self, images: dict[str, str], left: list[Container]) -> None:
         self.built, self.left = images, left
@@ -59,7 +60,7 @@ class Docker:
     def get(self, name: str) -> Any:
         if name not in self.built:
             raise ImageNotFound("404", explanation=f"No such image: {name}")
-        return SimpleNamespace(labels={CONTENTS: self.built[name]})
+        return SimpleNamespace(labels={KEY: self.built[name]})
 
     def list(self, *, all: bool, filters: dict[str, str]) -> list[Container]:
         assert all
@@ -74,7 +75,7 @@ def run(container: Container) -> int:
         return container
 
     client: Any = SimpleNamespace(containers=SimpleNamespace(create=create))
-    return containers.run_container(client, "wordmill/data-python:dev", ["sh"], {}, network_mode="host")
+    return containers.run_container(client, "wordmill/report:dev", ["sh"], {}, network_mode="host")
 
 
 @pytest.mark.parametrize("code", [0, 7, 137])
@@ -96,7 +97,7 @@ def test_a_container_that_cannot_start_is_a_failure(capsys: pytest.CaptureFixtur
     did: list[str] = []
     assert run(Container(did, wrong=APIError("400", explanation="argument list too long"))) == 125
     assert did == ["create", "attach", "start", "remove"]
-    assert capsys.readouterr().out == "error: wordmill/data-python:dev cannot start: argument list too long\n"
+    assert capsys.readouterr().out == "error: wordmill/report:dev cannot start: argument list too long\n"
 
 
 def test_ctrl_c_leaves_no_container() -> None:
@@ -106,7 +107,7 @@ def test_ctrl_c_leaves_no_container() -> None:
     assert did == ["create", "attach", "start", "remove"]
 
 
-@dsl.component(base_image="wordmill/data-python:dev", install_kfp_package=False)
+@dsl.component(base_image="wordmill/report:dev", install_kfp_package=False)
 def nothing() -> str:
     return ""
 
@@ -129,7 +130,7 @@ def test_stages_get_the_way_to_the_services_and_no_more_rights_than_they_need(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     left = Container([])
-    arguments = made_ready(Docker({"wordmill/data-python:dev": contents()}, [left]), tmp_path, monkeypatch)
+    arguments = made_ready(Docker({"wordmill/report:dev": key_of("report")}, [left]), tmp_path, monkeypatch)
     assert left.did == ["remove"]
     assert "AWS_SECRET_ACCESS_KEY" in arguments["environment"]
     assert "SHELL_HISTORY" not in arguments["environment"]
@@ -142,11 +143,8 @@ def test_stages_get_the_way_to_the_services_and_no_more_rights_than_they_need(
 @pytest.mark.parametrize(
     ("images", "words"),
     [
-        ({}, "No such image: wordmill/data-python:dev: make images"),
-        (
-            {"wordmill/data-python:dev": "0" * 40},
-            "wordmill/data-python:dev was built of other code than this: make images",
-        ),
+        ({}, "No such image: wordmill/report:dev: make images"),
+        ({"wordmill/report:dev": "0" * 40}, "wordmill/report:dev was built of other code than this: make images"),
     ],
 )
 def test_no_run_begins_without_its_images_or_with_older_ones(

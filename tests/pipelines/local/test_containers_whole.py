@@ -14,10 +14,10 @@ from typing import Any
 import docker as docker_package
 import pytest
 
-from pipelines.cluster.images import CONTENTS, contents, tagged
-from pipelines.cluster.publish import ANYWHERE
+from pipelines.images.building import ANYWHERE, commit_of, key_of, stages_of
+from pipelines.images.references import KEY, split_name, tagged
+from pipelines.images.rooms import held
 from pipelines.local.containers import run_container
-from wordmill.store.artifacts import git_commit
 
 pytestmark = pytest.mark.slow
 
@@ -36,9 +36,9 @@ SAFE = [
     "none",
 ]
 IMPORTS = {
-    "data": "kfp, mlflow, components.fetch.stage, components.shard.stage, components.report.heartbeat",
-    "pytorch": "kfp, torch, onnxruntime, components.train.stage, wordmill.training.pt.train",
-    "mindspore": "kfp, mindspore, components.train.stage, wordmill.training.ms.train",
+    "report": "kfp, mlflow, components.report.stage, components.report.heartbeat",
+    "train-pytorch": "kfp, torch, onnxruntime, components.train.stage, wordmill.training.pt.train",
+    "train-mindspore": "kfp, mindspore, components.train.stage, wordmill.training.ms.train",
 }
 
 
@@ -54,16 +54,16 @@ def client() -> docker_package.DockerClient:
     if not shutil.which("docker") or subprocess.run(["docker", "version"], capture_output=True, check=False).returncode:
         pytest.skip("no Docker daemon answers `docker version`")
     client = docker_package.from_env()
-    for environment in ANYWHERE:
-        found = client.images.list(tagged(environment))
-        if not found or found[0].labels.get(CONTENTS) != contents():
-            pytest.skip(f"{tagged(environment)} of this code is not here: make images")
+    for name in [name for environment in ANYWHERE for name in stages_of(environment)]:
+        found = client.images.list(tagged(name))
+        if not found or found[0].labels.get(KEY) != key_of(name):
+            pytest.skip(f"{tagged(name)} of this code is not here: make images")
     return client
 
 
-@pytest.mark.parametrize("environment", ANYWHERE)
-def test_an_image_works_as_nobody_without_a_network_a_compiler_or_an_installer(environment: str) -> None:
-    image = tagged(environment)
+@pytest.mark.parametrize("name", IMPORTS)
+def test_an_image_works_as_nobody_without_a_network_a_compiler_or_an_installer(name: str) -> None:
+    image, commit = tagged(name), commit_of(held(*split_name(name)))
 
     def inside(command: str) -> str:
         return said("run", "--rm", *SAFE, image, "sh", "-c", command)
@@ -71,8 +71,8 @@ def test_an_image_works_as_nobody_without_a_network_a_compiler_or_an_installer(e
     assert inside("id") == "uid=10001(wordmill) gid=10001(wordmill) groups=10001(wordmill),1000(HwHiAiUser)"
     assert inside("command -v python; command -v python3") == "/opt/wordmill/bin/python\n/opt/wordmill/bin/python3"
     assert inside("for name in gcc g++ cc make nvcc; do command -v $name || true; done") == ""
-    assert inside("test -w /tmp && ! test -w /app && ! test -w /opt/wordmill && echo $WORDMILL_COMMIT") == git_commit()
-    assert inside(f"cd / && PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python python -c 'import {IMPORTS[environment]}'"
+    assert inside("test -w /tmp && ! test -w /app && ! test -w /opt/wordmill && echo $WORDMILL_COMMIT") == commit
+    assert inside(f"cd / && PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python python -c 'import {IMPORTS[name]}'"
                   " 2>/tmp/wrong >/tmp/printed || cat /tmp/wrong") == ""  # fmt: skip
     assert inside("python -m pip --version 2>&1 || true").endswith("No module named pip")
     # Whom a platform chooses itself: any number, and group 0.
@@ -84,7 +84,7 @@ def test_no_failure_is_taken_for_a_success(
 ) -> None:
     def run(*command: str) -> int:
         return run_container(
-            client, tagged("data"), list(command), {}, network_mode="none", labels={"wordmill.test": label}
+            client, tagged("report"), list(command), {}, network_mode="none", labels={"wordmill.test": label}
         )
 
     label = uuid.uuid4().hex

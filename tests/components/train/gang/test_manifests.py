@@ -138,7 +138,8 @@ def test_what_processes_write_has_a_place(name: str) -> None:
 @pytest.mark.parametrize("name", JOBS)
 def test_job_and_pods_carry_the_labels_by_which_others_know_them(name: str) -> None:
     job = JOBS[name]
-    expected = {"app.kubernetes.io/name": "training", "app.kubernetes.io/instance": job_name(KEY)}
+    expected = {"app.kubernetes.io/name": "training", "app.kubernetes.io/instance": job_name(KEY),
+                "sidecar.istio.io/inject": "false"}  # fmt: skip
     if name in ON_NPUS:
         expected["ring-controller.atlas"] = "ascend-910b"
     for template in pods(job):
