@@ -54,7 +54,9 @@ def _asked(pod: str) -> Fate:
         config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
     api, namespace = client.ApiClient(settings), NAMESPACE.read_text(encoding="utf-8").strip()
     core = client.CoreV1Api(api)
-    name = core.read_namespaced_pod(pod, namespace, _request_timeout=TIMEOUT_S).metadata.labels[LABEL]
+    name = (core.read_namespaced_pod(pod, namespace, _request_timeout=TIMEOUT_S).metadata.labels or {}).get(LABEL)
+    if not name:
+        return Fate()  # a pod of somebody who works in the cluster
     found = core.list_namespaced_pod(namespace, label_selector=f"{LABEL}={name}", _request_timeout=TIMEOUT_S)
     read = client.CustomObjectsApi(api).get_namespaced_custom_object
     workflow = read(*WORKFLOWS, namespace, "workflows", name, _request_timeout=TIMEOUT_S)

@@ -22,6 +22,7 @@ SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
 SILENT = "Kubeflow calls the run failed though every stage has recorded its work: see its page"
 LOST = "recorded nothing: its task was killed or did not start, see its log"
 FAILED = "FAILED"
+TAG_CHARACTERS = 4000  # of the 5000 that MLflow takes
 RECORDED = Fate()  # nothing is known but what the stages have recorded
 UNLEARNT = "a smoke run's loss is lower at the end than at first, this one's is not"
 
@@ -200,5 +201,6 @@ def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:
         "wordmill.data_digest": digest(data),
         "wordmill.data_digests": json.dumps(data),
         "wordmill.versions": json.dumps(summary["versions"]),
+        "wordmill.errors": "; ".join(summary["errors"])[:TAG_CHARACTERS] or "none",
         "wordmill.protocol": ", ".join(sorted({row["protocol"] for row in summary["benchmarks"]})) or "none",
     } | trained | unmade | reused  # fmt: skip

@@ -131,11 +131,11 @@ def counted(store: Store, run_tag: str, step: int) -> Iterator[None]:
     place, memory = starts_key(run_tag), Machine().memory_bytes()
     known = store.get_json(place) or {}
     if known.get("memory") == memory:
-        raise RuntimeError(f"{known['error']}\nit is not started again with the same memory")
+        raise RuntimeError(f"{known['error']}\nthis run does not start it again with the same memory")
     starts = 1 + (known["starts"] if known.get("step") == step else 0)
     if starts > 1 + RESTARTS:
         raise RuntimeError(f"training was lost or failed {starts - 1} times after step {step:,} without another "
-                           "checkpoint in between: it is not started again")  # fmt: skip
+                           f"checkpoint in between: RUN_TAG={run_tag} goes on with it in a new run")  # fmt: skip
     if starts > 1:
         print(
             f"train: start {starts} after step {step:,}, {1 + RESTARTS} at most without another checkpoint", flush=True

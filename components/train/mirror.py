@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from components.train.checkpoints import prefix_of
+from wordmill.store.progress import duration
 from wordmill.store.storage import Store
 from wordmill.training.state import KEPT, read_record, records
 
 LOOK_EVERY_S = 2.0
 RETRY_S = 5.0
+TELL_EVERY_S = 60.0
 AWAY_S = 600.0  # training goes on for so long without the store
 NONFINITE = "nonfinite"  # the folder of batches that were left out, in the run's folder and below its place
 
@@ -29,15 +31,21 @@ class Mirror:
         self.stored: dict[str, str] = {}  # sha256 of stored files by name, "" where it is not known
         self.looked = False
         self.away_since: float | None = None
-        self.trouble = ""
+        self.trouble, self.told_s = "", 0.0
         self.ending, self.wanted = threading.Event(), True
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
     def check(self) -> None:
-        """Raise StoreAwayError where the store has been away for too long."""
-        if self.away_since is not None and time.monotonic() - self.away_since > AWAY_S:
+        """Raise StoreAwayError where the store has been away for too long; say every minute since when it is."""
+        if (since := self.away_since) is None:
+            return
+        if (away_s := time.monotonic() - since) > AWAY_S:
             raise StoreAwayError(f"the store has been away for {AWAY_S / 60:.0f} minutes: {self.trouble}")
+        if away_s - self.told_s > TELL_EVERY_S:
+            self.told_s = away_s
+            last = max(tuple(self.kept), default="none").removesuffix(".json")
+            print(f"warning: the store has been away for {duration(away_s)}, its last checkpoint is {last}", flush=True)
 
     def finish(self, within_s: float) -> bool:
         """Store what is not stored yet and end; False where that takes longer, with the rest on this disk alone."""
@@ -66,7 +74,7 @@ class Mirror:
         except Exception as error:  # of any kind: a thread that has ended stores nothing
             self.trouble = str(error)
             if self.away_since is None:
-                self.away_since = time.monotonic()
+                self.away_since, self.told_s = time.monotonic(), 0.0
                 print(f"warning: checkpoints stay in {self.folder} until the store takes them: {error}", flush=True)
             return False
         if self.away_since is not None:

@@ -160,14 +160,19 @@ class FollowedRun:
 
 
 def recorded_errors(run_tag: str) -> list[str]:
-    """Return what the report of a run says went wrong, where this machine's environment names the site's S3."""
-    if not run_tag or not os.environ.get("WORDMILL_BUCKET"):
-        return []
+    """Return what a run's report says went wrong, where this machine's environment names the site's S3 or MLflow."""
     try:
-        summary = Store.from_environment().get_json(f"runs/{run_tag}/summary.json")
-    except RuntimeError:
-        return []
-    return list(summary["errors"]) if summary else []
+        if run_tag and os.environ.get("WORDMILL_BUCKET"):
+            summary = Store.from_environment().get_json(f"runs/{run_tag}/summary.json")
+            return list(summary["errors"]) if summary else []
+        if run_tag and os.environ.get("MLFLOW_TRACKING_URI"):
+            from components.report.compare.runs import find_run  # MLflow takes seconds to import
+
+            told = find_run(run_tag).tags.get("wordmill.errors", "none")
+            return [] if told == "none" else [told]
+    except (RuntimeError, ValueError):
+        pass  # what Kubernetes says is told instead
+    return []
 
 
 def stage_names(spec: str) -> dict[str, str]:

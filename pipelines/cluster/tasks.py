@@ -16,6 +16,8 @@ SECRET = "wordmill-s3"  # noqa: S105 (the name of a Kubernetes secret, not a sec
 WEBHOOK = "wordmill-webhook"
 SETTINGS = "wordmill-settings"
 HOUR_S = 3600
+# By these Cluster Autoscaler and Karpenter leave the node of a pod alone, however little it has to do.
+KEPT = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 # Of the training task, whose pods may be lost for days: it ends by itself where it no longer gets on. Argo counts its
 # longest duration from the first attempt on, so that it must be longer than any training.
 RETRIES, RETRIED_S = 100, 365 * 24 * HOUR_S
@@ -70,6 +72,8 @@ def train_on(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
     A pod that is lost is run again, and training goes on where its last checkpoint is. Which other ends are repeated,
     says the site's Argo alone.
     """
+    for name, value in KEPT.items():
+        kubernetes.add_pod_annotation(task, name, value)
     task.set_retry(RETRIES, backoff_duration="60s", backoff_factor=1.0, backoff_max_duration=f"{RETRIED_S}s")
     if profile.nodes > 1:
         kubernetes.set_timeout(task, (profile.hours + 1) * HOUR_S)  # the job's own deadline comes first

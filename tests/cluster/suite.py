@@ -28,10 +28,10 @@ from wordmill.store.progress import duration
 
 POLL_S = 5.0
 BEGIN_S, NIGHTS_S = 900.0, 1800.0  # that a pod may take to begin, and two nights to end
-LATE_S = 60.0  # behind the start of training there is a checkpoint
+LATE_S = 30.0  # behind the start of training there is a checkpoint
 SMALL = ("--smoke",)
 # Minutes of training on two processors, and a checkpoint every few seconds of it.
-LONG = ("--smoke", "--set", "train.epochs=60", "--set", "data.limit=2000", "--set", "train.checkpoint_minutes=0.1")
+LONG = ("--smoke", "--set", "train.epochs=100", "--set", "data.limit=2000", "--set", "train.checkpoint_minutes=0.1")
 CATALOGUE = """
 suite_missing:
   {source: "s3://BUCKET/suite/none.zip", reader: label_file, labels: labels.txt, samples: 1000, licence: CC0}

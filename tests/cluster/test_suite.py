@@ -65,7 +65,7 @@ class Engine(Clock):
         elif train["global_batch"] > 1000:
             if age_s > 60:
                 self.fail(run, "train", {"exitCode": 137, "reason": "OOMKilled"})
-        elif train["epochs"] == 60 and not run["display_name"].endswith("(2)"):
+        elif train["epochs"] == 100 and not run["display_name"].endswith("(2)"):
             self.train(run["run_id"], age_s)
         elif age_s > 60:
             nights = [other for other in self.kfp.made("runs") if other.get("recurring_run_id")]

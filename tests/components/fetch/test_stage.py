@@ -14,6 +14,7 @@ from components.fetch.stage import run
 from tests.wordmill.sources.web_site import Site, open_site
 from wordmill.store import stages
 from wordmill.store.artifacts import Manifest, find_manifest, read_manifest
+from wordmill.store.runs import records_prefix
 from wordmill.store.storage import Store
 
 RENDERED = {
@@ -58,6 +59,15 @@ def test_data_sets_become_objects_and_manifests(store: Store, tmp_path: Path) ->
     drawn = find_manifest(store, combined.facts["datasets"]["drawn"])
     assert drawn
     assert drawn.objects == ()
+
+
+def test_a_continued_run_forgets_what_the_one_before_recorded_but_this_ones_look(store: Store, tmp_path: Path) -> None:
+    for name in ("fresh.tiny", "train.crnn"):
+        store.put_json(f"{records_prefix('r1')}{name}.json", {"ok": False})
+    (tmp_path / "words.txt").write_bytes(b"words of r1")
+    fetch(tmp_path, words=local(tmp_path / "words.txt"))
+    names = [key.removeprefix(records_prefix("r1")) for key in store.keys(records_prefix("r1"))]
+    assert sorted(names) == ["fetch.datasets.json", "fresh.tiny.json"]
 
 
 def test_a_second_run_moves_nothing(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ from wordmill.recipe.sections import Evaluation, Export, Gate
 from wordmill.store.artifacts import Manifest, read_manifest
 from wordmill.store.keys import Ingredients
 from wordmill.store.nights import keep_night
+from wordmill.store.runs import records_prefix
 from wordmill.store.storage import Store
 
 SECTIONS = {"data": DATA, "model": MODEL, "train": TRAIN, "evaluation": Evaluation(protocol="mindocr"),
@@ -46,6 +47,12 @@ def test_the_first_night_trains(store: Store, tmp_path: Path, words: Path) -> No
     verdict, checked = look(tmp_path, words)
     assert verdict == "changed"
     assert checked.facts["reasons"] == ["no night has finished yet"]
+
+
+def test_a_continued_night_forgets_what_the_one_before_recorded(store: Store, tmp_path: Path, words: Path) -> None:
+    store.put_json(f"{records_prefix('r1')}train.crnn.json", {"ok": False})
+    look(tmp_path, words)
+    assert list(store.keys(records_prefix("r1"))) == [f"{records_prefix('r1')}fresh.tiny.json"]
 
 
 def test_the_same_data_code_and_recipe_are_nothing_new(

@@ -81,6 +81,11 @@ def test_without_the_right_to_ask_the_report_is_made_from_the_records_alone(
     assert "warning: Kubernetes does not say how the run's pods ended: (403)" in capsys.readouterr().out
 
 
+def test_a_run_in_a_pod_of_ones_own_has_no_workflow(kubernetes: Cluster) -> None:
+    kubernetes.pods["report-pod"]["metadata"]["labels"] = {}
+    assert fate_of_run() == Fate()
+
+
 def test_outside_of_a_cluster_nobody_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("KFP_POD_NAME", "KUBERNETES_SERVICE_HOST"):
         monkeypatch.delenv(name, raising=False)

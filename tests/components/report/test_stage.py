@@ -261,7 +261,11 @@ def test_a_run_that_failed_early(seed: FinishedRun, tmp_path: Path) -> None:
         None,
         {},
     )
-    assert tracking.connect().get_run(summary["mlflow"]["run_id"]).info.status == "FAILED"
+    stored = tracking.connect().get_run(summary["mlflow"]["run_id"])
+    assert (stored.info.status, stored.data.tags["wordmill.errors"]) == (
+        "FAILED",
+        "train crnn: no space left on <disk>",
+    )
     assert "train crnn: no space left on &lt;disk&gt;" in (tmp_path / "report.html").read_text()
 
 

@@ -169,7 +169,7 @@ def test_three_losses_without_another_checkpoint_end_training_with_a_word(
     for _ in range(4):
         lost(store, "run-lost-2", 120)
     assert "train: start 4 after step 120, 4 at most without another checkpoint" in capsys.readouterr().out
-    told = "lost or failed 4 times after step 120 without another checkpoint in between: it is not started again"
+    told = "lost or failed 4 times after step 120 without another checkpoint in between: RUN_TAG=run-lost-2 goes on"
     for _ in range(2):  # whatever the site's Argo does with a failure
         with pytest.raises(RuntimeError, match=told):
             lost(store, "run-lost-2", 120)
@@ -186,7 +186,7 @@ def test_what_lacked_memory_is_not_started_again_with_the_same(store: Store, mon
     monkeypatch.setattr(Machine, "memory_bytes", lambda machine: 2 * 2**30)
     with pytest.raises(ShortOfMemoryError), counted(store, "run-memory", 0):
         raise ShortOfMemoryError("out of memory: the limit of 2,048 MiB was reached")
-    with pytest.raises(RuntimeError, match=r"^out of memory: the limit of 2,048 MiB was reached\nit is not started"):
+    with pytest.raises(RuntimeError, match=r"^out of memory: the limit of 2,048 MiB was reached\nthis run does not"):
         lost(store, "run-memory", 0)
     monkeypatch.setattr(Machine, "memory_bytes", lambda machine: 4 * 2**30)
     lost(store, "run-memory", 0)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,8 @@ def clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Clock:
     monkeypatch.setattr(follow, "time", found)
     monkeypatch.setattr("pipelines.cluster.pods.time", found)
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    monkeypatch.delenv("WORDMILL_BUCKET", raising=False)
+    for name in ("WORDMILL_BUCKET", "MLFLOW_TRACKING_URI"):
+        monkeypatch.delenv(name, raising=False)
     return found
 
 
@@ -166,6 +168,16 @@ def test_what_the_report_found_is_told_where_the_sites_store_is_known(
     store.put_json("runs/quickstart-1/summary.json", {"errors": ["train crnn: training diverged"]})
     followed(kfp, spec, {**tasks(train="FAILED"), "state": "FAILED"})
     assert "  train crnn: training diverged" in capsys.readouterr().out.splitlines()
+
+
+def test_what_the_report_found_is_told_where_the_sites_mlflow_is_known(
+    kfp: KfpServer, spec: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logged = SimpleNamespace(tags={"wordmill.errors": "train crnn: training diverged; gate: x"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
+    monkeypatch.setattr("components.report.compare.runs.find_run", lambda name: logged)
+    followed(kfp, spec, {**tasks(train="FAILED"), "state": "FAILED"})
+    assert "  train crnn: training diverged; gate: x" in capsys.readouterr().out.splitlines()
 
 
 def test_pods_that_were_refused_say_so_in_kubernetes_words(

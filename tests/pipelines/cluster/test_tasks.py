@@ -7,6 +7,7 @@ from kubernetes.utils.quantity import parse_quantity
 
 from components.report.gather import task_names
 from pipelines.cluster.tasks import HOURS
+from pipelines.profiles import PROFILES
 from tests.golden import COMPILED
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
@@ -97,6 +98,18 @@ def test_several_nodes_are_a_jobs_and_not_the_stages_own() -> None:
     assert (gang["nodes"], gang["processes"], gang["resource"]) == (4, 8, "huawei.com/Ascend910")
     own = int(settings["exec-train"]["activeDeadlineSeconds"])
     assert own > gang["deadline_s"], "the stage must outlive its job, to take or remove it"
+
+
+def test_training_alone_is_run_again_and_for_longer_than_any_training_takes() -> None:
+    spec, _, settings = read("crnn_r34")
+    tasks = spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
+    assert [key for key, task in tasks.items() if "retryPolicy" in task] == ["train"]
+    retry = tasks["train"]["retryPolicy"]
+    # Argo counts the longest duration from the first attempt on.
+    assert int(retry["backoffMaxDuration"].removesuffix("s")) >= 100 * max(p.hours for p in PROFILES.values()) * 3600
+    assert (retry["maxRetryCount"], retry["backoffDuration"], retry["backoffFactor"]) == (100, "60s", 1.0)
+    kept = [key for key, told in settings.items() if "annotations" in told.get("podMetadata", {})]
+    assert kept == ["exec-train"]
 
 
 @pytest.mark.parametrize("name", ["crnn_r34", "crnn_r34.nightly", "crnn_npu"])
