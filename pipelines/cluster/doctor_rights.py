@@ -14,7 +14,7 @@ from pipelines.cluster.tasks import SECRET, SETTINGS
 from pipelines.profiles import PROFILES
 
 TIMEOUT_S = 10
-APPLY = "apply the manifests: kubectl apply -k manifests/overlays/..."
+APPLY = "apply the manifests: make manifests OVERLAY=... | kubectl apply -f -"
 # What a stage's pod asks Kubernetes for: API group, resource, name ("" for any), verbs. Argo's executor reports
 # results, Kubeflow's launcher reads where artifacts go, the training stage follows the pods of its job.
 Right = tuple[str, str, str, tuple[str, ...]]

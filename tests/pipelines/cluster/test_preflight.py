@@ -47,7 +47,7 @@ def test_all_that_pods_name_is_there(
 @pytest.mark.parametrize(
     ("missing", "words"),
     [
-        ("serviceaccounts/wordmill-stage", "no wordmill-stage in wordmill: apply the manifests: kubectl apply -k"),
+        ("serviceaccounts/wordmill-stage", "no wordmill-stage in wordmill: apply the manifests: make manifests"),
         ("secrets/wordmill-s3", "no wordmill-s3 in wordmill: kubectl -n wordmill create secret generic wordmill-s3"),
         ("configmaps/wordmill-settings", "no wordmill-settings in wordmill: apply the manifests"),
         ("persistentvolumeclaims/wordmill-cache", "no wordmill-cache in wordmill: apply the manifests"),
