@@ -53,6 +53,17 @@ class Cluster:
         text = f"{found.git_version} at {self.settings.host}, namespace {self.site.namespace}"
         yield Finding("Kubernetes", "ok", text)
 
+    def has_kubeflow(self) -> bool:
+        """Tell whether Kubeflow Pipelines runs here, or may: kubectl can reach another cluster than the server is in."""
+        try:
+            self.core.read_namespaced_service("ml-pipeline", self.site.kubeflow.namespace, _request_timeout=TIMEOUT_S)
+        except client.ApiException as error:
+            if error.status == 404:
+                return False
+            if error.status != 403:
+                raise
+        return True
+
     def label(self, name: str) -> str:
         """Return a label of the namespace, "" where it has none."""
         found = self.core.read_namespace(self.site.namespace, _request_timeout=TIMEOUT_S)

@@ -70,6 +70,16 @@ def test_where_kubernetes_cannot_be_asked_a_line_says_so_and_the_upload_goes_on(
     assert capsys.readouterr().err.startswith("namespace wordmill is not looked at from here (Invalid kube-config file")
 
 
+def test_a_cluster_without_kubeflow_is_not_the_one_that_pods_will_run_on(
+    kfp: KfpServer, cluster: SiteServer, spec: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.answers["/api/v1/namespaces/kubeflow/services/ml-pipeline"] = 404
+    cluster.answers[f"{NAMESPACE}/serviceaccounts/wordmill-stage"] = 404
+    publish(connect_kubeflow(), "quickstart", spec)
+    assert len(kfp.made("versions")) == 1
+    assert f"(no Kubeflow at http://{cluster.address}, which kubectl reaches)" in capsys.readouterr().err
+
+
 def test_a_server_before_2_17_gets_no_user_of_pods_in_a_namespace_that_takes_them_so(
     kfp: KfpServer, cluster: SiteServer, spec: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
