@@ -54,7 +54,7 @@ class Cluster:
         yield Finding("Kubernetes", "ok", text)
 
     def has_kubeflow(self) -> bool:
-        """Tell whether Kubeflow Pipelines runs here, or may: kubectl can reach another cluster than the server is in."""
+        """Tell whether Kubeflow Pipelines runs here, or may: kubectl can reach another cluster than its own."""
         try:
             self.core.read_namespaced_service("ml-pipeline", self.site.kubeflow.namespace, _request_timeout=TIMEOUT_S)
         except client.ApiException as error:
