@@ -69,8 +69,8 @@ images: .venv/local.done  ## build the stages' images; BASE=, ENVIRONMENTS=, DOC
 push: .venv/dev.done  ## push them to REGISTRY, pin their digests, write bills of materials
 	@$(RUN) push $(if $(REGISTRY),--registry $(REGISTRY))
 
-manifests: .venv/local.done  ## print what OVERLAY puts on a cluster: local, gpu, ascend
-	@$(BIN)/python -m pipelines.cluster.site
+manifests: .venv/local.done  ## print what OVERLAY puts on a cluster: local, gpu, ascend, standalone
+	@$(BIN)/python -m pipelines.cluster.site '$(OVERLAY)'
 	@kubectl kustomize manifests/overlays/$(OVERLAY)
 
 compile: .venv/local.done  ## write PIPELINE for Kubeflow Pipelines as PIPELINE.yaml

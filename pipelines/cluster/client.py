@@ -64,10 +64,9 @@ class Server:
         host = self.client.healthzs.api_client.configuration.host
         wanted = "the namespace of your profile" if found == "multi-user" else namespace
         overlay = "local" if found == "multi-user" else "standalone"
-        advice = (
-            f"set spec.kubeflow.mode: {found} and spec.namespace: {wanted}, then kubectl apply -k manifests/overlays/"
-        )
-        raise RuntimeError(f"values.yaml: spec.kubeflow.mode is {mode}, {host} is {found}: {advice}{overlay}")
+        advice = f"set spec.kubeflow.mode: {found} and spec.namespace: {wanted}"
+        apply = f"make manifests OVERLAY={overlay} | kubectl apply -f -"
+        raise RuntimeError(f"values.yaml: spec.kubeflow.mode is {mode}, {host} is {found}: {advice}, then {apply}")
 
     def page_of(self, run_id: str) -> str:
         """Return the address of a run's page, or what to set to get it."""
@@ -157,7 +156,7 @@ def _explained(error: kfp_server_api.ApiException, where: str) -> RuntimeError:
         403: "ask for the right to it in your namespace (`make doctor` lists what is needed), or check KFP_NAMESPACE",
         404: "check KF_PIPELINES_ENDPOINT (its path too) and KFP_NAMESPACE",
         409: "something of that name is there already",
-    }.get(status, "check KFP_NAMESPACE (and ~/.config/kfp/context.json), and that server and kfp have the same version")
+    }.get(status, "check KFP_NAMESPACE, spec.namespace of values.yaml, and that server and kfp have the same version")
     return RejectedCallError(f"{where} refuses with {status}: {said}: {advice}", status)
 
 

@@ -15,7 +15,7 @@ from pipelines.cluster.tasks import SECRET, SETTINGS
 from pipelines.profiles import PROFILES
 
 TIMEOUT_S = 10
-APPLY = "apply the manifests: kubectl apply -k manifests/overlays/..."
+APPLY = "apply the manifests: make manifests OVERLAY=... | kubectl apply -f -"
 # What a stage's pod asks Kubernetes for: API group, resource, name ("" for any), verbs. Argo's executor reports
 # results, Kubeflow's launcher reads where artifacts go, the training stage follows the pods of its job.
 Right = tuple[str, str, str, tuple[str, ...]]
@@ -65,6 +65,17 @@ class Cluster:
         self.core.read_namespace(self.site.namespace, _request_timeout=TIMEOUT_S)
         text = f"{found.git_version} at {self.settings.host}, namespace {self.site.namespace}"
         yield Finding("Kubernetes", "ok", text)
+
+    def has_kubeflow(self) -> bool:
+        """Tell whether Kubeflow Pipelines runs here, or may: kubectl can reach another cluster than its own."""
+        try:
+            self.core.read_namespaced_service("ml-pipeline", self.site.kubeflow.namespace, _request_timeout=TIMEOUT_S)
+        except client.ApiException as error:
+            if error.status == 404:
+                return False
+            if error.status != 403:
+                raise
+        return True
 
     def label(self, name: str) -> str:
         """Return a label of the namespace, "" where it has none."""

@@ -21,9 +21,11 @@ def accepted_by(server: Server, spec: str) -> str:
     fits, namespace = server.knows_users, server.site.namespace
     try:
         cluster = Cluster(server.site)
+        if not cluster.has_kubeflow():
+            raise RuntimeError(f"no Kubeflow at {cluster.settings.host}, which kubectl reaches")
         lacking = [finding.text for finding in cluster.objects() if finding.state == "fail"]
         enforced = "" if fits else cluster.label(ENFORCED)
-    except (config.ConfigException, client.ApiException, urllib3.exceptions.HTTPError, OSError) as error:
+    except (config.ConfigException, client.ApiException, urllib3.exceptions.HTTPError, OSError, RuntimeError) as error:
         said = f"{error.status} {error.reason}" if isinstance(error, client.ApiException) else str(error)
         print(f"namespace {namespace} is not looked at from here ({' '.join(said.split())[:200]}): `make doctor` where "
               "kubectl reaches it", file=sys.stderr)  # fmt: skip

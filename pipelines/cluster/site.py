@@ -1,6 +1,6 @@
 """A site's values, manifests/site/values.yaml: what the pipelines and, through kustomize, the manifests read.
 
-`python -m pipelines.cluster.site` checks the file.
+`python -m pipelines.cluster.site OVERLAY` checks the file, and that it is for that overlay of the manifests.
 """
 
 import ipaddress
@@ -171,6 +171,14 @@ def _check_namespace(site: Site, where: str) -> None:
                          "own namespace")  # fmt: skip
 
 
+def check_overlay(site: Site, overlay: str) -> None:
+    """Refuse what would cut off or bound a standalone Kubeflow's own pods, or leave a profile without policies."""
+    if (overlay == "standalone") != (site.kubeflow.mode == "standalone"):
+        expected = "local, gpu or ascend" if overlay == "standalone" else "standalone"
+        found = f"spec.kubeflow.mode of values.yaml is {site.kubeflow.mode}"
+        raise ValueError(f"OVERLAY={overlay}: {found}, which wants {expected}")
+
+
 # What a value must look like: a pattern of its key -> a pattern of the value, and the words for that.
 _NAME = r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?"
 _TAGGED = r"[a-z0-9][\w./:-]*(:(?!latest$)[\w.-]+|@sha256:[0-9a-f]{64})"
@@ -207,6 +215,6 @@ def _leaves(values: dict[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
 
 if __name__ == "__main__":
     try:
-        load_site()
+        check_overlay(load_site(), sys.argv[1])
     except ValueError as wrong:
         sys.exit(f"error: {wrong}")

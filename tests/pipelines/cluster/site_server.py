@@ -34,6 +34,7 @@ def documents() -> dict[str, Any]:
     return {
         "/version/": {"major": "1", "minor": "33", "gitVersion": "v1.33.1", "gitCommit": "", "gitTreeState": "",
                       "buildDate": "", "goVersion": "", "compiler": "", "platform": ""},
+        "/api/v1/namespaces/kubeflow/services/ml-pipeline": {"metadata": {"name": "ml-pipeline"}},
         NAMESPACE: {"metadata": {"name": "wordmill"}},
         f"{NAMESPACE}/configmaps/wordmill-settings": {"data": {}},
         f"{NAMESPACE}/secrets/wordmill-s3": {"data": keys},

@@ -57,7 +57,7 @@ def test_a_server_that_serves_others_than_the_values_say_is_refused_with_what_to
     kfp: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kfp.multi_user = False
-    words = "mode: standalone and spec.namespace: kubeflow, then kubectl apply -k manifests/overlays/standalone"
+    words = "mode: standalone and spec.namespace: kubeflow, then make manifests OVERLAY=standalone"
     with pytest.raises(RuntimeError, match=f"mode is multi-user, http://.* is standalone: set spec.kubeflow.{words}"):
         connect_kubeflow()
     values = standalone(tmp_path)

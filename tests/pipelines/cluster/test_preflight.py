@@ -47,7 +47,7 @@ def test_all_that_pods_name_is_there(
 @pytest.mark.parametrize(
     ("missing", "words"),
     [
-        ("serviceaccounts/wordmill-stage", "no wordmill-stage in wordmill: apply the manifests: kubectl apply -k"),
+        ("serviceaccounts/wordmill-stage", "no wordmill-stage in wordmill: apply the manifests: make manifests"),
         ("secrets/wordmill-s3", "no wordmill-s3 in wordmill: kubectl -n wordmill create secret generic wordmill-s3"),
         ("configmaps/wordmill-settings", "no wordmill-settings in wordmill: apply the manifests"),
         ("persistentvolumeclaims/wordmill-cache", "no wordmill-cache in wordmill: apply the manifests"),
@@ -68,6 +68,16 @@ def test_where_kubernetes_cannot_be_asked_a_line_says_so_and_the_upload_goes_on(
     publish(connect_kubeflow(), "quickstart", spec)
     assert len(kfp.made("versions")) == 1
     assert capsys.readouterr().err.startswith("namespace wordmill is not looked at from here (Invalid kube-config file")
+
+
+def test_a_cluster_without_kubeflow_is_not_the_one_that_pods_will_run_on(
+    kfp: KfpServer, cluster: SiteServer, spec: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cluster.answers["/api/v1/namespaces/kubeflow/services/ml-pipeline"] = 404
+    cluster.answers[f"{NAMESPACE}/serviceaccounts/wordmill-stage"] = 404
+    publish(connect_kubeflow(), "quickstart", spec)
+    assert len(kfp.made("versions")) == 1
+    assert f"(no Kubeflow at http://{cluster.address}, which kubectl reaches)" in capsys.readouterr().err
 
 
 def test_a_server_before_2_17_gets_no_user_of_pods_in_a_namespace_that_takes_them_so(

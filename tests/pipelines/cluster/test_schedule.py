@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ import pytest
 from pipelines.cli import main
 from pipelines.cluster import client, cron, schedule
 from pipelines.cluster.client import connect_kubeflow
+from pipelines.cluster.site import load_site
 from pipelines.cluster.submit import runs_of, tag_of
+from tests.pipelines.cluster.kfp_server import standalone
 from tests.pipelines.cluster.kfp_state import KfpServer, now
 
 # Twelve hours from now: no run may have just been started.
@@ -59,6 +62,18 @@ def changes(kfp: KfpServer) -> list[str]:
 def left(kfp: KfpServer) -> list[tuple[str, str]]:
     """Return hash and mode of the schedules, the oldest first."""
     return [(entry["description"].rpartition("=")[2], entry["mode"]) for entry in kfp.made("recurringruns")]
+
+
+def test_a_standalone_server_is_told_of_no_namespace(
+    kfp: KfpServer, spec: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = standalone(tmp_path)
+    monkeypatch.setattr(client, "load_site", lambda: load_site(values))
+    kfp.multi_user = False
+    reconciled(spec)
+    (made,) = kfp.made("recurringruns")
+    assert (made["mode"], made.get("namespace")) == ("ENABLE", None)
+    assert made["service_account"] == "wordmill-stage"
 
 
 def test_a_schedule_is_created_disabled_and_then_enabled(kfp: KfpServer, spec: str) -> None:

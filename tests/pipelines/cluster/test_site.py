@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.cluster.site import VALUES, Accelerator, load_site
+from pipelines.cluster.site import VALUES, Accelerator, check_overlay, load_site
 
 
 def written(folder: Path, path: str, value: Any) -> Path:
@@ -84,3 +84,20 @@ def test_values_of_a_site_are_taken(tmp_path: Path, path: str, value: str) -> No
 def test_a_wrong_value_is_named(tmp_path: Path, path: str, value: Any, words: str) -> None:
     with pytest.raises(ValueError, match=f"values.yaml: {words}"):
         load_site(written(tmp_path, path, value))
+
+
+def test_an_overlay_is_for_a_mode() -> None:
+    check_overlay(load_site(), "local")
+    check_overlay(load_site(VALUES.with_name("kind.yaml")), "standalone")
+    with pytest.raises(
+        ValueError, match="OVERLAY=standalone: spec.kubeflow.mode .* is multi-user, which wants local, gpu"
+    ):
+        check_overlay(load_site(), "standalone")
+    with pytest.raises(ValueError, match="OVERLAY=gpu: spec.kubeflow.mode .* is standalone, which wants standalone"):
+        check_overlay(load_site(VALUES.with_name("kind.yaml")), "gpu")
+
+
+def test_a_standalone_kubeflow_has_one_namespace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KFP_NAMESPACE", "ocr")
+    with pytest.raises(ValueError, match="found 'ocr', by KFP_NAMESPACE; expected 'kubeflow': a standalone Kubeflow"):
+        load_site(VALUES.with_name("kind.yaml"))
