@@ -84,7 +84,7 @@ class Run:
             upload(self.run_id, str(path), folder or None)
 
     def reopen(self) -> None:
-        """Show the run as running, without an end, whatever it ended as before."""
+        """Show the run as running again, whatever it ended as; MLflow keeps the time of that end until the next."""
         with asking("reopen the run"):
             self.client.update_run(self.run_id, status="RUNNING")
 

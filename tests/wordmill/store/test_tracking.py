@@ -94,9 +94,11 @@ def test_parameters_tags_artifacts_and_the_end(store: Store, tag: str, client: M
     run.finish(True)
     assert client.get_run(run.run_id).info.status == "FINISHED"
     run.reopen()
-    assert (client.get_run(run.run_id).info.status, client.get_run(run.run_id).info.end_time) == ("RUNNING", None)
+    before = client.get_run(run.run_id).info
+    assert before.status == "RUNNING"
     run.finish(False, stopped=True)
-    assert client.get_run(run.run_id).info.status == "KILLED"
+    after = client.get_run(run.run_id).info
+    assert (after.status, after.end_time > before.end_time) == ("KILLED", True)
 
 
 def test_a_model_is_registered_once_and_promoted_by_alias(store: Store, tag: str) -> None:
