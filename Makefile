@@ -5,7 +5,7 @@ PIPELINE ?= crnn_vgg7
 FORMAT ?= table
 OVERLAY ?= local
 BIN := .venv/bin
-RUN := $(BIN)/python -m pipelines
+RUN := '$(BIN)/python' -m pipelines
 # The lines of a recipe that a run may change from here.
 CHANGES = $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) \
   $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') $(foreach place,$(FROM),--from '$(place)') $(if $(filter-out 0,$(SMOKE)),--smoke) \

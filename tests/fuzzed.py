@@ -164,6 +164,20 @@ def checkpoints(rng: Rng) -> tuple[list[bytes], Read]:
     return [base], read
 
 
+def foreign(rng: Rng) -> tuple[list[bytes], Read]:
+    from tests.wordmill.models.ms.messages import message
+    from wordmill.models.ms.foreign import read as read_ckpt
+
+    weight = rng.normal(size=(3, 4)).astype(np.float32)
+    base = message(("neck.weight", (3, 4), "Float32", weight.tobytes()), ("bias", (5,), "Float16", bytes(10)))
+
+    def read(content: bytes, folder: Path) -> None:
+        (folder / "a.ckpt").write_bytes(content)
+        assert all(array.dtype == np.float32 for array in read_ckpt(folder / "a.ckpt").values())
+
+    return [base], read
+
+
 def recipes(rng: Rng) -> tuple[list[bytes], Read]:
     from wordmill.recipe.catalogue import load_catalogue
     from wordmill.recipe.loading import load_recipe
@@ -226,7 +240,7 @@ def bodies(rng: Rng) -> tuple[list[bytes], Read]:
 
 KINDS: dict[str, Callable[[Rng], tuple[list[bytes], Read]]] = {
     "images": images, "archives": archives, "label_files": label_files, "lmdbs": lmdbs, "tfrecords": tfrecords,
-    "checkpoints": checkpoints, "recipes": recipes, "charsets": charsets, "bodies": bodies,
+    "checkpoints": checkpoints, "foreign": foreign, "recipes": recipes, "charsets": charsets, "bodies": bodies,
 }  # fmt: skip
 
 

@@ -60,7 +60,11 @@ def run_container(
     It stands in for kfp's own function (2.17), whose containers remove themselves: where that happens before their
     code is asked for, kfp takes the stage for a success.
     """
-    container = client.containers.create(image, command, volumes=volumes, **settings)
+    # A volume is written down as host:container:mode, which a path with a colon does not fit into.
+    odd = [Mount(how["bind"], host, type="bind") for host, how in volumes.items() if ":" in host]
+    plain = {host: how for host, how in volumes.items() if ":" not in host}
+    mounts = [*settings.pop("mounts", []), *odd]
+    container = client.containers.create(image, command, volumes=plain, mounts=mounts, **settings)
     try:
         output = container.attach(stream=True, logs=True)  # before it starts, so that nothing is missed
         try:

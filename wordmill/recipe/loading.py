@@ -1,6 +1,7 @@
 """A recipe file with overrides, checked as a whole."""
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from wordmill.recipe.parsing import nearest, parse_section, parse_value, read_ya
 from wordmill.recipe.rules import check_together
 from wordmill.recipe.sections import SECTIONS, Gate, Recipe
 
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,39}")  # as Kubernetes, MLflow and S3 all take it
+
 
 def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe file and apply overrides such as `train.epochs=1`; ValueError names file and key."""
@@ -18,6 +21,9 @@ def load_recipe(path: Path, overrides: tuple[str, ...] = ()) -> Recipe:
     for override in overrides:
         _override(document, override)
     where = path.name
+    if not NAME.fullmatch(path.stem):
+        raise ValueError(f"{where}: a recipe's models, runs and pipelines are called by its file: expected a name of "
+                         "at most 40 letters from a to z, digits and the signs _ . -")  # fmt: skip
     unknown = sorted(set(document) - {*SECTIONS, "benchmarks"})
     if unknown:
         raise ValueError(f"{where}: unknown section '{unknown[0]}': {nearest(unknown[0], [*SECTIONS, 'benchmarks'])}")

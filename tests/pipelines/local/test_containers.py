@@ -88,6 +88,23 @@ def test_a_container_is_watched_before_it_starts_asked_for_its_code_and_removed(
     assert capsys.readouterr().out == "naïve\n"
 
 
+def test_a_folder_with_a_colon_in_its_path_is_mounted_too() -> None:
+    told: dict[str, Any] = {}
+
+    def create(image: str, command: list[str], **settings: Any) -> Container:
+        told.update(settings)
+        return Container([])
+
+    client: Any = SimpleNamespace(containers=SimpleNamespace(create=create))
+    volumes = {path: {"bind": path, "mode": "rw,z"} for path in ("/my wörd (2)/tasks", "/a:b/tasks")}
+    cache = containers.Mount("/cache", "/cache", type="bind")
+    assert containers.run_container(client, "data", ["sh"], volumes, mounts=[cache]) == 0
+    assert told["volumes"] == {"/my wörd (2)/tasks": {"bind": "/my wörd (2)/tasks", "mode": "rw,z"}}
+    assert [(mount["Source"], mount["Target"]) for mount in told["mounts"]] == [
+        ("/cache", "/cache"), ("/a:b/tasks", "/a:b/tasks")
+    ]  # fmt: skip
+
+
 def test_a_container_that_ran_out_of_memory_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(Container([], 137, oom=True)) == 137
     assert capsys.readouterr().out == "naïve\nerror: it was killed for want of memory\n"

@@ -207,6 +207,15 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_recipe(tmp_path / "nowhere.yaml")
 
 
+@pytest.mark.parametrize("name", ["Bob's", "my recipe", "r\u00e9sum\u00e9", "词", "-a", "a" * 41])
+def test_a_name_that_no_run_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / f"{name}.yaml").write_text(TEXT, encoding="utf-8")
+    with pytest.raises(ValueError, match=f"{name}.yaml: a recipe's models, runs and pipelines are called by its file"):
+        load_recipe(tmp_path / f"{name}.yaml")
+    (tmp_path / "My_words-v1.2.yaml").write_text(TEXT, encoding="utf-8")
+    assert load_recipe(tmp_path / "My_words-v1.2.yaml").name == "My_words-v1.2"
+
+
 def test_a_section_survives_the_way_through_json() -> None:
     recipe = load_recipe(RECIPES / "quickstart.yaml")
     assert from_json(Data, to_json(recipe.data)) == recipe.data

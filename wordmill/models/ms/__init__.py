@@ -10,7 +10,7 @@ def _check_protobuf() -> None:
     first; behind kfp or onnx, which load protobuf too, the variable has to choose it.
     """
     if "google.protobuf" in sys.modules:
-        from google.protobuf.internal import api_implementation  # type: ignore[import-untyped]
+        from google.protobuf.internal import api_implementation
 
         if api_implementation.Type() != "python":
             raise RuntimeError("MindSpore cannot be loaded behind protobuf's C implementation: start this process with "
