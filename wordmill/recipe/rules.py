@@ -46,6 +46,8 @@ def check_together(recipe: Recipe, where: str) -> None:
         raise ValueError(f"{where}: data.max_label: found {recipe.data.max_label}, expected 0, any length, or more")
     if recipe.data.streamed and len(recipe.data.train) != 1:
         raise ValueError(f"{where}: data.streamed: found {len(recipe.data.train)} sets in data.train, expected one")
+    if recipe.data.streamed and recipe.data.leave_out_leaks:
+        raise ValueError(f"{where}: data.leave_out_leaks: found true with data.streamed, whose pictures are in no file")
     if recipe.evaluation.beams < 1:
         raise ValueError(f"{where}: evaluation.beams: found {recipe.evaluation.beams}, expected at least 1")
     _check_train(train, recipe.data, model, f"{where}: train")

@@ -2,7 +2,10 @@
 
 import dataclasses
 
+import numpy as np
+
 from wordmill.recipe.schedule import Plan, make_plan
+from wordmill.shards.index import Index
 from wordmill.shards.sets import ShardSet, open_sets
 from wordmill.text.decoding import Codec
 from wordmill.training.job import Job
@@ -40,4 +43,14 @@ def training_set(job: Job, codec: Codec, steps: int) -> tuple[ShardSet | Streame
         return Streamed(spec=SynthSpec.parse(job.rendered), data=job.data), 0
     given = open_sets(job.train_sets)
     kept = fitting(given, codec, steps)
-    return kept, given.samples - kept.samples
+    unfit = given.samples - kept.samples
+    return (without(kept, job) if job.left_out else kept), unfit
+
+
+def without(kept: ShardSet, job: Job) -> ShardSet:
+    """Return what is kept of the training sets, less the samples that the job leaves out of each."""
+    sizes = [len(Index.load(path).characters) for path in job.train_sets]
+    mask = np.ones(sum(sizes), dtype=np.bool_) if kept.kept is None else kept.kept.copy()
+    for start, path in zip(np.cumsum([0, *sizes[:-1]]), job.left_out, strict=True):
+        mask[start + np.load(path)] = False
+    return kept.keep(mask)
