@@ -50,10 +50,16 @@ def of_shard(reader: str) -> Ingredients:
     """Return what packs a data set of this form."""
     return Ingredients(
         code=("components.shard.packing", *_of("wordmill.readers", "opening sample"), *READERS[reader],
-              *(UNPACKED if READERS[reader] else ()), FITTED, DECODED, *_of("wordmill.shards", "blocks index tally"),
+              *(UNPACKED if READERS[reader] else ()), FITTED, DECODED, "wordmill.pictures.resemblance",
+              *_of("wordmill.shards", "blocks index tally"),
               *_of("wordmill.text", "charset labels")),
         distributions=(*PICTURES, "lmdb"),
     )  # fmt: skip
+
+
+def of_leaks() -> Ingredients:
+    """Return what finds a benchmark's pictures among those of training."""
+    return Ingredients(code=("components.shard.leaks", "wordmill.pictures.resemblance"), distributions=("numpy",))
 
 
 def of_train(train: Train, data: Data, device: str) -> Ingredients:

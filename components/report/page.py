@@ -13,7 +13,7 @@ from markupsafe import Markup
 from components.report.bars import length_chart, reliability_chart
 from components.report.charts import Curve, line_chart
 from components.report.gather import Gathered
-from wordmill.store.artifacts import Manifest
+from wordmill.store.artifacts import Manifest, stored_manifest
 from wordmill.store.progress import duration
 from wordmill.store.storage import Store
 
@@ -35,6 +35,7 @@ class Extras:
     mistakes: dict[str, list[dict[str, Any]]]  # by benchmark, as in mistakes.json
     datasets: list[dict[str, Any]]
     made_s: dict[str, float]  # "stage.name" -> seconds of the work where it was done
+    leaks: dict[str, Any] | None = None  # training pictures that are a benchmark's: sets, and a sheet of some
 
 
 def report_html(summary: dict[str, Any], extras: Extras) -> str:
@@ -63,7 +64,18 @@ def collect_extras(store: Store, gathered: Gathered) -> Extras:
                   for item in gathered.of("evaluate")},
         datasets=[_dataset(store, name, manifest, entries.get(name)) for name, manifest in gathered.datasets.items()],
         made_s={name: manifest.seconds for name, manifest in gathered.manifests.items()},
+        leaks=_leaks(store, gathered.one("shard")),
     )  # fmt: skip
+
+
+def _leaks(store: Store, combined: Manifest | None) -> dict[str, Any] | None:
+    """Return how many training pictures are a benchmark's by set, with the sheet of some; None where none is sought."""
+    found = combined.facts.get("leaks") if combined else None
+    if not found:
+        return None
+    pictures = [item for item in stored_manifest(store, found["manifest"]).objects if item.name.endswith(".png")]
+    sheets = [base64.b64encode(store.fetch(item).read_bytes()).decode("ascii") for item in pictures]
+    return {"sets": found["sets"], "sheet": sheets[0] if sheets else ""}
 
 
 def charts(curves: dict[str, Curve]) -> list[dict[str, Any]]:

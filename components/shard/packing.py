@@ -1,7 +1,7 @@
 """What a worker process of the shard stage does: a range of a data set's samples becomes one shard file."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 
 from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture, encode, fit_pictures
+from wordmill.pictures.resemblance import Fingerprints, fingerprints, thumbnails, variants
 from wordmill.readers.opening import open_reader
 from wordmill.readers.sample import Sample
 from wordmill.recipe.catalogue import Entry
@@ -21,6 +22,7 @@ from wordmill.shards.tally import Tally, mean_levels
 from wordmill.text.charset import Charset
 from wordmill.text.labels import judge, lacking
 
+NO_PRINTS = np.empty((0, 3), dtype=np.uint64)
 WINDOW = 2048  # samples that are decoded before they are fitted: enough for many of equal size,
 WINDOW_BYTES = 32 << 20  # unless they are large
 
@@ -65,6 +67,7 @@ class Packed:
     content: Content
     measured: tuple[Counts, Counts]
     tally: Tally
+    prints: Fingerprints  # (N, 3) of training pictures; (M, 4) of others, with their numbers, which are sought there
     dropped: Counter[str]
     changed: Counter[str]
     quarantine: list[dict[str, str | int]]
@@ -86,21 +89,33 @@ class _Fates:
 
 def pack_shard(task: Task) -> Packed:
     """Read a range of samples and write its shard."""
-    rules, fates, stored, levels = task.rules, _Fates(), list[str](), [np.empty(0, dtype=np.float32)]
+    rules, fates, stored = task.rules, _Fates(), list[str]()
+    levels, prints = [np.empty(0, dtype=np.float32)], list[Fingerprints]()
     with ShardWriter(task.path, rules.shape, task.stop - task.start, rules.encoded) as writer:
         for window in _windows(_accepted(task, fates)):
             images, files, labels = zip(*window, strict=True)
-            pictures = images if rules.encoded else fit_pictures(images, rules.data)
+            pictures = fit_pictures(images, rules.data)
             for picture, label in zip(files if rules.encoded else pictures, labels, strict=True):
                 writer.add(picture, label)
+            small = thumbnails(pictures)
+            levels.append(mean_levels(small))
+            prints.append(fingerprints(small) if rules.training else _sought(images, len(stored), rules.data))
             stored += labels
-            levels.append(mean_levels(pictures))
     return Packed(
         picture=writer.picture, table=writer.table, content=writer.content,
         measured=measure_labels(stored, rules.charset), tally=Tally.of(stored, np.concatenate(levels), rules.charset),
-        dropped=fates.dropped, changed=fates.changed, outside=fates.outside,
+        prints=np.concatenate(prints or [NO_PRINTS]), dropped=fates.dropped, changed=fates.changed,
+        outside=fates.outside,
         quarantine=sorted(fates.quarantine, key=lambda item: item["index"]),
     )  # fmt: skip
+
+
+def _sought(images: Sequence[Picture], first: int, data: Data) -> Fingerprints:
+    """Return the fingerprints (M, 4) of pictures and of what copies of them may be, each with the picture's number."""
+    made = [variants(image) for image in images]
+    owners = np.repeat(np.arange(first, first + len(images)), [len(some) for some in made]).astype(np.uint64)
+    known = fingerprints(thumbnails(fit_pictures([image for some in made for image in some], data)))
+    return np.column_stack([known, owners])
 
 
 def order(task: Task) -> list[int]:

@@ -15,6 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from components.shard.packing import Packed, Task, pack_shard
 from wordmill.shards.index import INDEX, Index
 from wordmill.store.artifacts import Manifest
@@ -22,6 +24,7 @@ from wordmill.store.keys import Ingredients
 from wordmill.store.stages import StageResult, find_or_make
 from wordmill.store.storage import Store
 
+PRINTS = "fingerprints.npy"  # by which pictures are known again, in their stored order
 UPLOADS = 2  # shards per core that are being stored or wait for a core
 
 
@@ -63,7 +66,8 @@ def _make(store: Store, run: Callable[[Task], Packed], task: Task, folder: Path)
     shard = store.put_file(here.path, here.path.name)
     index = Index.of_shard(shard, here.rules.shape, packed.picture, packed.table, packed.measured, packed.content)
     index.save(folder / INDEX)
-    return StageResult(files={INDEX: folder / INDEX}, stored=(shard,), facts=facts)
+    np.save(folder / PRINTS, packed.prints)
+    return StageResult(files={name: folder / name for name in (INDEX, PRINTS)}, stored=(shard,), facts=facts)
 
 
 @contextmanager

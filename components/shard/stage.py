@@ -7,8 +7,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from components import keys
+from components.shard.leaks import find_leaks, join_prints
 from components.shard.packing import Rules, Task
-from components.shard.pieces import pieces
+from components.shard.pieces import PRINTS, pieces
 from components.shard.summary import Summary, quarantine_sheet, samples_sheet
 from wordmill.pictures.image import PICTURE_KEYS
 from wordmill.readers.opening import open_reader
@@ -62,7 +63,8 @@ def run(*, data: str, sources: str, run_tag: str, output: str) -> str:
         # What tells a data set and its blocks from all others is its index's digest, or what draws it.
         indices = {one.name: one.object(INDEX).sha256 if one.objects else one.reference for one in sets}
         facts = {"datasets": {one.name: one.reference for one in sets}, "indices": indices,
-                 "contents": {one.name: one.facts["content"] for one in sets}}  # fmt: skip
+                 "contents": {one.name: one.facts["content"] for one in sets},
+                 "leaks": find_leaks(store, section, sets)}  # fmt: skip
         combined, _ = find_or_make(store, "shard", "datasets", facts, lambda folder: StageResult(files={}, facts=facts))
         reused = {name: text for one in sets for name, text in one.reused.items()}
         return replace(combined, reused=reused), all(found for _, found in packed)
@@ -126,7 +128,8 @@ def _packed_set(store: Store, data_set: DataSet, root: Path, folder: Path) -> St
     needed = _bytes_needed(data_set.rules, root, count, samples)
     told = [f"{count:,} samples, {needed:,} bytes in shards", *reader.notes]
     print("".join(f"shard {data_set.name}: {line}\n" for line in told), end="", flush=True)
-    progress, parts, made_by = Progress(f"shard {data_set.name}", count, "images"), list[Index](), dict[str, None]()
+    progress, made_by = Progress(f"shard {data_set.name}", count, "images"), dict[str, None]()
+    parts, prints = list[Index](), list[tuple[Path, int]]()
     tasks = _tasks(data_set, root, count)
     making = closing(pieces(store, data_set.name, data_set.inputs, data_set.ingredients, tasks))
     whole = require_space(f"shards of {count:,} samples", folder, needed)
@@ -136,9 +139,11 @@ def _packed_set(store: Store, data_set: DataSet, root: Path, folder: Path) -> St
             made_by |= dict.fromkeys(piece.made_by)
             if piece.facts["samples"]:
                 parts.append(Index.load(store.fetch(piece.object(INDEX))))
+                prints.append((store.fetch(piece.object(PRINTS)), piece.facts["samples"]))
             aside = f"{summary.quarantined:,} put aside" if summary.quarantined else ""
             progress.update(piece.inputs["samples"][1], aside)
         facts = summary.facts()
+    join_prints(prints, folder / PRINTS)
     if data_set.rules.training and (lacking := summary.outside_text(data_set.name, data_set.rules.charset.name)):
         print(f"shard {data_set.name}: {lacking}", flush=True)
     return replace(_made(data_set, Index.join(parts), facts, root, folder), made_by=tuple(made_by))
@@ -164,7 +169,7 @@ def _made(data_set: DataSet, index: Index, facts: dict[str, Any], root: Path, fo
     """Draw the sheets, and give back what is beside the shards, which are stored."""
     index.save(folder / INDEX)
     (folder / SAMPLES).write_bytes(samples_sheet(open_sets([folder / INDEX])))
-    files = [INDEX, SAMPLES]
+    files = [INDEX, SAMPLES, PRINTS]
     if facts["quarantined"]:
         reader, data = open_reader(data_set.entry, root), data_set.rules.data
         (folder / QUARANTINE_SHEET).write_bytes(quarantine_sheet(facts["quarantine"], reader, data))

@@ -109,7 +109,10 @@ def training_inputs(
     data: Data, model: Model, train: Train, shards: Manifest, start: Path | None, device: str
 ) -> dict[str, Any]:
     """Return what decides on the result of a training, but for the code and the number of processes."""
+    # Which samples, and not how they were found; without the recipe's key they are in no key either.
+    left_out = {"left_out": [found and found["digest"] for found in leaks_of(data, shards)]}
     return {
+        **(left_out if data.leave_out_leaks else {}),
         "data": {name: getattr(data, name) for name in DATA_KEYS},
         "symbols": charset_of(data).symbols,  # a charset file may change under its name
         "model": dataclasses.asdict(model),
@@ -118,6 +121,12 @@ def training_inputs(
         "start": start and hash_file(start),  # a champion changes under its name, and so may a file
         "device": device,
     }
+
+
+def leaks_of(data: Data, shards: Manifest) -> list[dict[str, Any] | None]:
+    """Return what the shard stage tells of each training set's pictures that are a benchmark's, None where none was."""
+    found = shards.facts["leaks"]["sets"] if shards.facts.get("leaks") else {}
+    return [found.get(name) for name in data.train]
 
 
 def sets_by_use(data: Data, known: dict[str, str]) -> dict[str, list[str]]:
@@ -163,8 +172,13 @@ def make_job(
         return tuple(fetch_index(store, references[name], name) for name in names)
 
     streamed = data.train[0] if data.streamed else ""
+    left_out: tuple[Path, ...] = ()
+    if data.leave_out_leaks and shards.facts.get("leaks"):
+        made = whole_manifest(store, shards.facts["leaks"]["manifest"])
+        left_out = tuple(store.fetch(made.object(f"{name}.npy")) for name in data.train)
     return Job(
         data=data, model=model, train=train, train_sets=() if streamed else indices(data.train),
         rendered=whole_manifest(store, references[streamed], streamed).facts["address"] if streamed else "",
-        val_sets=indices(data.val), start=start, device=device, processes=processes, folder=folder, code=code,
+        val_sets=indices(data.val), left_out=left_out, start=start, device=device, processes=processes, folder=folder,
+        code=code,
     )  # fmt: skip

@@ -40,6 +40,7 @@ ORCHESTRATION = {
 APART = {
     "shard": {"components.shard": "but for what packs: processes, sheets for people",
               "wordmill.pictures.sheet": "for people", "wordmill.readers": "those of other forms",
+              "wordmill.recipe.schedule": "of training alone", "wordmill.shards.loader": "reads what sheets show",
               "wordmill.sources": "rendered sets have no archives", "wordmill.shards.content": "tells what was packed"},
     "train": {"wordmill.models.pt.predict": "reads with finished weights", "wordmill.text.beam": "searches in that",
               "wordmill.models.ms.predict": "reads with finished weights", "wordmill.shards.content": "told by shards",

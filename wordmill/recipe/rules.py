@@ -53,6 +53,8 @@ def check_together(recipe: Recipe, where: str) -> None:
     if recipe.data.streamed and len(recipe.data.train) != 1:
         raise ValueError(f"{where}: data.streamed: found {len(recipe.data.train)} sets in data.train, expected one")
     _check_shares(recipe.data, f"{where}: data.shares")
+    if recipe.data.streamed and recipe.data.leave_out_leaks:
+        raise ValueError(f"{where}: data.leave_out_leaks: found true with data.streamed, whose pictures are in no file")
     if recipe.evaluation.beams < 1:
         raise ValueError(f"{where}: evaluation.beams: found {recipe.evaluation.beams}, expected at least 1")
     _check_train(train, recipe.data, model, f"{where}: train")

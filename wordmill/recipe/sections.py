@@ -30,6 +30,8 @@ class Data:
     stored: Literal["decoded", "encoded"] = "decoded"
     # The one training set, a rendered one, is drawn while training: no file holds it, and no picture comes twice.
     streamed: bool = False
+    # Training goes without pictures that are a benchmark's, resized, compressed anew or cropped a little.
+    leave_out_leaks: bool = False
     middle: float = 127.5  # the level that a recogniser reads as 0: its input is (x - middle) / middle
 
 

@@ -72,9 +72,7 @@ class Tally:
         return {what: {name: count for name, count in counts.items() if count} for what, counts in named.items()}
 
 
-def mean_levels(pictures: Picture | Sequence[Picture]) -> npt.NDArray[np.float32]:
-    """Return each picture's mean level, 0..255, (N,) float32: of uint8 (N, H, W, C), or of pictures of many sizes."""
-    if not isinstance(pictures, np.ndarray):
-        return np.array([picture.mean() for picture in pictures], dtype=np.float32)
+def mean_levels(pictures: Picture) -> npt.NDArray[np.float32]:
+    """Return each picture's mean level, 0..255, (N,) float32, of uint8 (N, ...)."""
     rows = pictures.reshape(len(pictures), -1)
     return np.asarray(rows.sum(axis=1, dtype=np.uint32) / rows.shape[1], dtype=np.float32)

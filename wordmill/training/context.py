@@ -1,8 +1,13 @@
 """The context of a training process: its job and rank, the data sets, the codec, the plan of steps."""
 
 import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
 
 from wordmill.recipe.schedule import Plan, make_plan
+from wordmill.shards.index import Index
 from wordmill.shards.mixing import Mixture
 from wordmill.shards.sets import ShardSet, open_sets
 from wordmill.text.decoding import Codec
@@ -41,11 +46,24 @@ def training_set(job: Job, codec: Codec, steps: int) -> tuple[TrainingSet, int]:
         from wordmill.synth.renderer import SynthSpec  # which no other training needs
 
         return Streamed(spec=SynthSpec.parse(job.rendered), data=job.data), 0
+    sets = job.train_sets
     if job.data.shares:
-        sets = [open_sets([path]) for path in job.train_sets]
-        mixed = Mixture(sets=[fitting(samples, codec, steps) for samples in sets],
-                        shares=[job.data.shares[name] for name in job.data.train])  # fmt: skip
-        return mixed, sum(samples.samples for samples in sets) - mixed.samples
-    given = open_sets(job.train_sets)
-    kept = fitting(given, codec, steps)
-    return kept, given.samples - kept.samples
+        opened = [open_sets([path]) for path in sets]
+        fitted = [fitting(samples, codec, steps) for samples in opened]
+        kept = [without(one, sets[i : i + 1], job.left_out[i : i + 1]) for i, one in enumerate(fitted)]
+        unfit = sum(one.samples for one in opened) - sum(one.samples for one in fitted)
+        return Mixture(sets=kept, shares=[job.data.shares[name] for name in job.data.train]), unfit
+    given = open_sets(sets)
+    fits = fitting(given, codec, steps)
+    return without(fits, sets, job.left_out), given.samples - fits.samples
+
+
+def without(fits: ShardSet, sets: Sequence[Path], left_out: Sequence[Path]) -> ShardSet:
+    """Return what fits of training sets, less the samples that are left out of each; no lists: less none."""
+    if not left_out:
+        return fits
+    sizes = [len(Index.load(path).characters) for path in sets]
+    mask = np.ones(sum(sizes), dtype=np.bool_) if fits.kept is None else fits.kept.copy()
+    for start, path in zip(np.cumsum([0, *sizes[:-1]]), left_out, strict=True):
+        mask[start + np.load(path)] = False
+    return fits.keep(mask)

@@ -24,6 +24,7 @@ class Job:
     folder: Path  # its own: what another attempt at the same training left there is gone on with
     code: str = ""  # the digest of what trains, which checkpoints carry
     resume: Path | None = None  # the record of the checkpoint that training goes on from
+    left_out: tuple[Path, ...] = ()  # files with the numbers of samples, of each training set, that go without
     rendered: str = ""  # the address of the training set where it is drawn while training
 
 

@@ -166,6 +166,10 @@ GATE: dict[str, Any] = {"version": "2", "outcome": "promoted", "promoted": True,
 FIRST = GATE | {"rivals": {}, "benchmarks": []}
 
 
+DATASET = {"name": "synth", "key": "k", "entry": None, "sheet": "", "quarantine_sheet": "", "read": 9, "samples": 9,
+           "dropped": {}, "changed": {}, "quarantined": 0, "quarantine": [], "reasons": {}}  # fmt: skip
+
+
 def summary_of(recipe: str, gate: dict[str, Any], *evaluations: Manifest) -> dict[str, Any]:
     made = Manifest(stage="gate", name="g", key="g", inputs={"gate": {"promote": True}}, git_commit="", facts=gate)
     manifests = {f"{item.stage}.{item.name}": item for item in [*evaluations, made]}
@@ -264,3 +268,13 @@ def test_what_has_moved_is_on_the_page_and_in_the_terminal() -> None:
     assert message(SimpleNamespace(bucket="b"), summary, "promoted")["text"].endswith("4 from 60.0 to 40.0 %")
     nothing = summary_of("crnn_vgg7", FIRST, evaluation("SVT"))
     assert "moved" not in text_of(nothing) + summary_text(nothing, Path("report.html"))
+
+
+def test_training_pictures_that_are_a_benchmarks_are_told_beside_the_data() -> None:
+    sets = {"synth": {"found": 1200, "of": {"SVT": 1100, "CUTE80": 100}}, "mine": {"found": 0, "of": {}}}
+    extras = Extras(charts=[], mistakes={}, datasets=[DATASET], made_s={}, leaks={"sets": sets, "sheet": "UE5H"})
+    page = report_html(summary_of("crnn_vgg7", FIRST, evaluation("SVT")), extras)
+    text = " ".join(re.sub(r"<[^>]*>", " ", page).split())
+    assert "1,200 pictures of synth are a benchmark's: 1,100 SVT, 100 CUTE80" in text
+    assert "No picture of mine was found to be a benchmark's." in text
+    assert 'src="data:image/png;base64,UE5H"' in page

@@ -124,7 +124,7 @@ def test_quarantined_pictures_are_shown_where_there_are_any(store: Store, tmp_pa
 def test_a_set_without_bad_samples_has_no_quarantine(store: Store, tmp_path: Path) -> None:
     combined = shard(tmp_path, {"words": photos(tmp_path / "w.zip", SAMPLES)}, section())
     names = [entry.name for entry in one(store, combined).objects]
-    assert names == ["00000.lmdb", "index.npz", "contact_sheet.png"]
+    assert names == ["00000.lmdb", "index.npz", "contact_sheet.png", "fingerprints.npy"]
 
 
 def refusal(tmp_path: Path, capsys: pytest.CaptureFixture[str], sources: dict[str, Any], data: str) -> str:

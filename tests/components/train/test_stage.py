@@ -4,6 +4,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, write_set
 from wordmill.models import checkpoint
 from wordmill.recipe.memory import MIB, NEED, SHARE
 from wordmill.recipe.parsing import to_json
-from wordmill.recipe.sections import OPERATION, Train
+from wordmill.recipe.sections import OPERATION, Data, Train
 from wordmill.shards.index import INDEX
 from wordmill.store import tracking
 from wordmill.store.artifacts import Manifest, read_manifest, to_document
@@ -195,3 +196,26 @@ def test_training_starts_from_a_file_or_says_that_there_is_none(store: Store, tm
         find_start(store, str(path))
     path.write_bytes(b"weights")
     assert find_start(store, str(path)) == path
+
+
+def test_what_is_left_out_of_training_is_in_the_key_and_the_job_where_the_recipe_says_so(
+    store: Store, tmp_path: Path
+) -> None:
+    shards = read_manifest(combined_manifest(store, tmp_path))
+    np.save(tmp_path / "t.npy", np.array([3], dtype=np.int64))
+    entry = store.put_file(tmp_path / "t.npy", "t.npy")
+    leaks = Manifest(stage="shard", name="leaks", key="leaks", inputs={}, git_commit="", objects=(entry,))
+    store.put_json(f"manifests/{leaks.reference}.json", to_document(leaks))
+    found = {"manifest": leaks.reference, "sets": {"t": {"found": 1, "of": {"b": 1}, "digest": entry.sha256}}}
+    told = dataclasses.replace(shards, facts=shards.facts | {"leaks": found})
+    out = dataclasses.replace(DATA, leave_out_leaks=True)
+
+    def inputs(data: Data, shards: Manifest) -> dict[str, Any]:
+        return stage.training_inputs(data, MODEL, TRAIN, shards, None, "cpu")
+
+    assert inputs(DATA, told) == inputs(DATA, shards)
+    assert inputs(out, told) == inputs(DATA, shards) | {"left_out": [entry.sha256]}
+    assert inputs(out, shards)["left_out"] == [None]
+    jobs = [stage.make_job(store, data, MODEL, TRAIN, told, None, "cpu", 1, tmp_path, "") for data in (DATA, out)]
+    assert jobs[0].left_out == ()
+    assert [np.load(path).tolist() for path in jobs[1].left_out] == [[3]]

@@ -141,6 +141,14 @@ def test_a_longest_label_of_less_than_nothing_is_refused() -> None:
         load_recipe(RECIPES / "quickstart.yaml", ("data.max_label=-1",))
 
 
+def test_pictures_that_no_file_holds_cannot_be_left_out() -> None:
+    changes = ("data.streamed=true", "data.leave_out_leaks=true")
+    with pytest.raises(
+        ValueError, match=r"data\.leave_out_leaks: found true with data\.streamed, whose pictures are in"
+    ):
+        load_recipe(RECIPES / "quickstart.yaml", changes)
+
+
 # The peers' own limits; the port for Ascend's PyTorch has none, and FSNS is filtered as strictly as by DTRB.
 POLICIES = {
     "crnn_vgg7": ("mindocr", 23),

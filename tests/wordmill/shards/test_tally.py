@@ -36,5 +36,4 @@ def test_rare_characters_are_counted_together() -> None:
 def test_the_level_of_a_picture_is_the_mean_of_its_bytes(channels: int) -> None:
     pictures = np.zeros((2, 4, 10, channels), np.uint8)
     pictures[1, :2], pictures[1, 2:] = 255, 100
-    assert mean_levels(pictures).tolist() == mean_levels(list(pictures)).tolist() == [0.0, 177.5]
-    assert mean_levels([pictures[1, :1], pictures[1]]).tolist() == [255.0, 177.5]
+    assert mean_levels(pictures).tolist() == [0.0, 177.5]
