@@ -18,6 +18,7 @@ READERS = {
     "lmdb": ("wordmill.readers.lmdb", "wordmill.readers.pages"),
     "fsns": ("wordmill.readers.fsns", "wordmill.readers.tfrecord"),
 }
+AUGMENTED = {"views": ("wordmill.pictures.augmentation",), "words": ("wordmill.pictures.distortion",)}
 UNPACKED = _of("wordmill.sources", "archives leftovers members")
 FITTED = "wordmill.pictures.image"  # how a picture becomes an input
 DECODED = "wordmill.pictures.decoder"
@@ -61,7 +62,7 @@ def of_train(train: Train, data: Data, device: str) -> Ingredients:
     fitted = (FITTED, *streamed, *decoded) if data.streamed or data.stored == "encoded" else ()
     return Ingredients(
         code=(*LOOP, *STEPS[train.framework],
-              *NETWORKS[train.framework], *(("wordmill.pictures.augmentation",) if train.augment == "views" else ()),
+              *NETWORKS[train.framework], *AUGMENTED.get(train.augment, ()),
               *fitted, *PACKED, *TEXTS, "wordmill.text.protocols", "wordmill.recipe.schedule"),
         data=(SIMPLIFIED,) if train.protocol == "fudan" else (),
         distributions=(*COMPUTING[train.framework], *PICTURES, *_chip(train.framework, device)),

@@ -1,7 +1,7 @@
 """Pictures: decoded ones to uint8 (H, W, C) of the recipe's size, and on to what a recogniser reads."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Literal
@@ -20,6 +20,7 @@ import numpy.typing as npt  # noqa: E402
 from wordmill.recipe.sections import Data  # noqa: E402
 
 Picture = npt.NDArray[np.uint8]
+Edits = Sequence[Callable[[Picture], Picture]]  # of each of several pictures, what is done to it before it is fitted
 
 
 @dataclass(frozen=True, kw_only=True)
