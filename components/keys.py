@@ -48,7 +48,7 @@ PICTURES = ("opencv-python-headless", "pillow", "numpy")
 def of_shard(reader: str) -> Ingredients:
     """Return what packs a data set of this form."""
     return Ingredients(
-        code=("components.shard.packing", *_of("wordmill.readers", "opening sample"), *READERS[reader],
+        code=("components.shard.packing", *_of("wordmill.readers", "holdout opening sample"), *READERS[reader],
               *(UNPACKED if READERS[reader] else ()), FITTED, DECODED, *_of("wordmill.shards", "blocks index"),
               *_of("wordmill.text", "charset labels")),
         distributions=(*PICTURES, "lmdb"),

@@ -14,7 +14,7 @@ from mlflow import pyfunc
 from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model as ModelFile
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import AnyType
 
 from wordmill.inference import card
@@ -36,6 +36,7 @@ REQUIREMENTS = PACKAGE / "inference" / "packaged" / "requirements.txt"
 FILE = "model.onnx"
 UNREGISTERED = "wordmill.unregistered"  # the tag of a logged model that no version has yet
 INPUTS = Schema([ColSpec(AnyType(), "image")])
+PARAMS = ParamSchema([ParamSpec("characters", DataType.boolean, False), ParamSpec("alternatives", DataType.long, 0)])
 OUTPUTS = Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.float, "confidence")])
 
 
@@ -94,7 +95,7 @@ def keep_package(run: Run, source: str) -> None:
 
 def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder: Path) -> None:
     """Write a model's folder as MLflow has it, with the card in its head too, where it is read without the files."""
-    signature = ModelSignature(inputs=INPUTS, outputs=OUTPUTS)
+    signature = ModelSignature(inputs=INPUTS, outputs=OUTPUTS, params=PARAMS)
     # Else MLflow makes a table of scalars of a list, which no array fits; the reader checks what it gets itself.
     signature._is_signature_from_type_hint = True
     with warnings.catch_warnings():

@@ -74,6 +74,16 @@ def fit_picture(image: Picture, data: Fitting | Data) -> Picture:
     return canvas
 
 
+def filled(shape: Sequence[int], data: Fitting | Data) -> float:
+    """Return the share of the recipe's width that a picture (h, w, ...) fills when it is fitted, in 0..1."""
+    height, width = shape[:2]
+    if data.fit == "stretch":
+        return 1.0
+    if data.turn_tall and height > 2 * width:
+        height, width = width, height
+    return min(data.width, -(-data.height * width // height)) / data.width
+
+
 def fit_pictures(images: Sequence[Picture], data: Fitting | Data) -> Picture:
     """Fit many pictures, each as `fit_picture` does, to (N, H, W, C); gray ones of equal size are made together."""
     fitted = np.empty((len(images), data.height, data.width, data.channels), dtype=np.uint8)
