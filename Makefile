@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate charset accept rehearse test-docker test-cluster scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate charset tune accept rehearse test-docker test-cluster scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -82,9 +82,10 @@ models: .venv/local.done  ## list every recipe's recogniser in both frameworks; 
 compare: .venv/local.done  ## show RUNS side by side, or the LAST=5 of PIPELINE, and write compare.html
 	@$(RUN) compare $(RUNS) $(if $(LAST),--recipe '$(PIPELINE)' --last $(LAST))
 
-read: .venv/local.done  ## read the pictures of IMAGES with MODEL: RECIPE's champion, NAME/version, or a file
+read: .venv/local.done  ## read the pictures of IMAGES with MODEL: RECIPE's champion, NAME/version, or a file; CHARACTERS=1, ALTERNATIVES=3
 	@$(RUN) read '$(if $(IMAGES),$(IMAGES),$(error name the pictures: make read IMAGES=folder))' --recipe '$(RECIPE)' \
-	  $(if $(MODEL),--model '$(MODEL)') $(if $(OUTPUT),--output '$(OUTPUT)')
+	  $(if $(MODEL),--model '$(MODEL)') $(if $(OUTPUT),--output '$(OUTPUT)') \
+	  $(if $(filter-out 0,$(CHARACTERS)),--characters) $(if $(filter-out 0,$(ALTERNATIVES)),--alternatives $(ALTERNATIVES))
 
 evaluate: .venv/local.done  ## measure MODEL (as for read) on DATA, a catalogue's set or a folder, without a run
 	@$(RUN) evaluate '$(if $(DATA),$(DATA),$(error name the data: make evaluate DATA=folder))' --recipe '$(RECIPE)' \
@@ -95,6 +96,12 @@ charset: .venv/local.done  ## list the characters of DATA's labels that RECIPE's
 	@$(RUN) charset '$(if $(DATA),$(DATA),$(error name the data: make charset DATA=my_words CATALOGUE=my.yaml))' --recipe '$(RECIPE)' \
 	  $(if $(LABELS),--labels '$(LABELS)') $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
 	  $(foreach place,$(FROM),--from '$(place)') $(if $(OUTPUT),--output '$(OUTPUT)')
+
+tune: .venv/local.done  ## train RECIPE's champion on for the words of DATA, some of which are held out; SET= as for run
+	@$(RUN) tune '$(if $(DATA),$(DATA),$(error name the data: make tune DATA=my_words CATALOGUE=my.yaml))' --recipe '$(RECIPE)' \
+	  $(if $(LABELS),--labels '$(LABELS)') $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
+	  $(foreach place,$(FROM),--from '$(place)') $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
+	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
 
 accept: .venv/local.done  ## go on with what a SOURCE that has changed holds now
 	@$(RUN) accept '$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...))'

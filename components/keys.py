@@ -18,6 +18,7 @@ READERS = {
     "lmdb": ("wordmill.readers.lmdb", "wordmill.readers.pages"),
     "fsns": ("wordmill.readers.fsns", "wordmill.readers.tfrecord"),
 }
+AUGMENTED = {"views": ("wordmill.pictures.augmentation",), "words": ("wordmill.pictures.distortion",)}
 UNPACKED = _of("wordmill.sources", "archives leftovers members")
 FITTED = "wordmill.pictures.image"  # how a picture becomes an input
 DECODED = "wordmill.pictures.decoder"
@@ -49,7 +50,7 @@ PICTURES = ("opencv-python-headless", "pillow", "numpy")
 def of_shard(reader: str) -> Ingredients:
     """Return what packs a data set of this form."""
     return Ingredients(
-        code=("components.shard.packing", *_of("wordmill.readers", "opening sample"), *READERS[reader],
+        code=("components.shard.packing", *_of("wordmill.readers", "holdout opening sample"), *READERS[reader],
               *(UNPACKED if READERS[reader] else ()), FITTED, DECODED, "wordmill.pictures.resemblance",
               *_of("wordmill.shards", "blocks index tally"),
               *_of("wordmill.text", "charset labels")),
@@ -69,7 +70,7 @@ def of_train(train: Train, data: Data, device: str) -> Ingredients:
     fitted = (FITTED, *streamed, *decoded) if data.streamed or data.stored == "encoded" else ()
     return Ingredients(
         code=(*LOOP, *STEPS[train.framework],
-              *NETWORKS[train.framework], *(("wordmill.pictures.augmentation",) if train.augment == "views" else ()),
+              *NETWORKS[train.framework], *AUGMENTED.get(train.augment, ()),
               *fitted, *PACKED, *TEXTS, *_of("wordmill.text", "protocols temperature"), "wordmill.recipe.schedule"),
         data=(SIMPLIFIED,) if train.protocol == "fudan" else (),
         distributions=(*COMPUTING[train.framework], *PICTURES, *_chip(train.framework, device)),

@@ -4,12 +4,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from pipelines.building import build_pipeline, compiled
 from pipelines.cluster import verbs as cluster_verbs
 from pipelines.images import publish
 from pipelines.local.evaluating import add_evaluate_verb
 from pipelines.local.scanning import add_charset_verb
+from pipelines.local.tuning import add_tune_verb
 from pipelines.profiles import PROFILES
 
 RUNNERS = ("subprocess", "docker")
@@ -119,7 +121,7 @@ def _read(options: argparse.Namespace) -> int:
     images, others = find_images(Path(options.images))
     recogniser = open_recogniser(named_model(options.model, options.recipe))
     output = Path(options.output) if options.output else services.STATE / "readings.jsonl"
-    wrong = save_readings(recogniser, images, output)
+    wrong = save_readings(recogniser, images, output, options.characters, options.alternatives)
     print(output)
     if others:
         print(left_out_text(others), file=sys.stderr)
@@ -137,6 +139,21 @@ def other_code() -> argparse.ArgumentParser:
     choice.add_argument("--afresh", dest="other_code", action="store_const", const="afresh",
                         help="begin a training again that other code has half done")  # fmt: skip
     return parser
+
+
+def _add_read_verb(verbs: Any) -> None:
+    reads = verbs.add_parser("read", help="read pictures of words, print and save their texts")
+    reads.add_argument("images", help="a folder of pictures, a .txt list of their paths, or one picture")
+    reads.add_argument(
+        "--model",
+        default="champion",
+        help="an alias of the recipe's model, NAME@alias or NAME/version, or a .onnx, .mindir or .safetensors file",
+    )
+    reads.add_argument("--recipe", default="quickstart", help="whose champion")
+    reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
+    reads.add_argument("--characters", action="store_true", help="add each character's confidence and place")
+    reads.add_argument("--alternatives", type=int, default=0, help="add so many of the likeliest texts; CTC alone")
+    reads.set_defaults(verb=_read)
 
 
 def command_line() -> argparse.ArgumentParser:
@@ -177,18 +194,9 @@ def command_line() -> argparse.ArgumentParser:
     compares.add_argument("--last", type=int, default=0, help="how many of them")
     compares.add_argument("-o", "--output", default="", help="the page to write, compare.html among the state")
     compares.set_defaults(verb=_compare)
-    reads = verbs.add_parser("read", help="read pictures of words, print and save their texts")
-    reads.add_argument("images", help="a folder of pictures, a .txt list of their paths, or one picture")
-    reads.add_argument(
-        "--model",
-        default="champion",
-        help="an alias of the recipe's model, NAME@alias or NAME/version, or a .onnx, .mindir or .safetensors file",
-    )
-    reads.add_argument("--recipe", default="quickstart", help="whose champion")
-    reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
-    reads.set_defaults(verb=_read)
-    add_evaluate_verb(verbs)
-    add_charset_verb(verbs)
+    _add_read_verb(verbs)
+    for add in (add_evaluate_verb, add_charset_verb, add_tune_verb):
+        add(verbs)
     cluster_verbs.add_cluster_verbs(verbs, recipe, other)
     publish.add_image_verbs(verbs)
     accepts = verbs.add_parser("accept", help="go on with what a changed source holds now")

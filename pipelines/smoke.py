@@ -15,13 +15,16 @@ WORD = 32 * 100  # pixels of most recipes' pictures: of larger ones there are as
 # Batch normalisation needs two at once.
 TRAINED, STEP, MEASURED = (128, 24), (8, 2), (32, 16)
 STEPS = 8  # at least, of many processes
+CONSTANT = [f"train.{change}" for change in ("schedule=constant", "min_lr=0.0", "step_epochs=0.0", "step_factor=0.0",
+                                             "piece_epochs=[]", "piece_lrs=[]")]  # fmt: skip
 
 
 def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
     """Return the changes that fit schedule and batch to little data: one epoch of few steps.
 
     Warm-up and flat start keep their shares of the steps. Weights of a champion, which there need not be, become fresh
-    ones. Formats that a run may do without are left out.
+    ones, and rates that fall at epochs which there are no more, or by few steps, a constant one. Formats that a run may
+    do without are left out.
     """
     train, shares = recipe.train, processes * recipe.train.parts
     batch = shares * max(STEP[1], pictures(recipe, STEP) // shares)
@@ -34,6 +37,7 @@ def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
         f"train.flat_start_epochs={train.flat_start_epochs / train.epochs:.6f}",
         "train.validations_per_epoch=2",
         "export.optional=[]",
+        *(CONSTANT if train.schedule in ("step", "piecewise", "one_cycle") else []),
         *(["train.start_from=''", "train.start_charset=same"] if champion else []),
     )
 

@@ -40,6 +40,9 @@ TYPED = {
     ("charset", "DATA=my words", "CATALOGUE=my words.yaml"): (
         ["charset", "my words", "--recipe", "quickstart", "--catalogue", "my words.yaml"]
     ),
+    ("tune", "DATA=my words", "CATALOGUE=my words.yaml", "SET=train.lr=0.1"): (
+        ["tune", "my words", "--recipe", "quickstart", "--catalogue", "my words.yaml", "--set", "train.lr=0.1"]
+    ),
     ("accept", "SOURCE=file:///my words.zip"): ["accept", "file:///my words.zip"],
     ("schedule", "CRON=0 30 2 * * *"): ["schedule", "crnn_vgg7", "--cron", "0 30 2 * * *"],
     ("compare", "RUNS=a b"): ["compare", "a", "b"],

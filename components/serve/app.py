@@ -5,8 +5,11 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.telemetry import TelemetryConfig
@@ -14,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from components.serve.batching import Batcher, FullError
+from components.serve.batching import MOST, Batcher, FullError
 from components.serve.body import Named, images_of
 from components.serve.metrics import ServiceMetrics
 from wordmill.inference.packaged.pyfunc import TextRecogniser
@@ -22,6 +25,7 @@ from wordmill.pictures.image import Picture
 
 REQUESTS = 256  # that may be in hand at a time: their bodies are in memory
 QUIET: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
+MOST_ALTERNATIVES = 20
 GONE = 499  # as web servers have it of a client that has gone before it said all
 FILE = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "properties": {"images": {"type": "array", "items": FILE}}}
@@ -30,8 +34,33 @@ BODY = {"requestBody": {"required": True, "content": {
     "image/*": {"schema": FILE}, "multipart/form-data": {"schema": FORM}, "application/json": {"schema": PACKED},
 }}}  # fmt: skip
 AGAIN = {"Retry-After": "1"}
+Fitted = tuple[Picture, float]  # a picture as the network takes it, and the share of the width that it fills
 
 log = logging.getLogger("uvicorn.error")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """What a request asks for beside text and confidence."""
+
+    characters: bool
+    alternatives: int
+
+    @property
+    def asked(self) -> bool:
+        """Tell whether it asks for anything."""
+        return self.characters or self.alternatives > 0
+
+
+def wanted_details(request: Request) -> Details:
+    """Return what a request's query asks for; HTTPException for what nobody can be asked for."""
+    text = request.query_params.get("alternatives", "0")
+    if not text.isdecimal() or int(text) > MOST_ALTERNATIVES:
+        raise HTTPException(422, f"alternatives: found {text!r}, expected a number of 0 to {MOST_ALTERNATIVES}")
+    characters = request.query_params.get("characters", "0")
+    if characters not in ("0", "1"):
+        raise HTTPException(422, f"characters: found {characters!r}, expected 0 or 1")
+    return Details(characters=characters == "1", alternatives=int(text))
 
 
 class ReadingService:
@@ -49,23 +78,37 @@ class ReadingService:
             raise HTTPException(503, f"{REQUESTS} requests are in hand already: try again", AGAIN)
         self.in_hand += 1
         try:
-            images = await images_of(request)
-            found = await self.batcher.read(await self._fitted(images))
+            images, more = await images_of(request), wanted_details(request)
+            fitted = await self._fitted(images)
+            found = await self.batcher.read([picture for picture, _ in fitted])
+            details = await self._details(fitted, more.alternatives) if more.asked and fitted else [{}] * len(fitted)
         except FullError:
             raise HTTPException(503, "too many pictures are waiting: try again", AGAIN) from None
         finally:
             self.in_hand -= 1
-        return [{"name": name, "text": text, "confidence": round(confidence, 4)}
-                for (name, _), (text, confidence) in zip(images, found, strict=True)]  # fmt: skip
+        return [{"name": name, "text": text, "confidence": round(confidence, 4)} | detail
+                for (name, _), (text, confidence), detail in zip(images, found, details, strict=True)]  # fmt: skip
 
-    async def _fitted(self, images: list[Named]) -> list[Picture]:
+    async def _details(self, fitted: list[Fitted], alternatives: int) -> list[dict[str, Any]]:
+        """Return characters and alternatives of pictures, by the thread that runs the network, a batch at a time."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(fitted), MOST):
+            pictures, shares = zip(*fitted[start : start + MOST], strict=True)
+            work = partial(self.recogniser.details, np.stack(pictures), shares, alternatives)
+            try:
+                found += await asyncio.get_running_loop().run_in_executor(self.batcher.thread, work)
+            except ValueError as error:  # this recogniser has no alternatives
+                raise HTTPException(422, str(error)) from None
+        return found
+
+    async def _fitted(self, images: list[Named]) -> list[Fitted]:
         """Decode and fit pictures in another thread, where a large one keeps nobody else waiting."""
 
-        def fit() -> list[Picture | str]:
-            fitted: list[Picture | str] = []
+        def fit() -> list[Fitted | str]:
+            fitted: list[Fitted | str] = []
             for number, (name, content) in enumerate(images):
                 try:
-                    fitted.append(self.recogniser.fit(content))
+                    fitted.append(self.recogniser.fit_and_share(content))
                 except ValueError as error:
                     fitted.append(f"image {number}{f' ({name})' if name else ''}: {error}")
             return fitted
@@ -73,7 +116,7 @@ class ReadingService:
         fitted = await asyncio.get_running_loop().run_in_executor(None, fit)
         if wrong := [told for told in fitted if isinstance(told, str)]:
             raise HTTPException(422, f"{len(wrong)} of {len(images)} cannot be read: {'; '.join(wrong)}")
-        return [picture for picture in fitted if not isinstance(picture, str)]
+        return [one for one in fitted if not isinstance(one, str)]
 
 
 def make_app(recogniser: TextRecogniser) -> FastAPI:
@@ -91,7 +134,10 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
 
     @app.post("/read", openapi_extra=BODY)
     async def read(request: Request) -> Response:
-        """Read the picture that is the body, the files of a form, or JSON's: text and confidence in 0..1 of each."""
+        """Read the picture that is the body, the files of a form, or JSON's: text and confidence in 0..1 of each.
+
+        `?characters=1` adds each character's confidence and place, `?alternatives=3` so many of the likeliest texts.
+        """
         started, status, readings = time.perf_counter(), 500, []
         try:
             readings = await service.answer(request)

@@ -28,6 +28,7 @@ from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Store
 from wordmill.text.charset import charset_of
 
+READING = ("reader", "samples", "labels", "label_format", "inside", "part")  # keys of an entry
 SAMPLES, QUARANTINE, QUARANTINE_SHEET = "contact_sheet.png", "quarantine.json", "quarantine.png"
 
 
@@ -82,7 +83,7 @@ def _shard(store: Store, data: Data, fetched: Manifest, name: str) -> tuple[Mani
         return _streamed(store, data, name, entry, reference)
     inputs = {
         "source": reference,
-        "reading": {key: getattr(entry, key) for key in ("reader", "samples", "labels", "label_format", "inside")},
+        "reading": {key: getattr(entry, key) for key in READING},
         "picture": {key: getattr(data, key) for key in (*PICTURE_KEYS, "stored")},
         "symbols": rules.charset.symbols, "training": training,
         "labels": {"policy": data.label_policy, "longest": data.max_label} if training else {}, "limit": limit,

@@ -23,13 +23,16 @@ from wordmill.store.files import locked, write_atomically
 from wordmill.store.storage import Object, Store
 
 
-def run_locally(pipeline: GraphComponent, recipe: str, in_containers: bool = False) -> int:
-    """Run a pipeline to its end, print its summary and return the exit code: 0 if every stage did its work."""
+def run_locally(pipeline: GraphComponent, recipe: str, in_containers: bool = False, run_tag: str = "") -> int:
+    """Run a pipeline to its end, print its summary and return the exit code: 0 if every stage did its work.
+
+    `run_tag` is a new one unless it is given.
+    """
     lock = services.STATE / "run.lock"  # of this working tree
     with locked(lock, waiting=f"another run holds {lock}: waiting until it ends"):
         services.settings()
         store = Store.from_environment()
-        run_tag = new_run_tag(recipe)
+        run_tag = run_tag or new_run_tag(recipe)
         folder = services.STATE / "runs" / run_tag
         runner = _runner(pipeline, folder / "tasks", in_containers)
         folder.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ RARE = {"epochs": 30, "global_batch": 2048, "loss": "cross_entropy", "optimizer"
         "warmup_epochs": 1, "weight_decay": 0.05, "amp": "O2", "loss_scale": 512, "loss_scaling": "dynamic"}
 NONE = {"start_charset": "same", "step_epochs": 0.0, "step_factor": 0.0, "piece_epochs": (), "piece_lrs": (),
         "lr_factors": {}, "freeze": {}, "choose_by": "accuracy", "patience": 0, "keep_best": 1,
-        "min_lr": 0.0, "clip_norm": 0.0, "accumulation": 0, "ema_decay": 0.0, "beta1": 0.9, "beta2": 0.999,
+        "augment_strength": 0.0, "min_lr": 0.0,
+        "clip_norm": 0.0, "accumulation": 0, "ema_decay": 0.0, "beta1": 0.9, "beta2": 0.999,
         "decay_all": True, "teacher_forcing": 1.0, "augment": "none", "schedule": "warmup_cosine", "warmup_epochs": 0,
         "weight_decay": 0.0, "sync_batch_norm": False, "loss_scaling": "static", "validations_per_epoch": 1,
         "start_from": "", "seed": 42, "flat_start_epochs": 0.0}

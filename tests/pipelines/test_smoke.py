@@ -1,14 +1,17 @@
 """What a smoke run changes of a recipe, and which rendered sets it takes."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
+import yaml
 
 from pipelines import smoke
 from pipelines.building import FOLDER, load_inputs, recipe_path
 from pipelines.cli import command_line
 from wordmill.recipe.catalogue import Entry, load_catalogue
 from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.schedule import make_plan
 from wordmill.recipe.sections import Recipe
 
 RECIPES = [path.stem for path in sorted((FOLDER / "recipes").glob("*.yaml"))]
@@ -51,6 +54,27 @@ def test_what_the_command_line_gives_is_used() -> None:
     assert recipe.benchmarks == ("SVT", "rendered_colour_test")
     assert (catalogue["SVT"].samples, catalogue["SVT"].stands_for) == (647, ())  # whole
     assert catalogue["rendered_colour_train"].stands_for == ("mj_valid", "mj_test", "st")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [("schedule=step", "step_epochs=3.0", "step_factor=0.1"), ("schedule=one_cycle", "min_lr=1.0e-6"),
+     ("schedule=piecewise", "piece_epochs=[3,6]", "piece_lrs=[0.001,0.0001]")],
+)  # fmt: skip
+def test_rates_that_fall_at_epochs_that_there_are_not_are_constant(changes: tuple[str, ...], tmp_path: Path) -> None:
+    document = yaml.safe_load(recipe_path("quickstart").read_text())
+    document["train"] |= {key: yaml.safe_load(value) for key, value in (change.split("=") for change in changes)}
+    path = tmp_path / "own.yaml"
+    path.write_text(yaml.safe_dump(document | {"train": document["train"] | {"epochs": 9}}))
+    train = inputs(str(path))[0].train
+    assert (train.schedule, train.epochs, train.piece_epochs, train.step_epochs, train.min_lr) == (
+        "constant",
+        1,
+        (),
+        0,
+        0,
+    )
+    make_plan(train, 128, 1)
 
 
 def test_shares_of_sets_that_are_not_at_hand_are_left_out() -> None:

@@ -14,7 +14,7 @@ from mlflow import pyfunc
 from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model as ModelFile
 from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
+from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from wordmill.inference import card
 from wordmill.inference.card import CARD, REFERENCE
@@ -34,6 +34,7 @@ PACKAGE = ROOT / "wordmill"
 REQUIREMENTS = PACKAGE / "inference" / "packaged" / "requirements.txt"
 FILE = "model.onnx"
 UNREGISTERED = "wordmill.unregistered"  # the tag of a logged model that no version has yet
+PARAMS = ParamSchema([ParamSpec("characters", DataType.boolean, False), ParamSpec("alternatives", DataType.long, 0)])
 OUTPUTS = Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.float, "confidence")])
 
 
@@ -93,7 +94,7 @@ def keep_package(run: Run, source: str) -> None:
 def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder: Path) -> None:
     """Write a model's folder as MLflow has it, with the card in its head too, where it is read without the files."""
     # Of inputs that it knows MLflow makes a table of scalars, which no array fits; the reader checks what it gets.
-    signature = ModelSignature(outputs=OUTPUTS)
+    signature = ModelSignature(outputs=OUTPUTS, params=PARAMS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it wants an example of what the signature says
         pyfunc.save_model(

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,8 @@ ENDINGS = frozenset({".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jfif",
 HEAD = 16  # bytes that tell a picture
 NAMED = 8  # files in a message
 
+Fitted = tuple[Picture, float]  # a picture as the network takes it, and the share of the width that it fills
+
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
@@ -38,6 +41,7 @@ class Result:
     text: str = ""
     confidence: float = 0.0
     error: str = ""
+    details: dict[str, Any] = field(default_factory=dict)  # characters and alternatives, where they are asked for
 
     def line(self) -> str:
         """Return it for people."""
@@ -46,7 +50,9 @@ class Result:
 
     def record(self) -> str:
         """Return it for programs, as a line of JSON."""
+        found: dict[str, Any]
         found = {"error": self.error} if self.error else {"text": self.text, "confidence": round(self.confidence, 4)}
+        found |= self.details
         record = json.dumps({"path": str(self.path), **found}, ensure_ascii=False)
         # A name that is not UTF-8 is written in escapes, as Python's os.fsencode takes it.
         return record if _is_text(record) else json.dumps({"path": str(self.path), **found})
@@ -131,12 +137,17 @@ def _is_text(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def read_images(recogniser: TextRecogniser, paths: Sequence[Path]) -> Iterator[Result]:
-    """Read pictures one batch after the other, in their order; what cannot be read has its error and stops nothing."""
+def read_images(
+    recogniser: TextRecogniser, paths: Sequence[Path], characters: bool = False, alternatives: int = 0
+) -> Iterator[Result]:
+    """Read pictures one batch after the other, in their order; what cannot be read has its error and stops nothing.
 
-    def fit(path: Path) -> Picture | str:
+    With `characters` or a number of `alternatives` the results have TextRecogniser.details.
+    """
+
+    def fit(path: Path) -> Fitted | str:
         try:
-            return recogniser.fit(path)
+            return recogniser.fit_and_share(path)
         except OSError as error:
             return error.strerror or str(error)
         except ValueError as error:
@@ -145,7 +156,19 @@ def read_images(recogniser: TextRecogniser, paths: Sequence[Path]) -> Iterator[R
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BATCH):
             batch = paths[start : start + BATCH]
-            yield from _results(recogniser, batch, list(pool.map(fit, batch)))
+            found = list(pool.map(fit, batch))
+            more = iter(_details(recogniser, found, alternatives) if characters or alternatives else ())
+            for result in _results(recogniser, batch, [one if isinstance(one, str) else one[0] for one in found]):
+                yield result if result.error else replace(result, details=next(more, {}))
+
+
+def _details(recogniser: TextRecogniser, found: Sequence[Fitted | str], alternatives: int) -> list[dict[str, Any]]:
+    """Return the details of those of a batch that can be read."""
+    fitted = [one for one in found if not isinstance(one, str)]
+    if not fitted:
+        return []
+    pictures, shares = zip(*fitted, strict=True)
+    return recogniser.details(np.stack(pictures), shares, alternatives)
 
 
 def _results(recogniser: TextRecogniser, paths: Sequence[Path], fitted: list[Picture | str]) -> Iterator[Result]:
@@ -160,13 +183,15 @@ def _results(recogniser: TextRecogniser, paths: Sequence[Path], fitted: list[Pic
             yield Result(path=path, text=text, confidence=float(confidence))
 
 
-def save_readings(recogniser: TextRecogniser, paths: Sequence[Path], output: Path) -> int:
+def save_readings(
+    recogniser: TextRecogniser, paths: Sequence[Path], output: Path, characters: bool = False, alternatives: int = 0
+) -> int:
     """Read pictures, print each and the progress, save JSON lines as they come; return how many could not be read."""
     progress = Progress("read", len(paths), "images")
     wrong = 0
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", encoding="utf-8", newline="\n") as file, native_errors_hidden():
-        for number, result in enumerate(read_images(recogniser, paths), start=1):
+        for number, result in enumerate(read_images(recogniser, paths, characters, alternatives), start=1):
             file.write(f"{result.record()}\n")
             print(result.line())
             wrong += bool(result.error)

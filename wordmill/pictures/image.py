@@ -1,7 +1,7 @@
 """Pictures: decoded ones to uint8 (H, W, C) of the recipe's size, and on to what a recogniser reads."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Literal
@@ -20,6 +20,7 @@ import numpy.typing as npt  # noqa: E402
 from wordmill.recipe.sections import Data  # noqa: E402
 
 Picture = npt.NDArray[np.uint8]
+Edits = Sequence[Callable[[Picture], Picture]]  # of each of several pictures, what is done to it before it is fitted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,16 @@ def fit_picture(image: Picture, data: Fitting | Data) -> Picture:
     canvas = np.full((data.height, data.width, data.channels), PADDING[data.fit], dtype=np.uint8)
     canvas[:, :width] = resize(image, data.height, width, data.interpolation)
     return canvas
+
+
+def filled(shape: Sequence[int], data: Fitting | Data) -> float:
+    """Return the share of the recipe's width that a picture (h, w, ...) fills when it is fitted, in 0..1."""
+    height, width = shape[:2]
+    if data.fit == "stretch":
+        return 1.0
+    if data.turn_tall and height > 2 * width:
+        height, width = width, height
+    return min(data.width, -(-data.height * width // height)) / data.width
 
 
 def fit_pictures(images: Sequence[Picture], data: Fitting | Data) -> Picture:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from wordmill.readers.fsns import Fsns
+from wordmill.readers.holdout import HeldOut
 from wordmill.readers.label_file import LabelFile
 from wordmill.readers.lmdb import Lmdb
 from wordmill.readers.sample import Reader, Sample
@@ -15,6 +16,11 @@ from wordmill.synth.renderer import Renderer, SynthSpec
 @lru_cache(maxsize=1)  # a worker process reads one part of a data set after the other
 def open_reader(entry: Entry, root: Path) -> Reader:
     """Return the reader of a data set whose unpacked files lie below `root`."""
+    whole = _open_whole(entry, root)
+    return HeldOut(whole, entry.part) if entry.part else whole
+
+
+def _open_whole(entry: Entry, root: Path) -> Reader:
     if entry.reader == "synth":
         return Rendered(SynthSpec.parse(entry.source))
     if entry.reader == "label_file":

@@ -19,6 +19,8 @@ SCHEMES = ("file", "http", "https", "s3", "synth", "manual")
 NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
+LEAST = 30  # samples of which some can be held out
+Part = Literal["train", "val", "test"]
 LabelFormat = Literal["space", "dtrb", "icdar", "paddleocr", "csv", "jsonl"]
 
 
@@ -34,6 +36,8 @@ class Entry:
     inside: str = ""  # the folder in the archive; what stands before it in the archive's paths does not matter
     labels: str = ""  # label_file: the file with paths and labels, inside the archive
     label_format: LabelFormat = "space"
+    # Of all that is found there, what is learnt from, validated on or held out to measure on; samples are the part's.
+    part: Literal["", "train", "val", "test"] = ""
     citation: str = ""
     homepage: str = ""
     steps: str = ""  # what to do where no program can download

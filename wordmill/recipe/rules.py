@@ -92,6 +92,13 @@ def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
         raise ValueError(f"{where}.flat_start_epochs: found {train.flat_start_epochs}: model {model.name} has no CTC")
     if train.teacher_forcing < 1 and model.name == "crnn":
         raise ValueError(f"{where}.teacher_forcing: found {train.teacher_forcing}: model crnn has no decoder")
+    if (train.augment == "words") != (0 < train.augment_strength <= 1):
+        expected = "more than 0 and at most 1" if train.augment == "words" else "none, which is for words alone"
+        raise ValueError(f"{where}.augment_strength: found {train.augment_strength} with augment {train.augment}, "
+                         f"expected {expected}")  # fmt: skip
+    if train.augment == "words" and data.stored != "encoded" and not data.streamed:
+        raise ValueError(f"{where}.augment: found words with data.stored {data.stored}, expected encoded, or "
+                         "data.streamed: pictures are changed before they are fitted")  # fmt: skip
     if train.augment == "views" and data.width % data.height:
         raise ValueError(f"{where}.augment: found views of pictures of {data.height} x {data.width}, expected a width "
                          "of several heights, the views side by side")  # fmt: skip

@@ -87,7 +87,9 @@ class Train:
     # Whether data.charset has the characters of those weights in their order, all of them and others, or any.
     start_charset: Literal["same", "union", "new"] = "same"
     teacher_forcing: float = 1.0  # share of the samples whose decoder is told the truth before each step
-    augment: Literal["none", "views"] = "none"
+    # words: pictures are changed before they are fitted, up to augment_strength, 0 to 1; views: of each its parts.
+    augment: Literal["none", "views", "words"] = "none"
+    augment_strength: float = 0.0
     # For so long CTC learns less and less where letters would lie were all as wide, and leaves its plateau the sooner.
     flat_start_epochs: float = 0.0
     validations_per_epoch: int = 1

@@ -8,14 +8,14 @@ batches of 256 are as if drawn from all: a source's share spreads by 0.98 of the
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from wordmill.pictures.image import Picture
+from wordmill.pictures.image import Edits, Picture
 from wordmill.recipe.schedule import steps_per_epoch
 from wordmill.shards.blocks import Shape
 
@@ -39,8 +39,8 @@ class Window(Protocol):
 
     labels: list[str]
 
-    def take(self, places: Numbers) -> Picture:
-        """Return pictures uint8 (n, H, W, C) by the places of their labels."""
+    def take(self, places: Numbers, edits: Edits = ()) -> Picture:
+        """Return pictures uint8 (n, H, W, C) by the places of their labels; n edits, or none."""
 
 
 class Samples(Protocol):
@@ -62,15 +62,17 @@ class Samples(Protocol):
 
 
 def training_batches(
-    samples: Samples, *, batch: int, rank: int, ranks: int, seed: int, epoch: int, start_step: int = 0
-) -> Iterator[Batch]:
+    samples: Samples, *, batch: int, rank: int, ranks: int, seed: int, epoch: int, start_step: int = 0,
+    edits: Callable[[int], Edits] = lambda step: (),
+) -> Iterator[Batch]:  # fmt: skip
     """Yield this rank's `batch` samples of every step of an epoch, from `start_step` on.
 
-    Global batch s is the same for any number of ranks; rank r gets its rows r * batch to (r + 1) * batch.
+    Global batch s is the same for any number of ranks; rank r gets its rows r * batch to (r + 1) * batch, edited by
+    edits(s).
     """
     order = EpochOrder(samples, rank, ranks, seed, epoch)
     for step in range(start_step, steps_per_epoch(samples.samples, batch * ranks)):
-        yield order.take((step * ranks + rank) * batch, batch)
+        yield order.take((step * ranks + rank) * batch, batch, edits(step))
 
 
 def ordered_batches(samples: Samples, batch: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:
@@ -108,9 +110,10 @@ def _starts(samples: Samples) -> Numbers:
     return np.append(0, np.cumsum(samples.counts))
 
 
-def _taken(window: Window, places: Numbers) -> Batch:
+def _taken(window: Window, places: Numbers, edits: Edits = ()) -> Batch:
     labels = window.labels
-    return Batch(images=window.take(places), labels=[labels[place] for place in places.tolist()])
+    images = window.take(places, edits) if edits else window.take(places)
+    return Batch(images=images, labels=[labels[place] for place in places.tolist()])
 
 
 def joined(parts: Sequence[Batch]) -> Batch:
@@ -140,15 +143,15 @@ class EpochOrder:
         self.ahead = 0  # the first window whose blocks nobody has asked for yet
         self.opened: dict[int, tuple[Window, Numbers]] = {}
 
-    def take(self, first: int, count: int) -> Batch:
-        """Return samples first .. first + count - 1 of the epoch."""
+    def take(self, first: int, count: int, edits: Edits = ()) -> Batch:
+        """Return samples first .. first + count - 1 of the epoch, each edited by its own of as many edits, or none."""
         number, parts = bisect_right(self.starts, first) - 1, []
         while count:
             window, order = self._window(number)
             start = first - self.starts[number]
-            parts.append(_taken(window, order[start : start + count]))
+            parts.append(_taken(window, order[start : start + count], edits[: self.starts[number + 1] - first]))
             taken = len(parts[-1].labels)
-            number, first, count = number + 1, first + taken, count - taken
+            number, first, count, edits = number + 1, first + taken, count - taken, edits[taken:]
         return joined(parts)
 
     def _window(self, number: int) -> tuple[Window, Numbers]:

@@ -4,13 +4,14 @@ Sample k of an epoch is of the set that the shares say, the same for any number 
 through one shuffled pass after the other; nothing but a sample's number in the training says which one it is.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wordmill.pictures.image import Edits
 from wordmill.recipe.schedule import steps_per_epoch
 from wordmill.shards.loader import Batch, EpochOrder, Numbers, Samples, joined
 
@@ -44,8 +45,9 @@ class Mixture:
 
 
 def mixed_batches(
-    mixture: Mixture, *, batch: int, rank: int, ranks: int, seed: int, epoch: int, start_step: int = 0
-) -> Iterator[Batch]:
+    mixture: Mixture, *, batch: int, rank: int, ranks: int, seed: int, epoch: int, start_step: int = 0,
+    edits: Callable[[int], Edits] = lambda step: (),
+) -> Iterator[Batch]:  # fmt: skip
     """Yield this rank's `batch` samples of every step of an epoch, from `start_step` on, as `training_batches` does."""
     steps = steps_per_epoch(mixture.samples, batch * ranks)
     before = epoch * mixture.drawn(steps * batch * ranks)  # of each set, in earlier epochs
@@ -54,10 +56,11 @@ def mixed_batches(
         first = (step * ranks + rank) * batch
         counts = mixture.drawn(np.arange(first, first + batch + 1))
         owners = np.diff(counts, axis=1).argmax(axis=0)  # of each row, the number of its set
-        taken = [
-            one.take(int(start + row[0]), int(row[-1] - row[0]))
-            for one, start, row in zip(passes, before, counts, strict=True)
-        ]
+        changes = edits(step)
+        taken = []
+        for number, (one, start, row) in enumerate(zip(passes, before, counts, strict=True)):
+            own = [changes[place] for place in np.flatnonzero(owners == number).tolist()] if changes else ()
+            taken.append(one.take(int(start + row[0]), int(row[-1] - row[0]), own))
         yield _interleaved(taken, owners)
 
 
@@ -68,7 +71,7 @@ class _Passes:
         self.samples, self.rank, self.ranks, self.seed = samples, rank, ranks, seed
         self.number, self.order = -1, EpochOrder(samples, rank, ranks, seed, 0)
 
-    def take(self, first: int, count: int) -> Batch | None:
+    def take(self, first: int, count: int, edits: Edits) -> Batch | None:
         """Return samples first .. first + count - 1, counted over all passes; None for none."""
         parts = []
         while count:
@@ -76,8 +79,9 @@ class _Passes:
             if number != self.number:
                 self.number = number
                 self.order = EpochOrder(self.samples, self.rank, self.ranks, self.seed, number)
-            parts.append(self.order.take(place, min(count, self.samples.samples - place)))
-            first, count = first + len(parts[-1].labels), count - len(parts[-1].labels)
+            size = min(count, self.samples.samples - place)
+            parts.append(self.order.take(place, size, edits[:size]))
+            first, count, edits = first + size, count - size, edits[size:]
         return joined(parts) if parts else None
 
 

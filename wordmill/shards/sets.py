@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from wordmill.pictures.decoder import decode
-from wordmill.pictures.image import Fitting, Picture, fit_picture
+from wordmill.pictures.image import Edits, Fitting, Picture, fit_picture
 from wordmill.shards.blocks import SCHEMA, Block, Record, digest_of, open_lmdb, table_of, unpack_block
 from wordmill.shards.cache import BlockCache
 from wordmill.shards.content import Content
@@ -133,9 +133,13 @@ class BlockWindow:
         if rows is not None:
             self.labels = [self.labels[row] for row in rows.tolist()]
 
-    def take(self, places: Places) -> Picture:
-        """Return pictures uint8 (n, H, W, C) by the places of their labels."""
+    def take(self, places: Places, edits: Edits = ()) -> Picture:
+        """Return pictures uint8 (n, H, W, C) by the places of their labels; n edits, of files alone, or none."""
         rows = places if self.rows is None else self.rows[places]
+        if isinstance(self.pictures, FileDecoder):
+            return self.pictures.take(rows, edits)
+        if edits:
+            raise ValueError("pictures that are stored as they are fitted cannot be edited before: data.stored")
         return self.pictures.take(rows).reshape(-1, *self.shape)
 
 
@@ -145,9 +149,11 @@ class FileDecoder:
     def __init__(self, files: Sequence[memoryview], fitting: Fitting) -> None:
         self.files, self.fitting = files, fitting
 
-    def take(self, places: Places) -> Picture:
-        """Return pictures uint8 (n, H, W, C) fitted."""
+    def take(self, places: Places, edits: Edits = ()) -> Picture:
+        """Return pictures uint8 (n, H, W, C) fitted, and before that edited by n edits, if there are any."""
         found = [decode(bytes(self.files[place]), self.fitting.channels) for place in places.tolist()]
+        if edits:
+            found = [edit(image) for edit, image in zip(edits, found, strict=True)]
         return np.stack([fit_picture(image, self.fitting) for image in found])
 
 

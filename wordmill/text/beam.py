@@ -24,14 +24,14 @@ def ctc_beam_search(logits: Logits, codec: CtcCodec, beams: int) -> Reading:
     A text's probability is the sum over all its paths, and what its confidence is made of.
     """
     exponents = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
-    found = [_likeliest_prefix(rows, beams) for rows in exponents / exponents.sum(axis=2, keepdims=True)]
+    found = [prefixes(rows, beams)[0] for rows in exponents / exponents.sum(axis=2, keepdims=True)]
     texts = ["".join(codec.charset.symbols[c - 1] for c in prefix) for prefix, _ in found]
     sums, lengths = np.array([likely for _, likely in found]), np.array([len(prefix) for prefix, _ in found])
     return texts, confidences_of(sums, lengths, codec.temperature)
 
 
-def _likeliest_prefix(rows: Floats, beams: int) -> tuple[Prefix, float]:
-    """Return the likeliest text that the beam keeps of probabilities (T, C), and its log-probability."""
+def prefixes(rows: Floats, beams: int) -> list[tuple[Prefix, float]]:
+    """Return the texts that the beam keeps of probabilities (T, C), with their log-probabilities, likeliest first."""
     # Of all that one prefix can grow into, the beam has room for so many, and its last character may count for less
     # than others. What grows into a prefix of the beam is looked at too, so nothing is lost by looking at no more.
     looked_at = min(beams + 1, rows.shape[1] - 1)
@@ -44,7 +44,8 @@ def _likeliest_prefix(rows: Floats, beams: int) -> tuple[Prefix, float]:
         largest = sum(kept[0][1])
         scale += math.log(largest)  # taken out at each step, so that long products stay within float64
         beam = {prefix: (blank / largest, last / largest) for prefix, (blank, last) in kept}
-    return next(iter(beam)), scale
+    first, *others = [(prefix, sum(paths)) for prefix, paths in beam.items()]  # the first one's sum is 1
+    return [(first[0], scale), *((prefix, scale + math.log(odds)) for prefix, odds in others if odds > 0)]
 
 
 def _grow(beam: Beam, row: Floats, candidates: set[int]) -> Beam:

@@ -11,7 +11,7 @@ from multiprocessing.connection import Pipe
 from typing import TYPE_CHECKING
 
 from wordmill.recipe.frameworks import prepended
-from wordmill.recipe.sections import Data
+from wordmill.recipe.sections import Data, Train
 from wordmill.shards.loader import Batch
 from wordmill.store.artifacts import ROOT
 
@@ -35,16 +35,18 @@ class Streamed:
 
 
 def rendered_batches(
-    spec: "SynthSpec", data: Data, *, batch: int, rank: int, ranks: int, steps: int, start_step: int = 0
+    spec: "SynthSpec", data: Data, train: Train, *, batch: int, rank: int, ranks: int, steps: int, start_step: int = 0
 ) -> Iterator[Batch]:
     """Yield this rank's `batch` samples of the steps start_step <= s < steps, counted over all epochs.
 
-    Global batch s holds the pictures s * batch * ranks and on of the set, whatever its count, in their order; rank r
-    gets its rows r * batch to (r + 1) * batch. A process of its own renders them ahead; RuntimeError where it ends.
+    Global batch s holds the pictures s * batch * ranks and on of the set, whatever its count, in their order, changed
+    as the recipe's `train` says; rank r gets its rows r * batch to (r + 1) * batch. A process of its own renders them
+    ahead; RuntimeError where it ends.
     """
     receiver, sender = Pipe(duplex=False)
     firsts = range((start_step * ranks + rank) * batch, steps * ranks * batch, ranks * batch)
-    told = {"spec": dataclasses.asdict(spec), "data": dataclasses.asdict(data), "start": firsts.start,
+    told = {"spec": dataclasses.asdict(spec), "data": dataclasses.asdict(data),
+            "train": dataclasses.asdict(train), "start": firsts.start,
             "stop": firsts.stop, "stride": firsts.step, "batch": batch}  # fmt: skip
     # Not multiprocessing's process: it would import the trainer's main module, and with it the framework.
     command = [sys.executable, "-m", FEEDER, str(sender.fileno()), json.dumps(told)]

@@ -4,6 +4,7 @@ import dataclasses
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import TypeVar
 
 from wordmill.pictures.augmentation import augment_views
@@ -13,7 +14,7 @@ from wordmill.shards.mixing import Mixture, mixed_batches
 from wordmill.text.decoding import Codec
 from wordmill.training.context import Context
 from wordmill.training.rendered import Streamed, rendered_batches
-from wordmill.training.targets import Draws, Targets, draw, encode_labels
+from wordmill.training.targets import Draws, Targets, draw, edits_of, encode_labels
 
 Item = TypeVar("Item")
 Part = tuple[Batch, Targets]  # of a process's batch: what goes through the network at once
@@ -24,25 +25,24 @@ PREFETCHED_BATCHES = 4
 def training_stream(context: Context, done: int = 0) -> Iterator[list[Part]]:
     """Give a process its batch of every step after `done` ones, in parts, read and encoded ahead in a thread."""
     job, rank, plan, given = context.job, context.rank, context.plan, context.train_set
+    rows = slice(rank * plan.batch, (rank + 1) * plan.batch)
 
     def batches() -> Iterator[Batch]:
         if isinstance(given, Streamed):
             yield from rendered_batches(
-                given.spec, given.data, batch=plan.batch, rank=rank, ranks=job.processes, steps=plan.steps,
+                given.spec, given.data, job.train, batch=plan.batch, rank=rank, ranks=job.processes, steps=plan.steps,
                 start_step=done,
             )  # fmt: skip
             return
         first, within = divmod(done, plan.steps_per_epoch)
         for epoch in range(first, plan.epochs):
             start = within if epoch == first else 0
-            where = {"batch": plan.batch, "rank": rank, "ranks": job.processes, "seed": job.train.seed}
-            if isinstance(given, Mixture):
-                yield from mixed_batches(given, **where, epoch=epoch, start_step=start)
-            else:
-                yield from training_batches(given, **where, epoch=epoch, start_step=start)
+            edits = partial(edits_of, job.train, 1 + epoch * plan.steps_per_epoch, rows)
+            take = partial(mixed_batches, given) if isinstance(given, Mixture) else partial(training_batches, given)
+            yield from take(batch=plan.batch, rank=rank, ranks=job.processes, seed=job.train.seed, epoch=epoch,
+                            start_step=start, edits=edits)  # fmt: skip
 
     def source() -> Iterator[list[Part]]:
-        rows = slice(rank * plan.batch, (rank + 1) * plan.batch)
         for step, batch in enumerate(batches(), start=done + 1):
             drawn = draw(job.train, step, rows)
             if job.train.augment == "views":

@@ -1,11 +1,14 @@
 """Labels as losses take them, and which labels a recogniser can learn."""
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from wordmill.pictures.distortion import distort
+from wordmill.pictures.image import Edits
 from wordmill.recipe.sections import Train
 from wordmill.shards.index import MANY, count_repeats
 from wordmill.shards.sets import ShardSet
@@ -132,3 +135,11 @@ def draw(train: Train, step: int, rows: slice) -> Draws:
     coins, seeds = words.reshape(2, -1)[:, rows]
     forced = (coins >> np.uint64(11)) * 2.0**-53 < train.teacher_forcing
     return Draws(forced=forced.astype(np.float32), seeds=seeds.astype(np.uint32).view(np.int32))
+
+
+def edits_of(train: Train, first: int, rows: slice, step: int) -> Edits:
+    """Return what is done to the pictures of some rows of global batch `first` + `step`; none unless they are words."""
+    if train.augment != "words":
+        return ()
+    seeds = draw(train, first + step, rows).seeds.view(np.uint32).tolist()
+    return [partial(distort, seed=seed, strength=train.augment_strength) for seed in seeds]

@@ -280,3 +280,22 @@ def test_the_interface_is_described(url: str) -> None:
     assert set(described["paths"]) == {"/read", "/health", "/metrics"}
     assert set(described["paths"]["/read"]["post"]["requestBody"]["content"]) == {
         "image/*", "multipart/form-data", "application/json"}  # fmt: skip
+
+
+def test_characters_and_alternatives_come_when_they_are_asked_for(url: str) -> None:
+    def read(query: str) -> requests.Response:
+        return requests.post(
+            f"{url}/read{query}", data=word(10), headers={"Content-Type": "image/png"}, timeout=LIMIT_S
+        )
+
+    assert set(read("?characters=0").json()["readings"][0]) == {"name", "text", "confidence"}
+    (reading,) = read("?characters=1&alternatives=2").json()["readings"]
+    assert (reading["text"], reading["confidence"]) == ("a", 1.0)
+    assert reading["characters"] == [{"text": "a", "confidence": 1.0, "start": 0.0, "end": 1.0}]
+    assert reading["alternatives"][0] == {"text": "a", "probability": 1.0}
+    assert [one["probability"] for one in reading["alternatives"]] == [1.0, 0.0]
+    for query, told in (
+        ("?alternatives=x", "alternatives: found 'x', expected a number of 0 to 20"),
+        ("?characters=yes", "characters: found 'yes', expected 0 or 1"),
+    ):
+        assert (read(query).status_code, read(query).json()["detail"]) == (422, told)

@@ -49,6 +49,7 @@ with open(sys.argv[2], "w") as file:
                "index": list(answers["table"].index), "confidence": str(answers["bytes"]["confidence"].dtype),
                "inputs": model.metadata.signature.inputs,
                "outputs": model.metadata.signature.outputs.to_dict(),
+               "details": model.predict(files, params={"characters": True, "alternatives": 2}).to_dict("list"),
                "licence": model.metadata.metadata["data_sets"]["words"]["licence"],
                "foreign": [name for name in sys.modules
                            if name.startswith(("components.", "wordmill.", "torch."))]}, file)
@@ -88,6 +89,11 @@ def test_a_stranger_reads_with_the_champion(maker: Callable[..., Maker], images:
         ("text", "string"),
         ("confidence", "float"),
     ]
+    details = found["details"]
+    assert details["text"] == texts
+    assert ["".join(one["text"] for one in row) for row in details["characters"]] == texts
+    assert all(0 <= one["start"] <= one["end"] <= 1 for row in details["characters"] for one in row)  # of padding: 1
+    assert {len(row) for row in details["alternatives"]} == {2}
     assert found["licence"] == "words licence"
     assert found["foreign"] == []
     assert found["told"].startswith("4 of 5 images cannot be read: image 1: not a whole picture")

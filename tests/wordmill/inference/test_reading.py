@@ -1,5 +1,6 @@
 from tests.wordmill.models.ms import ms  # isort: skip
 
+import dataclasses
 import json
 import os
 import sys
@@ -30,7 +31,7 @@ from wordmill.models.ms.export import export_mindir
 from wordmill.models.pt.export import export_onnx
 from wordmill.models.pt.predict import Predictor
 from wordmill.pictures.decoder import decode
-from wordmill.pictures.image import Picture, fit_picture
+from wordmill.pictures.image import Picture, filled, fit_picture
 from wordmill.text.charset import charset_of
 from wordmill.text.decoding import CtcCodec
 
@@ -337,3 +338,33 @@ def test_the_verb_prints_and_saves_every_reading(
     assert f"{tmp_path / 'words' / '003.png'}: not a whole picture" in printed.out
     assert "1 of 4 images cannot be read" in printed.err
     assert "error" in json.loads((tmp_path / "out").read_text().splitlines()[3])
+
+
+def test_characters_and_alternatives_stand_in_the_lines_where_they_are_asked_for(tmp_path: Path) -> None:
+    def network(images: Picture) -> np.ndarray:
+        logits = np.full((len(images), 4, 37), -9, np.float32)
+        logits[:, [0, 1, 2, 3], [11, 0, 12, 12]] = 9  # a, blank, b, b
+        return logits
+
+    padded = dataclasses.replace(DATA, fit="pad_grey")
+    recogniser = TextRecogniser(padded, CtcCodec(charset=charset_of(DATA)), network)
+    path, broken = tmp_path / "half.png", tmp_path / "broken.png"
+    path.write_bytes(png(np.zeros((32, 50, 1), np.uint8)))  # half of the network's width
+    broken.write_bytes(b"none")
+    save_readings(recogniser, [broken, path], tmp_path / "r.jsonl", characters=True, alternatives=1)
+    wrong, reading = (json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines())
+    assert set(wrong) == {"path", "error"}
+    # Centres at 0.5 and 3 of 4 frames; in the picture, twice that, both cells end half way: 0.875, and at its edge.
+    assert reading["characters"] == [
+        {"text": "a", "confidence": 1.0, "start": 0.0, "end": 0.875},
+        {"text": "b", "confidence": 1.0, "start": 0.875, "end": 1.0},
+    ]
+    assert reading["alternatives"] == [{"text": "ab", "probability": 1.0}]
+    (plain,) = read_images(recogniser, [path])
+    assert plain.details == {}
+
+
+def test_a_picture_fills_as_much_of_the_width_as_it_is_fitted_to() -> None:
+    padded = dataclasses.replace(DATA, fit="pad_black", turn_tall=True)
+    assert [filled(shape, padded) for shape in ((32, 50), (64, 50, 3), (32, 400), (64, 20, 1))] == [0.5, 0.25, 1.0, 1.0]
+    assert filled((64, 50), DATA) == 1.0

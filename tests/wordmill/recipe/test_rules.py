@@ -93,6 +93,8 @@ def test_export_keys_that_go_together_are_taken() -> None:
         ("choose_by=ned", "choose_by: found 'ned'"),
         ("patience=-1", "patience: found -1, expected 0, none, or a number of validations"),
         ("keep_best=0", "keep_best: found 0, expected at least 1"),
+        ("augment_strength=0.5", "augment_strength: found 0.5 with augment none, expected none, which is for words"),
+        ("augment=words", "augment_strength: found 0.0 with augment words, expected more than 0 and at most 1"),
         ("start_charset=union", "start_charset: found union, expected none without train.start_from"),
         ("flat_start_epochs=-0.1", "flat_start_epochs: found -0.1, expected 0, none, or more"),
         ("teacher_forcing=0.5", "teacher_forcing: found 0.5: model crnn has no decoder"),
@@ -117,6 +119,14 @@ def test_what_nothing_can_be_trained_with_is_refused_by_name(change: str, told: 
 def test_a_schedules_keys_are_refused_by_name(changes: tuple[str, ...], told: str) -> None:
     with pytest.raises(ValueError, match=rf"^quickstart\.yaml: train\.{told}"):
         load_recipe(RECIPES / "quickstart.yaml", tuple(f"train.{change}" for change in changes))
+
+
+def test_words_are_changed_in_their_files_or_as_they_are_drawn() -> None:
+    words = ("train.augment=words", "train.augment_strength=1.0")
+    with pytest.raises(ValueError, match=r"train\.augment: found words with data\.stored decoded, expected encoded"):
+        load_recipe(RECIPES / "quickstart.yaml", words)
+    for other in ("data.stored=encoded", "data.streamed=true"):
+        assert load_recipe(RECIPES / "quickstart.yaml", (*words, other)).train.augment_strength == 1.0
 
 
 def test_the_parts_are_the_recognisers() -> None:

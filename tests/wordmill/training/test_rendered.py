@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import signal
 import subprocess
@@ -5,18 +6,23 @@ import subprocess
 import numpy as np
 import pytest
 
+from tests.wordmill.training.tiny import TRAIN
+from wordmill.pictures.distortion import distort
 from wordmill.pictures.image import fit_picture
 from wordmill.recipe.sections import Data
 from wordmill.shards.loader import Batch
 from wordmill.synth.renderer import Renderer, SynthSpec
 from wordmill.training.rendered import Streamed, rendered_batches
+from wordmill.training.targets import draw
 
 SPEC = SynthSpec(seed=5, count=10, words="train", difficulty="easy")
 DATA = Data(train=("a",), val=("b",), charset="lower36", height=32, width=100, channels=3)
 
 
 def batches(rank: int, ranks: int, batch: int, start_step: int = 0) -> list[Batch]:
-    return list(rendered_batches(SPEC, DATA, batch=batch, rank=rank, ranks=ranks, steps=4, start_step=start_step))
+    return list(
+        rendered_batches(SPEC, DATA, TRAIN, batch=batch, rank=rank, ranks=ranks, steps=4, start_step=start_step)
+    )
 
 
 def pictures(batch: list[Batch]) -> list[bytes]:
@@ -44,6 +50,17 @@ def test_the_global_batch_is_the_same_for_any_number_of_ranks(alone: list[Batch]
     assert all(np.array_equal(mine, one.images) for mine, one in zip(together, alone, strict=True))
 
 
+def test_words_are_changed_before_they_are_fitted_by_the_seeds_of_step_and_row() -> None:
+    train = dataclasses.replace(TRAIN, global_batch=6, augment="words", augment_strength=1.0)
+    stream = rendered_batches(SPEC, DATA, train, batch=3, rank=1, ranks=2, steps=2)
+    renderer = Renderer(SPEC)
+    for step, batch in enumerate(stream):
+        seeds = draw(train, step + 1, slice(3, 6)).seeds.view(np.uint32).tolist()
+        samples = [renderer.sample(6 * step + row)[0] for row in (3, 4, 5)]
+        expected = [fit_picture(distort(image, seed, 1.0), DATA) for image, seed in zip(samples, seeds, strict=True)]
+        assert np.array_equal(batch.images, np.stack(expected))
+
+
 def test_training_resumes_at_any_step(alone: list[Batch]) -> None:
     assert pictures(batches(0, 1, 6, start_step=3)) == pictures(alone[3:])
 
@@ -63,7 +80,7 @@ def feeders(monkeypatch: pytest.MonkeyPatch) -> list[subprocess.Popen[bytes]]:
 
 
 def test_nothing_is_left_running_when_training_stops_early(feeders: list[subprocess.Popen[bytes]]) -> None:
-    stream = rendered_batches(SPEC, DATA, batch=2, rank=0, ranks=1, steps=1000)
+    stream = rendered_batches(SPEC, DATA, TRAIN, batch=2, rank=0, ranks=1, steps=1000)
     next(stream)
     assert feeders[0].poll() is None
     stream.close()  # type: ignore[attr-defined]  # a generator has it
@@ -71,7 +88,7 @@ def test_nothing_is_left_running_when_training_stops_early(feeders: list[subproc
 
 
 def test_a_killed_feeder_is_an_error_and_not_the_end_of_the_data(feeders: list[subprocess.Popen[bytes]]) -> None:
-    stream = rendered_batches(SPEC, DATA, batch=64, rank=0, ranks=1, steps=100000)
+    stream = rendered_batches(SPEC, DATA, TRAIN, batch=64, rank=0, ranks=1, steps=100000)
     next(stream)
     os.kill(feeders[0].pid, signal.SIGKILL)
     with pytest.raises(RuntimeError, match="renders training pictures ended with status -9"):

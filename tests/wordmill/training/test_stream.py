@@ -7,11 +7,15 @@ import numpy as np
 import pytest
 
 from tests.waiting import wait_until
-from tests.wordmill.training.tiny import TRAIN, make_job, write_set
+from tests.wordmill.training.tiny import TRAIN, make_job, picture, write_index, write_set
+from wordmill.pictures.image import encode
+from wordmill.recipe.sections import Data
+from wordmill.shards.blocks import ShardWriter
 from wordmill.shards.loader import Batch
 from wordmill.text.charset import Charset, load_charset
 from wordmill.text.decoding import CtcCodec
 from wordmill.training import stream as streams
+from wordmill.training import targets as encoded
 from wordmill.training.context import make_context
 from wordmill.training.stream import parts_of, prefetched, training_stream
 from wordmill.training.targets import Draws, draw
@@ -105,6 +109,39 @@ def test_views_are_changed_by_the_seeds_of_step_and_row(tmp_path: Path, monkeypa
         for step, ((batch, _),) in enumerate(stream, start=2):
             expected = draw(job.train, step, slice(8 * rank, 8 * rank + 8)).seeds & 255
             assert batch.images[:, 3, 4, 0].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_words_are_changed_in_their_files_by_the_seeds_of_step_and_row(
+    mixed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def marked(image: np.ndarray, seed: int, strength: float) -> np.ndarray:
+        return np.full_like(image, seed % 256) + np.uint8(100 * strength)
+
+    monkeypatch.setattr(encoded, "distort", marked)
+    train = dataclasses.replace(TRAIN, epochs=2, augment="words", augment_strength=0.5)
+    job = make_job(tmp_path, train=train, processes=2)
+    data = dataclasses.replace(job.data, stored="encoded")
+    job = dataclasses.replace(job, data=data, train_sets=(write_files(tmp_path / "files.shard", data),))
+    if mixed:
+        other = write_files(tmp_path / "more.shard", data)
+        data = dataclasses.replace(data, train=("own", "t"), shares={"own": 0.3, "t": 0.7})
+        job = dataclasses.replace(job, data=data, train_sets=(*job.train_sets, other))
+    for rank in (0, 1):
+        steps = 0
+        for step, ((batch, _),) in enumerate(training_stream(make_context(job, rank, LOWER, 25), 1), start=2):
+            seeds = draw(train, step, slice(8 * rank, 8 * rank + 8)).seeds.view(np.uint32).tolist()
+            assert batch.images[:, 3, 4, 0].tolist() == [(seed + 50) % 256 for seed in seeds]
+            steps += 1
+        assert steps == (15 if mixed else 7)
+
+
+def write_files(path: Path, data: Data) -> Path:
+    """Write a shard of 64 pictures in their files, and its index; return that one's path."""
+    with ShardWriter(path, (32, 100, 1), 64, data) as writer:
+        for number in range(64):
+            writer.add(encode(picture(number)), "abc")
+    return write_index(path)
 
 
 def test_prefetching_keeps_order_and_runs_ahead() -> None:

@@ -51,8 +51,9 @@ def write_index(shard: Path) -> Path:
     content = Content()
     for number in range(read.index.blocks):
         block = read.block(number)
-        for image, label in zip(block.images, block.labels, strict=True):
-            content.add(image.data, label)
+        pictures = [image.data for image in block.images] if read.index.picture is None else block.files
+        for image, label in zip(pictures, block.labels, strict=True):
+            content.add(image, label)
     entry = Object(name=shard.name, sha256=hash_file(shard), bytes=shard.stat().st_size)
     measured = measure_labels(labels, load_charset("lower36"))
     Index.of_shard(entry, read.shape, read.index.picture, read.index.table, measured, content).save(path)

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ import pandas as pd
 from wordmill.inference.batches import Array, in_batches
 from wordmill.inference.card import CARD, codec_of_card, prepared
 from wordmill.pictures.decoder import decode, is_picture
-from wordmill.pictures.image import Picture, fit_picture
+from wordmill.pictures.image import Picture, filled, fit_picture
 from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data
 from wordmill.text.decoding import Codec, Logits, Reading
+from wordmill.text.positions import characters, document, in_picture, likeliest_texts
 
 COLUMN = "image"
 BATCH = 64  # pictures at a time through the network
@@ -119,7 +120,27 @@ class TextRecogniser:
 
         ValueError, or OSError of a path, where there is no picture in it.
         """
-        return fit_picture(_picture(image, self.data.channels), self.data)
+        return self.fit_and_share(image)[0]
+
+    def fit_and_share(self, image: Any) -> tuple[Picture, float]:
+        """Return what `fit` does, and the share of its width that the picture fills."""
+        picture = _picture(image, self.data.channels)
+        return fit_picture(picture, self.data), filled(picture.shape, self.data)
+
+    def details(self, pictures: Picture, shares: Sequence[float], alternatives: int = 0) -> list[dict[str, Any]]:
+        """Return what `read` does not, of fitted pictures (N, H, W, C), N > 0, that fill such shares of the width.
+
+        characters: text, confidence, start and end in shares of the picture's width, along its line, of each
+        alternatives: the likeliest so many texts with their probabilities, where any are asked for; CTC alone has them
+        """
+        logits = self.network(pictures)
+        rows = characters(logits, self.codec)
+        found: list[dict[str, Any]] = [{"characters": document(in_picture(row, share))}
+                                       for row, share in zip(rows, shares, strict=True)]  # fmt: skip
+        if alternatives:
+            for one, others in zip(found, likeliest_texts(logits, self.codec, alternatives), strict=True):
+                one["alternatives"] = [{"text": a.text, "probability": round(a.probability, 4)} for a in others]
+        return found
 
     def read(self, pictures: Picture) -> Reading:
         """Read fitted pictures (N, H, W, C) uint8 in one batch: N texts, and confidences (N,) in 0..1."""
@@ -127,24 +148,25 @@ class TextRecogniser:
             return [], np.empty(0, dtype=np.float32)
         return self.codec.decode(self.network(pictures))
 
-    def predict(self, images: Any) -> pd.DataFrame:
+    def predict(self, images: Any, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Read pictures: `text` and `confidence` in 0..1, one row each, under the rows' own index where they have one.
 
         images: a list, a pandas Series, a DataFrame or dict with the column `image`, or uint8 (N, H, W, C). A picture
         is the bytes of an encoded file, these in base64, the path of one, or uint8 (H, W) or (H, W, 1 or 3) in RGB;
         behind MLflow's server a string is no path. A picture that cannot be read is a ValueError that names it, and all
-        others like it up to ten; behind the server it is an answer that says so.
+        others like it up to ten; behind the server it is an answer that says so. params: `characters` true and a number
+        of `alternatives` add columns of what `details` says.
         """
         try:
-            return self._readings(images)
+            return self._readings(images, params or {})
         except ValueError as error:
             if not _served():
                 raise
             raise self.refused(str(error)) from None
 
-    def _readings(self, images: Any) -> pd.DataFrame:
-        rows = _rows(images)
-        pictures = self._pictures(rows)
+    def _readings(self, images: Any, asked: dict[str, Any]) -> pd.DataFrame:
+        fitted = self._fitted(_rows(images))
+        pictures = [picture for picture, _ in fitted]
         texts: list[str] = []
         confidences: list[float] = []
         for start in range(0, len(pictures), BATCH):
@@ -153,15 +175,27 @@ class TextRecogniser:
             confidences += sure.tolist()
         index = images.index if isinstance(images, (pd.DataFrame, pd.Series)) else pd.RangeIndex(len(texts))
         text = pd.Series(texts, index=index, dtype=str)  # of none too
-        return pd.DataFrame({"text": text, "confidence": np.asarray(confidences, dtype=np.float32)}, index=index)
+        table = pd.DataFrame({"text": text, "confidence": np.asarray(confidences, dtype=np.float32)}, index=index)
+        count = int(asked.get("alternatives") or 0)
+        if fitted and (asked.get("characters") or count):
+            table = table.join(pd.DataFrame(self._all_details(fitted, count), index=index))
+        return table
 
-    def _pictures(self, rows: list[Any]) -> list[Picture]:
-        """Return every row as uint8 (H, W, C) of the recipe's size."""
-        fitted: list[Picture] = []
+    def _all_details(self, fitted: list[tuple[Picture, float]], alternatives: int) -> list[dict[str, Any]]:
+        """Return what `details` does of any number of pictures."""
+        found: list[dict[str, Any]] = []
+        for start in range(0, len(fitted), BATCH):
+            pictures, shares = zip(*fitted[start : start + BATCH], strict=True)
+            found += self.details(np.stack(pictures), shares, alternatives)
+        return found
+
+    def _fitted(self, rows: list[Any]) -> list[tuple[Picture, float]]:
+        """Return every row as uint8 (H, W, C) of the recipe's size, and the share of the width that it fills."""
+        fitted: list[tuple[Picture, float]] = []
         wrong: list[str] = []
         for number, row in enumerate(rows):
             try:
-                fitted.append(self.fit(row))
+                fitted.append(self.fit_and_share(row))
             except (ValueError, OSError) as error:
                 name = f" ({row})" if isinstance(row, os.PathLike) or (isinstance(row, str) and not _served()) else ""
                 wrong.append(f"image {number}{name}: {error}")

@@ -1,0 +1,147 @@
+"""`python -m pipelines tune`: a recipe's champion made better on words of one's own, and what that costs on others.
+
+Some of the words are held out. Training goes on from the champion's weights, half of every batch own words and half
+what the recipe trains on, and takes in the characters that its charset lacks; the rest is a run as any other.
+"""
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, get_args
+
+from pipelines.building import build_pipeline, new_run_tag, recipe_path
+from pipelines.local.evaluating import add_data_options, data_set
+from pipelines.local.scanning import missing, read_labels
+from wordmill.recipe.catalogue import LEAST, Entry, Part
+from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Recipe
+from wordmill.store.files import write_atomically
+from wordmill.text.charset import Charset, charset_of
+
+SAMPLES = 60_000  # that training sees, half of them own words
+EPOCHS = (3, 40)  # at least, and at most
+OTHERS, LEAST_OTHERS = 4, 2_000  # of each of the recipe's sets so many times as many as own words, and at least
+BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
+PATIENCE = 8
+WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0.5"]
+
+
+def tune(options: argparse.Namespace) -> int:
+    """Split the words, train on from the champion, and say how much better and how much worse it has become."""
+    from pipelines.local import run, services
+    from pipelines.local.gains import gains_text, measure_gains
+    from wordmill.store.storage import Store
+
+    recipe = load_recipe(recipe_path(options.recipe))
+    if "WORDMILL_BUCKET" not in os.environ:
+        services.settings()
+    store, folder = Store.from_environment(), services.STATE / "tune"
+    known = champion_symbols(store, recipe.name)
+    name, entry = data_set(options)
+    if entry.samples < LEAST:
+        raise ValueError(f"data set '{name}': {entry.samples} words are too few to hold some out, expected at least "
+                         f"{LEAST}")  # fmt: skip
+    added = added_symbols(read_labels(name, entry), charset_of(recipe.data), known)
+    catalogue, sets = folder / f"{name}.yaml", parts_of_entry(name, entry)
+    write_atomically(catalogue, json.dumps({key: dataclasses.asdict(one) for key, one in sets.items()}, indent=1))
+    changes = changed_keys(recipe, sets, charset_file(folder / f"{name}.txt", added.replace(" ", "")))
+    changes += ["data.space=true"] if " " in added else []
+    told, pipeline = build_pipeline(run_options(options, catalogue, f"{name}_test", changes))
+    run_tag = new_run_tag(f"{recipe.name}-tune")
+    code = run.run_locally(pipeline, recipe.name, run_tag=run_tag)
+    if not code:
+        gains = measure_gains(store, run_tag, told, f"{name}_test")
+        write_atomically(services.STATE / "runs" / run_tag / "tune.json", json.dumps(gains, indent=1))
+        print(gains_text(gains))
+    return code
+
+
+def run_options(options: argparse.Namespace, catalogue: Path, own: str, changes: list[str]) -> argparse.Namespace:
+    """Return the options of the run that tunes; what the command line sets wins over `changes`."""
+    files = ",".join(filter(None, [options.catalogue, str(catalogue)]))
+    return argparse.Namespace(
+        recipe=options.recipe, set=[*changes, *options.set], framework=options.framework, benchmarks=f"+{own}",
+        catalogue=files, places=options.places, smoke=False, profile=False, device=options.device,
+        processes=options.processes, hardware="",
+    )  # fmt: skip
+
+
+def champion_symbols(store: Any, recipe: str) -> str:
+    """Return the characters that a recipe's champion knows; ValueError where there is none."""
+    from components.train.start import find_start
+    from wordmill.models.checkpoint import load
+
+    path = find_start(store, recipe)
+    saved = load(path) if path else None
+    return saved.symbols or charset_of(saved.data).symbols if saved else ""
+
+
+def added_symbols(labels: list[str], charset: Charset, known: str) -> str:
+    """Return the characters that a recipe's charset lacks and the champion knows or the labels have, in order."""
+    both = Charset(name=charset.name, symbols="".join(dict.fromkeys(charset.symbols + known)))
+    found, _ = missing(labels, both)
+    new = sorted(symbol for symbol in found if symbol not in ("", "\0", "\r", "\n"))
+    return "".join(symbol for symbol in (*both.symbols, *new) if symbol not in charset.symbols)
+
+
+def parts_of_entry(name: str, entry: Entry) -> dict[str, Entry]:
+    """Return a data set's parts as data sets of their own: `name`_train, _val and _test."""
+    from wordmill.readers.holdout import part_numbers
+
+    counts = {part: len(part_numbers(entry.samples, part)) for part in get_args(Part)}
+    return {f"{name}_{part}": dataclasses.replace(entry, part=part, samples=count) for part, count in counts.items()}
+
+
+def charset_file(path: Path, symbols: str) -> str:
+    """Write characters to a file for a charset's name to join; return what is added to that name, "" for none."""
+    if not symbols:
+        return ""
+    write_atomically(path, "".join(f"{symbol}\n" for symbol in symbols))
+    return f"+{path.absolute()}"
+
+
+def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str) -> list[str]:
+    """Return what of a recipe is changed for own words, whose parts are `sets`: train, val and test."""
+    (train, learnt), (val, _), (test, _) = sets.items()
+    others = recipe.data.train
+    limit = max(OTHERS * learnt.samples, LEAST_OTHERS)
+    epoch = learnt.samples + limit * len(others)  # at most: a set may be smaller
+    batch = min(BATCH, recipe.train.global_batch)
+    rate = recipe.train.lr * math.sqrt(batch / recipe.train.global_batch) / SLOWER
+    shares = {train: 0.5} | {other: 0.5 / len(others) for other in others}
+    return [
+        f"data.charset={recipe.data.charset}{charset}",
+        f"data.train=[{', '.join((train, *others))}]",
+        f"data.val=[{val}]",
+        f"data.shares={json.dumps(shares)}",
+        f"data.limit={limit}",
+        "data.streamed=false",
+        f"train.start_from={recipe.name}",
+        "train.start_charset=union",
+        f"train.epochs={min(EPOCHS[1], max(EPOCHS[0], round(SAMPLES / epoch)))}",
+        "train.validations_per_epoch=1",
+        f"train.patience={PATIENCE}",
+        f"train.global_batch={batch}",
+        "train.schedule=warmup_cosine",
+        f"train.lr={rate:.6f}",
+        "train.min_lr=0.0",
+        "train.warmup_epochs=1.0",
+        "train.flat_start_epochs=0.0",
+        f"gate.floors={json.dumps(recipe.gate.floors | {test: 0.0})}",  # it may not fall: what it reaches is to be seen
+        *(WORDS if recipe.train.augment == "none" else []),
+    ]
+
+
+def add_tune_verb(verbs: Any) -> None:
+    """Add the verb to a command line's."""
+    parser = verbs.add_parser("tune", help="train a recipe's champion on for own words, some of which are held out")
+    add_data_options(parser)
+    parser.add_argument("--recipe", default="quickstart", help="whose champion")
+    parser.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")
+    parser.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on")
+    parser.add_argument("--processes", type=int, default=0, help="one to a device, 2 by default")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe value")
+    parser.set_defaults(verb=tune)

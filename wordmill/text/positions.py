@@ -1,0 +1,110 @@
+"""Where a reading's characters stand in its picture, how sure each is, and what else the picture may say."""
+
+import math
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from wordmill.text.beam import prefixes
+from wordmill.text.decoding import AttentionCodec, Codec, CtcCodec, Logits
+
+BEAMS = 8  # hypotheses of a search for alternatives, at least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Character:
+    """A character of a reading: its confidence in 0..1, and from where to where it stands, in shares of the width.
+
+    It stands from half way to the character before to half way to the next; the first and the last reach as far to
+    their other side, within the picture, and one alone has all of it. An attention recogniser's logits do not say where
+    it looked: there both are None.
+    """
+
+    text: str
+    confidence: float
+    start: float | None = None
+    end: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """A text that a picture may say, with the probability of all its paths."""
+
+    text: str
+    probability: float
+
+
+def characters(logits: Logits, codec: Codec) -> list[list[Character]]:
+    """Return the characters of `codec.decode`'s texts of logits (N, T, C), of each picture in order."""
+    odds = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
+    odds /= odds.sum(axis=2, keepdims=True)
+    return [_ctc(rows, codec) if isinstance(codec, CtcCodec) else _attention(rows, codec) for rows in odds]
+
+
+def likeliest_texts(logits: Logits, codec: Codec, count: int) -> list[list[Alternative]]:
+    """Return the likeliest `count` texts of each of logits (N, T, C), the likeliest first; ValueError but for CTC."""
+    if count < 1:
+        raise ValueError(f"alternatives: found {count}, expected at least 1")
+    if not isinstance(codec, CtcCodec):
+        raise ValueError("alternatives: an attention recogniser writes each character by those before it, so its "
+                         "logits say nothing of other texts")  # fmt: skip
+    odds = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
+    found = [prefixes(rows, max(count, BEAMS)) for rows in odds / odds.sum(axis=2, keepdims=True)]
+    symbols = codec.charset.symbols
+    return [
+        [Alternative(text="".join(symbols[c - codec.FIRST] for c in prefix), probability=math.exp(likely))
+         for prefix, likely in beam[:count]] for beam in found
+    ]  # fmt: skip
+
+
+def in_picture(found: list[Character], filled: float) -> list[Character]:
+    """Return characters whose spans are shares of the picture itself, which fills so much of the network's input."""
+
+    def share(place: float | None) -> float | None:
+        return None if place is None else min(1.0, place / filled)
+
+    return [Character(text=one.text, confidence=one.confidence, start=share(one.start), end=share(one.end))
+            for one in found]  # fmt: skip
+
+
+def document(found: list[Character]) -> list[dict[str, Any]]:
+    """Return characters as JSON has them, with four digits."""
+    return [{key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(one).items()}
+            for one in found]  # fmt: skip
+
+
+def _ctc(odds: Logits, codec: CtcCodec) -> list[Character]:
+    """Return the characters of one picture's probabilities (T, C): runs of frames, with the mean frame of each."""
+    best, frames = odds.argmax(axis=1), np.arange(len(odds))
+    first = np.flatnonzero((best != codec.BLANK) & np.append(True, best[1:] != best[:-1]))
+    centres, sure = [], []
+    for start in first.tolist():
+        run = (frames >= start) & np.logical_and.accumulate((best == best[start]) | (frames < start))
+        weights = odds[run, best[start]]
+        centres.append(float((weights * (frames[run] + 0.5)).sum() / weights.sum()) / len(odds))
+        sure.append(float(odds[start, best[start]]))
+    texts = [codec.charset.symbols[best[start] - codec.FIRST] for start in first]
+    return [Character(text=text, confidence=one, start=low, end=high)
+            for text, one, (low, high) in zip(texts, sure, cells(centres), strict=True)]  # fmt: skip
+
+
+def cells(centres: list[float]) -> list[tuple[float, float]]:
+    """Return from where to where characters stand that have these centres, rising shares of the width."""
+    if len(centres) < 2:
+        return [(0.0, 1.0)] * len(centres)
+    between = [(left + right) / 2 for left, right in pairwise(centres)]
+    low, high = max(0.0, 2 * centres[0] - between[0]), min(1.0, 2 * centres[-1] - between[-1])
+    edges = [low, *between, high]
+    return list(pairwise(edges))
+
+
+def _attention(odds: Logits, codec: AttentionCodec) -> list[Character]:
+    """Return the characters of one picture's probabilities (T, C) up to STOP; none without it."""
+    best = odds.argmax(axis=1)
+    stops = np.flatnonzero(best == codec.STOP)
+    steps = [step for step in range(stops[0] if len(stops) else 0) if best[step] != codec.GO]
+    symbols = codec.charset.symbols
+    return [Character(text=symbols[best[step] - codec.FIRST], confidence=float(odds[step, best[step]]))
+            for step in steps]  # fmt: skip
