@@ -20,6 +20,10 @@ def collect(job: Job) -> StageResult:
     """Return what finished workers left in their folder."""
     folder = job.folder
     facts: dict[str, Any] = json.loads((folder / "outcome.json").read_text(encoding="utf-8"))
+    if facts["stopped_early"]:
+        best = facts["best"][0]
+        print(f"train: ended after step {facts['steps']:,}: {job.train.patience} validations in a row found no better "
+              f"weights than those of step {best['step']:,}, by {job.train.choose_by}", flush=True)  # fmt: skip
     files = {
         "model.safetensors": folder / "best.safetensors",
         "last.safetensors": folder / "last.safetensors",

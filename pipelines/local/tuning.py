@@ -18,6 +18,7 @@ from pipelines.local.scanning import missing, read_labels
 from wordmill.recipe.catalogue import LEAST, Entry, Part
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
+from wordmill.store.artifacts import digest
 from wordmill.store.files import write_atomically
 from wordmill.text.charset import Charset, charset_of
 
@@ -47,7 +48,7 @@ def tune(options: argparse.Namespace) -> int:
     added = added_symbols(read_labels(name, entry), charset_of(recipe.data), known)
     catalogue, sets = folder / f"{name}.yaml", parts_of_entry(name, entry)
     write_atomically(catalogue, json.dumps({key: dataclasses.asdict(one) for key, one in sets.items()}, indent=1))
-    changes = changed_keys(recipe, sets, charset_file(folder / f"{name}.txt", added.replace(" ", "")))
+    changes = changed_keys(recipe, sets, charset_file(folder / name, added.replace(" ", "")))
     changes += ["data.space=true"] if " " in added else []
     told, pipeline = build_pipeline(run_options(options, catalogue, f"{name}_test", changes))
     run_tag = new_run_tag(f"{recipe.name}-tune")
@@ -95,10 +96,14 @@ def parts_of_entry(name: str, entry: Entry) -> dict[str, Entry]:
     return {f"{name}_{part}": dataclasses.replace(entry, part=part, samples=count) for part, count in counts.items()}
 
 
-def charset_file(path: Path, symbols: str) -> str:
-    """Write characters to a file for a charset's name to join; return what is added to that name, "" for none."""
+def charset_file(stem: Path, symbols: str) -> str:
+    """Write characters to a file for a charset's name to join; return what is added to that name, "" for none.
+
+    Its own name has their digest: models that know them are held to their charset's file for good.
+    """
     if not symbols:
         return ""
+    path = stem.with_name(f"{stem.name}-{digest(symbols)[:8]}.txt")
     write_atomically(path, "".join(f"{symbol}\n" for symbol in symbols))
     return f"+{path.absolute()}"
 

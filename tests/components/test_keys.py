@@ -36,19 +36,23 @@ ORCHESTRATION = {
     "wordmill.inference.trained": "brings weights, by their digest",
     "components.keys": "says so",
 }
+PLACES = "says where characters stand, which no stage stores"
 # What a stage reaches and uses for what changes none of its bytes.
 APART = {
     "shard": {"components.shard": "but for what packs: processes, sheets for people",
               "wordmill.pictures.sheet": "for people", "wordmill.readers": "those of other forms",
               "wordmill.recipe.schedule": "of training alone", "wordmill.shards.loader": "reads what sheets show",
               "wordmill.sources": "rendered sets have no archives", "wordmill.shards.content": "tells what was packed"},
-    "train": {"wordmill.models.pt.predict": "reads with finished weights", "wordmill.text.beam": "searches in that",
+    "train": {"wordmill.models.attention": PLACES,
+              "wordmill.models.pt.predict": "reads with finished weights", "wordmill.text.beam": "searches in that",
               "wordmill.models.ms.predict": "reads with finished weights", "wordmill.shards.content": "told by shards",
               "wordmill.pictures": "of sets that are neither encoded nor augmented",
               "wordmill.training.feeder": "of sets that are not streamed",
               "wordmill.training.rendered": "of sets that are not streamed"},
-    "evaluate": {"wordmill.recipe.schedule": "of training alone", "wordmill.shards.content": "told by shards"},
-    "export": {"components.export.converter": "runs programs", "wordmill.recipe.schedule": "of training alone",
+    "evaluate": {"wordmill.models.attention": PLACES,
+                 "wordmill.recipe.schedule": "of training alone", "wordmill.shards.content": "told by shards"},
+    "export": {"wordmill.models.attention": PLACES,
+               "components.export.converter": "runs programs", "wordmill.recipe.schedule": "of training alone",
                "wordmill.inference.onnx_runtime": "proves a pair", "wordmill.inference.packaged": "proves a pair",
                "wordmill.text.beam": "proves a pair", "wordmill.models.pt.predict": "proves a pair",
                "wordmill.models.ms.predict": "proves a pair", "wordmill.shards.content": "told by shards"},

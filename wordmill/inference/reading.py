@@ -84,7 +84,8 @@ def _open_checkpoint(path: Path) -> TextRecogniser:
         predictor = frameworks.twin(framework, "models.predict").Predictor(saved, "cpu")
     except ImportError as error:
         raise RuntimeError(f"{path}: trained by {framework}, which cannot be imported here: {error}") from None
-    return TextRecogniser(saved.data, codec_of(saved.model, saved.data, saved.temperature), predictor)
+    codec = codec_of(saved.model, saved.data, saved.temperature)
+    return TextRecogniser(saved.data, codec, predictor, predictor.attend)
 
 
 def find_images(path: Path) -> tuple[list[Path], list[Path]]:

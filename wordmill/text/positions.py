@@ -18,8 +18,7 @@ class Character:
     """A character of a reading: its confidence in 0..1, and from where to where it stands, in shares of the width.
 
     It stands from half way to the character before to half way to the next; the first and the last reach as far to
-    their other side, within the picture, and one alone has all of it. An attention recogniser's logits do not say where
-    it looked: there both are None.
+    their other side, within the picture, and one alone has all of it. Both are None where a recogniser does not say.
     """
 
     text: str
@@ -36,11 +35,16 @@ class Alternative:
     probability: float
 
 
-def characters(logits: Logits, codec: Codec) -> list[list[Character]]:
-    """Return the characters of `codec.decode`'s texts of logits (N, T, C), of each picture in order."""
+def characters(logits: Logits, codec: Codec, looks: Logits | None = None) -> list[list[Character]]:
+    """Return the characters of `codec.decode`'s texts of logits (N, T, C), of each picture in order.
+
+    An attention recogniser's logits do not say where its characters stand: `looks` (N, T, columns) does, its attention.
+    """
     odds = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
     odds /= odds.sum(axis=2, keepdims=True)
-    return [_ctc(rows, codec) if isinstance(codec, CtcCodec) else _attention(rows, codec) for rows in odds]
+    if isinstance(codec, CtcCodec):
+        return [_ctc(rows, codec) for rows in odds]
+    return [_attention(rows, codec, None if looks is None else looks[number]) for number, rows in enumerate(odds)]
 
 
 def likeliest_texts(logits: Logits, codec: Codec, count: int) -> list[list[Alternative]]:
@@ -100,11 +104,18 @@ def cells(centres: list[float]) -> list[tuple[float, float]]:
     return list(pairwise(edges))
 
 
-def _attention(odds: Logits, codec: AttentionCodec) -> list[Character]:
-    """Return the characters of one picture's probabilities (T, C) up to STOP; none without it."""
+def _attention(odds: Logits, codec: AttentionCodec, looks: Logits | None) -> list[Character]:
+    """Return the characters of one picture's probabilities (T, C) up to STOP; none without it.
+
+    With its attention (T, columns) the mean column of each is where it stands; none before the one before.
+    """
     best = odds.argmax(axis=1)
     stops = np.flatnonzero(best == codec.STOP)
     steps = [step for step in range(stops[0] if len(stops) else 0) if best[step] != codec.GO]
+    spans: list[tuple[float, float]] | list[tuple[None, None]] = [(None, None)] * len(steps)
+    if looks is not None and steps:
+        columns = (np.arange(looks.shape[1]) + 0.5) / looks.shape[1]
+        spans = cells(np.maximum.accumulate(looks[steps] @ columns).tolist())
     symbols = codec.charset.symbols
-    return [Character(text=symbols[best[step] - codec.FIRST], confidence=float(odds[step, best[step]]))
-            for step in steps]  # fmt: skip
+    return [Character(text=symbols[best[step] - codec.FIRST], confidence=float(odds[step, best[step]]), start=low,
+                      end=high) for step, (low, high) in zip(steps, spans, strict=True)]  # fmt: skip

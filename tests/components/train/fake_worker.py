@@ -47,7 +47,14 @@ def main(job: Job, plan: Path) -> None:
             misbehave(job, what)
     for name in ("best.safetensors", "last.safetensors", "reference.npz"):
         (job.folder / name).write_bytes(f"{name} {weight}".encode())
-    outcome = {"val_accuracy": 0.8, "images_per_s": 5.0, "weight": weight, "attempts": attempts, "best": []}
+    outcome = {
+        "val_accuracy": 0.8,
+        "images_per_s": 5.0,
+        "weight": weight,
+        "attempts": attempts,
+        "best": [],
+        "stopped_early": False,
+    }
     (job.folder / "outcome.json").write_text(json.dumps(outcome))
 
 

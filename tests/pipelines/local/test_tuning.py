@@ -30,8 +30,10 @@ def test_characters_of_the_champion_and_of_the_labels_are_added_once() -> None:
 
 
 def test_added_characters_are_a_file_that_the_charset_is_joined_with(tmp_path: Path) -> None:
-    assert charset_file(tmp_path / "c.txt", "") == ""
-    assert load_charset(f"lower36{charset_file(tmp_path / 'c.txt', 'üß')}").symbols == f"{LOWER36.symbols}üß"
+    assert charset_file(tmp_path / "c", "") == ""
+    first, second = (charset_file(tmp_path / "c", symbols) for symbols in ("üß", "üßé"))  # the first stays as it is
+    assert load_charset(f"lower36{first}").symbols == f"{LOWER36.symbols}üß"
+    assert load_charset(f"lower36{second}").symbols == f"{LOWER36.symbols}üßé"
 
 
 def options(recipe: str, *changes: str) -> argparse.Namespace:

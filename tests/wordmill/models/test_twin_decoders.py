@@ -95,10 +95,30 @@ def test_the_same_weights_give_the_same_texts_greedy_and_by_beam(model: Model, s
         assert texts == same
         assert np.abs(confidences - close).max() <= 1e-4
         assert len(set(texts)) > 1
+    assert one.attend(images, one(images)) is None  # of rectified pictures, or of a decoder that looks at no column
+    if model is RARE:
+        one.looks = other.looks = True
+        logits = one(images)
+        (looks, same_looks) = (twin.attend(images, logits) for twin in (one, other))
+        assert looks.shape == (5, 6, 25)
+        assert looks.sum(axis=2) == pytest.approx(np.ones((5, 6)), abs=1e-5)
+        assert np.abs(looks - same_looks).max() <= 1e-4
+        assert np.abs(looks - seen(checkpoint, images)).max() <= 1e-4
     texts, confidences = one.codec.decode(one(images))
     assert one.read(images)[0] == texts
     assert np.array_equal(one.read(images)[1], confidences)
     assert other.read(images[:2], 4)[0] == one.read(images, 4)[0][:2]
+
+
+def seen(checkpoint: Checkpoint, images: np.ndarray) -> np.ndarray:
+    """Return the attention of PyTorch's decoder itself, step by step."""
+    net = pt_model.build(checkpoint.model, checkpoint.data, 38).eval()
+    pt_weights.load_weights(net, checkpoint.tensors, "torch")
+    decoder, weights = net.decoder, []
+    decoder.score.register_forward_hook(lambda module, given, scores: weights.append(scores.softmax(1)[:, :, 0]))
+    with torch.no_grad():
+        net(torch.from_numpy(normalise(images, 127.5)))
+    return torch.stack(weights, 1).numpy()
 
 
 def sequence(net: pt_model.Recogniser, images: np.ndarray, *targets: np.ndarray) -> torch.Tensor:

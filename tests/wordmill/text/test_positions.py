@@ -51,6 +51,11 @@ def test_an_attention_recogniser_tells_confidences_up_to_stop_and_no_places() ->
     assert [(one.text, one.start, one.end) for one in found] == [("a", None, None), ("b", None, None)]
     assert [one.confidence for one in found] == pytest.approx([0.7, 0.6], rel=1e-5)
     assert characters(rows[:, :3], WRITER) == [[]]  # without STOP it is no reading
+    looks = np.zeros((1, 4, 8))
+    looks[0, 0, 1:3], looks[0, 2, 5] = 0.5, 1.0  # a at 2 of 8 columns, b at 5.5: half way is 3.75
+    (found,) = characters(rows, WRITER, looks)
+    assert [one.start for one in found] == pytest.approx([0.25 / 8, 3.75 / 8])
+    assert [one.end for one in found] == pytest.approx([3.75 / 8, 7.25 / 8])
     with pytest.raises(ValueError, match="alternatives: an attention recogniser writes each character by those before"):
         likeliest_texts(rows, WRITER, 2)
 

@@ -54,7 +54,7 @@ def muon(w: Array, gradients: list[Array], train: Train, decay: float) -> Array:
         m = 0.95 * m + 0.05 * g
         x = (0.05 * g + 0.95 * m).reshape(len(w), -1)
         x = x / (np.linalg.norm(x) + 1e-7)
-        for _ in range(5):
+        for _ in range(3):
             a = x @ x.T
             x = 3.4445 * x - 4.7750 * a @ x + 2.0315 * a @ a @ x
         w = w - train.lr * (0.2 * np.sqrt(max(x.shape)) * x.reshape(w.shape) + decay * w)

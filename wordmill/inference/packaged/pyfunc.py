@@ -32,6 +32,7 @@ NAMED = 10  # pictures that one error names
 SERVERS = ("mlflow.pyfunc.scoring_server", "mlserver")  # in whose process strings are a client's
 
 Network = Callable[[Picture], Logits]  # from uint8 (N, H, W, C) of the recipe's size to (N, T, classes)
+Attend = Callable[[Picture, Logits], Logits | None]  # of pictures and their logits the attention (N, T, columns)
 
 
 def _load_pyfunc(folder: str) -> "TextRecogniser":
@@ -112,8 +113,8 @@ class TextRecogniser:
 
     refused: Callable[[str], Exception] = ValueError
 
-    def __init__(self, data: Data, codec: Codec, network: Network) -> None:
-        self.data, self.codec, self.network = data, codec, network
+    def __init__(self, data: Data, codec: Codec, network: Network, attend: Attend | None = None) -> None:
+        self.data, self.codec, self.network, self.attend = data, codec, network, attend
 
     def fit(self, image: Any) -> Picture:
         """Return a picture, in any form that `predict` takes, as uint8 (H, W, C) of the recipe's size.
@@ -134,7 +135,8 @@ class TextRecogniser:
         alternatives: the likeliest so many texts with their probabilities, where any are asked for; CTC alone has them
         """
         logits = self.network(pictures)
-        rows = characters(logits, self.codec)
+        looks = self.attend(pictures, logits) if self.attend else None
+        rows = characters(logits, self.codec, looks)
         found: list[dict[str, Any]] = [{"characters": document(in_picture(row, share))}
                                        for row, share in zip(rows, shares, strict=True)]  # fmt: skip
         if alternatives:

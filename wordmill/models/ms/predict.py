@@ -4,6 +4,8 @@ import mindspore as ms
 import numpy as np
 from mindspore import Tensor, nn, ops
 
+from wordmill.models.attention import Floats as Floats32
+from wordmill.models.attention import attention_of
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ms.decoders import Memory
 from wordmill.models.ms.model import EncoderDecoder, Recogniser, build
@@ -42,6 +44,8 @@ class Predictor:
         self.codec = codec_of(checkpoint.model, data, checkpoint.temperature)
         self.net = build(checkpoint.model, data, self.codec.classes)
         load_weights(self.net, checkpoint.tensors, "checkpoint")
+        self.looks = checkpoint.model.name == "rare" and checkpoint.model.rectification == "none"
+        self.decoder = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith("decoder.")}
         self.net.set_train(False)
         if half:
             halve(self.net, amp)
@@ -55,6 +59,17 @@ class Predictor:
         """Return logits (N, T, classes) float32 of images (N, H, W, C) uint8."""
         logits = self.net(Tensor(normalise(images, self.middle)))
         return np.asarray(logits.asnumpy(), dtype=np.float32)
+
+    def attend(self, images: Picture, logits: Logits) -> Floats32 | None:
+        """Return where each step of the logits of images looks, (N, T, columns); None: the recogniser does not say.
+
+        A rectified picture's columns are not the picture's own.
+        """
+        if not isinstance(self.net, EncoderDecoder) or not self.looks:
+            return None
+        samples = Tensor(np.arange(len(images), dtype=np.int32))
+        features = self.start(Tensor(normalise(images, self.middle)), samples)[0][0].asnumpy()
+        return attention_of(self.decoder, np.asarray(features, np.float32), logits)
 
     def read(self, images: Picture, beams: int = 1) -> Reading:
         """Return texts and confidences of images (N, H, W, C) uint8, by a beam search with more than one beam."""

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from wordmill.models.attention import Floats as Floats32
+from wordmill.models.attention import attention_of
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.pt.decoders import Decoder
 from wordmill.models.pt.model import EncoderDecoder, build
@@ -44,6 +46,8 @@ class Predictor:
         self.codec = codec_of(checkpoint.model, checkpoint.data, checkpoint.temperature)
         self.net = build(checkpoint.model, checkpoint.data, self.codec.classes)
         load_weights(self.net, checkpoint.tensors, "checkpoint")
+        self.looks = checkpoint.model.name == "rare" and checkpoint.model.rectification == "none"
+        self.decoder = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith("decoder.")}
         _fold_normalisation(self.net.eval())
         self.net.to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
@@ -53,6 +57,17 @@ class Predictor:
         with torch.inference_mode(), self._autocast():
             logits = self.net(self._inputs(images))
         return np.asarray(logits.cpu().numpy(), dtype=np.float32)
+
+    def attend(self, images: Picture, logits: Logits) -> Floats32 | None:
+        """Return where each step of the logits of images looks, (N, T, columns); None: the recogniser does not say.
+
+        A rectified picture's columns are not the picture's own.
+        """
+        if not isinstance(self.net, EncoderDecoder) or not self.looks:
+            return None
+        with torch.inference_mode(), self._autocast():
+            features = self.net.encode(self._inputs(images)).float().cpu().numpy()
+        return attention_of(self.decoder, np.asarray(features, np.float32), logits)
 
     def read(self, images: Picture, beams: int = 1) -> Reading:
         """Return texts and confidences of images (N, H, W, C) uint8, by a beam search with more than one beam."""
