@@ -22,14 +22,13 @@ Histogram = dict[str, int]
 
 def find_or_read(
     store: Store, trained: Manifest, names: tuple[str, ...], combined: Manifest, device: str
-) -> Histogram | None:
-    """Return the confidences of a recogniser on validation sets among the shards, as training counts them.
+) -> tuple[Histogram | None, bool]:
+    """Return the confidences of a recogniser on validation sets among the shards, and whether they were there.
 
     Those of the sets that it was validated on training has counted; None where it had not begun to.
     """
     if trained.inputs.get("val_sets") == [combined.facts["indices"][name] for name in names]:
-        known: Histogram | None = trained.facts.get("confidences")
-        return known
+        return trained.facts.get("confidences"), True
     contents = [combined.facts["contents"][name] for name in names]
 
     def make(folder: Path) -> StageResult:
@@ -41,6 +40,5 @@ def find_or_read(
 
     inputs = {"model": trained.reference, "contents": contents, "device": device}
     ingredients = keys.of_confidences(trained.facts["framework"], device)
-    made, _ = find_or_make(store, "evaluate", "validation", inputs, make, ingredients)
-    found: Histogram = made.facts["confidences"]
-    return found
+    made, found = find_or_make(store, "evaluate", "validation", inputs, make, ingredients)
+    return made.facts["confidences"], found

@@ -39,16 +39,16 @@ def run_rivals(
         holders = [tracking.holder(f"wordmill-{recipe}", alias) for alias in ("champion", "best")]
         versions = {version.version: version for version in holders if version}
         found = [_measured(store, version, names, rules, combined, device) for version in versions.values()]
-        validation = from_json(Data, data).val
+        validation, known = from_json(Data, data).val, True
         for champion, _ in found[:1] if holders[0] else []:
-            champion["confidences"] = _sure(store, champion["model"], validation, combined, device)
+            champion["confidences"], known = _sure(store, champion["model"], validation, combined, device)
         inputs = {"benchmarks": names, "validation": list(validation), "evaluation": asdict(rules),
                   "shards": combined.reference, "run_tag": run_tag, "versions": list(versions)}  # fmt: skip
         key = digest({"stage": "rivals", "name": recipe, **inputs})
         facts = {"rivals": [rival for rival, _ in found]}
         made = record_manifest(store, stage="rivals", name=recipe, key=key, inputs=inputs, facts=facts,
                                seconds=time.monotonic() - started)  # fmt: skip
-        return made, all(there for _, there in found)
+        return made, known and all(there for _, there in found)
 
     return run_stage("rivals", recipe, run_tag, output, work)
 
@@ -83,8 +83,8 @@ def _measured(
 
 def _sure(
     store: Store, reference: str | None, validation: tuple[str, ...], combined: Manifest, device: str
-) -> dict[str, int] | None:
-    """Return the champion's confidences on validation sets, None where they cannot be counted, which is told."""
+) -> tuple[dict[str, int] | None, bool]:
+    """Return the champion's confidences on validation sets, None where they cannot be, and if they were there."""
     try:
         if reference is None:
             raise ValueError(f"it has no tag wordmill.model, which names what trained it: {WHAT_TO_DO}")
@@ -95,7 +95,7 @@ def _sure(
         return find_or_read(store, trained, validation, combined, device)
     except (ValueError, RuntimeError, ImportError) as error:
         print(f"rivals: the champion's confidence on {', '.join(validation)} is not known: {error}", flush=True)
-        return None
+        return None, True
 
 
 def check_fitting(store: Store, trained: str, data: Data, combined: Manifest, benchmark: str) -> None:

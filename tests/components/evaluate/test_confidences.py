@@ -24,13 +24,14 @@ def trained(store: Store, folder: Path, told: dict[str, str], validated: str, **
 def test_a_recogniser_is_read_with_where_validation_is_not_its_own(store: Store, tmp_path: Path) -> None:
     told = arguments(store, tmp_path)
     combined, other = read_manifest(told["shards"]), trained(store, tmp_path, told, "another index")
-    assert find_or_read(store, other, ("words",), combined, "cpu") == COUNTED
+    assert find_or_read(store, other, ("words",), combined, "cpu") == (COUNTED, False)
+    assert find_or_read(store, other, ("words",), combined, "cpu") == (COUNTED, True)
 
 
 def test_of_its_own_validation_training_has_counted(store: Store, tmp_path: Path) -> None:
     told = arguments(store, tmp_path)
     combined = read_manifest(told["shards"])
     own = trained(store, tmp_path, told, "index of the samples", confidences={"0.50": 7})
-    assert find_or_read(store, own, ("words",), combined, "cpu") == {"0.50": 7}
+    assert find_or_read(store, own, ("words",), combined, "cpu") == ({"0.50": 7}, True)
     before = trained(store, tmp_path, told, "index of the samples")
-    assert find_or_read(store, before, ("words",), combined, "cpu") is None
+    assert find_or_read(store, before, ("words",), combined, "cpu") == (None, True)
