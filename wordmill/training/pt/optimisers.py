@@ -102,11 +102,11 @@ class Muon(torch.optim.Optimizer):
             rate = torch.where(lost, 0.0, group["lr"])
             for weight in group["params"]:
                 momentum, gradient = self.state[weight]["momentum"], weight.grad.masked_fill(lost, 0.0)
-                momentum.lerp_(gradient, torch.where(lost, 0.0, 1.0 - MUON_MOMENTUM))
+                momentum.lerp_(gradient, torch.where(lost, 0.0, 1.0 - MUON_MOMENTUM).to(gradient))
                 update = orthogonal(gradient.lerp(momentum, MUON_MOMENTUM).flatten(1))
                 weight.mul_(1.0 - rate * group["weight_decay"])
                 weight.sub_(update.view_as(weight) * (rate * muon_size(*update.shape)))
-        self.rest.found_inf = self.found_inf  # type: ignore[attr-defined]
+        self.rest.found_inf = vars(self).get("found_inf")  # type: ignore[attr-defined]  # a scaler's, else none
         self.rest.step()
 
 
