@@ -17,7 +17,7 @@ BEAMS = 8  # hypotheses of a search for alternatives, at least
 class Character:
     """A character of a reading: its confidence in 0..1, and from where to where it stands, in shares of the width.
 
-    It stands from half way to the character before to half way to the next; the first and the last reach as far to
+    The confidence of a reading is the geometric mean of its characters'. One stands from half way to the character before to half way to the next; the first and the last reach as far to
     their other side, within the picture, and one alone has all of it. Both are None where a recogniser does not say.
     """
 
@@ -88,7 +88,7 @@ def _ctc(odds: Logits, codec: CtcCodec) -> list[Character]:
         run = (frames >= start) & np.logical_and.accumulate((best == best[start]) | (frames < start))
         weights = odds[run, best[start]]
         centres.append(float((weights * (frames[run] + 0.5)).sum() / weights.sum()) / len(odds))
-        sure.append(float(odds[start, best[start]]))
+        sure.append(float(odds[start, best[start]]) ** (1 / codec.temperature))
     texts = [codec.charset.symbols[best[start] - codec.FIRST] for start in first]
     return [Character(text=text, confidence=one, start=low, end=high)
             for text, one, (low, high) in zip(texts, sure, cells(centres), strict=True)]  # fmt: skip
@@ -117,5 +117,6 @@ def _attention(odds: Logits, codec: AttentionCodec, looks: Logits | None) -> lis
         columns = (np.arange(looks.shape[1]) + 0.5) / looks.shape[1]
         spans = cells(np.maximum.accumulate(looks[steps] @ columns).tolist())
     symbols = codec.charset.symbols
-    return [Character(text=symbols[best[step] - codec.FIRST], confidence=float(odds[step, best[step]]), start=low,
-                      end=high) for step, (low, high) in zip(steps, spans, strict=True)]  # fmt: skip
+    sure = [float(odds[step, best[step]]) ** (1 / codec.temperature) for step in steps]
+    return [Character(text=symbols[best[step] - codec.FIRST], confidence=one, start=low, end=high)
+            for step, one, (low, high) in zip(steps, sure, spans, strict=True)]  # fmt: skip

@@ -29,13 +29,23 @@ def test_characters_of_ctc_are_those_of_the_reading_each_where_its_frames_are() 
     texts, confidence = CTC.decode(FRAMES)
     assert "".join(one.text for one in found) == texts[0] == "abb"
     assert [one.confidence for one in found] == pytest.approx([0.8, 0.8, 0.6], rel=1e-3)
-    assert np.mean([one.confidence for one in found]) == pytest.approx(confidence[0], rel=1e-6)
+    assert math.prod(one.confidence for one in found) ** (1 / 3) == pytest.approx(confidence[0], rel=1e-6)
     # Centres: frames 1 and 2 weighted 0.8 and 0.4 are at 1.5 + 1 / 3, then 4.5 and 6.5, of 8.
     first, second, third = 11 / 6 / 8, 4.5 / 8, 6.5 / 8
     edges = [(first + second) / 2, (second + third) / 2]
     expected = [(first - (edges[0] - first), edges[0]), (edges[0], edges[1]), (edges[1], third + third - edges[1])]
     spans = np.array([(one.start, one.end) for one in found])
     assert spans == pytest.approx(np.array([(max(0.0, low), high) for low, high in expected]), abs=1e-3)
+
+
+def test_confidences_of_characters_have_the_temperature_of_the_readings() -> None:
+    codec = CtcCodec(charset=AB, temperature=0.5)
+    (found,) = characters(FRAMES, codec)
+    assert [one.confidence for one in found] == pytest.approx([0.64, 0.64, 0.36], rel=1e-3)
+    assert math.prod(one.confidence for one in found) ** (1 / 3) == pytest.approx(codec.decode(FRAMES)[1][0], rel=1e-6)
+    writer = AttentionCodec(charset=AB, temperature=0.5)
+    rows = logits([0.1, 0.1, 0.7, 0.1], [0.0001, 0.9997, 0.0001, 0.0001])  # a, STOP
+    assert [one.confidence for (one,) in characters(rows, writer)] == pytest.approx([0.49], rel=1e-3)
 
 
 def test_cells_lie_between_the_middles_of_neighbours_and_within_the_picture() -> None:
