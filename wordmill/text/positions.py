@@ -17,8 +17,9 @@ BEAMS = 8  # hypotheses of a search for alternatives, at least
 class Character:
     """A character of a reading: its confidence in 0..1, and from where to where it stands, in shares of the width.
 
-    The confidence of a reading is the geometric mean of its characters'. One stands from half way to the character before to half way to the next; the first and the last reach as far to
-    their other side, within the picture, and one alone has all of it. Both are None where a recogniser does not say.
+    The confidence of a reading is the geometric mean of its characters'. One stands from half way to the character
+    before to half way to the next; the first and the last reach as far to their other side, within the picture, and one
+    alone has all of it. Both are None where a recogniser does not say.
     """
 
     text: str
