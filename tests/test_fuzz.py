@@ -22,7 +22,7 @@ def test_every_kind_has_its_count() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning:PIL")
-@pytest.mark.parametrize("kind", KINDS.keys() - {"foreign"})  # for which MindSpore is imported
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "foreign"])  # for which MindSpore is imported
 def test_a_few_changed_inputs_are_read_or_refused(kind: str) -> None:
     assert 0 <= fuzz(kind, SEED, 40) <= 40
 
