@@ -7,6 +7,7 @@ import ast
 import re
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -116,10 +117,9 @@ def _is_module(name: str, package: bool = True) -> bool:
 
 def _keyed() -> Iterator[Ingredients]:
     """Give the keys of all stages, for whatever a recipe may say."""
-    protocol = {"protocol": "fudan", "augment": "views"}  # with these a key names all that it may
-    for framework in get_args(Framework):
-        train: Any = SimpleNamespace(framework=framework, **protocol)
-        for stored in ("encoded", "fitted"):
+    for framework in get_args(Framework):  # with these a key names all that it may
+        for augment, stored in product(keys.AUGMENTED, ("encoded", "fitted")):
+            train: Any = SimpleNamespace(framework=framework, protocol="fudan", augment=augment)
             data: Any = SimpleNamespace(streamed=True, stored=stored)
             yield keys.of_train(train, data, "npu")
         yield keys.of_evaluate(framework, "npu", "fudan")

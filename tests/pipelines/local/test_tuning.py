@@ -67,7 +67,7 @@ def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_pat
     assert load_inputs(own, 1)[0].train.epochs == 2
     changes = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "+x.txt"))
     assert (changes["data.limit"], changes["train.epochs"]) == ("2000", "27")  # 60,000 / (210 + 2,000)
-    assert (changes["train.lr"], changes["data.charset"]) == ("0.001000", "lower36+x.txt")
+    assert (changes["train.lr"], changes["data.charset"]) == ("0.004000", "lower36+x.txt")
 
 
 def test_too_few_words_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -80,7 +80,7 @@ def test_export_keys_that_go_together_are_taken() -> None:
         ("checkpoint_minutes=.inf", "checkpoint_minutes: found inf, expected more than 0"),
         ("step_timeout_minutes=-2", "step_timeout_minutes: found -2.0, expected more than 0"),
         ("loss_scaling=none", "loss_scaling: found 'none': .*dynamic, static"),
-        ("min_lr=0.1", "min_lr: found 0.1 with schedule warmup_cosine and lr 0.004, expected where a cosine"),
+        ("min_lr=0.1", "min_lr: found 0.1 with schedule warmup_cosine and lr 0.016, expected where a cosine"),
         ("min_lr=-0.1", "min_lr: found -0.1, expected at least 0"),
         ("step_epochs=1", "step_epochs: found 1.0 with schedule warmup_cosine, expected none"),
         ("schedule=step", "step_epochs: found 0.0 with schedule step, expected a value"),

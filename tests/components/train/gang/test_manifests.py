@@ -65,9 +65,9 @@ def test_an_ascend_job_has_one_leader_with_devices_and_three_workers_that_start_
     # By any other policy worker 0 ends the job, and the leader with it, before the leader has stored the result.
     assert job["spec"]["successPolicy"] == "AllWorkers"
     assert job["spec"]["runPolicy"]["cleanPodPolicy"] == "Running"
-    told = {"framework": framework, "fault-scheduling": "grace", "fault-retry-times": "20"}
+    told = {"framework": framework, "fault-scheduling": "grace", "fault-retry-times": "100"}
     assert told.items() <= job["metadata"]["labels"].items()
-    assert job["spec"]["runPolicy"]["backoffLimit"] == 20
+    assert job["spec"]["runPolicy"]["backoffLimit"] == 100
     for template in pods(job):
         assert container(template)["resources"]["limits"]["huawei.com/Ascend910"] == "8"
         # The operator tells places only to a container of this name, and makes its service for a port of that one.
@@ -88,7 +88,7 @@ def test_a_volcano_job_starts_all_nodes_or_none_and_again_when_one_is_lost() -> 
     ]  # fmt: skip
     # Volcano refuses a policy of both, and one for code 0.
     assert not [entry for entry in job["policies"] if {"event", "exitCode"} <= set(entry) or entry.get("exitCode") == 0]
-    assert job["maxRetry"] == 20
+    assert job["maxRetry"] == 100
     assert set(job["plugins"]) == {"env", "svc"}
     assert job["ttlSecondsAfterFinished"] == 3600
     assert leader_pod(spec(NPUS, "pytorch"), KEY, False) == "wordmill-train-0123456789abcdef-node-0"
