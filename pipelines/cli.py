@@ -41,7 +41,7 @@ def _compile(options: argparse.Namespace) -> int:
 def _run(options: argparse.Namespace) -> int:
     from pipelines.local import stages
 
-    stages.start_warm()
+    stages.start_warm()  # beside what builds the pipeline
     recipe, pipeline = build_pipeline(options, options.nightly)
     if options.hardware and PROFILES[options.hardware].nodes > 1:
         raise ValueError(f"--hardware {options.hardware} takes several nodes of a cluster: submit it")

@@ -28,6 +28,7 @@ def run_locally(pipeline: GraphComponent, recipe: str, in_containers: bool = Fal
 
     `run_tag` is a new one unless it is given.
     """
+    stages.start_warm()
     lock = services.STATE / "run.lock"  # of this working tree
     with locked(lock, waiting=f"another run holds {lock}: waiting until it ends"):
         services.settings()

@@ -8,6 +8,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import cache
 from multiprocessing import forkserver, get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -20,8 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 _context = get_context("forkserver")
 
 
+@cache
 def start_warm() -> None:
-    """Start the process that stages fork from, which imports beside its caller."""
+    """Start the process that stages fork from, which imports beside its caller: once, whoever asks first."""
     os.environ["PYTHONPATH"] = prepended("PYTHONPATH", ROOT)
     _context.set_forkserver_preload(["pipelines.local.warm"])
     forkserver.ensure_running()
