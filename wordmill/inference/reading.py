@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -157,31 +157,27 @@ def read_images(
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BATCH):
             batch = paths[start : start + BATCH]
-            found = list(pool.map(fit, batch))
-            more = iter(_details(recogniser, found, alternatives) if characters or alternatives else ())
-            for result in _results(recogniser, batch, [one if isinstance(one, str) else one[0] for one in found]):
-                yield result if result.error else replace(result, details=next(more, {}))
+            fitted = list(pool.map(fit, batch))
+            read = iter(_readings(recogniser, fitted, characters or alternatives > 0, alternatives))
+            for path, one in zip(batch, fitted, strict=True):
+                yield Result(path=path, error=one) if isinstance(one, str) else Result(path=path, **next(read))
 
 
-def _details(recogniser: TextRecogniser, found: Sequence[Fitted | str], alternatives: int) -> list[dict[str, Any]]:
-    """Return the details of those of a batch that can be read."""
+def _readings(
+    recogniser: TextRecogniser, found: Sequence[Fitted | str], detailed: bool, alternatives: int
+) -> list[dict[str, Any]]:
+    """Return text, confidence and details of those of a batch that can be read."""
     fitted = [one for one in found if not isinstance(one, str)]
     if not fitted:
         return []
     pictures, shares = zip(*fitted, strict=True)
-    return recogniser.details(np.stack(pictures), shares, alternatives)
-
-
-def _results(recogniser: TextRecogniser, paths: Sequence[Path], fitted: list[Picture | str]) -> Iterator[Result]:
-    """Read one batch: of each path its fitted picture, or its error."""
-    pictures = [picture for picture in fitted if not isinstance(picture, str)]
-    read = iter(zip(*recogniser.read(np.stack(pictures)), strict=True)) if pictures else iter(())
-    for path, picture in zip(paths, fitted, strict=True):
-        if isinstance(picture, str):
-            yield Result(path=path, error=picture)
-        else:
-            text, confidence = next(read)
-            yield Result(path=path, text=text, confidence=float(confidence))
+    batch = np.stack(pictures)
+    if detailed:
+        reading, details = recogniser.read_in_detail(batch, shares, alternatives)
+    else:
+        reading, details = recogniser.read(batch), [{} for _ in fitted]
+    return [{"text": text, "confidence": float(confidence), "details": detail}
+            for text, confidence, detail in zip(*reading, details, strict=True)]  # fmt: skip
 
 
 def save_readings(

@@ -134,6 +134,12 @@ class TextRecogniser:
         characters: text, confidence, start and end in shares of the picture's width, along its line, of each
         alternatives: the likeliest so many texts with their probabilities, where any are asked for; CTC alone has them
         """
+        return self.read_in_detail(pictures, shares, alternatives)[1]
+
+    def read_in_detail(
+        self, pictures: Picture, shares: Sequence[float], alternatives: int = 0
+    ) -> tuple[Reading, list[dict[str, Any]]]:
+        """Return what `read` and `details` do, of one pass through the network."""
         logits = self.network(pictures)
         looks = self.attend(pictures, logits) if self.attend else None
         rows = characters(logits, self.codec, looks)
@@ -142,7 +148,7 @@ class TextRecogniser:
         if alternatives:
             for one, others in zip(found, likeliest_texts(logits, self.codec, alternatives), strict=True):
                 one["alternatives"] = [{"text": a.text, "probability": round(a.probability, 4)} for a in others]
-        return found
+        return self.codec.decode(logits), found
 
     def read(self, pictures: Picture) -> Reading:
         """Read fitted pictures (N, H, W, C) uint8 in one batch: N texts, and confidences (N,) in 0..1."""
@@ -168,28 +174,20 @@ class TextRecogniser:
 
     def _readings(self, images: Any, asked: dict[str, Any]) -> pd.DataFrame:
         fitted = self._fitted(_rows(images))
-        pictures = [picture for picture, _ in fitted]
-        texts: list[str] = []
-        confidences: list[float] = []
-        for start in range(0, len(pictures), BATCH):
-            found, sure = self.read(np.stack(pictures[start : start + BATCH]))
+        count = int(asked.get("alternatives") or 0)
+        detailed = bool(asked.get("characters") or count)
+        texts, confidences, details = list[str](), list[float](), list[dict[str, Any]]()
+        for start in range(0, len(fitted), BATCH):
+            pictures, shares = zip(*fitted[start : start + BATCH], strict=True)
+            batch = np.stack(pictures)
+            (found, sure), more = self.read_in_detail(batch, shares, count) if detailed else (self.read(batch), [])
             texts += found
             confidences += sure.tolist()
+            details += more
         index = images.index if isinstance(images, (pd.DataFrame, pd.Series)) else pd.RangeIndex(len(texts))
         text = pd.Series(texts, index=index, dtype=str)  # of none too
         table = pd.DataFrame({"text": text, "confidence": np.asarray(confidences, dtype=np.float32)}, index=index)
-        count = int(asked.get("alternatives") or 0)
-        if fitted and (asked.get("characters") or count):
-            table = table.join(pd.DataFrame(self._all_details(fitted, count), index=index))
-        return table
-
-    def _all_details(self, fitted: list[tuple[Picture, float]], alternatives: int) -> list[dict[str, Any]]:
-        """Return what `details` does of any number of pictures."""
-        found: list[dict[str, Any]] = []
-        for start in range(0, len(fitted), BATCH):
-            pictures, shares = zip(*fitted[start : start + BATCH], strict=True)
-            found += self.details(np.stack(pictures), shares, alternatives)
-        return found
+        return table.join(pd.DataFrame(details, index=index)) if details else table
 
     def _fitted(self, rows: list[Any]) -> list[tuple[Picture, float]]:
         """Return every row as uint8 (H, W, C) of the recipe's size, and the share of the width that it fills."""
