@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from wordmill.text.decoding import AttentionCodec, CtcCodec, Logits, Reading, confidences_of
+from wordmill.text.decoding import AttentionCodec, CtcCodec, Logits, Reading, confidences_of, probabilities
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -23,8 +23,7 @@ def ctc_beam_search(logits: Logits, codec: CtcCodec, beams: int) -> Reading:
 
     A text's probability is the sum over all its paths, and what its confidence is made of.
     """
-    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
-    found = [prefixes(rows, beams)[0] for rows in exponents / exponents.sum(axis=2, keepdims=True)]
+    found = [prefixes(rows, beams)[0] for rows in probabilities(logits)]
     texts = ["".join(codec.charset.symbols[c - 1] for c in prefix) for prefix, _ in found]
     sums, lengths = np.array([likely for _, likely in found]), np.array([len(prefix) for prefix, _ in found])
     return texts, confidences_of(sums, lengths, codec.temperature)

@@ -90,6 +90,12 @@ def codec_of(model: Model, data: Data, temperature: float = 1.0) -> Codec:
     return kind(charset=charset_of(data), temperature=temperature)
 
 
+def probabilities(logits: Logits) -> npt.NDArray[np.float64]:
+    """Return the probabilities of logits (N, T, C)."""
+    raised = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=2, keepdims=True))
+
+
 def confidences_of(sums: Values, lengths: Values, temperature: float) -> npt.NDArray[np.float32]:
     """Return the confidences (N,), 0..1, of texts by the sum of their characters' log-probabilities and their lengths.
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from wordmill.text.beam import prefixes
-from wordmill.text.decoding import AttentionCodec, Codec, CtcCodec, Logits
+from wordmill.text.decoding import AttentionCodec, Codec, CtcCodec, Logits, probabilities
 
 BEAMS = 8  # hypotheses of a search for alternatives, at least
 
@@ -41,8 +41,7 @@ def characters(logits: Logits, codec: Codec, looks: Logits | None = None) -> lis
 
     An attention recogniser's logits do not say where its characters stand: `looks` (N, T, columns) does, its attention.
     """
-    odds = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
-    odds /= odds.sum(axis=2, keepdims=True)
+    odds = probabilities(logits)
     if isinstance(codec, CtcCodec):
         return [_ctc(rows, codec) for rows in odds]
     return [_attention(rows, codec, None if looks is None else looks[number]) for number, rows in enumerate(odds)]
@@ -55,8 +54,7 @@ def likeliest_texts(logits: Logits, codec: Codec, count: int) -> list[list[Alter
     if not isinstance(codec, CtcCodec):
         raise ValueError("alternatives: an attention recogniser writes each character by those before it, so its "
                          "logits say nothing of other texts")  # fmt: skip
-    odds = np.exp(logits.astype(np.float64) - logits.max(axis=2, keepdims=True))
-    found = [prefixes(rows, max(count, BEAMS)) for rows in odds / odds.sum(axis=2, keepdims=True)]
+    found = [prefixes(rows, max(count, BEAMS)) for rows in probabilities(logits)]
     symbols = codec.charset.symbols
     return [
         [Alternative(text="".join(symbols[c - codec.FIRST] for c in prefix), probability=math.exp(likely))
