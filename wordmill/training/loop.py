@@ -210,9 +210,9 @@ class Loop(Generic[Handle]):
         if not self.leads:
             return
         save(job.folder / "last.safetensors", self.checkpoint(done.step, weights))
-        for place, scored in enumerate(done.best, start=1):
+        for place, scored in enumerate(done.best[1:], start=2):
             shutil.copyfile(best_path(self.checkpoints, scored.step), job.folder / best_name(place))
-        best = load(job.folder / best_name(1))
+        best = load(best_path(self.checkpoints, done.best[0].step))
         predict = self.trainer.predictor(best)
         write_reference(job, predict)
         calibration = calibrate(self.context, predict, lambda: self.pulse.beat(done.step))
