@@ -6,8 +6,9 @@ Who has packed, read or stored them does not matter, and no digest of code is lo
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from components.gate.sampling import Paired
 from wordmill.store.artifacts import Manifest, find_manifest
@@ -67,13 +68,17 @@ def _pair(store: Store, ours: Manifest, theirs: list[Manifest]) -> Paired | None
 
 def outcomes(store: Store, evaluation: Manifest) -> dict[Sample, bool]:
     """Return for every sample that counts, in the stored order, whether it was read right."""
-    path, seen = store.fetch(evaluation.object("predictions.jsonl")), Counter[tuple[str, str]]()
-    found = {}
-    with path.open(encoding="utf-8") as file:
-        for row in map(json.loads, file):
-            content = row["truth"], row.get("picture", "")
-            # A measurement of before pictures had digests is of samples that cannot be known again.
-            if row["correct"] is not None and content[1]:
-                found[*content, seen[content]] = row["correct"]
-                seen[content] += 1
+    found, seen = dict[Sample, bool](), Counter[tuple[str, str]]()
+    for row in predictions_of(store, evaluation):
+        content = row["truth"], row.get("picture", "")
+        # A measurement of before pictures had digests is of samples that cannot be known again.
+        if row["correct"] is not None and content[1]:
+            found[*content, seen[content]] = row["correct"]
+            seen[content] += 1
     return found
+
+
+def predictions_of(store: Store, evaluation: Manifest) -> Iterator[dict[str, Any]]:
+    """Give what a measurement has recorded of every sample, in the stored order."""
+    with store.fetch(evaluation.object("predictions.jsonl")).open(encoding="utf-8") as file:
+        yield from map(json.loads, file)

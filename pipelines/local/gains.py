@@ -1,10 +1,10 @@
 """What training on for own words has gained on them and lost on others: two recognisers on the same words."""
 
-import json
 from typing import Any
 
 import numpy as np
 
+from components.gate.pairing import predictions_of
 from components.gate.sampling import Paired, bootstrap_means, mean_difference, strata_of
 from components.report.gather import gather_run
 from wordmill.recipe.sections import Recipe
@@ -35,7 +35,7 @@ def measure_gains(store: Store, run_tag: str, recipe: Recipe, own: str) -> list[
 
 def paired(store: Store, now: Manifest, then: Manifest, protocol: str, charset: Charset) -> Paired:
     """Return what two measurements of the same samples, in their order, read right by the same rules."""
-    ours, theirs = (_rows(store, manifest) for manifest in (now, then))
+    ours, theirs = (list(predictions_of(store, manifest)) for manifest in (now, then))
     if [row["truth"] for row in ours] != [row["truth"] for row in theirs]:
         raise ValueError(f"{now.reference} and {then.reference} are not of the same samples of {now.name}")
     rights = [
@@ -68,8 +68,3 @@ def gains_text(rows: list[dict[str, Any]]) -> str:
                      f"now: {100 * row['difference']:+.2f} points (95 %: {low:+.2f} to {high:+.2f}), "
                      f"{row['total']:,} words")  # fmt: skip
     return "\n".join(["", "what training on for own words has changed", *lines])
-
-
-def _rows(store: Store, evaluation: Manifest) -> list[dict[str, Any]]:
-    path = store.fetch(evaluation.object("predictions.jsonl"))
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

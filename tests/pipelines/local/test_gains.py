@@ -19,7 +19,7 @@ def measured(store: Store, name: str, readings: dict[str, str]) -> Manifest:
             {"truth": truth, "prediction": text, "picture": f"p{n}"} for n, (truth, text) in enumerate(readings.items())
         ]
         path = folder / "predictions.jsonl"
-        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
         return StageResult(files={"predictions.jsonl": path}, facts={})
 
     return find_or_make(store, "evaluate", "own", {"name": name}, make)[0]
@@ -35,6 +35,11 @@ def test_both_are_judged_by_the_characters_that_the_new_one_writes(store: Store)
     other = measured(store, "other", {"ax": "ax"})
     with pytest.raises(ValueError, match="are not of the same samples of own"):
         paired(store, now, other, "mindocr", charset)
+
+
+def test_a_label_may_have_what_some_take_for_the_end_of_a_line(store: Store) -> None:
+    now, then = (measured(store, name, {"a\u2028x": "ax", "x\u0085": "x"}) for name in ("now", "then"))
+    assert len(paired(store, now, then, "mindocr", Charset(name="c", symbols="ax")).candidate) == 2
 
 
 def test_a_gain_is_told_with_its_interval() -> None:
