@@ -1,5 +1,6 @@
 """Lines of the data plane's table, and how their figures are taken."""
 
+import json
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +21,16 @@ class Scale:
     rounds: int
     round_s: float
     quick: bool  # everything runs once, on little; the figures mean nothing
+
+
+def print_rows(rows: list[Row], as_json: bool) -> None:
+    """Print figures that have no peer, each with its goal, or all as JSON for programs."""
+    if as_json:
+        print(json.dumps(rows))
+        return
+    for row in rows:
+        goal = "" if row["goal"] is None else f"  goal {row['goal']} {'met' if row['met'] else 'missed'}"
+        print(f"{row['name']:72} {row['value']:10.3f} {row['unit']}{goal}")
 
 
 def alone(name: str, value: float, unit: str, goal: float = 0.0, *, least: bool = False) -> Row:

@@ -9,13 +9,13 @@ random, or every fifth word longer by one.
 """
 
 import argparse
-import json
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.data_rows import print_rows
 from components.gate.drift import Histogram, compare_runs
 from components.gate.sampling import DISCORDANT, Paired
 
@@ -114,12 +114,7 @@ def main() -> None:
     kinds: dict[str, Shift] = {"unchanged": unchanged, "words a fifth longer": longer,
                                "every fifth word longer by one": fifth_longer}  # fmt: skip
     rows = [one for name, shift in kinds.items() for one in rows_of(shift, name, options.nights)]
-    if options.json:
-        print(json.dumps(rows))
-        return
-    for one in rows:
-        met = "met" if one["met"] else "missed"
-        print(f"{one['name']:56} {one['value']:6.1f} {one['unit']}  goal {one['goal']} {met}")
+    print_rows(rows, options.json)
 
 
 if __name__ == "__main__":

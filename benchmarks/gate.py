@@ -9,13 +9,13 @@ Fisher 1938, Revue de l'Institut International de Statistique 5, 307-320), and h
 """
 
 import argparse
-import json
 import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.data_rows import print_rows
 from components.gate.compare import BOUND, has_fallen
 from components.gate.sampling import Stratum, bootstrap_means, expected_error, margin_of
 from wordmill.recipe.sections import Gate
@@ -162,12 +162,7 @@ def main() -> None:
     for discordant in DISCORDANT:
         rows += [*sizes(sets, discordant), check(sets, discordant)]
         rows += [one for difference in DIFFERENCES for one in rows_of(sets, discordant, difference, options.nights)]
-    if options.json:
-        print(json.dumps(rows))
-        return
-    for one in rows:
-        goal = "" if one["goal"] is None else f"  goal {one['goal']} {'met' if one['met'] else 'missed'}"
-        print(f"{one['name']:72} {one['value']:8.3f} {one['unit']}{goal}")
+    print_rows(rows, options.json)
 
 
 if __name__ == "__main__":

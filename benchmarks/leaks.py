@@ -8,7 +8,6 @@ looked up among those of as many benchmark pictures as the ten sets of scene tex
 """
 
 import argparse
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from benchmarks.data_rows import print_rows
 from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture, fit_pictures
 from wordmill.pictures.resemblance import Fingerprints, Lookup, fingerprints, thumbnails, variants
@@ -170,13 +170,7 @@ def main() -> None:
     parser.add_argument("--photographs", type=Path)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = rows_of(options.pictures, options.rows, options.photographs)
-    if options.json:
-        print(json.dumps(found))
-        return
-    for one in found:
-        goal = "" if one["goal"] is None else f"  goal {one['goal']} {'met' if one['met'] else 'missed'}"
-        print(f"{one['name']:64} {one['value']:10.3f} {one['unit']}{goal}")
+    print_rows(rows_of(options.pictures, options.rows, options.photographs), options.json)
 
 
 if __name__ == "__main__":

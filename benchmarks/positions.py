@@ -5,7 +5,6 @@ cell by half or more (intersection over union); a cell ends half way to the char
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.data_rows import alone
+from benchmarks.data_rows import alone, print_rows
 from benchmarks.models import Row
 from wordmill.inference.reading import open_recogniser
 from wordmill.pictures.image import fit_picture
@@ -121,13 +120,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=WORDS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = rows(options.model, options.words)
-    if options.json:
-        print(json.dumps(found))
-        return
-    for row in found:
-        reached = "met" if row["met"] else "missed"
-        print(f"{row['name']:<64} {row['value']:>8} {row['unit']}  goal {row['goal']}  {reached}")
+    print_rows(rows(options.model, options.words), options.json)
 
 
 if __name__ == "__main__":
