@@ -71,11 +71,8 @@ def _down(options: argparse.Namespace) -> int:
 def _accept(options: argparse.Namespace) -> int:
     from components.fetch.lock import accept
     from pipelines.local import services
-    from wordmill.store.storage import Store
 
-    if "WORDMILL_BUCKET" not in os.environ:
-        services.settings()
-    lock = accept(Store.from_environment(), options.source)
+    lock = accept(services.open_store(), options.source)
     print(f"forgotten: {options.source} had sha256 {lock['sha256']} on {lock['time']}; its next use counts as first")
     return 0
 

@@ -22,14 +22,11 @@ def evaluate_model(options: argparse.Namespace) -> int:
     from components.report.measuring import measure_file, measured_text, write_page
     from pipelines.local import services
     from wordmill.inference.reading import open_recogniser
-    from wordmill.store.storage import Store
 
     model = named_model(options.model, options.recipe)
     protocol = options.protocol or load_recipe(recipe_path(options.recipe)).evaluation.protocol
     recogniser, (name, entry) = open_recogniser(model), data_set(options)
-    if "WORDMILL_BUCKET" not in os.environ:
-        services.settings()
-    run_tag = new_run_tag("evaluate")
+    store, run_tag = services.open_store(), new_run_tag("evaluate")
     folder = services.STATE / "runs" / run_tag
     fetched, shards = folder / "fetched.json", folder / "shards.json"
     data = dataclasses.replace(recogniser.data, train=(), val=(), limit=0, streamed=False)
@@ -37,7 +34,7 @@ def evaluate_model(options: argparse.Namespace) -> int:
     stage_program("shard", run_tag, shards, data=to_json(data), sources=str(fetched))
     measure_file(recogniser, model, protocol, shards, name, run_tag, folder / "measured.json")
     page = Path(options.output) if options.output else folder / "report.html"
-    summary = write_page(Store.from_environment(), options.model, run_tag, page)
+    summary = write_page(store, options.model, run_tag, page)
     print(measured_text(summary))
     print(page)
     return 0

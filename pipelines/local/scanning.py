@@ -1,7 +1,6 @@
 """`python -m pipelines charset`: the characters of a data set's labels that a recipe's charset lacks."""
 
 import argparse
-import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -20,8 +19,6 @@ EXAMPLES = 3  # labels of each
 
 def scan_labels(options: argparse.Namespace) -> int:
     """Print which characters of the labels the charset lacks, write them to a file, and say what takes them in."""
-    from wordmill.store.files import write_atomically
-
     recipe = load_recipe(recipe_path(options.recipe))
     charset, (name, entry) = charset_of(recipe.data), data_set(options)
     labels = read_labels(name, entry)
@@ -35,7 +32,7 @@ def scan_labels(options: argparse.Namespace) -> int:
     changes = ["data.space=true"] if " " in found and not recipe.data.space else []
     if added:
         path = Path(options.output or f"{name}.txt").absolute()
-        write_atomically(path, "".join(f"{symbol}\n" for symbol in added))
+        write_symbols(path, added)
         print(path)
         changes.insert(0, f"data.charset={recipe.data.charset}+{path}")
     if changes:
@@ -49,14 +46,10 @@ def read_labels(name: str, entry: Entry) -> list[str]:
     from wordmill.readers.opening import open_reader
     from wordmill.sources.archives import lay_out
     from wordmill.store.artifacts import read_manifest, whole_manifest
-    from wordmill.store.storage import Store
 
-    if "WORDMILL_BUCKET" not in os.environ:
-        services.settings()
-    run_tag = new_run_tag("charset")
+    store, run_tag = services.open_store(), new_run_tag("charset")
     output = services.STATE / "runs" / run_tag / "fetched.json"
     stage_program("fetch", run_tag, output, sources=to_text({name: entry}))
-    store = Store.from_environment()
     manifest = whole_manifest(store, read_manifest(output).facts["datasets"][name], name)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "source"
@@ -65,6 +58,13 @@ def read_labels(name: str, entry: Entry) -> list[str]:
             lay_out(files, root, entry.inside, source=PurePosixPath(entry.source).name)
         reader = open_reader(entry, root)
         return [sample.label for sample in reader.read(range(len(reader))) if not sample.problem]
+
+
+def write_symbols(path: Path, symbols: Iterable[str]) -> None:
+    """Write a charset's file."""
+    from wordmill.store.files import write_atomically
+
+    write_atomically(path, "".join(f"{symbol}\n" for symbol in symbols))
 
 
 def missing(labels: Iterable[str], charset: Charset) -> tuple[Counter[str], dict[str, list[str]]]:

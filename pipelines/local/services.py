@@ -68,6 +68,13 @@ def settings() -> dict[str, str]:
     return environment | {"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
 
 
+def open_store() -> Store:
+    """Open the store that the environment names, else the embedded one, started with all that belongs to it."""
+    if "WORDMILL_BUCKET" not in os.environ:
+        settings()
+    return Store.from_environment()
+
+
 def down() -> list[str]:
     """Stop the embedded services that run and return their names."""
     stopped = []

@@ -8,13 +8,12 @@ import argparse
 import dataclasses
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any, get_args
 
 from pipelines.building import build_pipeline, new_run_tag, recipe_path
 from pipelines.local.evaluating import add_data_options, data_set
-from pipelines.local.scanning import missing, read_labels
+from pipelines.local.scanning import missing, read_labels, write_symbols
 from wordmill.recipe.catalogue import LEAST, Entry, Part
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
@@ -34,12 +33,9 @@ def tune(options: argparse.Namespace) -> int:
     """Split the words, train on from the champion, and say how much better and how much worse it has become."""
     from pipelines.local import run, services
     from pipelines.local.gains import gains_text, measure_gains
-    from wordmill.store.storage import Store
 
     recipe = load_recipe(recipe_path(options.recipe))
-    if "WORDMILL_BUCKET" not in os.environ:
-        services.settings()
-    store, folder = Store.from_environment(), services.STATE / "tune"
+    store, folder = services.open_store(), services.STATE / "tune"
     known = champion_symbols(store, recipe.name)
     name, entry = data_set(options)
     if entry.samples < LEAST:
@@ -104,7 +100,7 @@ def charset_file(stem: Path, symbols: str) -> str:
     if not symbols:
         return ""
     path = stem.with_name(f"{stem.name}-{digest(symbols)[:8]}.txt")
-    write_atomically(path, "".join(f"{symbol}\n" for symbol in symbols))
+    write_symbols(path, symbols)
     return f"+{path.absolute()}"
 
 
