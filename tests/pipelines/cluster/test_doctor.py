@@ -87,7 +87,7 @@ def test_a_healthy_site_is_well_and_left_as_it_was(
     code, lines = examined(capsys)
     assert code == 0
     assert lines[-1] == f"{len(lines) - 1} checks are well, 0 warn, 0 fail"
-    for text in ("v1.33.1", "server 2.17.0, kfp 2.17.0", "written, read and deleted, in parts too",
+    for text in ("v1.33.1", "server 2.17.0, kfp 2.17.3", "written, read and deleted, in parts too",
                  "server 3.17.2, client 3.17.2", "wordmill is Open", "cuda: 4 nvidia.com/gpu on 1 nodes",
                  "npu: 16 huawei.com/Ascend910 on 2 nodes", "preset gpu: each stage fits",
                  "team/smoke-lite:1.2: is there"):  # fmt: skip
@@ -219,7 +219,7 @@ def test_settings_that_differ_from_the_values_are_named(site: SiteServer, capsys
 @pytest.mark.parametrize(
     ("version", "state", "message"),
     [
-        ("2.16.1", "warn", "server 2.16.1, kfp 2.17.0: pipelines go without securityContext"),
+        ("2.16.1", "warn", "server 2.16.1, kfp 2.17.3: pipelines go without securityContext"),
         ("1.8.5", "fail", "pin kfp==1.8"),
         ("2.17.9", "ok", "server 2.17.9"),
         ("2.18.1", "ok", "multi-user, server 2.18.1"),
