@@ -28,6 +28,7 @@ EXPECTED = {  # parameters, steps, classes, input
     "rare_r34_ch": (28_889_281, 41, 6_625, [3, 32, 320]),
     "rare_r34_tps": (25_289_478 + TPS, 26, 38, [3, 32, 100]),
     "seq2seq_fsns": (SEQ2SEQ, 64, 10_000, [3, 128, 512]),
+    "small": (766_437, 25, 37, [1, 32, 100]),
 }
 
 
