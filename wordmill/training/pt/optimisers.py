@@ -19,6 +19,7 @@ from wordmill.training.constants import (
     is_matrix,
     muon_size,
 )
+from wordmill.training.pt.processes import divide
 
 Weights = dict[str, nn.Parameter]  # by canonical name
 
@@ -98,16 +99,29 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]  # no closure is ever given
         """Update the parameters once by their gradients; each must have one."""
         lost = self.found_inf > 0
+        weights = [weight for group in self.matrices for weight in group["params"]]
+        ahead = [self._ahead(weight, lost) for weight in weights]
+        updates = iter(divide(orthogonal, ahead, [products(*matrix.shape) for matrix in ahead]))
         for group in self.matrices:
             rate = torch.where(lost, 0.0, group["lr"])
             for weight in group["params"]:
-                momentum, gradient = self.state[weight]["momentum"], weight.grad.masked_fill(lost, 0.0)
-                momentum.lerp_(gradient, torch.where(lost, 0.0, 1.0 - MUON_MOMENTUM).to(gradient))
-                update = orthogonal(gradient.lerp(momentum, MUON_MOMENTUM).flatten(1))
+                update = next(updates)
                 weight.mul_(1.0 - rate * group["weight_decay"])
                 weight.sub_(update.view_as(weight) * (rate * muon_size(*update.shape)))
         self.rest.found_inf = vars(self).get("found_inf")  # type: ignore[attr-defined]  # a scaler's, else none
         self.rest.step()
+
+    def _ahead(self, weight: torch.Tensor, lost: torch.Tensor) -> torch.Tensor:
+        """Take a gradient into a weight's momentum; return where both point, as a matrix (rows, columns)."""
+        momentum, gradient = self.state[weight]["momentum"], weight.grad.masked_fill(lost, 0.0)  # type: ignore[union-attr]
+        momentum.lerp_(gradient, torch.where(lost, 0.0, 1.0 - MUON_MOMENTUM).to(gradient))
+        return gradient.lerp(momentum, MUON_MOMENTUM).flatten(1)
+
+
+def products(rows: int, columns: int) -> int:
+    """Return how many multiplications one iteration of `orthogonal` takes."""
+    short, long = sorted((rows, columns))
+    return short * short * (2 * long + short)
 
 
 def orthogonal(matrix: torch.Tensor) -> torch.Tensor:

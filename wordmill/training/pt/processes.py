@@ -1,5 +1,6 @@
 """What the processes of a training tell each other, beside the gradients that DistributedDataParallel adds up."""
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -47,6 +48,33 @@ def share(tensors: Tensors, processes: int, device: torch.device) -> Tensors:
     ends = np.cumsum([tensors[name].size for name in names])[:-1]
     return {name: values.reshape(tensors[name].shape)
             for name, values in zip(names, np.split(joined.cpu().numpy(), ends), strict=True)}  # fmt: skip
+
+
+def divide(
+    work: Callable[[torch.Tensor], torch.Tensor], inputs: list[torch.Tensor], costs: Sequence[float]
+) -> list[torch.Tensor]:
+    """Return `work` of each tensor, which keeps its shape; of processes with the same tensors each does a part."""
+    if not dist.is_initialized():
+        return [work(tensor) for tensor in inputs]
+    owners, rank = spread(costs, dist.get_world_size()), dist.get_rank()
+    sizes = [[tensor.numel() for tensor, owner in zip(inputs, owners, strict=True) if owner == process]
+             for process in range(dist.get_world_size())]  # fmt: skip
+    own = [work(tensor).flatten() for tensor, owner in zip(inputs, owners, strict=True) if owner == rank]
+    longest = max(map(sum, sizes))
+    sent = torch.cat([*own, inputs[0].new_zeros(longest - sum(sizes[rank]))])
+    parts = [torch.empty_like(sent) for _ in sizes]
+    dist.all_gather(parts, sent)
+    pieces = [iter(torch.split_with_sizes(part[: sum(of)], of)) for part, of in zip(parts, sizes, strict=True)]
+    return [next(pieces[owner]).view_as(tensor) for tensor, owner in zip(inputs, owners, strict=True)]
+
+
+def spread(costs: Sequence[float], processes: int) -> list[int]:
+    """Return which process does each piece of work: the dearest first, by whoever has least to do."""
+    owners, loads = [0] * len(costs), [0.0] * processes
+    for number in sorted(range(len(costs)), key=lambda number: -costs[number]):
+        owners[number] = loads.index(min(loads))
+        loads[owners[number]] += costs[number]
+    return owners
 
 
 def synchronise(net: nn.Module, device: torch.device) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from tests.wordmill.training.pt.together import CPU, together
 from tests.wordmill.training.tiny import TRAIN, make_job
 from wordmill.training.pt import processes
-from wordmill.training.pt.processes import CpuSyncBatchNorm, gather, join, share, synchronise
+from wordmill.training.pt.processes import CpuSyncBatchNorm, divide, gather, join, share, spread, synchronise
 
 
 def small_net() -> nn.Module:
@@ -21,6 +21,38 @@ def small_net() -> nn.Module:
         nn.init.normal_(norm.weight)
         nn.init.normal_(norm.bias)
     return net
+
+
+@pytest.mark.parametrize(
+    ("costs", "processes", "owners"),
+    [([5, 9, 4, 1], 2, [1, 0, 1, 0]), ([3, 3, 3], 4, [0, 1, 2]), ([7, 2], 1, [0, 0]), ([], 2, [])],
+)
+def test_work_is_spread_by_its_cost(costs: list[float], processes: int, owners: list[int]) -> None:
+    assert spread(costs, processes) == owners
+
+
+def test_one_process_does_all_work_itself() -> None:
+    found = divide(lambda tensor: tensor + 1, [torch.zeros(2), torch.ones(1, 2)], [1, 2])
+    assert [tensor.tolist() for tensor in found] == [[1, 1], [[2, 2]]]
+
+
+def halved(rank: int, seen: Path) -> None:
+    """Halve three tensors together; note how many fell to this process, and what came out."""
+    inputs, done = [torch.full((2, 3), 4.0), torch.arange(4.0), torch.full((1, 1), 6.0)], []
+
+    def half(tensor: torch.Tensor) -> torch.Tensor:
+        done.append(tensor.numel())
+        return tensor / 2
+
+    found = divide(half, inputs, [10, 6, 5])
+    (seen / f"{rank}.txt").write_text(repr((done, [tensor.tolist() for tensor in found])))
+
+
+def test_processes_do_a_part_of_the_work_each_and_have_all_of_it(tmp_path: Path) -> None:
+    together(2, tmp_path, halved, tmp_path)
+    results = [[[2.0] * 3] * 2, [0.0, 0.5, 1.0, 1.5], [[3.0]]]
+    assert (tmp_path / "0.txt").read_text() == repr(([6], results))
+    assert (tmp_path / "1.txt").read_text() == repr(([4, 1], results))
 
 
 def passed(net: nn.Module, images: torch.Tensor, factors: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -22,6 +22,7 @@ from wordmill.training.stream import Part
 # A small rate: what is rounded another way grows from step to step.
 CRNN = dataclasses.replace(TRAIN, sync_batch_norm=True, lr=1e-4, epochs=2)  # 10 steps
 RARE = dataclasses.replace(CRNN, loss="cross_entropy", teacher_forcing=0.5, epochs=1)  # 5
+MUON = dataclasses.replace(CRNN, optimizer="muon", epochs=1)  # whose products the processes share
 PER_DEVICE = dataclasses.replace(CRNN, sync_batch_norm=False, epochs=1)
 RARES_MODEL = dataclasses.replace(MODEL, name="rare", max_length=6, decoder_hidden=16)
 SEQ2SEQ = dataclasses.replace(MODEL, name="seq2seq", decoder_hidden=16)
@@ -49,14 +50,14 @@ def test_a_global_batch_gives_the_same_training_on_one_and_two_processes(tmp_pat
     """Labels of different lengths, of whose characters cross entropy is the mean, fall to each process."""
     runs = []
     for processes in (1, 2):
-        kinds = {"crnn": (CRNN, MODEL), "rare": (RARE, RARES_MODEL)}
+        kinds = {"crnn": (CRNN, MODEL), "rare": (RARE, RARES_MODEL), "muon": (MUON, MODEL)}
         runs.append([job_in(tmp_path / f"{name}{processes}", *kind, processes) for name, kind in kinds.items()])
         together(processes, tmp_path, run, runs[-1])
     for alone, job in zip(*runs, strict=True):
         assert_same_training(job, alone)
         assert_equal_weights(job)
         assert losses(job, 1) == losses(job)
-    assert [len(losses(job)) for job in runs[0]] == [10, 5]
+    assert [len(losses(job)) for job in runs[0]] == [10, 5, 5]
 
 
 @pytest.mark.slow
