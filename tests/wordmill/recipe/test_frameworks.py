@@ -1,10 +1,12 @@
 import os
+import resource
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from wordmill.recipe.frameworks import check_device, environment, twin
+from wordmill.recipe.frameworks import check_device, environment, keep_freed_memory, twin
 
 
 def test_mindspore_is_held_to_avx2_and_pytorch_is_not() -> None:
@@ -30,3 +32,13 @@ def test_unknown_names_are_refused() -> None:
         check_device("gpu")
     with pytest.raises(ValueError, match="framework 'tensorflow': expected one of pytorch, mindspore"):
         twin("tensorflow", "models.predict")
+
+
+def test_memory_that_was_freed_is_taken_again_without_asking_the_system() -> None:
+    keep_freed_memory()
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.full(16 << 20, 1.0, np.float32)  # 64 MiB: 16,384 pages, or 32 huge ones
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert max(faults[1:]) < 16

@@ -15,7 +15,7 @@ from wordmill.models.pt.model import EncoderDecoder, build
 from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.weights import load_weights
 from wordmill.pictures.image import Picture
-from wordmill.recipe.frameworks import check_device
+from wordmill.recipe.frameworks import check_device, keep_freed_memory
 from wordmill.text.beam import Floats, Integers, attention_beam_search, ctc_beam_search
 from wordmill.text.decoding import AttentionCodec, CtcCodec, Logits, Reading, codec_of
 
@@ -29,6 +29,7 @@ def open_device(device: str, index: int = 0) -> torch.device:
         except ImportError as error:
             raise RuntimeError(f"device 'npu': torch_npu cannot be imported ({error}): install it with CANN") from None
     if device == "cpu":
+        keep_freed_memory()  # MindSpore has a pool of its own
         return torch.device("cpu")
     found = torch.get_device_module(device).device_count()
     if index >= found:
