@@ -16,7 +16,8 @@ OTHER = $(if $(filter-out 0,$(REUSE)),--reuse) $(if $(filter-out 0,$(AFRESH)),--
 NIGHT = $(if $(filter-out 0,$(NIGHTLY)),--nightly)
 ZONE = $(if $(TIMEZONE),--timezone $(TIMEZONE))
 
-# A run is a dozen processes and the tests are hundreds: none of them compiles what another has compiled.
+# A run is a dozen processes and the tests are hundreds: none of them compiles what another has compiled, and pip does
+# not compile what none of them will import, which is most of what it installs.
 unexport PYTHONDONTWRITEBYTECODE
 
 # Golden files know nothing of a site's registry.
@@ -36,13 +37,13 @@ env: .venv/local.done  ## make the environment in .venv
 	@echo "making the environment in .venv: 4.6 GB, some minutes"
 	@"$(PYTHON)" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade pip==26.3
-	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt \
+	@$(BIN)/python -m pip install --quiet --no-compile -c requirements/constraints.txt \
 	  -r requirements/control.txt -r requirements/torch.txt -r requirements/mindspore.txt \
 	  -r requirements/serve.txt
 	@touch $@
 
 .venv/dev.done: .venv/local.done requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet -c requirements/constraints.txt -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --no-compile -c requirements/constraints.txt -r requirements/dev.txt
 	@touch $@
 
 run: .venv/local.done  ## run RECIPE from data to proven files on this machine; RUNNER=docker: in containers
