@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate charset tune accept rehearse test-docker test-cluster scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate charset tune accept rehearse test-docker test-cluster scan golden pretrained replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -162,6 +162,10 @@ bench-data: .venv/dev.done  ## measure the data plane against the peers' loaders
 
 bench-train: .venv/dev.done  ## measure whole training runs: processes, peers, start, waiting for data
 	@$(BIN)/python -m benchmarks.train
+
+pretrained: .venv/local.done  ## make the weights that come with the project anew: recipe small, two hours, and what it reads
+	@$(RUN) run small
+	@$(BIN)/python -m tools.pretrain
 
 replay-keys: .venv/local.done  ## what keys would have had done again in the past, by bytes and by meaning; slow
 	@$(BIN)/python -m tools.replay_keys

@@ -5,6 +5,7 @@ from typing import Any
 
 from wordmill.models.characters import start_from, symbols_text
 from wordmill.models.checkpoint import load
+from wordmill.models.pretrained import pretrained
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import whole_manifest
 from wordmill.store.storage import Store
@@ -13,7 +14,8 @@ from wordmill.store.storage import Store
 def find_start(store: Store, start_from: str) -> Path | None:
     """Return a local file with the weights that train.start_from names, None where it names nothing.
 
-    A name that ends in .safetensors is a file's, any other a recipe's; ValueError where it has no champion.
+    A name that ends in .safetensors is a file's, any other a recipe's: its champion's, or what comes with the project.
+    ValueError where there is neither.
     """
     if not start_from:
         return None
@@ -26,6 +28,8 @@ def find_start(store: Store, start_from: str) -> Path | None:
 
     champion = tracking.holder(f"wordmill-{start_from}", "champion")
     if champion is None:
+        if shipped := pretrained(start_from):
+            return shipped
         raise ValueError(f"train.start_from: recipe '{start_from}' has no champion in the registry at "
                          f"{tracking.tracking_uri()}: train it first, or name a .safetensors file")  # fmt: skip
     try:

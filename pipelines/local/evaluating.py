@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipelines.building import FOLDER, new_run_tag, recipe_path
+from wordmill.models.pretrained import NAME, WEIGHTS, pretrained
 from wordmill.recipe.catalogue import Entry, LabelFormat, load_catalogue, redirect, select, to_text
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.parsing import to_json
@@ -19,41 +20,66 @@ FORMS = get_args(LabelFormat)
 
 def evaluate_model(options: argparse.Namespace) -> int:
     """Fetch and pack a data set as a model reads it, measure the model on it, print what came out, write the page."""
-    from components.report.measuring import measure_file, measured_text, write_page
+    from components.report.measuring import measured_text, write_page
     from pipelines.local import services
-    from wordmill.inference.reading import open_recogniser
 
     model = named_model(options.model, options.recipe)
     protocol = options.protocol or load_recipe(recipe_path(options.recipe)).evaluation.protocol
-    recogniser, (name, entry) = open_recogniser(model), data_set(options)
-    store, run_tag = services.open_store(), new_run_tag("evaluate")
-    folder = services.STATE / "runs" / run_tag
-    fetched, shards = folder / "fetched.json", folder / "shards.json"
-    data = dataclasses.replace(recogniser.data, train=(), val=(), limit=0, streamed=False)
-    stage_program("fetch", run_tag, fetched, sources=to_text({name: entry}))
-    stage_program("shard", run_tag, shards, data=to_json(data), sources=str(fetched))
-    measure_file(recogniser, model, protocol, shards, name, run_tag, folder / "measured.json")
-    page = Path(options.output) if options.output else folder / "report.html"
-    summary = write_page(store, options.model, run_tag, page)
+    run_tag = measure_sets(model, protocol, dict([data_set(options)]))
+    page = Path(options.output) if options.output else services.STATE / "runs" / run_tag / "report.html"
+    summary = write_page(services.open_store(), options.model, run_tag, page)
     print(measured_text(summary))
     print(page)
     return 0
 
 
+def measure_sets(model: Path, protocol: str, sets: dict[str, Entry]) -> str:
+    """Fetch and pack data sets as a model reads them and measure it on each; return the tag of what is recorded."""
+    from components.report.measuring import measure_file
+    from pipelines.local import services
+    from wordmill.inference.reading import open_recogniser
+
+    recogniser, run_tag = open_recogniser(model), new_run_tag("evaluate")
+    services.open_store()
+    folder = services.STATE / "runs" / run_tag
+    fetched, shards = folder / "fetched.json", folder / "shards.json"
+    data = dataclasses.replace(recogniser.data, train=(), val=(), limit=0, streamed=False)
+    stage_program("fetch", run_tag, fetched, sources=to_text(sets))
+    stage_program("shard", run_tag, shards, data=to_json(data), sources=str(fetched))
+    for name in sets:
+        measure_file(recogniser, model, protocol, shards, name, run_tag, folder / f"measured-{name}.json")
+    return run_tag
+
+
 def named_model(model: str, recipe: str) -> Path:
-    """Return a model's file or folder: as it is, or a registered one's, such as `champion` or `name/3`, downloaded."""
+    """Return a model's file or folder: as it is, or a registered one's, such as `champion` or `name/3`, downloaded.
+
+    `small` is what comes with the project, as is quickstart's champion where there is none yet.
+    """
     if Path(model).exists():
         return Path(model)
     from pipelines.local import services
     from wordmill.store import tracking
 
+    if model == NAME:
+        return WEIGHTS
     if re.search(r"\.(onnx|mindir|om|safetensors)$", model):
         raise ValueError(f"{model}: no such file")
+    name, _, which = re.sub("[@/]", "@", model).rpartition("@")
+    registered, stand_in = name or f"wordmill-{recipe}", pretrained(recipe) if model == "champion" else None
+    if stand_in and not services.has_registry():
+        return told_stand_in(recipe, stand_in)
     if "MLFLOW_TRACKING_URI" not in os.environ:
         services.settings()
-    name, _, which = re.sub("[@/]", "@", model).rpartition("@")
-    version = tracking.find_version(name or f"wordmill-{recipe}", which)
-    return tracking.download_model(version, services.STATE / "models")
+    if stand_in and tracking.holder(registered, which) is None:
+        return told_stand_in(recipe, stand_in)
+    return tracking.download_model(tracking.find_version(registered, which), services.STATE / "models")
+
+
+def told_stand_in(recipe: str, path: Path) -> Path:
+    """Say that the weights that come with the project stand in for a recipe's champion, and return their file."""
+    print(f"recipe '{recipe}' has no champion yet: {NAME}, which comes with the project, stands in for it", flush=True)
+    return path
 
 
 def data_set(options: argparse.Namespace) -> tuple[str, Entry]:

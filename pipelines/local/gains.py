@@ -14,20 +14,21 @@ from wordmill.text.charset import Charset, charset_of
 from wordmill.text.protocols import is_correct
 
 
-def measure_gains(store: Store, run_tag: str, recipe: Recipe, own: str) -> list[dict[str, Any]]:
+def measure_gains(store: Store, run_tag: str, recipe: Recipe, own: str, start_tag: str = "") -> list[dict[str, Any]]:
     """Return for each benchmark of a run, `own` first, both accuracies, their difference and its 95 % interval.
+
+    Before is what the champion read or, where there was none, what was measured of the start under `start_tag`.
 
     Both are judged by the characters that the new recogniser writes: else what the old one cannot write would be left
     out of its labels, and count as read.
     """
     gathered, charset = gather_run(store, run_tag), charset_of(recipe.data)
-    rivals = gathered.one("rivals")
-    found = rivals.facts["rivals"] if rivals else []
-    before: dict[str, str] = found[0]["evaluations"] if found else {}
+    before = {made.name: made for made in gather_run(store, start_tag).of("evaluate")} if start_tag else {}
+    if not start_tag and (rivals := gathered.one("rivals")) and (found := rivals.facts["rivals"]):
+        before = {name: whole_manifest(store, reference) for name, reference in found[0]["evaluations"].items()}
     rows = []
     for made in sorted(gathered.of("evaluate"), key=lambda made: made.name != own):
-        if made.name in before:
-            then = whole_manifest(store, before[made.name])
+        if then := before.get(made.name):
             pair = paired(store, made, then, recipe.evaluation.protocol, charset)
             rows.append(gain_row(pair, own))
     return rows

@@ -22,6 +22,7 @@ from wordmill.store.storage import Store, endpoint_url
 BUCKET = "wordmill"
 HOST = "127.0.0.1"
 STATE = Path(os.environ.get("WORDMILL_STATE") or Path(__file__).resolve().parents[2] / ".state").absolute()
+DATABASE = "mlflow.db"
 START_TIMEOUT_S = 120
 
 
@@ -68,6 +69,11 @@ def settings() -> dict[str, str]:
     return environment | {"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
 
 
+def has_registry() -> bool:
+    """Tell whether there is an MLflow to ask: a site's, or the embedded one, which has been started before."""
+    return "MLFLOW_TRACKING_URI" in os.environ or (STATE / DATABASE).exists()
+
+
 def open_store() -> Store:
     """Open the store that the environment names, else the embedded one, started with all that belongs to it."""
     if "WORDMILL_BUCKET" not in os.environ:
@@ -106,7 +112,7 @@ def _embedded_s3() -> tuple[dict[str, str], Service]:
 
 
 def _embedded_mlflow() -> Service:
-    database = "sqlite:///mlflow.db"  # in STATE, where servers are started: an address takes no `?`, `#` or `%`
+    database = f"sqlite:///{DATABASE}"  # in STATE, where servers are started: an address takes no `?`, `#` or `%`
     bucket = os.environ["WORDMILL_BUCKET"]
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", "PORT", "--workers", "1",
                "--backend-store-uri", database, "--artifacts-destination", f"s3://{bucket}/mlflow"]  # fmt: skip

@@ -1,7 +1,8 @@
 """`python -m pipelines tune`: a recipe's champion made better on words of one's own, and what that costs on others.
 
-Some of the words are held out. Training goes on from the champion's weights, half of every batch own words and half
-what the recipe trains on, and takes in the characters that its charset lacks; the rest is a run as any other.
+Some of the words are held out. Training goes on from the champion's weights, or from those that come with the project,
+half of every batch own words and half what the recipe trains on, and takes in the characters that its charset lacks;
+the rest is a run as any other.
 """
 
 import argparse
@@ -11,9 +12,10 @@ import math
 from pathlib import Path
 from typing import Any, get_args
 
-from pipelines.building import build_pipeline, new_run_tag, recipe_path
-from pipelines.local.evaluating import add_data_options, data_set
+from pipelines.building import build_pipeline, load_inputs, new_run_tag, recipe_path
+from pipelines.local.evaluating import add_data_options, data_set, measure_sets
 from pipelines.local.scanning import missing, read_labels, write_symbols
+from wordmill.models.pretrained import WEIGHTS
 from wordmill.recipe.catalogue import LEAST, Entry, Part
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
@@ -31,29 +33,38 @@ WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0
 
 def tune(options: argparse.Namespace) -> int:
     """Split the words, train on from the champion, and say how much better and how much worse it has become."""
+    from components.train.start import find_start
     from pipelines.local import run, services
     from pipelines.local.gains import gains_text, measure_gains
 
-    recipe = load_recipe(recipe_path(options.recipe))
-    store, folder = services.open_store(), services.STATE / "tune"
-    known = champion_symbols(store, recipe.name)
-    name, entry = data_set(options)
+    recipe, (name, entry) = load_recipe(recipe_path(options.recipe)), data_set(options)
     if entry.samples < LEAST:
         raise ValueError(f"data set '{name}': {entry.samples} words are too few to hold some out, expected at least "
                          f"{LEAST}")  # fmt: skip
+    store, folder = services.open_store(), services.STATE / "tune"
+    start = find_start(store, recipe.name)
+    known = known_symbols(start)
     added = added_symbols(read_labels(name, entry), charset_of(recipe.data), known)
     catalogue, sets = folder / f"{name}.yaml", parts_of_entry(name, entry)
     write_atomically(catalogue, json.dumps({key: dataclasses.asdict(one) for key, one in sets.items()}, indent=1))
     changes = changed_keys(recipe, sets, charset_file(folder / name, added.replace(" ", "")))
     changes += ["data.space=true"] if " " in added else []
-    told, pipeline = build_pipeline(run_options(options, catalogue, f"{name}_test", changes))
+    chosen = run_options(options, catalogue, f"{name}_test", changes)
+    told, pipeline = build_pipeline(chosen)
     run_tag = new_run_tag(f"{recipe.name}-tune")
     code = run.run_locally(pipeline, recipe.name, run_tag=run_tag)
     if not code:
-        gains = measure_gains(store, run_tag, told, f"{name}_test")
+        start_tag = measure_start(chosen) if start == WEIGHTS else ""
+        gains = measure_gains(store, run_tag, told, f"{name}_test", start_tag)
         write_atomically(services.STATE / "runs" / run_tag / "tune.json", json.dumps(gains, indent=1))
         print(gains_text(gains))
     return code
+
+
+def measure_start(options: argparse.Namespace) -> str:
+    """Measure the weights that come with the project on a run's benchmarks; return the tag of what is recorded."""
+    recipe, sets = load_inputs(options, 1)
+    return measure_sets(WEIGHTS, recipe.evaluation.protocol, {name: sets[name] for name in recipe.benchmarks})
 
 
 def run_options(options: argparse.Namespace, catalogue: Path, own: str, changes: list[str]) -> argparse.Namespace:
@@ -66,13 +77,11 @@ def run_options(options: argparse.Namespace, catalogue: Path, own: str, changes:
     )  # fmt: skip
 
 
-def champion_symbols(store: Any, recipe: str) -> str:
-    """Return the characters that a recipe's champion knows; ValueError where there is none."""
-    from components.train.start import find_start
+def known_symbols(start: Path | None) -> str:
+    """Return the characters that the weights know which training starts from."""
     from wordmill.models.checkpoint import load
 
-    path = find_start(store, recipe)
-    saved = load(path) if path else None
+    saved = load(start) if start else None
     return saved.symbols or charset_of(saved.data).symbols if saved else ""
 
 

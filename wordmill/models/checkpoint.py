@@ -53,11 +53,11 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str] | None 
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint; ValueError for a file that is none."""
+    """Read a checkpoint, float16 as float32; ValueError for a file that is none."""
     try:
         with safe_open(path, framework="np") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path}: not a readable safetensors file: {error}") from None
     if KEY not in metadata:
@@ -73,7 +73,8 @@ def load(path: Path) -> Checkpoint:
     except (ValueError, LookupError, TypeError, RecursionError) as error:
         told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__} {error}"
         raise ValueError(f"{path}: no checkpoint of this project: its metadata is damaged: {told}") from None
-    return Checkpoint(tensors=tensors, data=data, model=model, train=train, step=step, temperature=temperature,
+    halves = {name: values.astype(np.float32) for name, values in found.items() if values.dtype == np.float16}
+    return Checkpoint(tensors=found | halves, data=data, model=model, train=train, step=step, temperature=temperature,
                       symbols=symbols)  # fmt: skip
 
 

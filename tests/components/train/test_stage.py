@@ -16,6 +16,7 @@ from tests.components.train.trained import lively, put_trained
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, write_set
 from wordmill.models import checkpoint
+from wordmill.models.pretrained import WEIGHTS
 from wordmill.recipe.memory import MIB, NEED, SHARE
 from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import OPERATION, Data, Train
@@ -170,6 +171,7 @@ def test_training_starts_from_a_recipes_champion_and_anew_from_another(store: St
 def test_a_recipe_without_a_champion_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match=r"train.start_from: recipe 'nobody' has no champion .* train it first"):
         find_start(store, "nobody")
+    assert find_start(store, "small") == WEIGHTS  # they come with the project
 
 
 def test_the_manifest_says_what_is_new_of_weights_for_other_characters(

@@ -5,7 +5,10 @@ import numpy as np
 import pytest
 
 from pipelines.cli import command_line
+from pipelines.local import services
 from pipelines.local.evaluating import data_set, named_model
+from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
+from wordmill.models.pretrained import WEIGHTS
 from wordmill.recipe.catalogue import Entry
 
 
@@ -51,3 +54,22 @@ def test_a_model_is_a_file_or_a_folder_that_is_there(tmp_path: Path) -> None:
     assert named_model(str(tmp_path), "quickstart") == tmp_path
     with pytest.raises(ValueError, match="model.onnx: no such file"):
         named_model(str(tmp_path / "model.onnx"), "quickstart")
+
+
+def test_what_comes_with_the_project_stands_in_for_a_champion_that_is_not_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(services, "STATE", tmp_path)  # no server has ever been started: none is, to look
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert named_model("champion", "quickstart") == WEIGHTS
+    assert capsys.readouterr().out.startswith("recipe 'quickstart' has no champion yet: small, which comes with the")
+    assert named_model("small", "crnn_r34") == WEIGHTS
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("mlflow_uri")
+def test_a_registry_without_a_champion_is_asked_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert named_model("champion", "small") == WEIGHTS
+    assert "has no champion yet" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="has no model 'wordmill-crnn_r34' with the alias 'champion'"):
+        named_model("champion", "crnn_r34")

@@ -71,9 +71,6 @@ def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_pat
 
 
 def test_too_few_words_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORDMILL_BUCKET", "b")
-    monkeypatch.setattr("wordmill.store.storage.Store.from_environment", lambda: None)
-    monkeypatch.setattr(tuning, "champion_symbols", lambda store, recipe: LOWER36.symbols)
     few = Entry(source="file:///w.zip", reader="label_file", labels="gt.txt", samples=12, licence="ours")
     monkeypatch.setattr(tuning, "data_set", lambda options: ("w", few))
     with pytest.raises(ValueError, match="data set 'w': 12 words are too few to hold some out, expected at least 30"):
