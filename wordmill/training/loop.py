@@ -83,7 +83,8 @@ class Loop(Generic[Handle]):
     def run(self) -> bool:
         """Train to the end and leave its records; False where it was stopped, with a checkpoint of where."""
         if self.leads:
-            self.metrics.write(self.progress.step, {"train/unfit_labels": self.context.unfit})
+            unfit = self.context.unfit
+            self.metrics.write(self.progress.step, {} if unfit is None else {"train/unfit_labels": unfit})
         done = self.progress.step
         if done in self.plan.validate_after and self.progress.scored < done:
             self.validate(done)

@@ -138,11 +138,12 @@ class Trainer:
         # The gradients are the mean over all processes by now, so every process leaves out the same steps.
         gradients = [weight.grad for weight in self.net.parameters() if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
+        finite = norm.isfinite()
+        self.scaler.decide(self.optimizer, finite)
         if self.job.train.clip_norm:
             nn.utils.clip_grads_with_norm_(self.net.parameters(), self.job.train.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.renew()
-        finite = norm.isfinite()
         self.held.settle(finite, [part for part, steps in self.job.train.freeze.items() if number <= steps])
         if self.average:
             self.average(number, finite)
