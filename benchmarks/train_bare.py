@@ -15,10 +15,11 @@ if not __package__:  # msrun starts a file, not a module
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from wordmill.recipe.frameworks import twin
+from wordmill.store.children import die_with_parent
 from wordmill.training.job import read_job
 from wordmill.training.loop import Loop
 from wordmill.training.stream import training_stream
-from wordmill.training.worker import at_work, die_with_parent
+from wordmill.training.worker import at_work
 
 TURN = 4  # steps
 WARM = 3  # steps that are not timed

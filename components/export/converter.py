@@ -8,6 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from components.export.formats import NotMadeError
+from wordmill.recipe.frameworks import prepended
+from wordmill.store.artifacts import ROOT
+from wordmill.store.children import tied
 
 LOG = "log.txt"  # what all of a format's conversions print, as it is stored beside the files
 LIMIT_S = 1800  # a converter that takes longer hangs
@@ -60,9 +63,11 @@ def _run(command: list[str], folder: Path, log: Path) -> str:
     with log.open("a", encoding="utf-8") as file:
         file.write(f"$ {' '.join(command)}\n")
         file.flush()
+        variables = os.environ | {"PYTHONPATH": prepended("PYTHONPATH", ROOT)}
         process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
-        )
+            tied(command), cwd=folder, env=variables, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )  # fmt: skip
         try:
             code = process.wait(LIMIT_S)
         except subprocess.TimeoutExpired:

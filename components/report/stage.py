@@ -9,7 +9,7 @@ from typing import Any
 from components.report.cluster import fate_of_run
 from components.report.gather import Gathered, gather_run
 from components.report.notify import close_night
-from components.report.page import collect_extras, report_html
+from components.report.page import Extras, collect_extras, report_html
 from components.report.summary import parameters, points, summarise, tags
 from wordmill.store import tracking
 from wordmill.store.artifacts import Manifest, digest, record_manifest, to_document
@@ -37,7 +37,10 @@ def run(*, recipe: str, run_tag: str, state: str, expected: str, nightly: str, o
 
 
 def write_report(store: Store, gathered: Gathered, summary: dict[str, Any], nightly: bool, output: Path) -> Manifest:
-    """Write page and summary, then bring everything to MLflow; both are there even if MLflow does not answer."""
+    """Write page and summary, then bring everything to MLflow; both are there even if MLflow does not answer.
+
+    Where the store does not take them, such as a full one, they lie beside the output alone.
+    """
     started, recipe, run_tag, lost = time.monotonic(), summary["recipe"], summary["run_tag"], None
     try:
         mlflow_run = tracking.open_run(store, run_tag, recipe)
@@ -48,11 +51,15 @@ def write_report(store: Store, gathered: Gathered, summary: dict[str, Any], nigh
     except RuntimeError as error:
         lost = error
         summary |= {"ok": False, "errors": [*summary["errors"], f"report {recipe}: {error}"]}
-    page = report_html(summary, collect_extras(store, gathered))
-    store.put_bytes(f"runs/{run_tag}/report.html", page.encode(), "text/html; charset=utf-8")
-    store.put_json(f"runs/{run_tag}/summary.json", summary)
-    write_atomically(output.with_name("report.html"), page)
-    write_atomically(output.with_name("summary.json"), json.dumps(summary))
+    extras = collect_extras(store, gathered)
+    page = _write(summary, extras, output)
+    try:
+        store.put_bytes(f"runs/{run_tag}/report.html", page.encode(), "text/html; charset=utf-8")
+        store.put_json(f"runs/{run_tag}/summary.json", summary)
+    except RuntimeError as error:
+        lost = lost or error
+        summary |= {"ok": False, "errors": [*summary["errors"], f"report {recipe}: {error}"]}
+        _write(summary, extras, output)
     if nightly:
         print(f"report {recipe}: webhook: {close_night(store, summary)}", flush=True)
     if lost:
@@ -66,6 +73,14 @@ def write_report(store: Store, gathered: Gathered, summary: dict[str, Any], nigh
     inputs = {"run_tag": run_tag, "ok": summary["ok"]}
     return record_manifest(store, stage="report", name=recipe, key=digest({"stage": "report", "run_tag": run_tag}),
                            inputs=inputs, facts=facts, seconds=time.monotonic() - started)  # fmt: skip
+
+
+def _write(summary: dict[str, Any], extras: Extras, output: Path) -> str:
+    """Write page and summary beside the output and return the page."""
+    page = report_html(summary, extras)
+    write_atomically(output.with_name("report.html"), page)
+    write_atomically(output.with_name("summary.json"), json.dumps(summary))
+    return page
 
 
 def _lay_out(store: Store, gathered: Gathered, summary: dict[str, Any], page: str, folder: Path) -> None:

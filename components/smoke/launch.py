@@ -14,6 +14,7 @@ import numpy.typing as npt
 from components.smoke.job import ProbeJob
 from wordmill.recipe import frameworks
 from wordmill.store.artifacts import ROOT
+from wordmill.store.children import tied
 from wordmill.store.files import write_atomically
 
 PROBE_LIMIT_S = 600
@@ -46,7 +47,7 @@ def _start(export_format: str, arguments: list[str]) -> subprocess.CompletedProc
     framework = "mindspore" if export_format == "mindir" else "pytorch"
     search = frameworks.prepended("PYTHONPATH", ROOT)
     variables = frameworks.environment(framework, "cpu") | {"PYTHONPATH": search}
-    command = [sys.executable, "-m", "components.smoke.probe", *arguments]
+    command = tied([sys.executable, "-m", "components.smoke.probe", *arguments])
     try:
         return subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, errors="replace",
                               timeout=PROBE_LIMIT_S, check=False)  # fmt: skip

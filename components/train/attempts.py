@@ -1,41 +1,44 @@
 """A training run on a machine: attempts, each from the newest checkpoint, until it ends or no longer gets on."""
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
 from components import keys
-from components.train.checkpoints import codes_of, described, newest, prefix_of, step_of
+from components.train.checkpoints import codes_of, described, newest, place_of, prefix_of, step_of
 from components.train.folder import prepare_folder
 from components.train.launch import Node
 from components.train.memory import Machine, ShortOfMemoryError
-from components.train.mirror import NONFINITE, Mirror, StoreAwayError, forget
+from components.train.mirror import NONFINITE, Mirror, StoreAwayError, left_out
 from components.train.watch import Sender, Watch
 from components.train.workers import LostError, run_workers
 from wordmill.store.runs import starts_key
 from wordmill.store.stages import OTHER_CODE, StoppedError, code_changes
 from wordmill.store.storage import Store
 from wordmill.training.job import Job
-from wordmill.training.state import read_record, records
+from wordmill.training.state import clear, read_record, records
 
 RESTARTS = 3  # without a newer checkpoint in between
 KEEP_S = 60.0  # for the last checkpoints of a run that has failed to reach the store
 
 
-def train_to_end(store: Store, job: Job, key: str, sender: Sender) -> None:
-    """Train on this machine alone, again where workers are lost; the job's folder has the run's checkpoints."""
-    found = find(store, job, key, afresh=True)
+def train_to_end(store: Store, job: Job, resume: str, sender: Sender) -> None:
+    """Train on this machine alone, again where workers are lost; the job's folder has the run's checkpoints.
+
+    `resume` identifies what is trained, by whatever code and number of processes.
+    """
+    place = place_of(resume, job.code, job.processes)
+    found = find(store, job, place, afresh=True)
     reached, restarts = step_of(found), 0
-    with counted(store, sender.run_tag, reached), mirrored(store, job, key) as mirror:
+    with counted(store, sender.run_tag, reached), mirrored(store, job, place) as mirror:
         while True:
             try:
                 attempt(job, found, sender, mirror.check, mirror.finish)
                 return
             except LostError as error:
-                found = find(store, job, key, afresh=False)
+                found = find(store, job, place, afresh=False)
                 if step_of(found) > reached:
                     reached, restarts = step_of(found), 0
                 if restarts == RESTARTS:
@@ -49,7 +52,7 @@ def train_to_end(store: Store, job: Job, key: str, sender: Sender) -> None:
 def train_on_node(
     store: Store,
     job: Job,
-    key: str,
+    resume: str,
     sender: Sender,
     node: Node,
     check: Callable[[], None],
@@ -60,17 +63,18 @@ def train_on_node(
     The first one has the run's checkpoints, and `begin` is told the step that it goes on after. `check` is called
     every second.
     """
+    place = place_of(resume, job.code, job.processes)
     if node.rank > 0:
         try:
             attempt(job, None, sender, check, lambda _: None, node)
         finally:
-            for path in (job.folder / NONFINITE).glob("*.npz"):
+            for path in left_out(job.folder):
                 with suppress(RuntimeError):  # where the store is away they stay here
-                    store.upload(path, f"{prefix_of(key)}{NONFINITE}/{path.name}")
+                    store.upload(path, f"{prefix_of(place)}{NONFINITE}/{path.name}")
         return
-    found = find(store, job, key, afresh=True)
+    found = find(store, job, place, afresh=True)
     begin(step_of(found))
-    with mirrored(store, job, key) as mirror:
+    with mirrored(store, job, place) as mirror:
 
         def checks() -> None:
             check()
@@ -79,9 +83,9 @@ def train_on_node(
         attempt(job, found, sender, checks, mirror.finish, node)
 
 
-def find(store: Store, job: Job, key: str, afresh: bool) -> Path | None:
+def find(store: Store, job: Job, place: str, afresh: bool) -> Path | None:
     """Return the record of the checkpoint that the run goes on from; ValueError for one of other code."""
-    found = newest(store, key, job.folder / "checkpoints", (job.data, job.model, job.train), afresh)
+    found = newest(store, place, job.folder / "checkpoints", (job.data, job.model, job.train), afresh)
     made_by = codes_of(read_record(found)["progress"]["attempts"]) if found else ()
     if found is None or set(made_by) <= {job.code}:
         return found
@@ -93,8 +97,7 @@ def find(store: Store, job: Job, key: str, afresh: bool) -> Path | None:
             return found
         case "afresh":
             print(f"train: {told}: it is put aside, training begins from the start", flush=True)
-            forget(store, key)
-            shutil.rmtree(job.folder / "checkpoints")
+            clear(job.folder / "checkpoints")
             return None
     raise ValueError(f"{told}: to go on with it all the same, which the results will say for good, --reuse, in make "
                      "REUSE=1; to begin from the start, --afresh, in make AFRESH=1")  # fmt: skip
@@ -160,9 +163,9 @@ def _uncount(store: Store, place: str) -> None:
 
 
 @contextmanager
-def mirrored(store: Store, job: Job, key: str) -> Iterator[Mirror]:
+def mirrored(store: Store, job: Job, place: str) -> Iterator[Mirror]:
     """Mirror a run's checkpoints while it trains; what ends it early says where they are."""
-    mirror, checkpoints = Mirror(store, job.folder, key), job.folder / "checkpoints"
+    mirror, checkpoints = Mirror(store, job.folder, place), job.folder / "checkpoints"
     try:
         yield mirror
     except StoppedError as error:

@@ -11,7 +11,7 @@ from typing import Any
 from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import OPERATION, Data, Model, Train
 from wordmill.store.storage import Store
-from wordmill.training.state import check_state, read_record, records
+from wordmill.training.state import check_state, is_record, named_step, read_record, records
 
 # Of data, that training itself reads.
 DATA_KEYS = ("charset", "space", "height", "width", "channels", "middle", "shares")
@@ -20,9 +20,17 @@ UNITS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}  # in seconds
 Sections = tuple[Data, Model, Train]
 
 
-def prefix_of(key: str) -> str:
+def place_of(resume: str, code: str, processes: int) -> str:
+    """Return the place below checkpoints/ of what this code keeps with so many processes of what `resume` identifies.
+
+    Runs that may be alive at the same time write, and remove, nothing of each other's.
+    """
+    return f"{resume}/{code[:16]}.{processes}"
+
+
+def prefix_of(place: str) -> str:
     """Return the prefix in the store below which a run's checkpoints lie as in their folder."""
-    return f"checkpoints/{key}/"
+    return f"checkpoints/{place}/"
 
 
 def train_inputs(train: Train) -> dict[str, Any]:
@@ -30,17 +38,18 @@ def train_inputs(train: Train) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(train).items() if name not in OPERATION}
 
 
-def newest(store: Store, key: str, folder: Path, sections: Sections, afresh: bool) -> Path | None:
+def newest(store: Store, place: str, folder: Path, sections: Sections, afresh: bool) -> Path | None:
     """Return the record of the newest whole checkpoint, brought into `folder` where it lies in the store alone.
 
-    None where there is none. One that is not whole is told and removed; ValueError for one of another recipe. The
-    store, which may be away, is asked where the run is taken up `afresh`, or what the folder has is not whole.
+    Those of other code, which have other places beside this one, come last. None where there is none. One that is not
+    whole is told, and removed where it is this place's; ValueError for one of another recipe. The store, which may be
+    away, is asked where the run is taken up `afresh`, or what the folder has is not whole.
     """
     had = bool(records(folder))
     for ask in (True,) if afresh else (False, True) if had else ():
-        stored = {address.removeprefix(prefix_of(key)) for address in store.keys(prefix_of(key))} if ask else set()
-        had = had or any(name.endswith(".json") for name in stored)
-        for record in _whole(store, key, folder, stored):
+        stored = stored_files(store, _resume(place)) if ask else set()
+        had = had or any(is_record(name) for _, name in stored)
+        for record in _whole(store, place, folder, stored):
             _check_recipe(record, sections)
             return record
     if had:
@@ -48,29 +57,60 @@ def newest(store: Store, key: str, folder: Path, sections: Sections, afresh: boo
     return None
 
 
-def kept_parts(store: Store, key: str, folder: Path) -> int:
+def kept_parts(store: Store, resume: str, folder: Path) -> int:
     """Return the parts of a batch that a half-done run goes by, here or in the store; 0 where there is none."""
     for record in records(folder):
         with suppress(ValueError):
             return int(read_record(record)["recipe"]["train"]["accumulation"])
-    for address in sorted(store.keys(prefix_of(key)), reverse=True):
-        if address.endswith(".json"):
-            return int((store.get_json(address) or {})["recipe"]["train"]["accumulation"])
+    stored = [(name, place) for place, name in stored_files(store, resume) if is_record(name)]
+    for name, place in sorted(stored, reverse=True):
+        with suppress(KeyError, TypeError, ValueError):
+            return int(json.loads(store.get_bytes(prefix_of(place) + name) or b"")["recipe"]["train"]["accumulation"])
     return 0
 
 
-def _whole(store: Store, key: str, folder: Path, stored: set[str]) -> Iterator[Path]:
-    """Give the whole checkpoints, the newest first, and of two of a step that of the folder first."""
-    here = {path.name for path in records(folder)}
-    for name in sorted(here | {name for name in stored if name.endswith(".json")}, reverse=True):
-        if name in here and _is_whole(folder / name):
+def stored_files(store: Store, within: str) -> set[tuple[str, str]]:
+    """Return (place, name) of the checkpoints' files in the store at a place or all below; others are left alone."""
+    found = set()
+    for address in store.keys(prefix_of(within)):
+        place, _, name = address.removeprefix("checkpoints/").rpartition("/")
+        if named_step(name) is not None:
+            found.add((place, name))
+    return found
+
+
+def _resume(place: str) -> str:
+    return place.partition("/")[0]
+
+
+def _code(place: str) -> str:
+    """Return the beginning of the digest of the code that has this place."""
+    return place.partition("/")[2].partition(".")[0]
+
+
+def _whole(store: Store, own: str, folder: Path, stored: set[tuple[str, str]]) -> Iterator[Path]:
+    """Give the whole checkpoints, the newest first, and of two of a step that of the folder, then of this place first.
+
+    The order is that of (made by this code, step, here, at this place).
+    """
+    ranked = [(_made_by(path) == _code(own), path.name, True, False, "") for path in records(folder)]
+    ranked += [(_code(place) == _code(own), name, False, place == own, place)
+               for place, name in stored if is_record(name)]  # fmt: skip
+    for _, name, is_here, is_own, place in sorted(ranked, reverse=True):
+        if not is_here:
+            _bring(store, place, folder / name, {file for at, file in stored if at == place})
+        if _is_whole(folder / name):
             yield folder / name
-        if name in stored:
-            _bring(store, key, folder / name, stored)
-            if _is_whole(folder / name):
-                yield folder / name
-            else:
-                store.delete(prefix_of(key) + name)
+        elif is_own:
+            store.delete(prefix_of(place) + name)
+
+
+def _made_by(record: Path) -> str:
+    """Return the beginning of the digest of the code that has made a checkpoint last, "" for none that can be read."""
+    with suppress(ValueError):
+        codes = codes_of(read_record(record)["progress"]["attempts"])
+        return codes[-1][:16] if codes else ""
+    return ""
 
 
 def _is_whole(record: Path) -> bool:
@@ -84,16 +124,16 @@ def _is_whole(record: Path) -> bool:
     return True
 
 
-def _bring(store: Store, key: str, record: Path, stored: set[str]) -> None:
+def _bring(store: Store, place: str, record: Path, stored: set[str]) -> None:
     """Read a checkpoint's files from the store, as far as they are there."""
-    store.download(prefix_of(key) + record.name, record)
+    store.download(prefix_of(place) + record.name, record)
     try:
         names = [entry["name"] for entry in read_record(record)["files"]]
     except ValueError:
         return  # whoever checks it says so
     for name in names:
         if name in stored:
-            store.download(prefix_of(key) + name, record.with_name(name))
+            store.download(prefix_of(place) + name, record.with_name(name))
 
 
 def _check_recipe(record: Path, sections: Sections) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from components.train.checkpoints import step_of
 from wordmill.store.files import locked
 from wordmill.training.records import METRICS
+from wordmill.training.state import clear
 
 LEFT_DAYS = 14.0  # a dead run's folder is kept for so long
 KEPT = {"checkpoints", "nonfinite", "trace", "log.txt"}  # what another attempt finds
@@ -42,7 +43,28 @@ def _sweep(parent: Path, own: str) -> None:
             changed = max(path.stat().st_mtime for path in (lock, folder, folder / "checkpoints") if path.exists())
             if time.time() - changed > 86400 * LEFT_DAYS:
                 with locked(lock, wait=False, remove=True):
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove_folder(folder)
+
+
+def remove_folder(folder: Path) -> list[Path]:
+    """Remove a run's folder, but for what others have put among its checkpoints, which is returned."""
+    checkpoints = folder / "checkpoints"
+    others = clear(checkpoints) if checkpoints.is_dir() else []
+    if not others:
+        shutil.rmtree(folder, ignore_errors=True)
+    for path in folder.iterdir() if others else ():
+        if path.is_dir() and path != checkpoints:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path != checkpoints:
+            path.unlink()
+    return others
+
+
+def finish_folder(folder: Path) -> None:
+    """Remove the folder of a run whose results are stored, and say what of others stays there."""
+    if others := remove_folder(folder):
+        names = ", ".join(path.name for path in others)
+        print(f"train: {others[0].parent} stays, it holds what is not this run's: {names}", flush=True)
 
 
 def prepare_folder(folder: Path, resume: Path | None) -> None:

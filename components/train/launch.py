@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wordmill.recipe.frameworks import PACKAGES, check_device
-from wordmill.store.artifacts import ROOT
 
 MEET_TIMEOUT_S = 1200  # for the processes of all nodes to find each other: images are pulled at different speeds
 
@@ -29,12 +28,12 @@ def launch(framework: str, device: str, processes: int, job: Path, node: Node | 
     """
     check_device(device)
     if processes == 1 and node is None:
-        return [sys.executable, "-m", f"wordmill.training.{PACKAGES[framework]}.train", str(job)]
+        return [sys.executable, "-m", "wordmill.training.worker", PACKAGES[framework], str(job)]
     node = node or Node(rank=0, nodes=1, master="127.0.0.1", port=free_port())
     if framework == "pytorch":
         return [sys.executable, "-m", "torch.distributed.run", f"--nnodes={node.nodes}", f"--node-rank={node.rank}",
                 f"--nproc-per-node={processes}", f"--master-addr={node.master}", f"--master-port={node.port}",
-                f"--rdzv-conf=timeout={MEET_TIMEOUT_S}", "-m", "wordmill.training.pt.train", str(job)]  # fmt: skip
+                f"--rdzv-conf=timeout={MEET_TIMEOUT_S}", "-m", "wordmill.training.worker", "pt", str(job)]  # fmt: skip
     # Its scheduler runs where --master_addr is an address of the machine, whatever --node_rank says. Without --join
     # msrun returns 0 at once, whatever becomes of its workers. With the number of a worker that there is not it starts
     # no processes to show logs, which outlive it where it is killed. On processors each worker gets as many of its own:
@@ -44,7 +43,7 @@ def launch(framework: str, device: str, processes: int, job: Path, node: Node | 
             f"--local_worker_num={processes}", f"--node_rank={node.rank}", f"--master_addr={node.master}",
             f"--master_port={node.port}", f"--cluster_time_out={MEET_TIMEOUT_S}", "--join=True",
             *bound, f"--tail_worker_log={processes * node.nodes}", f"--log_dir={job.parent / 'msrun'}",
-            str(ROOT / "wordmill" / "training" / "ms" / "train.py"), str(job)]  # fmt: skip
+            "python", "-m", "wordmill.training.worker", "ms", str(job)]  # fmt: skip
 
 
 def free_port() -> int:

@@ -1,21 +1,23 @@
 """A run's checkpoints in the store, kept there while training runs, however long the store is away."""
 
 import json
+import re
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from components.train.checkpoints import prefix_of
+from components.train.checkpoints import prefix_of, stored_files
 from wordmill.store.progress import duration
 from wordmill.store.storage import Store
-from wordmill.training.state import KEPT, read_record, records
+from wordmill.training.state import KEPT, is_record, read_record, records
 
 LOOK_EVERY_S = 2.0
 RETRY_S = 5.0
 TELL_EVERY_S = 60.0
 AWAY_S = 600.0  # training goes on for so long without the store
 NONFINITE = "nonfinite"  # the folder of batches that were left out, in the run's folder and below its place
+BATCH = re.compile(r"step-\d{8,}\.rank-\d+\.npz")  # how they are called
 
 
 class StoreAwayError(RuntimeError):
@@ -23,10 +25,10 @@ class StoreAwayError(RuntimeError):
 
 
 class Mirror:
-    """A thread that stores what is new below checkpoints/<key>/, the record last, and removes what is old."""
+    """A thread that stores what is new below checkpoints/<place>/, the record last, and removes what is old."""
 
-    def __init__(self, store: Store, folder: Path, key: str) -> None:
-        self.store, self.folder, self.prefix = store, folder, prefix_of(key)
+    def __init__(self, store: Store, folder: Path, place: str) -> None:
+        self.store, self.folder, self.place, self.prefix = store, folder, place, prefix_of(place)
         self.kept: dict[str, dict[str, Any]] = {}  # stored records by name
         self.stored: dict[str, str] = {}  # sha256 of stored files by name, "" where it is not known
         self.looked = False
@@ -87,15 +89,15 @@ class Mirror:
             self._look()
         for record in records(self.folder / "checkpoints"):
             self._store_checkpoint(record)
-        for path in sorted((self.folder / NONFINITE).glob("*.npz")):
+        for path in left_out(self.folder):
             self._store_file(path, f"{NONFINITE}/{path.name}", path.name)
         self._trim()
 
     def _look(self) -> None:
         """Take in what an earlier attempt has stored."""
-        names = [key.removeprefix(self.prefix) for key in self.store.keys(self.prefix)]
-        kept = {name: document for name in names if name.endswith(".json") and (document := self._read(name))}
-        self.stored = dict.fromkeys((name for name in names if not name.endswith(".json")), "")
+        names = [name for _, name in stored_files(self.store, self.place)]
+        kept = {name: document for name in filter(is_record, names) if (document := self._read(name))}
+        self.stored = dict.fromkeys((name for name in names if not is_record(name)), "")
         self.stored |= {entry["name"]: entry["sha256"] for document in kept.values() for entry in document["files"]}
         self.kept, self.looked = kept, True
 
@@ -145,10 +147,18 @@ class Mirror:
                 del self.stored[name]
 
 
-def forget(store: Store, key: str) -> None:
-    """Remove a finished run's checkpoints from the store."""
+def left_out(folder: Path) -> list[Path]:
+    """Return the files of the batches that a run has left out, by its folder."""
+    return sorted(path for path in (folder / NONFINITE).glob("*.npz") if BATCH.fullmatch(path.name))
+
+
+def forget(store: Store, place: str) -> None:
+    """Remove a finished run's checkpoints from the store, records first, and no other file there."""
+    prefix = prefix_of(place)
     try:
-        for address in list(store.keys(prefix_of(key))):
+        names = sorted((name for _, name in stored_files(store, place)), key=is_record, reverse=True)
+        batches = [key for key in store.keys(f"{prefix}{NONFINITE}/") if BATCH.fullmatch(Path(key).name)]
+        for address in [*(prefix + name for name in names), *batches]:
             store.delete(address)
     except RuntimeError as error:  # the run itself is stored
-        print(f"warning: {prefix_of(key)} of bucket '{store.bucket}' stays: {error}", flush=True)
+        print(f"warning: {prefix} of bucket '{store.bucket}' stays: {error}", flush=True)

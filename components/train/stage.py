@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from components import keys
 from components.train.attempts import train_to_end
-from components.train.checkpoints import DATA_KEYS, train_inputs
-from components.train.folder import run_folder
+from components.train.checkpoints import DATA_KEYS, place_of, train_inputs
+from components.train.folder import finish_folder, run_folder
 from components.train.gang.work import GangSpec, Work
 from components.train.mirror import forget
 from components.train.outcome import collect, store_results
@@ -95,13 +94,14 @@ def train_or_find(
         )  # fmt: skip
         make = partial(make_on_nodes, store, spec, work, sets)
         result = find_or_make(store, "train", model.name, inputs, make, ingredients)
+        forget(store, place_of(resume, code, total))
     else:
         with run_folder(store.cache, resume) as folder:
             job = partial(make_job, store, data, model, train, shards, start, device, total, folder, code)
             make = partial(make_here, store, job, resume, sender, sets)
             result = find_or_make(store, "train", model.name, inputs, make, ingredients)
-            shutil.rmtree(folder)
-    forget(store, resume)
+            forget(store, place_of(resume, code, total))
+            finish_folder(folder)
     return result
 
 

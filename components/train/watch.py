@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from wordmill.store.progress import Progress, duration
 from wordmill.store.storage import Store
 from wordmill.training.job import Job
-from wordmill.training.records import METRICS
+from wordmill.training.records import METRICS, read_notice
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
     from wordmill.store import tracking
@@ -64,10 +64,13 @@ class Watch:
         self.progress: Progress | None = None
         self.latest: dict[str, float] = {}
         self.measured_from: dict[str, Any] | None = None  # the first line that tells a speed
-        self.foretold = False
+        self.foretold, self.noticed = False, ""
 
     def look(self) -> None:
-        """Take in the lines written since the last look."""
+        """Take in the lines written since the last look, and show the trainer's last word."""
+        if (notice := read_notice(self.job.folder)) and notice != self.noticed:
+            self.noticed = notice
+            print(f"warning: {notice}", flush=True)
         lines = self._new_lines()
         for line in lines:
             self.progress = self.progress or self._begin(line)

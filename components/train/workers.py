@@ -16,11 +16,11 @@ from components.train.mirror import StoreAwayError
 from components.train.stopping import sigterm_as_error, sigterm_ignored
 from wordmill.recipe.frameworks import environment, prepended
 from wordmill.store.artifacts import ROOT
+from wordmill.store.children import tied
 from wordmill.store.stages import StoppedError
 from wordmill.training.job import Job, write_job
 from wordmill.training.loop import STOP
 from wordmill.training.records import read_pulse
-from wordmill.training.worker import die_with_parent
 
 LOOK_EVERY_S = 1.0
 LAST_LINES = 20  # of a failed worker's log
@@ -77,13 +77,13 @@ def run_workers(job: Job, look: Callable[[], None], keep: Callable[[float], obje
 
 def start(job: Job, processes: int, node: Node | None) -> subprocess.Popen[bytes]:
     """Start the launcher in a process group of its own."""
-    command = launch(job.train.framework, job.device, processes, job.folder / "job.json", node)
+    command = tied(launch(job.train.framework, job.device, processes, job.folder / "job.json", node))
     variables = environment(job.train.framework, job.device, processes)
     search = prepended("PYTHONPATH", ROOT)
     with (job.folder / LAUNCHER_LOG).open("wb") as log:
         return subprocess.Popen(
             command, env={**os.environ, **variables, "PYTHONPATH": search}, stdin=subprocess.DEVNULL,
-            stdout=log, stderr=subprocess.STDOUT, start_new_session=True, preexec_fn=die_with_parent,
+            stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ def run_locally(pipeline: GraphComponent, recipe: str, in_containers: bool = Fal
             return 1
         print(f"run {run_tag}", flush=True)
         error = _execute(pipeline, runner, run_tag, folder)
-        summary = store.get_json(f"runs/{run_tag}/summary.json")
+        summary = _summary(store, run_tag, folder / "tasks")
         (folder / "open").unlink()
     if summary is None:
         print(f"error: the run ended without a summary: {error}: see {folder / 'log.txt'}", file=sys.stderr)
@@ -100,10 +100,25 @@ def _unfinished_tasks(folder: Path) -> str:
     return f"tasks without outputs: {', '.join(lacking)}" if lacking else ""
 
 
+def _summary(store: Store, run_tag: str, tasks: Path) -> dict[str, Any] | None:
+    """Return a run's summary from the store, else the one beside the report's outputs, where the store took none."""
+    with contextlib.suppress(RuntimeError):
+        if found := store.get_json(f"runs/{run_tag}/summary.json"):
+            return found
+    here = _last(tasks, "summary.json")
+    return None if here is None else dict(json.loads(here.read_bytes()))
+
+
+def _last(tasks: Path, name: str) -> Path | None:
+    """Return the file of this name that a task has left last beside its outputs."""
+    return max(tasks.glob(f"*/*/{name}"), key=lambda path: path.stat().st_mtime_ns, default=None)
+
+
 def _keep(store: Store, folder: Path, run_tag: str, summary: dict[str, Any]) -> Path:
     """Put summary.json, report.html and the trace of --profile beside the run's log and return the report's path."""
-    page = folder / "report.html"
-    write_atomically(page, (store.get_bytes(f"runs/{run_tag}/report.html") or b"").decode())
+    page, here = folder / "report.html", _last(folder / "tasks", "report.html")
+    text = here.read_bytes() if here else store.get_bytes(f"runs/{run_tag}/report.html") or b""
+    write_atomically(page, text.decode())
     for entry in summary["trace"]:
         path = folder / entry["name"]
         path.parent.mkdir(parents=True, exist_ok=True)

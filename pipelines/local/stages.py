@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from wordmill.recipe.frameworks import prepended
+from wordmill.store.children import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,6 +60,7 @@ def call(work: Callable[..., None], *arguments: Any, environment: dict[str, str]
 def _begin(
     output: Connection, environment: dict[str, str], work: Callable[..., None], arguments: tuple[Any, ...]
 ) -> None:
+    die_with_parent()  # the process that all are forked from ends with the run's
     os.environ.clear()
     os.environ.update(environment)
     for stream in (1, 2):

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 RESERVE = 64 << 20  # bytes of disk left free
+FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @contextmanager
@@ -97,6 +99,14 @@ def _is_at(path: Path, file: BinaryIO) -> bool:
     return False
 
 
+def is_full(error: Exception) -> bool:
+    """Tell whether a write failed for want of room; safetensors tells the kernel's number in its text alone."""
+    if isinstance(error, OSError):
+        return error.errno in FULL
+    found = re.search(r"os error (\d+)", str(error))
+    return found is not None and int(found[1]) in FULL
+
+
 @contextmanager
 def require_space(what: str, folder: Path, needed: int) -> Iterator[None]:
     """Refuse to start without room for `needed` bytes in a folder; RuntimeError too when it runs out on the way."""
@@ -106,6 +116,6 @@ def require_space(what: str, folder: Path, needed: int) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if not is_full(error):
             raise
         raise RuntimeError(f"{what}: no space left on {folder}: make room and run again") from None

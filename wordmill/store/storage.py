@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wordmill.store.files import atomic_file
+from wordmill.store.answers import WAITS_S, Refusal, no_answer
+from wordmill.store.files import atomic_file, is_full
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 CHUNK = 8 << 20  # bytes: the size of a part of a multipart transfer, and of a read while hashing
-ABSENT = {"404", "NoSuchKey", "NotFound", "NoSuchBucket"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,25 +197,39 @@ class Store:
         self._ask("download", key, self.client.download_file, self.bucket, key, str(path), None, None, self.transfer)
 
     def _ask(self, verb: str, key: str, call: Any, *args: Any, **kwargs: Any) -> Any:
-        """Make one S3 call: None for what is absent, RuntimeError that says what to check for the rest."""
+        """Make one S3 call, with patience where the server is busy.
+
+        None for what is absent, RuntimeError that says what to check for the rest.
+        """
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
         where = f"cannot {verb} s3://{self.bucket}/{key} at {self.endpoint}"
-        try:
-            return call(*args, **kwargs)
-        except ClientError as error:
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            if code in ABSENT:
-                if verb in ("read", "look for"):
-                    return None
+        waits = iter(WAITS_S)
+        while True:
+            try:
+                return call(*args, **kwargs)
+            except (ClientError, Boto3Error) as error:
+                # boto3 tells of a refused upload in words alone.
+                told = error if isinstance(error, ClientError) else error.__context__
+                if not isinstance(told, ClientError):
+                    raise RuntimeError(f"{where}: {error}: {no_answer(error)}") from error
+                refusal = Refusal.of(dict(told.response))
+            except BotoCoreError as error:
+                raise RuntimeError(f"{where}: {error}: {no_answer(error)}") from error
+            except OSError as error:
+                advice = f"make room for {self.cache}" if is_full(error) else no_answer(error)
+                raise RuntimeError(f"{where}: {error}: {advice}") from error
+            if refusal.absent and verb in ("read", "look for"):
+                return None
+            if refusal.absent:
                 advice = "check WORDMILL_BUCKET, and that nothing deletes objects"
-                raise RuntimeError(f"{where}: it is not there: {advice}") from None
-            advice = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY and the rights of that key"
-            raise RuntimeError(f"{where}: refused with {code}: {advice}") from error
-        except (Boto3Error, BotoCoreError, OSError) as error:
-            advice = "check AWS_ENDPOINT_URL, and that the server runs and has room"
-            raise RuntimeError(f"{where}: {error}: {advice}") from error
+                raise RuntimeError(f"{where}: it is not there: {advice}")
+            if not refusal.busy or (wait_s := next(waits, None)) is None:
+                raise RuntimeError(f"{where}: {refusal.text}")
+            if wait_s == WAITS_S[0]:
+                print(f"warning: {where}: {refusal.code}: the server is busy, this waits\n", end="", flush=True)
+            time.sleep(wait_s)
 
 
 def endpoint_url() -> str:

@@ -27,7 +27,7 @@ class Context:
     codec: Codec
     time_steps: int  # T of the recogniser's logits (N, T, C)
     train_set: TrainingSet
-    unfit: int  # samples that are left out of it
+    unfit: int | None  # samples that are left out of it; None where nobody has counted them
     val_set: ShardSet
     plan: Plan
 
@@ -40,12 +40,15 @@ def make_context(job: Job, rank: int, codec: Codec, time_steps: int) -> Context:
                    val_set=open_sets(job.val_sets), plan=plan)  # fmt: skip
 
 
-def training_set(job: Job, codec: Codec, steps: int) -> tuple[TrainingSet, int]:
-    """Return what is learnt from, and how many samples are left out of it because their label does not fit."""
+def training_set(job: Job, codec: Codec, steps: int) -> tuple[TrainingSet, int | None]:
+    """Return what is learnt from, and how many samples are left out of it because their label does not fit.
+
+    None for what is rendered while training: labels that do not fit have weight 0 there, and are not counted.
+    """
     if job.rendered:
         from wordmill.synth.renderer import SynthSpec  # which no other training needs
 
-        return Streamed(spec=SynthSpec.parse(job.rendered), data=job.data), 0
+        return Streamed(spec=SynthSpec.parse(job.rendered), data=job.data), None
     sets = job.train_sets
     if job.data.shares:
         opened = [open_sets([path]) for path in sets]

@@ -6,8 +6,10 @@ import shutil
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Generic
 
 import numpy as np
@@ -16,9 +18,9 @@ from wordmill.models.checkpoint import Checkpoint, Tensors, check_fit, load, sav
 from wordmill.store.artifacts import git_commit
 from wordmill.store.files import write_atomically
 from wordmill.training.calibration import calibrate
-from wordmill.training.records import METRICS, NONFINITE_LIMIT, Metrics, Pulse, keep_nonfinite
+from wordmill.training.records import METRICS, NONFINITE_LIMIT, Metrics, Notice, Pulse, keep_nonfinite
 from wordmill.training.reference import write_reference
-from wordmill.training.state import RunProgress, Saver, Scored, State, best_path, read_state, undo
+from wordmill.training.state import RunProgress, Saver, Scored, State, best_path, read_state, undo, warn, with_room
 from wordmill.training.stream import Part, training_stream
 from wordmill.training.trainer import STATISTICS, Handle, Trainer, Vector
 from wordmill.training.validation import score
@@ -49,7 +51,9 @@ class Loop(Generic[Handle]):
         first = max(done + 1, min(done + 1 + TRACED_AFTER, plan.steps + 1 - job.train.profile))
         self.traced = range(first, min(first + job.train.profile, plan.steps + 1)) if self.leads else range(0)
         self.checkpoints = job.folder / "checkpoints"
-        self.saver = Saver(self.checkpoints, 60 * job.train.checkpoint_minutes, (job.data, job.model, job.train))
+        self.tell: Callable[[str], None] = Notice(job.folder).tell if self.leads else warn
+        every_s, sections = 60 * job.train.checkpoint_minutes, (job.data, job.model, job.train)
+        self.saver = Saver(self.checkpoints, every_s, sections, self.tell, self.progress.missed)
         if self.leads:
             undo(self.checkpoints, done)
         self.metrics, self.pulse = Metrics(job, plan, done), Pulse(job.folder, self.rank)
@@ -79,7 +83,8 @@ class Loop(Generic[Handle]):
     def run(self) -> bool:
         """Train to the end and leave its records; False where it was stopped, with a checkpoint of where."""
         if self.leads:
-            self.metrics.write(self.progress.step, {"train/unfit_labels": self.context.unfit})
+            unfit = self.context.unfit
+            self.metrics.write(self.progress.step, {} if unfit is None else {"train/unfit_labels": unfit})
         done = self.progress.step
         if done in self.plan.validate_after and self.progress.scored < done:
             self.validate(done)
@@ -182,7 +187,8 @@ class Loop(Generic[Handle]):
         ranked = sorted([*done.best, scored], key=lambda one: one.merit(train.choose_by), reverse=True)
         best = tuple(ranked[: train.keep_best])
         if scored in best:
-            save(best_path(self.checkpoints, scored.step), self.checkpoint(scored.step, weights))
+            kept = self.checkpoint(scored.step, weights)
+            self.write(lambda: save(best_path(self.checkpoints, scored.step), kept))
         self.progress = replace(done, best=best, worse=0 if best[0] == scored else done.worse + 1)
 
     def lost_patience(self) -> bool:
@@ -197,7 +203,8 @@ class Loop(Generic[Handle]):
         """Keep a checkpoint of this step, written in the background."""
         self.settle()
         self.save = False
-        self.progress = replace(self.progress, step=step, seconds=time.monotonic() - self.began)
+        seconds, missed = time.monotonic() - self.began, self.saver.missed
+        self.progress = replace(self.progress, step=step, seconds=seconds, missed=missed)
         tensors = self.trainer.state()
         if self.leads:
             state = State(tensors=tensors, progress=self.progress, processes=self.job.processes)
@@ -209,14 +216,16 @@ class Loop(Generic[Handle]):
         self.saver.wait()
         if not self.leads:
             return
-        save(job.folder / "last.safetensors", self.checkpoint(done.step, weights))
+        self.write(lambda: save(job.folder / "last.safetensors", self.checkpoint(done.step, weights)))
         for place, scored in enumerate(done.best[1:], start=2):
-            shutil.copyfile(best_path(self.checkpoints, scored.step), job.folder / best_name(place))
+            kept, named = best_path(self.checkpoints, scored.step), job.folder / best_name(place)
+            self.write(partial(shutil.copyfile, kept, named))
         best = load(best_path(self.checkpoints, done.best[0].step))
         predict = self.trainer.predictor(best)
-        write_reference(job, predict)
+        self.write(lambda: write_reference(job, predict))
         calibration = calibrate(self.context, predict, lambda: self.pulse.beat(done.step))
-        save(job.folder / best_name(1), replace(best, temperature=calibration.temperature))
+        final = replace(best, temperature=calibration.temperature)
+        self.write(lambda: save(job.folder / best_name(1), final))
         images = done.step * job.train.global_batch
         outcome = {
             "framework": job.train.framework, "device": job.device, "processes": job.processes,
@@ -224,9 +233,19 @@ class Loop(Generic[Handle]):
             "start_s": None if math.isnan(self.start_s) else self.start_s, "val_accuracy": done.best[0].accuracy,
             "best": [asdict(scored) for scored in done.best], "stopped_early": done.step < self.plan.steps,
             **asdict(calibration), "unfit_labels": self.context.unfit, "nonfinite_steps": done.nonfinite,
-            "attempts": done.attempts,
+            "missed_checkpoints": self.saver.missed, "attempts": done.attempts,
         }  # fmt: skip
-        write_atomically(job.folder / "outcome.json", json.dumps(outcome | self.trainer.facts(), indent=1))
+        text = json.dumps(outcome | self.trainer.facts(), indent=1)
+        self.write(lambda: write_atomically(job.folder / "outcome.json", text))
+
+    def write(self, file: Callable[[], object]) -> None:
+        """Write a file that results need, on a full disk as soon as there is room."""
+
+        def tell(text: str) -> None:
+            self.pulse.beat(self.last)  # or it would be taken for a process that hangs
+            self.tell(text)
+
+        with_room(file, self.checkpoints, tell)
 
 
 def best_name(place: int) -> str:

@@ -4,12 +4,13 @@ import json
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from wordmill.recipe.schedule import Plan
-from wordmill.store.files import atomic_file
+from wordmill.store.files import atomic_file, is_full
 from wordmill.training.job import Job
 from wordmill.training.stream import Part
 
@@ -18,6 +19,7 @@ NONFINITE_KEPT = 20  # so many skipped batches are kept per process
 RECORD_EVERY_S = 2.0
 RECORD_SHARE = 1e-4  # of the time since the start, if more: a week's curve has 44,000 points, not 300,000
 METRICS = "metrics.jsonl"
+NOTICE, NOTICE_BYTES = "notice", 1024
 
 
 class Metrics:
@@ -51,12 +53,20 @@ class Metrics:
         self.begin(step)
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
-        """Add a line; a value that is not finite is no JSON, and the curve leaves it out."""
+        """Add a line, where there is room; a value that is not finite is no JSON, and the curve leaves it out."""
         finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
         line = {"step": step, "steps": self.plan.steps, "images": step * self.batch, "time": time.time(),
                 "metrics": finite}  # fmt: skip
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        text, written = f"{json.dumps(line)}\n".encode(), 0
+        with self.path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                written = file.write(text)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+            if written < len(text):
+                file.truncate(size)
 
 
 class Pulse:
@@ -73,6 +83,29 @@ class Pulse:
         os.pwrite(self.descriptor, f"{step:>12}\n".encode(), 0)
 
 
+class Notice:
+    """The last word of process 0 for people, the file `notice`: its bytes are there from the start, a disk may fill."""
+
+    def __init__(self, folder: Path) -> None:
+        self.descriptor = os.open(folder / NOTICE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        self._write("")
+
+    def tell(self, text: str) -> None:
+        """Leave a warning for the stage, and print it for the log, which may have no room either."""
+        self._write(text)
+        with suppress(OSError):
+            print(f"warning: {text}", flush=True)
+
+    def _write(self, text: str) -> None:
+        os.pwrite(self.descriptor, text.encode()[:NOTICE_BYTES].ljust(NOTICE_BYTES), 0)
+
+
+def read_notice(folder: Path) -> str:
+    """Return the last word of process 0, "" where it has none."""
+    path = folder / NOTICE
+    return path.read_bytes().decode(errors="ignore").strip() if path.exists() else ""
+
+
 def read_pulse(folder: Path, rank: int) -> tuple[int, float] | None:
     """Return how many steps a process has done and for how many seconds it has given no sign; None before the first."""
     path = folder / f"pulse.{rank}"
@@ -86,7 +119,7 @@ def read_pulse(folder: Path, rank: int) -> tuple[int, float] | None:
 def keep_nonfinite(folder: Path, step: int, rank: int, parts: list[Part]) -> None:
     """Keep what a process was given in a step that was left out: nonfinite/step-<step>.rank-<rank>.npz.
 
-    images uint8 (N, H, W, C) and labels (N,); the first NONFINITE_KEPT steps of a run are kept.
+    images uint8 (N, H, W, C) and labels (N,); the first NONFINITE_KEPT steps of a run are kept, on a full disk fewer.
     """
     kept = folder / "nonfinite"
     kept.mkdir(exist_ok=True)
@@ -95,5 +128,9 @@ def keep_nonfinite(folder: Path, step: int, rank: int, parts: list[Part]) -> Non
     images = np.concatenate([batch.images for batch, _ in parts])
     labels = np.array([label for batch, _ in parts for label in batch.labels])
     path = kept / f"step-{step:08}.rank-{rank}.npz"
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, images=images, labels=labels)
+    try:
+        with atomic_file(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(file, images=images, labels=labels)
+    except OSError as error:
+        if not is_full(error):
+            raise

@@ -12,8 +12,10 @@ batch. The position in the data is the step.
 
 import dataclasses
 import json
+import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,14 @@ from wordmill.models.checkpoint import Tensors, write_tensors
 from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.artifacts import git_commit
-from wordmill.store.files import write_atomically
+from wordmill.store.files import is_full, write_atomically
 from wordmill.store.storage import file_facts
 
 KEPT = 3  # checkpoints, and the best weights that they name
+ROOM_S, ROOM_EVERY_S = 600.0, 5.0  # on a full disk: for how long results wait for room, and how often they are tried
+# The names of a checkpoint's files, and of those that are being written; others beside them are somebody else's.
+FILE = re.compile(r"step-(\d{8,})\.(?:json|safetensors)|metrics-(\d{8,})\.jsonl|best-(\d{8,})\.safetensors")
+HALF = re.compile(r"(?:step|metrics|best)-\d{8,}\.(?:\w+\.)*part|\.tmp\w{6}")  # the last are safetensors' own
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,6 +60,7 @@ class RunProgress:
     best: tuple[Scored, ...] = ()  # as many weights as train.keep_best says, the best first
     worse: int = 0  # validations in a row that found no better ones
     seconds: float = 0.0
+    missed: int = 0  # checkpoints that could not be written
     attempts: tuple[dict[str, Any], ...] = ()  # each one's first step, processes, code and git commit
 
 
@@ -120,47 +127,100 @@ def check_state(record: Path) -> None:
                              f"expected {expected['bytes']} with {expected['sha256']}")  # fmt: skip
 
 
+def named_step(name: str) -> int | None:
+    """Return the step that a file's name says it is of; None for a name that no checkpoint's file has."""
+    found = FILE.fullmatch(name)
+    return int(next(filter(None, found.groups()))) if found else None
+
+
+def is_record(name: str) -> bool:
+    """Tell whether a checkpoint's record is called so."""
+    return name.endswith(".json") and named_step(name) is not None
+
+
 def records(folder: Path) -> list[Path]:
     """Return the records of a folder's checkpoints, the newest first."""
-    return sorted(folder.glob("step-*.json"), reverse=True)
+    return sorted((path for path in folder.glob("step-*.json") if is_record(path.name)), reverse=True)
 
 
-def trim(folder: Path) -> None:
-    """Remove all checkpoints but the newest ones, records first, and what no record names."""
+def files_by_step(folder: Path) -> list[tuple[int, Path]]:
+    """Return the files of a folder's checkpoints, each behind its step, a step's record before its others."""
+    found = [(step, path) for path in folder.iterdir() if (step := named_step(path.name)) is not None]
+    return sorted(found, key=lambda item: (item[0], not is_record(item[1].name)))
+
+
+def trim(folder: Path, keep: int = 0) -> None:
+    """Remove all checkpoints but the newest ones, so many or KEPT, records first, and what no record names."""
     kept: list[dict[str, Any]] = []
     for record in records(folder):
         try:
             kept.append(read_record(record))
         except ValueError:  # whoever looks for a checkpoint would only be told so again
-            record.unlink()
-        if len(kept) > KEPT:
+            record.unlink(missing_ok=True)
+        if len(kept) > (keep or KEPT):
             kept.pop()
-            record.unlink()
+            record.unlink(missing_ok=True)
     named = {entry["name"] for document in kept for entry in document["files"]}
-    for path in folder.glob("*-*"):
+    newest = kept[0]["progress"]["step"] if kept else -1
+    for step, path in files_by_step(folder):
         # Best weights that are newer than the newest checkpoint belong to the next one.
-        if path.suffix != ".json" and path.name not in named and _step(path) <= kept[0]["progress"]["step"]:
-            path.unlink()
+        if not is_record(path.name) and path.name not in named and step <= newest:
+            path.unlink(missing_ok=True)
 
 
 def undo(folder: Path, step: int) -> None:
     """Remove what another attempt left of later steps, which are done again, and what it left half-written."""
-    later = [path for path in folder.glob("*-*") if _step(path) > step]
-    later.sort(key=lambda path: path.suffix != ".json")  # records first
-    for path in [*later, *folder.glob("*.part"), *folder.glob(".tmp*")]:  # the last are safetensors' own
+    later = [path for done, path in files_by_step(folder) if done > step]
+    later.sort(key=lambda path: not is_record(path.name))  # records first
+    for path in [*later, *(path for path in folder.iterdir() if HALF.fullmatch(path.name))]:
         path.unlink(missing_ok=True)
 
 
-def _step(path: Path) -> int:
-    """Return the step that a checkpoint's file is of."""
-    return int(path.name.partition("-")[2].partition(".")[0])
+def clear(folder: Path) -> list[Path]:
+    """Remove a folder's checkpoints, and it where nothing else is in it; return what else there is."""
+    undo(folder, -1)
+    others = sorted(folder.iterdir())
+    if not others:
+        folder.rmdir()
+    return others
+
+
+def warn(text: str) -> None:
+    """Print a warning."""
+    print(f"warning: {text}", flush=True)
+
+
+def with_room(write: Callable[[], object], folder: Path, tell: Callable[[str], None]) -> None:
+    """Write what results need, on a full disk in the place of all checkpoints but the newest, or when there is room.
+
+    RuntimeError where it stays full; that it waits is told.
+    """
+    began, freed = time.monotonic(), False
+    while True:
+        try:
+            write()
+            return
+        except (OSError, SafetensorError) as error:
+            if not is_full(error):
+                raise
+            waited_s, told = time.monotonic() - began, f"results wait for room on the disk of {folder}: {error}"
+        if waited_s > ROOM_S:
+            raise RuntimeError(f"no room for {ROOM_S / 60:.0f} minutes: {told}: make room and run again")
+        if freed:
+            tell(told)
+            time.sleep(ROOM_EVERY_S)
+        trim(folder, 1)
+        freed = True
 
 
 class Saver:
-    """Writes checkpoints in a thread, one at a time; one that cannot be written is told and training goes on."""
+    """Writes checkpoints in a thread, one at a time; one that cannot be written is counted, and told."""
 
-    def __init__(self, folder: Path, every_s: float, sections: tuple[Data, Model, Train]) -> None:
-        self.folder, self.every_s, self.sections = folder, every_s, sections
+    def __init__(
+        self, folder: Path, every_s: float, sections: tuple[Data, Model, Train],
+        tell: Callable[[str], None] = warn, missed: int = 0,
+    ) -> None:  # fmt: skip
+        self.folder, self.every_s, self.sections, self.tell, self.missed = folder, every_s, sections, tell, missed
         self.begun = time.monotonic()
         self.thread: threading.Thread | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -184,10 +244,23 @@ class Saver:
 
     def _save(self, state: State, metrics: bytes) -> None:
         try:
+            self._write(state, metrics, trims=True)
+        except (OSError, SafetensorError) as error:
+            self.missed += 1
+            step = state.progress.step
+            self.tell(f"no checkpoint of step {step:,} in {self.folder}: {error}, {self.missed:,} missed so far")
+        else:
+            trim(self.folder)
+
+    def _write(self, state: State, metrics: bytes, trims: bool) -> None:
+        """Write a checkpoint, on a full disk in the place of all but the newest; what cannot be is not left in part."""
+        try:
             write_state(self.folder, state, metrics, self.sections)
         except (OSError, SafetensorError) as error:
-            print(f"warning: no checkpoint of step {state.progress.step} in {self.folder}: {error}", flush=True)
-            for path in self.folder.glob(f"[ms]*-{state.progress.step:08}.*"):  # a full disk needs the room
-                path.unlink(missing_ok=True)
-            return
-        trim(self.folder)
+            for step, path in files_by_step(self.folder):
+                if step == state.progress.step and not path.name.startswith("best-"):
+                    path.unlink(missing_ok=True)
+            if not (trims and is_full(error)):
+                raise
+            trim(self.folder, 1)
+            self._write(state, metrics, trims=False)

@@ -1,25 +1,17 @@
-"""A training process among those that start and watch it: when it ends, and what it tells of itself."""
+"""A training process among those that start and watch it: `python -m wordmill.training.worker pt|ms JOB`.
 
-import ctypes
+It is tied to its launcher before it imports a framework, which takes seconds, on a busy machine minutes.
+"""
+
+import importlib
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from wordmill.store.children import die_with_parent
 from wordmill.store.files import write_atomically
-
-PR_SET_PDEATHSIG = 1  # from Linux's <sys/prctl.h>
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when the one that started it ends, however it ends (Linux alone has this).
-
-    Launchers start workers in sessions of their own, where a signal to the launcher's group does not reach them.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextmanager
@@ -37,3 +29,13 @@ def at_work(folder: Path, rank: int) -> Iterator[None]:
         raise
     finally:
         note.unlink()
+
+
+def main(twin: str, job: str) -> None:
+    """Train by a job file in the framework of a twin, pt or ms."""
+    die_with_parent()
+    importlib.import_module(f"wordmill.training.{twin}.train").main(Path(job))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -7,7 +7,6 @@ any more. Code RESUME asks for a new start of all nodes, which go on where the l
 
 import argparse
 import os
-import shutil
 import socket
 import sys
 import time
@@ -17,7 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from components.train.attempts import RESTARTS, train_on_node
-from components.train.folder import join_logs, run_folder
+from components.train.folder import finish_folder, join_logs, run_folder
 from components.train.gang.work import LEASE_S, PORT, TASK, Work, job_key, read_work
 from components.train.launch import MEET_TIMEOUT_S, Node
 from components.train.outcome import collect, store_results
@@ -55,7 +54,7 @@ def main(key: str) -> None:
             name = f"{work.resume}.{node.rank}" if node.rank else work.resume
             with run_folder(store.cache, name) as folder:
                 train(store, work, node, folder)
-                shutil.rmtree(folder)
+                finish_folder(folder)
     except Exception as error:
         what = str(error) if isinstance(error, (ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
         stopped = isinstance(error, (StoppedError, LostError))

@@ -15,7 +15,7 @@ from components.report.cluster import Fate
 from components.report.gather import gather_run
 from components.report.stage import run
 from components.report.summary import LOST, summarise
-from pipelines.local.run import _keep
+from pipelines.local.run import _keep, _summary
 from pipelines.local.summary import summary_text
 from tests.components.gate.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
@@ -329,6 +329,30 @@ def test_without_mlflow_the_report_is_written_and_the_stage_fails(
     assert (summary["ok"], summary["mlflow"]) == (False, {"run_id": None, "url": None})
     assert summary["mean_accuracy"] == 0.625
     assert "MLFLOW_TRACKING_URI" in (tmp_path / "report.html").read_text()
+
+
+def test_where_the_store_is_full_summary_and_page_are_here_and_in_the_terminal(
+    seed: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(store: Store, key: str, *_: object) -> None:
+        raise RuntimeError(f"cannot write {key}: refused with XMinioStorageFull: the server's disk is full")
+
+    finish(seed)
+    task = tmp_path / "tasks" / "quickstart-1" / "report"
+    task.mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "put_bytes", full)
+        with pytest.raises(SystemExit):
+            report(seed, task)
+    assert seed.store.get_json(f"runs/{seed.run_tag}/summary.json") is None
+    summary = _summary(seed.store, seed.run_tag, tmp_path / "tasks")
+    assert summary
+    assert not summary["ok"]
+    assert [error for error in summary["errors"] if error.endswith("XMinioStorageFull: the server's disk is full")]
+    assert [row["name"] for row in summary["benchmarks"]] == ["signs", "words"]
+    page = _keep(seed.store, tmp_path, seed.run_tag, summary)
+    assert "XMinioStorageFull" in page.read_text()
+    assert (tmp_path / "summary.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from tests.wordmill.training.tiny import DATA, MODEL
 from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import Train
 from wordmill.store.artifacts import Manifest, read_manifest
+from wordmill.store.children import tied
 from wordmill.store.storage import Store
 from wordmill.training.records import read_pulse
 from wordmill.training.state import records
@@ -51,8 +52,8 @@ class StageProcess:
             "shards": str(shards), "device": "cpu", "processes": "2", "gang": "", "run-tag": "tag",
             "output": str(self.output),
         }  # fmt: skip
-        self.command = [sys.executable, "-c", before + PROGRAM]
-        self.command += [part for name, value in arguments.items() for part in (f"--{name}", value)]
+        command = [sys.executable, "-c", before + PROGRAM]
+        self.command = tied([*command, *(part for name, value in arguments.items() for part in (f"--{name}", value))])
         self.start()
 
     def start(self) -> None:

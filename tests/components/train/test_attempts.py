@@ -68,7 +68,8 @@ def launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Job
 
 
 def stored(store: Store) -> list[str]:
-    return [key.removeprefix("checkpoints/k/") for key in store.keys("checkpoints/k/")]
+    """The names of all that runs of the identity k have in the store, whatever their code and processes."""
+    return [key.removeprefix("checkpoints/k/").partition("/")[2] for key in store.keys("checkpoints/k/")]
 
 
 def test_a_killed_worker_is_started_again_from_the_newest_checkpoint(
@@ -132,6 +133,8 @@ def test_work_of_other_code_is_put_aside_knowingly(
     made = collect(job)
     assert (made.facts["weight"], made.made_by) == (WEIGHT, ("y" * 32,))
     assert [attempt["step"] for attempt in made.facts["attempts"]] == [0]
+    left = [key for key in store.keys(f"checkpoints/k/{'x' * 16}.1/") if key.endswith(".json")]
+    assert [Path(key).name for key in left] == ["step-00000002.json", "step-00000004.json"]  # for the other code
 
 
 def test_a_run_that_does_not_reach_another_checkpoint_ends(
@@ -141,7 +144,7 @@ def test_a_run_that_does_not_reach_another_checkpoint_ends(
     with pytest.raises(RuntimeError) as caught:
         train_to_end(store, job, "k", Silent())
     assert "it was started 3 times more without reaching another checkpoint" in str(caught.value)
-    place = f"what there is of the run stays in {job.folder} and at checkpoints/k/ of bucket '{store.bucket}'"
+    place = f"what there is of the run stays in {job.folder} and at checkpoints/k/.1/ of bucket '{store.bucket}'"
     assert str(caught.value).endswith(place)
     assert capsys.readouterr().out.count("is started again") == 3
     assert "step-00000002.json" in stored(store)

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from components.train import mirror
-from components.train.checkpoints import described, newest, step_of
+from components.train.checkpoints import described, kept_parts, newest, place_of, step_of
 from components.train.mirror import Mirror, forget
 from tests.waiting import LIMIT_S
 from tests.wordmill.training.tiny import DATA, MODEL, best_of
 from tests.wordmill.training.tiny import TRAIN as PLAIN
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.storage import Store
-from wordmill.training.state import RunProgress, State, best_path, read_record, records, write_state
+from wordmill.training.state import RunProgress, State, best_path, clear, read_record, records, trim, undo, write_state
 
 # Lists and mappings among the keys, as a record's JSON has them otherwise than a section.
 TRAIN = dataclasses.replace(PLAIN, piece_epochs=(0.5,), piece_lrs=(1e-4,), freeze={"neck": 3})
@@ -37,10 +37,10 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-def write(folder: Path, step: int, best: int, ago_s: float = 0.0, processes: int = 2) -> Path:
+def write(folder: Path, step: int, best: int, ago_s: float = 0.0, processes: int = 2, code: str = "") -> Path:
     if not best_path(folder, best).exists():
         best_path(folder, best).write_bytes(f"best of {best}".encode())
-    progress = RunProgress(step=step, best=best_of(best))
+    progress = RunProgress(step=step, best=best_of(best), attempts=({"step": 0, "code": code},) if code else ())
     state = State(tensors={"model/w": np.full(3, step, np.float32)}, progress=progress, processes=processes)
     line = {"step": step, "steps": 4000, "images": 1, "time": time.time() - ago_s, "metrics": {}}
     return write_state(folder, state, json.dumps(line).encode(), SECTIONS)
@@ -85,6 +85,70 @@ def test_the_store_has_the_newest_three_and_the_best_weights_that_they_name(stor
     assert len(names) == 3 * 3 + 1
     forget(store, "k")
     assert list(store.keys("checkpoints/")) == []
+
+
+STRANGERS = ("before-lunch.safetensors", "step-best.json", "step-00000010.json.bak", "metrics-00000010.jsonl.txt",
+             "step-7.json", "notes.part")  # fmt: skip
+
+
+def test_other_files_among_checkpoints_are_left_alone_here_and_in_the_store(
+    store: Store, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in STRANGERS:
+        (folder / name).write_text("a person's")
+        store.put_bytes(f"checkpoints/k/{name}", b"a person's", "text/plain")
+    store.put_bytes("checkpoints/k/nonfinite/mine.npz", b"a person's", "text/plain")
+    others = sorted([*STRANGERS, "nonfinite/mine.npz"])
+    assert find(store, folder) is None  # where there is nothing else
+    assert capsys.readouterr().out == ""
+    for step in (10, 20, 30, 40):
+        write(folder, step, best=10)
+    assert set(others) < set(mirrored(store, folder))
+    trim(folder)
+    undo(folder, 30)
+    assert find(store, folder) == folder / "step-00000040.json"  # of the store
+    assert kept_parts(store, "k", folder) == 0
+    assert {path.name for path in folder.iterdir()} > set(STRANGERS)
+    forget(store, "k")
+    assert [key.removeprefix("checkpoints/k/") for key in store.keys("checkpoints/")] == others
+    assert [path.name for path in clear(folder)] == sorted(STRANGERS)
+
+
+def test_runs_of_one_identity_that_live_at_once_touch_nothing_of_each_others(store: Store, tmp_path: Path) -> None:
+    """Two machines: other code, or another number of processes, goes by another place below the same identity."""
+    mine, theirs = place_of("r", "a" * 32, 2), place_of("r", "b" * 32, 2)
+    assert (mine, place_of("r", "a" * 32, 4)) == (f"r/{'a' * 16}.2", f"r/{'a' * 16}.4")
+    folders = {place: tmp_path / place.replace("/", "-") / "checkpoints" for place in (mine, theirs)}
+    for place, folder in folders.items():
+        folder.mkdir(parents=True)
+        for step in (10, 20, 30, 40) if place == mine else (10, 20):
+            write(folder, step, best=10, code=place[2:3] * 32)
+        assert Mirror(store, folder.parent, place).finish(LIMIT_S)
+    kept = {Path(key).name for key in store.keys(f"checkpoints/{theirs}/") if key.endswith(".json")}
+    assert kept == {"step-00000010.json", "step-00000020.json"}
+    forget(store, mine)  # which has ended
+    shutil.rmtree(folders[theirs])
+    assert newest(store, theirs, folders[theirs], SECTIONS, True) == folders[theirs] / "step-00000020.json"
+
+
+def test_a_run_goes_on_from_its_own_codes_checkpoints_before_newer_ones_of_other_code(
+    store: Store, folder: Path
+) -> None:
+    found = {}
+    for code, processes, step in (("a", 2, 10), ("a", 4, 20), ("b", 2, 30)):
+        made = folder.parent / f"{code}{processes}" / "checkpoints"
+        made.mkdir(parents=True)
+        write(made, step, best=10, code=code * 32)
+        assert Mirror(store, made.parent, place_of("r", code * 32, processes)).finish(LIMIT_S)
+        for path in folder.iterdir():
+            path.unlink()
+        found[step] = step_of(newest(store, place_of("r", "a" * 32, 2), folder, SECTIONS, True))
+    assert list(found.values()) == [10, 20, 20]
+    forget(store, place_of("r", "a" * 32, 2))
+    forget(store, place_of("r", "a" * 32, 4))
+    for path in folder.iterdir():
+        path.unlink()
+    assert step_of(newest(store, place_of("r", "a" * 32, 2), folder, SECTIONS, True)) == 30  # whoever takes it says so
 
 
 def test_what_is_stored_already_is_not_stored_again_and_what_has_changed_is(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from components.train.folder import LEFT_DAYS, join_logs, prepare_folder, run_folder
+from components.train.folder import LEFT_DAYS, finish_folder, join_logs, prepare_folder, run_folder
 from tests.waiting import LIMIT_S, wait_until
 
 HOLDER = """
@@ -53,6 +53,22 @@ def test_what_fails_leaves_its_folder(tmp_path: Path) -> None:
         shutil.copyfile(folder / "nothing", folder / "a")
     assert (tmp_path / "training" / "k").is_dir()
     assert (tmp_path / "training" / "k.lock").exists()
+
+
+def test_what_a_person_has_put_among_checkpoints_stays_at_the_end_and_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for own in ("step-00000002.json", "metrics-00000002.jsonl", ""):
+        with run_folder(tmp_path, "k") as folder:
+            (folder / "msrun").mkdir()
+            (folder / "log.txt").touch()
+            (folder / "checkpoints").mkdir(exist_ok=True)
+            (folder / "checkpoints" / (own or "before-lunch.safetensors")).touch()
+            finish_folder(folder)
+    left = [path.relative_to(tmp_path).as_posix() for path in sorted(tmp_path.rglob("*")) if path.is_file()]
+    assert left == ["training/k/checkpoints/before-lunch.safetensors", "training/k.lock"]
+    told = "stays, it holds what is not this run's: before-lunch.safetensors"
+    assert capsys.readouterr().out == f"train: {tmp_path / 'training/k/checkpoints'} {told}\n"
 
 
 def test_folders_of_dead_runs_are_removed_after_two_weeks_and_no_others(tmp_path: Path) -> None:

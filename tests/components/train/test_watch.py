@@ -10,6 +10,7 @@ from tests.components.train.test_attempts import Silent
 from tests.wordmill.training.tiny import make_job
 from wordmill.store.stages import StageResult
 from wordmill.store.storage import Store
+from wordmill.training.records import Notice
 
 FIRST = '{"step": 2, "steps": 4, "images": 32, "time": 7.0, "metrics": {"train/loss": 3.25, "train/lr": 0.5}}\n'
 LAST = '{"step": 4, "steps": 4, "images": 64, "time": 9.0, "metrics": {"val/accuracy": 0.125}}\n'
@@ -32,6 +33,17 @@ def test_watch_takes_whole_lines_only(tmp_path: Path, capsys: pytest.CaptureFixt
     }  # fmt: skip
     assert "64/64 images  100.0 %" in capsys.readouterr().out
     assert watch.note() == "loss 3.250  validation accuracy 12.5 %"
+
+
+def test_the_trainers_last_word_is_shown_at_once_and_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    watch, notice = Watch(make_job(tmp_path), Silent()), Notice(tmp_path)
+    watch.look()
+    for word in ("no checkpoint of step 41, 1 missed so far", "no checkpoint of step 60, 2 missed so far"):
+        notice.tell(word)
+        capsys.readouterr()  # the trainer's own log
+        watch.look()
+        watch.look()
+        assert capsys.readouterr().out == f"warning: {word}\n"
 
 
 def test_what_another_attempt_has_told_is_not_told_again(tmp_path: Path) -> None:

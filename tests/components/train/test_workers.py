@@ -108,7 +108,7 @@ from components.train import workers
 from tests.wordmill.training.tiny import make_job
 folder = Path(sys.argv[1])
 worker = (
-    "import os, sys, time; from wordmill.training.worker import die_with_parent; die_with_parent(); "
+    "import os, sys, time; from wordmill.store.children import die_with_parent; die_with_parent(); "
     "open(sys.argv[1] + '/worker', 'w').write(str(os.getpid())); time.sleep(60)"
 )
 launcher = (

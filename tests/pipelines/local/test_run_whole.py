@@ -173,7 +173,7 @@ def test_a_killed_stage_leaves_a_failed_run(place: Place, first: tuple[str, dict
     while not workers and time.monotonic() < deadline:
         time.sleep(0.1)
         children = psutil.Process(process.pid).children(recursive=True)
-        workers = [child for child in children if "wordmill.training.pt.train" in command_of(child)]
+        workers = [child for child in children if "wordmill.training.worker" in command_of(child)]
     workers[0].parent().send_signal(signal.SIGKILL)  # the stage: killed workers it starts again
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 1, output

@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -17,6 +18,7 @@ from wordmill.training import loop
 from wordmill.training import state as training_state
 from wordmill.training.job import Job
 from wordmill.training.loop import respread
+from wordmill.training.records import read_notice
 from wordmill.training.state import Saver, read_state, records
 from wordmill.training.validation import ValidationResult
 
@@ -72,9 +74,35 @@ def test_a_run_does_every_step_with_its_rate_and_leaves_weights_reference_and_ou
     assert sum(confidences.values()) == run.trainers[0].context.val_set.samples
     assert outcome == {
         "framework": "pytorch", "device": "cpu", "processes": 1, "steps": 8, "images": 128, "unfit_labels": 0,
-        "val_accuracy": max(accuracy.values()), "stopped_early": False, "nonfinite_steps": 0, "precision": "float32",
+        "val_accuracy": max(accuracy.values()), "stopped_early": False, "nonfinite_steps": 0,
+        "missed_checkpoints": 0, "precision": "float32",
         "temperature": best.temperature, "confidences": confidences,
     }  # fmt: skip
+
+
+def test_a_run_whose_disk_fills_counts_the_checkpoints_that_it_misses_and_ends_with_its_weights(
+    job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop.Saver, "due", lambda saver: True)
+    folder, save, free = tmp_path / "full", training_state.write_tensors, [2]
+
+    def full(path: Path, tensors: Tensors) -> None:
+        if not free[0]:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        free[0] -= 1
+        save(path, tensors)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training_state, "write_tensors", full)
+        Run(on(job, folder))
+    run = Run(on(job, tmp_path / "whole"))
+    assert (folder / "last.safetensors").read_bytes() == (run.jobs[0].folder / "last.safetensors").read_bytes()
+    missed = json.loads((folder / "outcome.json").read_text())["missed_checkpoints"]
+    assert missed > 0
+    assert f", {missed} missed so far" in read_notice(folder)
+    assert "No space left on device" in read_notice(folder)
+    assert len(records(folder / "checkpoints")) == 1
+    assert json.loads((run.jobs[0].folder / "outcome.json").read_text())["missed_checkpoints"] == 0
 
 
 def test_results_after_the_first_are_taken_two_steps_later_and_before_validation(job: Job, tmp_path: Path) -> None:

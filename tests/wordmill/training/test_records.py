@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import os
 import time
@@ -11,7 +13,7 @@ from tests.wordmill.training.tiny import TRAIN, make_job
 from wordmill.recipe.schedule import make_plan
 from wordmill.shards.loader import Batch
 from wordmill.training import records
-from wordmill.training.records import Metrics, Pulse, keep_nonfinite, read_pulse
+from wordmill.training.records import Metrics, Notice, Pulse, keep_nonfinite, read_notice, read_pulse
 from wordmill.training.stream import Part
 from wordmill.training.targets import encode_labels
 
@@ -96,6 +98,46 @@ def test_lines_go_behind_those_that_are_there(tmp_path: Path) -> None:
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 
+class FullFile(io.FileIO):
+    """A file on a disk that has room for seven bytes more."""
+
+    def write(self, content: bytes) -> int:  # type: ignore[override]
+        return super().write(content[:7])
+
+
+class FullerFile(io.FileIO):
+    """A file on a disk that has no room."""
+
+    def write(self, content: bytes) -> int:  # type: ignore[override]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_line_that_the_disk_has_no_room_for_is_left_out_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metrics = Metrics(make_job(tmp_path), make_plan(TRAIN, 64, 1), 0)
+    metrics.write(1, {})
+    for kind in (FullFile, FullerFile):
+        with monkeypatch.context() as full:
+            full.setattr(Path, "open", lambda path, mode, buffering, kind=kind: kind(path, mode))
+            metrics.write(2, {"train/loss": 3.5})
+    metrics.write(3, {})
+    assert [line["step"] for line in lines(tmp_path)] == [1, 3]
+
+
+def test_a_notice_is_the_last_word_and_needs_no_room(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read_notice(tmp_path) == ""
+    notice = Notice(tmp_path)
+    assert read_notice(tmp_path) == ""
+    size = (tmp_path / "notice").stat().st_size
+    for text in ("no checkpoint of step 41", "naïve " * 300, "no checkpoint"):
+        notice.tell(text)
+        assert text.startswith(read_notice(tmp_path)[:12])
+        assert (tmp_path / "notice").stat().st_size == size
+    assert read_notice(tmp_path) == "no checkpoint"
+    assert capsys.readouterr().out.splitlines()[0] == "warning: no checkpoint of step 41"
+
+
 def test_a_pulse_tells_steps_and_the_time_since(tmp_path: Path) -> None:
     assert read_pulse(tmp_path, 3) is None
     pulse = Pulse(tmp_path, 3)
@@ -136,6 +178,15 @@ def test_each_process_keeps_its_first_batches(tmp_path: Path, monkeypatch: pytes
     assert {path.name for path in (tmp_path / "nonfinite").iterdir()} == {
         f"step-{step:08}.rank-{rank}.npz" for step in (1, 2) for rank in (1, 11)
     }
+
+
+def test_a_batch_that_the_disk_has_no_room_for_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(file: object, **arrays: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(records.np, "savez_compressed", full)
+    keep_nonfinite(tmp_path, 1, 0, [part(1, ["a"])])
+    assert list((tmp_path / "nonfinite").iterdir()) == []
 
 
 def test_a_batch_that_is_half_written_has_another_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

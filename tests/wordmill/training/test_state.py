@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 
 from tests.waiting import LIMIT_S
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, best_of
@@ -293,3 +294,74 @@ def test_a_full_disk_is_told_and_leaves_the_checkpoints_before(
     saver.save(state(4), b"lines up to 4")
     saver.wait()
     assert usable(tmp_path) == [4, 1]
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, folder: Path, room: int) -> None:
+    """Have files written below a folder only as far as all that lies there takes at most so many bytes."""
+    whole = checkpoint.save_file
+
+    def save_file(tensors: Any, path: Path, metadata: dict[str, str] | None) -> None:
+        taken = sum(other.stat().st_size for other in folder.rglob("*") if other.is_file())
+        if taken + sum(values.nbytes for values in tensors.values()) > room:
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        whole(tensors, path, metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", save_file)
+
+
+def large(step: int) -> State:
+    """A state of 10,000 bytes."""
+    return dataclasses.replace(state(step), tensors={"model/w": np.full(2500, step, np.float32)})
+
+
+def test_a_full_disk_gives_old_checkpoints_room_to_the_newest_and_counts_those_that_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    saver = Saver(tmp_path, 0.0, SECTIONS, told.append, missed=4)
+    for step in (1, 2, 3):
+        saver.save(large(step), b"")
+    saver.wait()
+    (tmp_path / "before-lunch.safetensors").write_bytes(b"a person's")
+    with monkeypatch.context() as patch:
+        full_disk(patch, tmp_path, 45_000)
+        saver.save(large(4), b"")
+        saver.wait()
+        assert [int(path.stem[5:]) for path in records(tmp_path)] == [4, 3]  # 1 and 2 made room for 4
+    with monkeypatch.context() as patch:
+        full_disk(patch, tmp_path, 15_000)  # somebody else has taken what there was
+        for step in (5, 6):
+            saver.save(large(step), b"")
+        saver.wait()
+    error = "Error while serializing: I/O error: No space left on device (os error 28)"
+    assert told == [f"no checkpoint of step {step} in {tmp_path}: {error}, {missed} missed so far"
+                    for step, missed in ((5, 5), (6, 6))]  # fmt: skip
+    assert [int(path.stem[5:]) for path in records(tmp_path)] == [4]
+    assert (tmp_path / "before-lunch.safetensors").read_bytes() == b"a person's"
+
+
+def test_final_weights_take_the_place_of_old_checkpoints_or_wait_for_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    for step in (1, 2, 3):
+        write_state(tmp_path, large(step), b"", SECTIONS)
+
+    def final() -> None:
+        checkpoint.write_tensors(tmp_path / "last", large(9).tensors)
+
+    with monkeypatch.context() as patch:
+        full_disk(patch, tmp_path, 30_000)
+        training_state.with_room(final, tmp_path, told.append)
+        assert (told, [int(path.stem[5:]) for path in records(tmp_path)]) == ([], [3])
+        assert (tmp_path / "last").exists()
+    with monkeypatch.context() as patch:
+        full_disk(patch, tmp_path, 0)
+        patch.setattr(training_state, "ROOM_EVERY_S", 0.0)
+        moments = iter([0.0, 0.0, 300.0, 601.0])
+        patch.setattr(training_state.time, "monotonic", lambda: next(moments))
+        with pytest.raises(RuntimeError, match=r"^no room for 10 minutes: results wait for room .* make room and run"):
+            training_state.with_room(final, tmp_path, told.append)
+    assert len(told) == 1
+    with pytest.raises(IsADirectoryError):  # all else is told at once
+        training_state.with_room(lambda: tmp_path.write_bytes(b""), tmp_path, told.append)

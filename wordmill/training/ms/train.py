@@ -1,17 +1,13 @@
-"""The worker that trains by a job file, one process per device: `[msrun ...] wordmill/training/ms/train.py FILE`."""
+"""Training by a job file, one process per device, which msrun starts: `-m wordmill.training.worker ms FILE`."""
 
 import gc
 import os
 import platform
 import resource
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
-
-if not __package__:  # msrun starts a file, not a module
-    sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 import mindspore as ms
 import numpy as np
@@ -39,7 +35,7 @@ from wordmill.training.ms.sync import synchronise
 from wordmill.training.ms.tracing import trace
 from wordmill.training.stream import Part
 from wordmill.training.trainer import Logits, StepResult, Vector
-from wordmill.training.worker import at_work, die_with_parent
+from wordmill.training.worker import at_work
 
 
 class Trainer:
@@ -195,7 +191,6 @@ def tensors_of(part: Part) -> tuple[ms.Tensor, ...]:
 
 def main(path: Path) -> None:
     """Join the other processes and train."""
-    die_with_parent()
     job = read_job(path)
     alone = job.processes == 1
     gc.freeze()  # MindSpore has garbage collected at every graph that it builds: what is imported here is none
@@ -205,7 +200,3 @@ def main(path: Path) -> None:
         if not alone:
             init()
         Loop(Trainer(job, 0 if alone else get_rank())).run()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -22,6 +22,14 @@ class Scaler(torch.amp.GradScaler):
         self.least = torch.ones((), device=device)
         super().__init__(device.type, init_scale=self.start, growth_interval=GROWTH_INTERVAL)
 
+    def decide(self, optimizer: torch.optim.Optimizer, finite: torch.Tensor) -> None:
+        """Have the step left out where `finite`, a scalar bool, is false; after `unscale_`.
+
+        The norm decides, as it does for all else: it overflows before a gradient does, which is what `unscale_` finds.
+        """
+        for found in self._found_inf_per_device(optimizer).values():
+            found.copy_(~finite)
+
     def renew(self) -> None:
         """Set the next step's scale: a dynamic one is halved after an overflow, but is at least 1."""
         if not self.dynamic:

@@ -1,4 +1,4 @@
-"""The worker that trains by a job file, one process per device: `torchrun -m wordmill.training.pt.train FILE`.
+"""Training by a job file, one process per device, which torchrun starts: `-m wordmill.training.worker pt FILE`.
 
 On a CPU the same job gives the same bits. On CUDA it need not: by PyTorch's documentation the order of sums varies in
 the gradients of ctc_loss and of grid_sample (rectification), in nll_loss (of cross_entropy), in convolutions and, with
@@ -8,7 +8,6 @@ some versions of cuDNN, in LSTMs.
 import copy
 import os
 import platform
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -43,7 +42,7 @@ from wordmill.training.pt.state import TrainingState
 from wordmill.training.stream import Part
 from wordmill.training.targets import encode_labels
 from wordmill.training.trainer import Logits, StepResult, Vector
-from wordmill.training.worker import at_work, die_with_parent
+from wordmill.training.worker import at_work
 
 Handle = Callable[[], list[float]]  # waits for a step's loss, save, stop and norm of the gradients
 
@@ -139,11 +138,12 @@ class Trainer:
         # The gradients are the mean over all processes by now, so every process leaves out the same steps.
         gradients = [weight.grad for weight in self.net.parameters() if weight.grad is not None]
         norm = nn.utils.get_total_norm(gradients)
+        finite = norm.isfinite()
+        self.scaler.decide(self.optimizer, finite)
         if self.job.train.clip_norm:
             nn.utils.clip_grads_with_norm_(self.net.parameters(), self.job.train.clip_norm, norm)
         self.scaler.step(self.optimizer)
         self.scaler.renew()
-        finite = norm.isfinite()
         self.held.settle(finite, [part for part, steps in self.job.train.freeze.items() if number <= steps])
         if self.average:
             self.average(number, finite)
@@ -215,7 +215,6 @@ class Trainer:
 
 def main(path: Path) -> None:
     """Join the other processes and train."""
-    die_with_parent()
     job = read_job(path)
     rank, local = (int(os.environ[name]) if job.processes > 1 else 0 for name in ("RANK", "LOCAL_RANK"))
     with at_work(job.folder, rank):
@@ -225,7 +224,3 @@ def main(path: Path) -> None:
         # Only after success: a failed process ends at once, and the others with it.
         if dist.is_initialized():
             dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

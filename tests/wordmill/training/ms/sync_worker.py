@@ -17,8 +17,8 @@ from mindspore.communication import get_rank, init
 
 from wordmill.models.ms.predict import open_device
 from wordmill.models.ms.resnet import BasicBlock
+from wordmill.store.children import die_with_parent
 from wordmill.training.ms.sync import synchronise
-from wordmill.training.worker import die_with_parent
 
 SAMPLES = 8
 

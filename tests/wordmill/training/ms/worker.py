@@ -17,13 +17,14 @@ import numpy as np
 from mindspore.communication import get_rank, init
 
 from wordmill.models.ms.predict import open_device
+from wordmill.store.children import die_with_parent
 from wordmill.training.job import Job, read_job
 from wordmill.training.loop import STOP, Loop
 from wordmill.training.ms.train import Trainer
 from wordmill.training.state import records
 from wordmill.training.stream import Part
 from wordmill.training.trainer import StepResult
-from wordmill.training.worker import at_work, die_with_parent
+from wordmill.training.worker import at_work
 
 STOP_AT = "stop_at"  # a file with the step in which the run is asked to stop
 

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 import os
 import subprocess
 from pathlib import Path
@@ -85,6 +86,19 @@ def test_gradients_are_clipped_to_the_norm(tmp_path: Path) -> None:
     squares = [weight.grad.square().sum().item() for weight in trainer.net.parameters() if weight.grad is not None]
     assert sum(squares) ** 0.5 == pytest.approx(0.5, rel=1e-4)
     assert result.norm > 0.5  # the norm before clipping is what is recorded
+
+
+def test_gradients_whose_norm_overflows_are_left_out_by_weights_statistics_and_scale_alike(tmp_path: Path) -> None:
+    trainer = Trainer(make_job(tmp_path, train=dataclasses.replace(TRAIN, clip_norm=0.0, ema_decay=0.9)), CPU, 0)
+    before = trainer.state()
+    for weight in trainer.net.parameters():
+        weight.register_hook(lambda gradient: torch.full_like(gradient, 1e25))  # finite, its square is not
+    result = trainer.result(trainer.step(1, [part_of(a_batch())], 0.01, NO))
+    assert math.isinf(result.norm)
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in trainer.net.parameters())
+    after = trainer.state()
+    changed = [name for name in before if not np.array_equal(before[name], after[name])]
+    assert changed == []
 
 
 def test_wishes_are_passed_on(tmp_path: Path) -> None:
