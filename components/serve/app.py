@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
@@ -19,6 +19,7 @@ from starlette.requests import ClientDisconnect
 
 from components.serve.batching import MOST, Batcher, FullError
 from components.serve.body import Named, images_of
+from components.serve.interface import HEALTH_ANSWERS, METRICS_ANSWERS, MOST_ALTERNATIVES, READ, READ_ANSWERS
 from components.serve.load import Held, Load
 from components.serve.metrics import ServiceMetrics
 from components.serve.receiving import LATE
@@ -27,14 +28,7 @@ from wordmill.inference.packaged.pyfunc import TextRecogniser
 from wordmill.pictures.image import Picture
 
 QUIET: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
-MOST_ALTERNATIVES = 20
 GONE = 499  # as web servers have it of a client that has gone before it said all
-FILE = {"type": "string", "format": "binary"}
-FORM = {"type": "object", "properties": {"images": {"type": "array", "items": FILE}}}
-PACKED = {"type": "object", "properties": {"images": {"type": "array", "items": {"type": "string", "format": "byte"}}}}
-BODY = {"requestBody": {"required": True, "content": {
-    "image/*": {"schema": FILE}, "multipart/form-data": {"schema": FORM}, "application/json": {"schema": PACKED},
-}}}  # fmt: skip
 AGAIN = {"Retry-After": "1"}
 Fitted = tuple[Picture, float]  # a picture as the network takes it, and the share of the width that it fills
 
@@ -143,7 +137,7 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
     # The pages of documentation need a network; Prometheus gets the counters, and gets them at less cost.
     app = FastAPI(title="Wordmill", lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=QUIET)
 
-    @app.post("/read", openapi_extra=BODY)
+    @app.post("/read", openapi_extra=READ, responses=READ_ANSWERS)
     async def read(request: Request) -> Response:
         """Read the picture that is the body, the files of a form, or JSON's: text and confidence in 0..1 of each.
 
@@ -167,7 +161,7 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
         return JSONResponse({"readings": readings})
 
     @app.head("/health", include_in_schema=False)
-    @app.get("/health")
+    @app.get("/health", responses=HEALTH_ANSWERS)
     async def health() -> JSONResponse:
         """Return 200 while batches are read, and whether requests are refused now because too much is in hand."""
         alive = not app.state.batches.done()
@@ -175,7 +169,7 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
         return JSONResponse({"status": status}, 200 if alive else 503)
 
     @app.head("/metrics", include_in_schema=False)
-    @app.get("/metrics")
+    @app.get("/metrics", responses=METRICS_ANSWERS, response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Return the counters in Prometheus' text format."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

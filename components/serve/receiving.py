@@ -123,5 +123,5 @@ class Connection(HttpToolsProtocol):
 def server_config(app: Any, host: str, port: int, receive_s: float = RECEIVE_S) -> uvicorn.Config:
     """Return how an application is served, with a deadline for receiving in seconds."""
     http = cast("type[asyncio.Protocol]", partial(Connection, receive_s))
-    return uvicorn.Config(app, host=host, port=port, http=http, ws="none", access_log=False, log_level="warning",
+    return uvicorn.Config(app, host=host, port=port, http=http, ws="none", access_log=False, log_level="error",
                           timeout_graceful_shutdown=END_S)  # fmt: skip

@@ -275,13 +275,6 @@ def test_a_client_that_goes_harms_nobody(url: str, network: Network) -> None:
     assert post(url, word(7)).json()["readings"][0]["text"] == "7"
 
 
-def test_the_interface_is_described(url: str) -> None:
-    described = json.loads(requests.get(f"{url}/openapi.json", timeout=LIMIT_S).text)
-    assert set(described["paths"]) == {"/read", "/health", "/metrics"}
-    assert set(described["paths"]["/read"]["post"]["requestBody"]["content"]) == {
-        "image/*", "multipart/form-data", "application/json"}  # fmt: skip
-
-
 def test_characters_and_alternatives_come_when_they_are_asked_for(url: str) -> None:
     def read(query: str) -> requests.Response:
         return requests.post(
