@@ -131,6 +131,7 @@ class Gate:
         self.app, self.service = app, service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
         if scope["type"] == "http" and scope["path"] == "/read" and scope["method"] == "POST":
             try:
                 self.service.load.check()
