@@ -15,7 +15,8 @@ ATTEMPTS = 5
 PAUSE_S = 0.2  # before the second attempt, twice as long before each further one
 BROKEN_OFF = (IncompleteReadError, ResponseStreamingError)
 # What Python's HTTP client does not miss in a head that is cut off, and boto3 does later.
-NEEDED = {"UploadPart": "ETag", "PutObject": "ETag", "HeadObject": "ContentLength", "GetObject": "ContentLength"}
+NEEDED = {"HeadObject": "ContentLength", "GetObject": "ContentLength", "PutObject": "ETag", "UploadPart": "ETag",
+          "CreateMultipartUpload": "UploadId", "CompleteMultipartUpload": "ETag"}  # fmt: skip
 
 
 def ask_again(client: "S3Client") -> None:
@@ -25,19 +26,21 @@ def ask_again(client: "S3Client") -> None:
 
 def _pause(response: Any, operation: Any, attempts: int, endpoint: Any, **_: Any) -> float | None:
     """Return how many seconds to wait before another attempt; None for an answer that is whole."""
-    if response is None or _is_whole(operation.name, *response):
+    if response is None or _is_whole(operation, *response):
         return None
     if attempts >= ATTEMPTS:
         raise ConnectionClosedError(endpoint_url=endpoint.host)
     return pause_s(attempts)
 
 
-def _is_whole(operation: str, answer: Any, parsed: dict[str, Any]) -> bool:
-    if not 200 <= answer.status_code < 300 or answer.status_code == 204:
+def _is_whole(operation: Any, answer: Any, parsed: dict[str, Any]) -> bool:
+    if not 200 <= answer.status_code < 300:
         return True
-    if operation in NEEDED and NEEDED[operation] not in parsed:
-        return False
-    return "content-length" in answer.headers or "transfer-encoding" in answer.headers
+    if operation.name in NEEDED:
+        return NEEDED[operation.name] in parsed
+    # The others that matter are lists; what has no body says nothing of its length.
+    sized = "content-length" in answer.headers or "transfer-encoding" in answer.headers
+    return sized or operation.http["method"] != "GET"
 
 
 def pause_s(attempts: int) -> float:

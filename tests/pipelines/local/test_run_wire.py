@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.bad_wire import bad_wire, drawn
+from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from tests.pipelines.local.test_run_whole import LITTLE_DATA, ROOT, own_data
 from wordmill.store.storage import Store
 
@@ -25,8 +26,8 @@ def run(folder: Path, catalogue: Path, store: Store, endpoint: str, tracker: str
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("WORDMILL_", "MLFLOW_"))}
     bucket = f"{store.bucket}-{folder.name}"
     Store(bucket, folder).make_bucket()
-    environment |= {"WORDMILL_STATE": str(folder / "state"), "WORDMILL_CACHE": str(folder / "cache"),
-                    "WORDMILL_BUCKET": bucket, "AWS_ENDPOINT_URL": endpoint, "MLFLOW_TRACKING_URI": tracker}  # fmt: skip
+    environment |= {"WORDMILL_STATE": str(folder / "state"), "WORDMILL_CACHE": str(folder / "cache")}
+    environment |= {"WORDMILL_BUCKET": bucket, "AWS_ENDPOINT_URL": endpoint, "MLFLOW_TRACKING_URI": tracker}
     command = [sys.executable, "-m", "pipelines", "run", "quickstart", "--smoke", "--catalogue", str(catalogue),
                "--benchmarks", "my_words", *(part for change in LITTLE_DATA for part in ("--set", change))]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -38,14 +39,16 @@ def summary(output: str) -> dict[str, Any]:
     return dict(json.loads(Path(output.splitlines()[-1]).read_text(encoding="utf-8")))
 
 
-def test_a_run_ends_with_the_same_bytes_or_one_error(store: Store, mlflow_uri: str, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("mlflow_uri")
+def test_a_run_ends_with_the_same_bytes_or_one_error(store: Store, tmp_path: Path) -> None:
+    tracker_uri = os.environ["MLFLOW_TRACKING_URI"]
     (tmp_path / "data").mkdir()
     catalogue = own_data(tmp_path / "data")
-    code, output = run(tmp_path / "good", catalogue, store, store.endpoint, mlflow_uri)
+    code, output = run(tmp_path / "good", catalogue, store, store.endpoint, tracker_uri)
     assert code == 0, output[-4000:]
     expected = summary(output)
     for seed in SEEDS:
-        with bad_wire(store.endpoint, drawn(seed, EVERY)) as s3, bad_wire(mlflow_uri, drawn(seed, EVERY)) as tracker:
+        with bad_wire(store.endpoint, drawn(seed, EVERY)) as s3, bad_wire(tracker_uri, drawn(seed, EVERY)) as tracker:
             code, output = run(tmp_path / f"bad-{seed}", catalogue, store, s3.url, tracker.url)
         assert len(s3.met) == len(tracker.met) > 6, (s3.met, tracker.met)
         assert "Traceback" not in output, output[-4000:]

@@ -16,6 +16,7 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def there_and_back(store: Store, folder: Path) -> None:
     """Store a document and a file, list them, and read both."""
+    store.make_bucket()
     (folder / "file").write_bytes(bytes(range(256)) * 100)
     entry = store.put_file(folder / "file", "file")
     store.put_json("documents/one.json", {"number": 1})
