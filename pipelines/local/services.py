@@ -29,7 +29,10 @@ END_TIMEOUT_S = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """A server process that was started here; `born`, its start time, tells it from a later owner of its pid."""
+    """A server process that was started here; its start, `born`, or its mark tells it from a later owner of its pid.
+
+    Start times follow a clock that may be set; servers of earlier versions have no mark.
+    """
 
     pid: int
     born: float
@@ -44,7 +47,8 @@ class Service:
         """Return the process if it still runs, else None."""
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            if abs(process.create_time() - self.born) < 1.0 and process.status() != psutil.STATUS_ZOMBIE:
+            ours = abs(process.create_time() - self.born) < 1.0 or Path(_mark_of(process)).parent == STATE
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
                 return process
         return None
 
@@ -104,12 +108,13 @@ def _marked(name: str) -> list[psutil.Process]:
 
     Whoever starts one may be killed before its record is written; a server may be killed, what it has started not.
     """
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):  # others' processes keep their environment to themselves
-            if process.environ().get(MARK) == str(_record(name)):
-                found.append(process)
-    return found
+    return [process for process in psutil.process_iter() if _mark_of(process) == str(_record(name))]
+
+
+def _mark_of(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.Error, OSError):  # others' processes keep their environment to themselves
+        return process.environ().get(MARK, "")
+    return ""
 
 
 def _end(processes: Sequence[psutil.Process]) -> bool:
