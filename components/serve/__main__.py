@@ -2,8 +2,12 @@
 
 import argparse
 import os
+import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
+
+from components.serve.receiving import RECEIVE_S, server_config
 
 MAX_PIXELS = 4 << 20  # of a picture: of a word, however large
 
@@ -15,7 +19,13 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--threads", type=int, default=0, help="of the network; 0: one to each core")
+    parser.add_argument(
+        "--receive-timeout", type=float, default=RECEIVE_S, metavar="S", help="for a request to be whole"
+    )
     options = parser.parse_args()
+    # A connection is a file: of those that wait in vain there may be more than the usual 1,024.
+    most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     # Both are read when OpenCV is loaded; it would write a line of every picture that is not whole.
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
@@ -35,7 +45,9 @@ def main() -> None:
     for size in (1, MOST):
         recogniser.read(np.zeros((size, data.height, data.width, data.channels), np.uint8))
     print(f"serving {options.folder} on http://{options.host}:{options.port}", flush=True)
-    uvicorn.run(make_app(recogniser), host=options.host, port=options.port, access_log=False, log_level="warning")
+    config = server_config(make_app(recogniser), options.host, options.port, options.receive_timeout)
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run()
 
 
 if __name__ == "__main__":

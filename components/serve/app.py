@@ -11,28 +11,25 @@ from typing import Any
 
 import numpy as np
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from components.serve.batching import MOST, Batcher, FullError
 from components.serve.body import Named, images_of
+from components.serve.interface import HEALTH_ANSWERS, METRICS_ANSWERS, MOST_ALTERNATIVES, READ, READ_ANSWERS
+from components.serve.load import Held, Load
 from components.serve.metrics import ServiceMetrics
+from components.serve.receiving import LATE
+from components.serve.unpacking import check_unpacked
 from wordmill.inference.packaged.pyfunc import TextRecogniser
 from wordmill.pictures.image import Picture
 
-REQUESTS = 256  # that may be in hand at a time: their bodies are in memory
 QUIET: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
-MOST_ALTERNATIVES = 20
 GONE = 499  # as web servers have it of a client that has gone before it said all
-FILE = {"type": "string", "format": "binary"}
-FORM = {"type": "object", "properties": {"images": {"type": "array", "items": FILE}}}
-PACKED = {"type": "object", "properties": {"images": {"type": "array", "items": {"type": "string", "format": "byte"}}}}
-BODY = {"requestBody": {"required": True, "content": {
-    "image/*": {"schema": FILE}, "multipart/form-data": {"schema": FORM}, "application/json": {"schema": PACKED},
-}}}  # fmt: skip
 AGAIN = {"Retry-After": "1"}
 Fitted = tuple[Picture, float]  # a picture as the network takes it, and the share of the width that it fills
 
@@ -55,7 +52,7 @@ class Details:
 def wanted_details(request: Request) -> Details:
     """Return what a request's query asks for; HTTPException for what nobody can be asked for."""
     text = request.query_params.get("alternatives", "0")
-    if not text.isdecimal() or int(text) > MOST_ALTERNATIVES:
+    if not text.isdecimal() or len(text) > 3 or int(text) > MOST_ALTERNATIVES:
         raise HTTPException(422, f"alternatives: found {text!r}, expected a number of 0 to {MOST_ALTERNATIVES}")
     characters = request.query_params.get("characters", "0")
     if characters not in ("0", "1"):
@@ -69,25 +66,32 @@ class ReadingService:
     def __init__(self, recogniser: TextRecogniser) -> None:
         self.recogniser, self.metrics = recogniser, ServiceMetrics()
         self.batcher = Batcher(recogniser.read, self.metrics.batches.observe)
+        self.load = Load()
         self.metrics.waiting.set_function(lambda: len(self.batcher.waiting))
-        self.in_hand = 0
+        self.metrics.in_hand.set_function(lambda: self.load.requests)
+        self.metrics.body_bytes.set_function(lambda: self.load.bytes)
 
     async def answer(self, request: Request) -> list[dict[str, Any]]:
         """Return what is read of a request's pictures, in their order; HTTPException where it is refused."""
-        if self.in_hand >= REQUESTS:
-            raise HTTPException(503, f"{REQUESTS} requests are in hand already: try again", AGAIN)
-        self.in_hand += 1
+        held = Held(self.load)
         try:
-            images, more = await images_of(request), wanted_details(request)
-            fitted = await self._fitted(images)
-            found = await self.batcher.read([picture for picture, _ in fitted])
-            details = await self._details(fitted, more.alternatives) if more.asked and fitted else [{}] * len(fitted)
-        except FullError:
-            raise HTTPException(503, "too many pictures are waiting: try again", AGAIN) from None
+            more, images = wanted_details(request), await images_of(request, held.take)
+            with self.load.taken(len(images)):
+                names, fitted = [name for name, _ in images], await self._fitted(images)
+                images.clear()
+                held.give_back()
+                return await self._read(names, fitted, more)
+        except FullError as error:
+            raise HTTPException(503, f"{error}: try again", AGAIN) from None
         finally:
-            self.in_hand -= 1
+            held.give_back()
+
+    async def _read(self, names: list[str], fitted: list[Fitted], more: Details) -> list[dict[str, Any]]:
+        """Return what is read of fitted pictures."""
+        found = await self.batcher.read([picture for picture, _ in fitted])
+        details = await self._details(fitted, more.alternatives) if more.asked and fitted else [{}] * len(fitted)
         return [{"name": name, "text": text, "confidence": round(confidence, 4)} | detail
-                for (name, _), (text, confidence), detail in zip(images, found, details, strict=True)]  # fmt: skip
+                for name, (text, confidence), detail in zip(names, found, details, strict=True)]  # fmt: skip
 
     async def _details(self, fitted: list[Fitted], alternatives: int) -> list[dict[str, Any]]:
         """Return characters and alternatives of pictures, by the thread that runs the network, a batch at a time."""
@@ -108,6 +112,7 @@ class ReadingService:
             fitted: list[Fitted | str] = []
             for number, (name, content) in enumerate(images):
                 try:
+                    check_unpacked(content)
                     fitted.append(self.recogniser.fit_and_share(content))
                 except ValueError as error:
                     fitted.append(f"image {number}{f' ({name})' if name else ''}: {error}")
@@ -117,6 +122,24 @@ class ReadingService:
         if wrong := [told for told in fitted if isinstance(told, str)]:
             raise HTTPException(422, f"{len(wrong)} of {len(images)} cannot be read: {'; '.join(wrong)}")
         return [one for one in fitted if not isinstance(one, str)]
+
+
+class Gate:
+    """Refuses readings while too much is in hand, at a third of what FastAPI takes to find that out."""
+
+    def __init__(self, app: ASGIApp, service: ReadingService) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass it on."""
+        if scope["type"] == "http" and scope["path"] == "/read" and scope["method"] == "POST":
+            try:
+                self.service.load.check()
+            except FullError as error:
+                self.service.metrics.answered(503, 0.0, 0)
+                await JSONResponse({"detail": f"{error}: try again"}, 503, AGAIN)(scope, receive, send)
+                return
+        await self.app(scope, receive, send)
 
 
 def make_app(recogniser: TextRecogniser) -> FastAPI:
@@ -131,8 +154,9 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
 
     # The pages of documentation need a network; Prometheus gets the counters, and gets them at less cost.
     app = FastAPI(title="Wordmill", lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=QUIET)
+    app.add_middleware(Gate, service=service)
 
-    @app.post("/read", openapi_extra=BODY)
+    @app.post("/read", openapi_extra=READ, responses=READ_ANSWERS)
     async def read(request: Request) -> Response:
         """Read the picture that is the body, the files of a form, or JSON's: text and confidence in 0..1 of each.
 
@@ -146,8 +170,8 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
             status = error.status_code
             raise
         except ClientDisconnect:
-            status = GONE
-            return Response(status_code=GONE)
+            status = 408 if request.scope.get("state", {}).get(LATE) else GONE
+            return Response(status_code=status)  # to nobody
         except Exception as error:
             log.exception("a batch failed")
             raise HTTPException(500, f"the network failed: {type(error).__name__}") from None
@@ -156,14 +180,15 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
         return JSONResponse({"readings": readings})
 
     @app.head("/health", include_in_schema=False)
-    @app.get("/health")
+    @app.get("/health", responses=HEALTH_ANSWERS)
     async def health() -> JSONResponse:
-        """Return 200 while batches are read."""
+        """Return 200 while batches are read, and whether requests are refused now because too much is in hand."""
         alive = not app.state.batches.done()
-        return JSONResponse({"status": "ready" if alive else "stopped"}, 200 if alive else 503)
+        status = "stopped" if not alive else "saturated" if service.load.full else "ready"
+        return JSONResponse({"status": status}, 200 if alive else 503)
 
     @app.head("/metrics", include_in_schema=False)
-    @app.get("/metrics")
+    @app.get("/metrics", responses=METRICS_ANSWERS, response_class=PlainTextResponse)
     async def metrics() -> Response:
         """Return the counters in Prometheus' text format."""
         return Response(generate_latest(service.metrics.registry), media_type=CONTENT_TYPE_LATEST)

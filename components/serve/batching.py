@@ -21,7 +21,7 @@ Waiting = tuple[Picture, asyncio.Future[Read]]
 
 
 class FullError(Exception):
-    """More pictures wait than there is room for."""
+    """There is no room for a request: what is in hand first."""
 
 
 class Batcher:
@@ -40,7 +40,7 @@ class Batcher:
     async def read(self, pictures: Sequence[Picture]) -> list[Read]:
         """Return text and confidence of each fitted picture (H, W, C); raise FullError where they have no room."""
         if len(self.waiting) + len(pictures) > ROOM:
-            raise FullError
+            raise FullError("too many pictures are waiting")
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in pictures]
         self.waiting.extend(zip(pictures, futures, strict=True))

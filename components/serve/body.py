@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from collections.abc import Callable
 from email.message import Message as Headers
 
 from fastapi import Request
@@ -16,36 +17,38 @@ IMAGE_BYTES = 2 << 20
 REQUEST_BYTES = 16 << 20
 
 Named = tuple[str, bytes]  # a file's name, empty where it has none, and what is in it
+Tell = Callable[[int], None]  # is told of every chunk's size
 
 
-async def images_of(request: Request) -> list[Named]:
+async def images_of(request: Request, tell: Tell) -> list[Named]:
     """Return the pictures, encoded, of a body that is one, of a form's files, or of JSON.
 
-    HTTPException says what is wrong, before the body is asked for where its head says so.
+    `tell` is called with the size of each chunk as it comes. HTTPException says what is wrong, before the body is asked
+    for where its head says so.
     """
     if (coding := request.headers.get("content-encoding", "identity").lower()) != "identity":
         told = f"content encoding '{coding}': pictures are packed already, send the body as it is"
         raise HTTPException(415, told, {"Accept-Encoding": "identity"})
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        return await _files(request)
+        return await _files(request, tell)
     if kind == "application/json":
-        body = await _limited(request, REQUEST_BYTES).body()
+        body = await _limited(request, REQUEST_BYTES, tell).body()
         return await asyncio.get_running_loop().run_in_executor(None, _from_json, body)
     if kind.startswith(TYPES):
-        return [("", await _limited(request, IMAGE_BYTES).body())]
+        return [("", await _limited(request, IMAGE_BYTES, tell).body())]
     told = f"content type '{kind}': expected image/*, application/octet-stream, multipart/form-data or application/json"
     raise HTTPException(415, told)
 
 
-async def _files(request: Request) -> list[Named]:
+async def _files(request: Request, tell: Tell) -> list[Named]:
     """Return the files of a form, whatever its fields are called."""
     headers = Headers()
     headers["content-type"] = request.headers["content-type"]
     boundary = headers.get_boundary()
     if not boundary:
         raise HTTPException(422, "Missing boundary in multipart.")
-    files = await FormFiles(boundary, IMAGES).read(_limited(request, REQUEST_BYTES).stream())
+    files = await FormFiles(boundary, IMAGES).read(_limited(request, REQUEST_BYTES, tell).stream())
     if not files:
         raise HTTPException(422, "the form has no file: expected one for each picture")
     return _checked(files)
@@ -82,24 +85,26 @@ def _checked(files: list[Named]) -> list[Named]:
     return files
 
 
-def _limited(request: Request, most: int) -> Request:
+def _limited(request: Request, most: int, tell: Tell) -> Request:
     """Return a request whose body has an end: HTTPException at once for what announces more, else at the chunk."""
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most:
         raise HTTPException(413, f"the body has more than {most} bytes")
-    return Request(request.scope, _counted(request.receive, most))
+    return Request(request.scope, _counted(request.receive, most, tell))
 
 
-def _counted(receive: Receive, most: int) -> Receive:
+def _counted(receive: Receive, most: int, tell: Tell) -> Receive:
     """Return `receive` with an end to its patience: HTTPException from the chunk on that is too much."""
     taken = 0
 
     async def counted() -> Message:
         nonlocal taken
         message = await receive()
-        taken += len(message.get("body", b""))
+        size = len(message.get("body", b""))
+        taken += size
         if taken > most:
             raise HTTPException(413, f"the body has more than {most} bytes")
+        tell(size)
         return message
 
     return counted

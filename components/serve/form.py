@@ -1,5 +1,6 @@
 """The parts of a form, as clients send them: a form that is cut off, or of which a part would be lost, is refused."""
 
+import logging
 from collections.abc import AsyncIterator
 from email.message import Message
 
@@ -9,6 +10,8 @@ from starlette.exceptions import HTTPException
 
 FIELDS = 64  # parts of one form that are no pictures: nobody reads them
 TYPES = ("application/octet-stream", "image/")  # of a picture
+
+logging.getLogger("python_multipart").setLevel(logging.ERROR)  # a line of every form that is none: its client is told
 
 
 class FormFiles:

@@ -20,6 +20,8 @@ class ServiceMetrics:
             "wordmill_batch_images", "Pictures of a batch of the network", buckets=SIZES, registry=self.registry
         )
         self.waiting = Gauge("wordmill_waiting_images", "Pictures that wait for a batch", registry=self.registry)
+        self.in_hand = Gauge("wordmill_requests_in_hand", "Whole requests in hand", registry=self.registry)
+        self.body_bytes = Gauge("wordmill_body_bytes", "Bytes of bodies in memory", registry=self.registry)
 
     def answered(self, status: int, seconds: float, images: int) -> None:
         """Count one answer."""

@@ -14,9 +14,10 @@ from typing import Any, TextIO
 from kfp import local
 from kfp.dsl.graph_component import GraphComponent
 from kfp.local import subprocess_task_handler
+from kfp.local.orchestrator.enhanced_dag_orchestrator import ConditionEvaluator
 
 from pipelines.building import new_run_tag
-from pipelines.local import services, stages
+from pipelines.local import conditions, services, stages
 from pipelines.local.opening import open_local_run
 from pipelines.local.summary import summary_text
 from wordmill.store.files import locked, write_atomically
@@ -68,6 +69,7 @@ def _execute(
 ) -> str:
     """Run the pipeline's tasks and return what the engine said went wrong, "" for nothing."""
     _retry_nothing(pipeline)
+    ConditionEvaluator.evaluate_condition = staticmethod(conditions.holds)
     local.init(runner, pipeline_root=str(folder / "tasks"), raise_on_error=True)
     with (
         warnings.catch_warnings(),

@@ -69,13 +69,17 @@ class Store:
         import botocore.session
         from botocore.config import Config
 
+        from wordmill.store.wire import ask_again
+
         config = Config(
             retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, s3={"addressing_style": "path"},
             request_checksum_calculation="when_required", response_checksum_validation="when_required",
         )  # fmt: skip
         session = botocore.session.Session()
         session.register_component("data_loader", descriptions())
-        return boto3.Session(botocore_session=session).client("s3", config=config)
+        client = boto3.Session(botocore_session=session).client("s3", config=config)
+        ask_again(client)
+        return client
 
     @cached_property
     def transfer(self) -> "TransferConfig":
@@ -116,11 +120,8 @@ class Store:
     def read_range(self, entry: Object, start: int, size: int) -> bytes:
         """Read `size` bytes of an object from byte `start` on."""
 
-        def read() -> bytes:
-            span = f"bytes={start}-{start + size - 1}"
-            return self.client.get_object(Bucket=self.bucket, Key=object_key(entry), Range=span)["Body"].read()
-
-        return bytes(self._ask("download", object_key(entry), read))
+        span = f"bytes={start}-{start + size - 1}"
+        return bytes(self._ask("download", object_key(entry), self._read, Key=object_key(entry), Range=span))
 
     def fetch(self, entry: Object) -> Path:
         """Return a local file with the object's bytes, verified by size and, when downloaded, by sha256."""
@@ -143,7 +144,9 @@ class Store:
 
     def upload(self, path: Path, key: str) -> None:
         """Write a file under a key, in parts where it is large; S3 replaces the whole object or nothing."""
-        self._ask("write", key, self.client.upload_file, str(path), self.bucket, key, None, None, self.transfer)
+        from wordmill.store.wire import upload_whole
+
+        self._ask("write", key, upload_whole, self.client, path, self.bucket, key, self.transfer)
 
     def download(self, key: str, path: Path) -> None:
         """Read what is stored under a key into a file, which is whole or not there; whoever knows its digest checks."""
@@ -156,8 +159,8 @@ class Store:
 
     def get_bytes(self, key: str) -> bytes | None:
         """Read a small document; None where there is none."""
-        reply = self._ask("read", key, self.client.get_object, Bucket=self.bucket, Key=key)
-        return None if reply is None else bytes(reply["Body"].read())
+        body: bytes | None = self._ask("read", key, self._read, Key=key)
+        return body
 
     def put_json(self, key: str, document: Any) -> None:
         """Write a small JSON document."""
@@ -192,6 +195,12 @@ class Store:
         """Create the bucket where it does not exist yet."""
         if self._ask("look for", "", self.client.head_bucket, Bucket=self.bucket) is None:
             self._ask("create", "", self.client.create_bucket, Bucket=self.bucket)
+
+    def _read(self, **asked: str) -> bytes:
+        """Return what a request for an object gives, whole."""
+        from wordmill.store.wire import read_whole
+
+        return read_whole(lambda: self.client.get_object(Bucket=self.bucket, **asked))  # type: ignore[arg-type]
 
     def _download(self, key: str, path: Path) -> None:
         self._ask("download", key, self.client.download_file, self.bucket, key, str(path), None, None, self.transfer)

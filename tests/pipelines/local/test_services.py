@@ -1,6 +1,7 @@
 import socket
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import boto3
@@ -99,7 +100,7 @@ def test_a_sites_own_s3_needs_its_bucket(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_server_that_cannot_start_says_where_its_log_is(state: Path) -> None:
-    service = services._found_or_started("s3", ["/bin/sh", "-c", "exit 3"], {}, 9000)
+    service = services._found_or_started("s3", ["/bin/sh", "-c", "exit 3"], {}, 9000, ExitStack())
     with pytest.raises(RuntimeError, match=r"the embedded s3 server has ended: see .*s3\.log"):
         services._wait_until_it_answers("s3", service)
 
