@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from components.serve.batching import MOST, Batcher, FullError
+from components.serve.batching import Batcher, FullError
 from components.serve.body import Named, images_of
 from components.serve.metrics import ServiceMetrics
 from wordmill.inference.packaged.pyfunc import TextRecogniser
@@ -35,6 +35,7 @@ BODY = {"requestBody": {"required": True, "content": {
 }}}  # fmt: skip
 AGAIN = {"Retry-After": "1"}
 Fitted = tuple[Picture, float]  # a picture as the network takes it, and the share of the width that it fills
+Detailed = tuple[str, float, dict[str, Any]]  # text, confidence in 0..1, and what a request asks for beside
 
 log = logging.getLogger("uvicorn.error")
 
@@ -80,26 +81,29 @@ class ReadingService:
         try:
             images, more = await images_of(request), wanted_details(request)
             fitted = await self._fitted(images)
-            found = await self.batcher.read([picture for picture, _ in fitted])
-            details = await self._details(fitted, more.alternatives) if more.asked and fitted else [{}] * len(fitted)
+            if more.asked:
+                found = await self._in_detail(fitted, more.alternatives)
+            else:
+                found = [(*read, {}) for read in await self.batcher.read([picture for picture, _ in fitted])]
         except FullError:
             raise HTTPException(503, "too many pictures are waiting: try again", AGAIN) from None
         finally:
             self.in_hand -= 1
         return [{"name": name, "text": text, "confidence": round(confidence, 4)} | detail
-                for (name, _), (text, confidence), detail in zip(images, found, details, strict=True)]  # fmt: skip
+                for (name, _), (text, confidence, detail) in zip(images, found, strict=True)]  # fmt: skip
 
-    async def _details(self, fitted: list[Fitted], alternatives: int) -> list[dict[str, Any]]:
-        """Return characters and alternatives of pictures, by the thread that runs the network, a batch at a time."""
-        found: list[dict[str, Any]] = []
-        for start in range(0, len(fitted), MOST):
-            pictures, shares = zip(*fitted[start : start + MOST], strict=True)
-            work = partial(self.recogniser.details, np.stack(pictures), shares, alternatives)
-            try:
-                found += await asyncio.get_running_loop().run_in_executor(self.batcher.thread, work)
-            except ValueError as error:  # this recogniser has no alternatives
-                raise HTTPException(422, str(error)) from None
-        return found
+    async def _in_detail(self, fitted: list[Fitted], alternatives: int) -> list[Detailed]:
+        """Return readings with what a request asks for beside, of one batch, in the thread of the batches."""
+        if not fitted:
+            return []
+        pictures, shares = zip(*fitted, strict=True)
+        work = partial(self.recogniser.read_in_detail, np.stack(pictures), shares, alternatives)
+        try:
+            (texts, sure), more = await asyncio.get_running_loop().run_in_executor(self.batcher.thread, work)
+        except ValueError as error:  # this recogniser has no alternatives
+            raise HTTPException(422, str(error)) from None
+        self.metrics.batches.observe(len(pictures))
+        return list(zip(texts, sure.tolist(), more, strict=True))
 
     async def _fitted(self, images: list[Named]) -> list[Fitted]:
         """Decode and fit pictures in another thread, where a large one keeps nobody else waiting."""

@@ -282,6 +282,14 @@ def test_the_interface_is_described(url: str) -> None:
         "image/*", "multipart/form-data", "application/json"}  # fmt: skip
 
 
+def test_what_is_asked_for_beside_the_text_comes_of_one_pass(url: str, network: Network) -> None:
+    form = [("images", (f"{number}.png", word(number))) for number in range(3)]
+    found = requests.post(f"{url}/read?characters=1", files=form, timeout=LIMIT_S).json()["readings"]
+    assert [(one["text"], one["characters"][0]["text"]) for one in found] == [("0", "0"), ("1", "1"), ("2", "2")]
+    assert network.sizes == [3]
+    assert metric(url, "wordmill_batch_images_sum") == 3
+
+
 def test_characters_and_alternatives_come_when_they_are_asked_for(url: str) -> None:
     def read(query: str) -> requests.Response:
         return requests.post(
