@@ -180,7 +180,7 @@ def foreign(rng: Rng) -> tuple[list[bytes], Read]:
 
 
 def pickles(rng: Rng) -> tuple[list[bytes], Read]:
-    from wordmill.models.pdparams import read as read_pdparams
+    from wordmill.models.pdparams import read_pdparams
 
     weights = {"head.fc.weight": rng.normal(size=(3, 4)).astype(np.float32), "head.fc.bias": np.zeros(3, np.float16)}
     table = {"StructuredToParameterName@@": dict.fromkeys(weights, "linear_0.w_0")}

@@ -86,11 +86,11 @@ def check_fit(expected: dict[str, tuple[int, ...]], tensors: Tensors, where: str
     wrong = sorted(name for name in set(expected) & set(tensors) if tensors[name].shape != expected[name])
     if missing or surplus or wrong:
         shapes = [f"{name} is {tensors[name].shape}, expected {expected[name]}" for name in wrong]
-        found = f"missing {listed(missing)}, surplus {listed(surplus)}, shapes {listed(shapes)}"
+        found = f"missing {names_text(missing)}, surplus {names_text(surplus)}, shapes {names_text(shapes)}"
         raise ValueError(f"{where}: weights do not fit the model: {found}")
 
 
-def listed(names: Iterable[str]) -> str:
+def names_text(names: Iterable[str]) -> str:
     """Return names as a list for people: of many the first ones, and how many more there are."""
     all_of_them = list(names)
     more = f" and {len(all_of_them) - NAMED} more" if len(all_of_them) > NAMED else ""

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from wordmill.models import checkpoint, pdparams
+from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.origins import ORIGINS, Origin, origin_of, reason_against, renamed
+from wordmill.models.pdparams import read_pdparams
 from wordmill.recipe.frameworks import twin
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
@@ -52,7 +53,7 @@ def convert(path: Path, recipe: Recipe, charset: str, output: Path) -> str:
     if output.suffix != ".safetensors" or not output.parent.is_dir():
         raise ValueError(f"--output {output}: expected a .safetensors file in a folder that is there")
     data = dataclasses.replace(recipe.data, charset=_charset(recipe, charset))
-    found = pdparams.read(path) if path.suffix == ".pdparams" else twin(framework, "models.foreign").read(path)
+    found = read_pdparams(path) if path.suffix == ".pdparams" else twin(framework, "models.foreign").read(path)
     weights = {name: values for name, values in found.items() if not TRAINING_STATE.fullmatch(name)}
     origin = _origin(path, recipe, weights)
     tensors = _by_our_names(path, origin, weights)
@@ -97,11 +98,11 @@ def _origin(path: Path, recipe: Recipe, names: Iterable[str]) -> Origin:
     origin = origin_of(path.suffix, names)
     if origin is None:
         known = " or ".join(name for name, one in ORIGINS.items() if one.ending == path.suffix)
-        raise ValueError(f"{path}: none of its weights has a name that {known} gives: {checkpoint.listed(names)}")
+        raise ValueError(f"{path}: none of its weights has a name that {known} gives: {checkpoint.names_text(names)}")
     for name in names:
         if reason := reason_against(name, origin):
             alike = [other for other in names if reason_against(other, origin) == reason]
-            raise ValueError(f"{path}: {checkpoint.listed(alike)}: fits no recipe: {reason}")
+            raise ValueError(f"{path}: {checkpoint.names_text(alike)}: fits no recipe: {reason}")
     if recipe.model.backbone not in origin.backbones:
         raise ValueError(f"{path}: its weights are for backbone {' or '.join(origin.backbones)}, recipe {recipe.name} "
                          f"has {recipe.model.backbone}: --set model.backbone={origin.backbones[0]}")  # fmt: skip

@@ -75,7 +75,7 @@ class _Array:
             return np.array(flat.reshape(self.shape, order="F" if self.fortran else "C"), np.float32, order="C")
 
 
-def read(path: Path) -> Tensors:
+def read_pdparams(path: Path) -> Tensors:
     """Return the weights of a .pdparams file, as float32 by PaddlePaddle's names; ValueError for any other file."""
     content = path.read_bytes()
     try:

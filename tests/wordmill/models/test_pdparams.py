@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wordmill.models.pdparams import read
+from wordmill.models.pdparams import read_pdparams
 
 WEIGHT = np.arange(6, dtype=np.float32).reshape(2, 3)
 TABLE = {"StructuredToParameterName@@": {"head.fc.weight": "linear_0.w_0"}}
@@ -24,7 +24,7 @@ def write(folder: Path, content: bytes) -> Path:
 def refusal(folder: Path, content: bytes) -> str:
     path = write(folder, content)
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: no weights of PaddlePaddle: ") as refused:
-        read(path)
+        read_pdparams(path)
     told = str(refused.value)
     assert "\n" not in told
     assert len(told) < 600
@@ -36,7 +36,7 @@ def test_arrays_are_read_as_paddlepaddle_writes_them(protocol: int, tmp_path: Pa
     beside = {"half": np.float16([1.5, -2]), "many": np.arange(300, dtype=np.int64), "one": np.array(7, np.float32)}
     turned = {"turned": np.asfortranarray(WEIGHT), "none": np.zeros((0, 3), np.float32), "big": np.float64([1e300])}
     content = pickle.dumps({"head.fc.weight": WEIGHT, **beside, **turned, **TABLE}, protocol)
-    found = read(write(tmp_path, content))
+    found = read_pdparams(write(tmp_path, content))
     assert {name: values.tolist() for name, values in found.items()} == {
         "head.fc.weight": [[0, 1, 2], [3, 4, 5]], "half": [1.5, -2], "many": list(range(300)), "one": 7,
         "turned": [[0, 1, 2], [3, 4, 5]], "none": [], "big": [np.inf],
@@ -54,7 +54,7 @@ class Tensor:
 
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_tensors_with_their_own_names_are_read_too(protocol: int, tmp_path: Path) -> None:
-    found = read(write(tmp_path, pickle.dumps(collections.OrderedDict(weight=Tensor()), protocol)))
+    found = read_pdparams(write(tmp_path, pickle.dumps(collections.OrderedDict(weight=Tensor()), protocol)))
     assert found["weight"].tolist() == WEIGHT.tolist()
 
 
@@ -100,7 +100,7 @@ def array(shape: bytes = b"K\x01\x85", kind: str = "f4", order: str = "<", conte
 
 
 def test_arrays_put_together_by_hand_are_read(tmp_path: Path) -> None:
-    found = read(write(tmp_path, assembled(b"}", text("a"), array(), b"s")))
+    found = read_pdparams(write(tmp_path, assembled(b"}", text("a"), array(), b"s")))
     assert found["a"].tolist() == [1.0]
 
 
@@ -153,7 +153,7 @@ def test_every_cut_and_every_lost_byte_is_refused_or_read(tmp_path: Path) -> Non
     for place in range(len(content)):
         refusal(tmp_path, content[:place])
         try:
-            found = read(write(tmp_path, content[:place] + content[place + 1 :]))
+            found = read_pdparams(write(tmp_path, content[:place] + content[place + 1 :]))
         except ValueError:
             continue
         assert all(values.size <= 6 for values in found.values())
