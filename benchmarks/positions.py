@@ -91,7 +91,8 @@ def overlaps(model: Path, seed: int, difficulty: str, words: int) -> tuple[int, 
                 image, label = renderer.sample(number)
             samples.append((image, label, drawn))
         pictures = np.stack([fit_picture(image, recogniser.data) for image, _, _ in samples])
-        for (_, label, drawn), detail in zip(samples, recogniser.details(pictures, [1.0] * len(pictures)), strict=True):
+        _, details = recogniser.read_in_detail(pictures, [1.0] * len(pictures))
+        for (_, label, drawn), detail in zip(samples, details, strict=True):
             read = detail["characters"]
             if "".join(one["text"] for one in read) != label.lower() or len(read) < 2 or " " in drawn.text:
                 continue  # one character has all of the picture, in both

@@ -8,6 +8,7 @@ import base64
 import gzip
 import io
 import json
+import pickle
 import resource
 import sys
 import tarfile
@@ -178,6 +179,26 @@ def foreign(rng: Rng) -> tuple[list[bytes], Read]:
     return [base], read
 
 
+def pickles(rng: Rng) -> tuple[list[bytes], Read]:
+    from wordmill.models.pdparams import read_pdparams
+
+    weights = {"head.fc.weight": rng.normal(size=(3, 4)).astype(np.float32), "head.fc.bias": np.zeros(3, np.float16)}
+    table = {"StructuredToParameterName@@": dict.fromkeys(weights, "linear_0.w_0")}
+
+    def read(content: bytes, folder: Path) -> None:
+        (folder / "a.pdparams").write_bytes(content)
+        try:
+            found = read_pdparams(folder / "a.pdparams")
+        except ValueError as error:
+            told = str(error)
+            assert "\n" not in told
+            assert len(told) < 1000
+            raise
+        assert all(array.dtype == np.float32 for array in found.values())
+
+    return [pickle.dumps({**weights, **table}, protocol) for protocol in (2, 3, 4)], read
+
+
 def recipes(rng: Rng) -> tuple[list[bytes], Read]:
     from wordmill.recipe.catalogue import load_catalogue
     from wordmill.recipe.loading import load_recipe
@@ -240,7 +261,8 @@ def bodies(rng: Rng) -> tuple[list[bytes], Read]:
 
 KINDS: dict[str, Callable[[Rng], tuple[list[bytes], Read]]] = {
     "images": images, "archives": archives, "label_files": label_files, "lmdbs": lmdbs, "tfrecords": tfrecords,
-    "checkpoints": checkpoints, "foreign": foreign, "recipes": recipes, "charsets": charsets, "bodies": bodies,
+    "checkpoints": checkpoints, "foreign": foreign, "pickles": pickles, "recipes": recipes,
+    "charsets": charsets, "bodies": bodies,
 }  # fmt: skip
 
 

@@ -32,6 +32,7 @@ QUIET: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 GONE = 499  # as web servers have it of a client that has gone before it said all
 AGAIN = {"Retry-After": "1"}
 Fitted = tuple[Picture, float]  # a picture as the network takes it, and the share of the width that it fills
+Detailed = tuple[str, float, dict[str, Any]]  # text, confidence in 0..1, and what a request asks for beside
 
 log = logging.getLogger("uvicorn.error")
 
@@ -88,21 +89,25 @@ class ReadingService:
 
     async def _read(self, names: list[str], fitted: list[Fitted], more: Details) -> list[dict[str, Any]]:
         """Return what is read of fitted pictures."""
-        found = await self.batcher.read([picture for picture, _ in fitted])
-        details = await self._details(fitted, more.alternatives) if more.asked and fitted else [{}] * len(fitted)
+        if more.asked:
+            found = await self._in_detail(fitted, more.alternatives)
+        else:
+            found = [(*read, {}) for read in await self.batcher.read([picture for picture, _ in fitted])]
         return [{"name": name, "text": text, "confidence": round(confidence, 4)} | detail
-                for name, (text, confidence), detail in zip(names, found, details, strict=True)]  # fmt: skip
+                for name, (text, confidence, detail) in zip(names, found, strict=True)]  # fmt: skip
 
-    async def _details(self, fitted: list[Fitted], alternatives: int) -> list[dict[str, Any]]:
-        """Return characters and alternatives of pictures, by the thread that runs the network, a batch at a time."""
-        found: list[dict[str, Any]] = []
+    async def _in_detail(self, fitted: list[Fitted], alternatives: int) -> list[Detailed]:
+        """Return readings with what a request asks for beside, a batch at a time, in the thread of the batches."""
+        found: list[Detailed] = []
         for start in range(0, len(fitted), MOST):
             pictures, shares = zip(*fitted[start : start + MOST], strict=True)
-            work = partial(self.recogniser.details, np.stack(pictures), shares, alternatives)
+            work = partial(self.recogniser.read_in_detail, np.stack(pictures), shares, alternatives)
             try:
-                found += await asyncio.get_running_loop().run_in_executor(self.batcher.thread, work)
+                (texts, sure), more = await asyncio.get_running_loop().run_in_executor(self.batcher.thread, work)
             except ValueError as error:  # this recogniser has no alternatives
                 raise HTTPException(422, str(error)) from None
+            self.metrics.batches.observe(len(pictures))
+            found += zip(texts, sure.tolist(), more, strict=True)
         return found
 
     async def _fitted(self, images: list[Named]) -> list[Fitted]:

@@ -143,7 +143,7 @@ def read_images(
 ) -> Iterator[Result]:
     """Read pictures one batch after the other, in their order; what cannot be read has its error and stops nothing.
 
-    With `characters` or a number of `alternatives` the results have TextRecogniser.details.
+    With `characters` or a number of `alternatives` the results have the details of TextRecogniser.read_in_detail.
     """
 
     def fit(path: Path) -> Fitted | str:

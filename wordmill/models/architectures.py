@@ -44,12 +44,13 @@ SQUEEZE = 4  # of so many channels, squeeze and excitation has one inside
 VIEWS = 4  # of a picture of FSNS, square and side by side
 # Heights of the pictures that backbones make one row of.
 HEIGHTS = {
-    "compact": 32, "separable": 32, "vgg7": 32, "vgg7_padded": 32, "resnet34_vd": 32, "mobilenet_v3": 32,
-    "views_cnn": 128,
+    "compact": 32, "separable": 32, "vgg7": 32, "vgg7_padded": 32, "vgg7_dtrb": 32, "resnet34_vd": 32,
+    "resnet34_vd_padded": 32, "mobilenet_v3": 32, "views_cnn": 128,
 }  # fmt: skip
 # Pixels of width of which they make a column; of a narrower picture there is nothing to read.
 LEAST_WIDTHS = {
-    "compact": 4, "separable": 1, "vgg7": 8, "vgg7_padded": 4, "resnet34_vd": 3, "mobilenet_v3": 3,
+    "compact": 4, "separable": 1, "vgg7": 8, "vgg7_padded": 4, "vgg7_dtrb": 8, "resnet34_vd": 3,
+    "resnet34_vd_padded": 3, "mobilenet_v3": 3,
 }  # fmt: skip
 
 VGG7_EPSILON = 1e-4  # of its batch normalisation, MindOCR's; everywhere else NORM_EPSILON, PyTorch's

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from wordmill.text.charset import charset_of
 
 # One key for everything: safetensors writes several in an order that differs from run to run.
 KEY = "wordmill"
+NAMED = 8  # weights in a message
 
 Tensors = dict[str, npt.NDArray[np.float32]]
 
@@ -85,5 +87,12 @@ def check_fit(expected: dict[str, tuple[int, ...]], tensors: Tensors, where: str
     wrong = sorted(name for name in set(expected) & set(tensors) if tensors[name].shape != expected[name])
     if missing or surplus or wrong:
         shapes = [f"{name} is {tensors[name].shape}, expected {expected[name]}" for name in wrong]
-        found = f"missing {missing}, surplus {surplus}, shapes {shapes}"
+        found = f"missing {names_text(missing)}, surplus {names_text(surplus)}, shapes {names_text(shapes)}"
         raise ValueError(f"{where}: weights do not fit the model: {found}")
+
+
+def names_text(names: Iterable[str]) -> str:
+    """Return names as a list for people: of many the first ones, and how many more there are."""
+    all_of_them = list(names)
+    more = f" and {len(all_of_them) - NAMED} more" if len(all_of_them) > NAMED else ""
+    return f"{all_of_them[:NAMED]}{more}"

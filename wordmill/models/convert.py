@@ -1,80 +1,27 @@
 """Import of published weights: `python -m wordmill.models.convert FILE --recipe RECIPE.yaml --output FILE`.
 
-MindOCR's .ckpt files: names and order of classes as in its release 0.5.0 (mindocr/models/backbones/rec_vgg.py and
-rec_resnet.py, necks/rnn.py, heads/rec_ctc_head.py and rec_attn_head.py), which its published files are loaded by.
-CRNN's .pth files: names as in meijieru/crnn.pytorch, Sierkinhane/CRNN_Chinese_Characters_Rec and Ascend's port of it
-(Ascend/ModelZoo-PyTorch, CRNN_for_PyTorch/crnn.py), which splits each bidirectional LSTM into one for each direction.
+Of MindOCR (.ckpt), CRNN and DTRB (.pth) and PaddleOCR (.pdparams): wordmill/models/origins.py says which, and what is
+put right in them. No file is run: .pth are read with PyTorch's weights_only, .pdparams by wordmill/models/pdparams.py.
 """
 
 import argparse
 import dataclasses
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Checkpoint, Tensors
+from wordmill.models.origins import ORIGINS, Origin, origin_of, reason_against, renamed
+from wordmill.models.pdparams import read_pdparams
 from wordmill.recipe.frameworks import twin
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
 from wordmill.text.charset import unusual
 from wordmill.text.decoding import codec_of
-
-Rename = str | Callable[[re.Match[str]], str]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where weights come from: the framework that reads them, the backbones they have, and how their names change.
-
-    Names change from their start on, by each of the patterns in turn.
-    """
-
-    framework: str
-    backbones: tuple[str, ...]
-    names: tuple[tuple[str, Rename], ...]
-
-
-def _from_one(pattern: str, name: str) -> tuple[str, Rename]:
-    """Return the renaming of layers that are counted from 0 there and from 1 here."""
-    return pattern, lambda match: f"{name}{int(match[1]) + 1}."
-
-
-ORIGINS = {
-    ".ckpt": Origin(
-        framework="mindspore",
-        backbones=("vgg7", "resnet34_vd"),
-        names=(
-            (r"backbone\.conv(\d)\.conv\.", r"backbone.conv\1."),
-            (r"backbone\.conv(\d)\.bn\.", r"backbone.bn\1."),
-            (r"backbone\.conv1_(\d)\.", r"backbone.conv\1."),
-            (r"backbone\.block_list\.(\d+)\.short\.", r"backbone.blocks.\1.shortcut."),
-            (r"backbone\.block_list\.(\d+)\.conv0\.", r"backbone.blocks.\1.conv1."),
-            (r"backbone\.block_list\.(\d+)\.conv1\.", r"backbone.blocks.\1.conv2."),
-            (r"(backbone\..*)\.norm\.", r"\1.bn."),
-            (r"neck\.seq_encoder\.", "neck.rnn."),
-            (r"head\.dense1\.", "head."),
-            (r"head\.attention_cell\.rnn\.", "decoder.gru."),
-            (r"head\.attention_cell\.", "decoder."),
-            (r"head\.generator\.", "decoder.generator."),
-        ),
-    ),
-    ".pth": Origin(
-        framework="pytorch",
-        backbones=("vgg7_padded",),
-        names=(
-            _from_one(r"cnn\.conv(\d)\.", "backbone.conv"),
-            _from_one(r"cnn\.batchnorm(\d)\.", "backbone.bn"),
-            (r"rnn\.(\d)\.(?:fw_)?rnn\.", r"neck.rnns.\1."),
-            (r"rnn\.(\d)\.bw_rnn\.(\w+)", r"neck.rnns.\1.\2_reverse"),
-            (r"rnn\.0\.embedding\.", "neck.linears.0."),
-            (r"rnn\.1\.embedding\.", "head."),
-        ),
-    ),
-}
 
 # What MindOCR's training states hold beside the weights: copies of them by prefix, and single values.
 TRAINING_STATE = re.compile(
@@ -87,33 +34,34 @@ TRAINING_STATE = re.compile(
 def main(arguments: list[str] | None = None) -> None:
     """Convert one file; what is wrong with it ends in one line and code 1."""
     parser = argparse.ArgumentParser(prog="python -m wordmill.models.convert", description=__doc__)
-    parser.add_argument("file", type=Path, help="MindOCR's .ckpt or CRNN's .pth")
+    parser.add_argument("file", type=Path, help="MindOCR's .ckpt, CRNN's or DTRB's .pth, PaddleOCR's .pdparams")
     parser.add_argument("--recipe", type=Path, required=True, help="the recipe file of the recogniser")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe value")
     parser.add_argument("--charset", default="", help="a .txt file with the characters that the weights know, in order")
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors file to write")
     options = parser.parse_args(arguments)
     try:
-        print(convert(options.file, load_recipe(options.recipe), options.charset, options.output))
+        recipe = load_recipe(options.recipe, tuple(options.set))
+        print(convert(options.file, recipe, options.charset, options.output))
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: {error}")
 
 
 def convert(path: Path, recipe: Recipe, charset: str, output: Path) -> str:
     """Write the weights of a published file as a checkpoint of the recipe, and return what was done as text."""
-    origin = _origin(path, recipe)
+    framework = _framework(path, recipe)
     if output.suffix != ".safetensors" or not output.parent.is_dir():
         raise ValueError(f"--output {output}: expected a .safetensors file in a folder that is there")
     data = dataclasses.replace(recipe.data, charset=_charset(recipe, charset))
-    found = twin(origin.framework, "models.foreign").read(path)
+    found = read_pdparams(path) if path.suffix == ".pdparams" else twin(framework, "models.foreign").read(path)
     weights = {name: values for name, values in found.items() if not TRAINING_STATE.fullmatch(name)}
-    tensors = {renamed(name, origin): values for name, values in weights.items()}
-    if len(tensors) < len(weights):
-        raise ValueError(f"{path}: {len(weights)} weights have {len(tensors)} names here: expected one scheme of names")
+    origin = _origin(path, recipe, weights)
+    tensors = _by_our_names(path, origin, weights)
     moved = path.suffix == ".ckpt" and recipe.model.name == "crnn"
     if moved:
         tensors |= blank_first(tensors)
-    net = twin(origin.framework, "models.model").build(recipe.model, data, codec_of(recipe.model, data).classes)
-    expected = twin(origin.framework, "models.weights").dump(net)
+    net = twin(framework, "models.model").build(recipe.model, data, codec_of(recipe.model, data).classes)
+    expected = twin(framework, "models.weights").dump(net)
     checkpoint.check_fit({name: values.shape for name, values in expected.items()}, tensors, str(path))
     made = Checkpoint(tensors=tensors, data=data, model=recipe.model, train=recipe.train, step=0)
     checkpoint.save(output, made)
@@ -121,15 +69,9 @@ def convert(path: Path, recipe: Recipe, charset: str, output: Path) -> str:
     left_out = len(found) - len(weights)
     notes = f"; {left_out} values of the training's state left out" if left_out else ""
     notes += "; the blank moved from the last class to the first" if moved else ""
+    notes += f"; {origin.note}" if origin.note else ""
     notes += f"; {told}" if (told := unusual(data.charset)) else ""
     return f"{output}: {recipe.name} with {size:,} parameters of {path}{notes}"
-
-
-def renamed(name: str, origin: Origin) -> str:
-    """Return this project's name of a weight, or the name itself where the origin's scheme has none such."""
-    for pattern, replacement in origin.names:
-        name = re.sub(rf"\A{pattern}", replacement, name)
-    return name
 
 
 def blank_first(tensors: Tensors) -> Tensors:
@@ -137,15 +79,44 @@ def blank_first(tensors: Tensors) -> Tensors:
     return {name: np.roll(tensors[name], 1, axis=0) for name in ("head.weight", "head.bias") if name in tensors}
 
 
-def _origin(path: Path, recipe: Recipe) -> Origin:
-    if path.suffix not in ORIGINS or not path.is_file():
-        raise ValueError(f"{path}: expected a file that is there, of one of {', '.join(ORIGINS)}")
-    origin, model = ORIGINS[path.suffix], recipe.model
-    if model.backbone not in origin.backbones or model.rectification != "none":
+def _framework(path: Path, recipe: Recipe) -> str:
+    """Return the framework that reads a file and builds its recogniser; ValueError for a recipe that none fits."""
+    origins, model = [origin for origin in ORIGINS.values() if origin.ending == path.suffix], recipe.model
+    if not origins or not path.is_file():
+        endings = dict.fromkeys(origin.ending for origin in ORIGINS.values())
+        raise ValueError(f"{path}: expected a file that is there, of one of {', '.join(endings)}")
+    backbones = [backbone for origin in origins for backbone in origin.backbones]
+    if model.backbone not in backbones or model.rectification != "none":
         raise ValueError(f"{path}: recipe {recipe.name} has backbone {model.backbone}, rectification "
                          f"{model.rectification}; {path.suffix} files are read for backbone "
-                         f"{' or '.join(origin.backbones)} without rectification")  # fmt: skip
+                         f"{' or '.join(backbones)} without rectification")  # fmt: skip
+    return origins[0].framework
+
+
+def _origin(path: Path, recipe: Recipe, names: Iterable[str]) -> Origin:
+    """Return where a file's weights come from; ValueError naming those that no recipe, or not this one, takes."""
+    origin = origin_of(path.suffix, names)
+    if origin is None:
+        known = " or ".join(name for name, one in ORIGINS.items() if one.ending == path.suffix)
+        raise ValueError(f"{path}: none of its weights has a name that {known} gives: {checkpoint.names_text(names)}")
+    for name in names:
+        if reason := reason_against(name, origin):
+            alike = [other for other in names if reason_against(other, origin) == reason]
+            raise ValueError(f"{path}: {checkpoint.names_text(alike)}: fits no recipe: {reason}")
+    if recipe.model.backbone not in origin.backbones:
+        raise ValueError(f"{path}: its weights are for backbone {' or '.join(origin.backbones)}, recipe {recipe.name} "
+                         f"has {recipe.model.backbone}: --set model.backbone={origin.backbones[0]}")  # fmt: skip
     return origin
+
+
+def _by_our_names(path: Path, origin: Origin, weights: Tensors) -> Tensors:
+    """Return weights under this project's names, their layout put right."""
+    prepared = origin.prepare(weights)
+    tensors = {renamed(name, origin): values for name, values in prepared.items()}
+    if len(tensors) < len(prepared):
+        raise ValueError(f"{path}: {len(prepared)} weights have {len(tensors)} names here: expected one scheme of "
+                         "names")  # fmt: skip
+    return tensors
 
 
 def _charset(recipe: Recipe, charset: str) -> str:

@@ -40,7 +40,8 @@ class Model:
     """The recogniser: what turns (N, C, H, W) into logits (N, T, classes)."""
 
     name: Literal["crnn", "rare", "seq2seq"]
-    backbone: Literal["compact", "separable", "vgg7", "vgg7_padded", "resnet34_vd", "mobilenet_v3", "views_cnn"]
+    backbone: Literal["compact", "separable", "vgg7", "vgg7_padded", "vgg7_dtrb", "resnet34_vd", "resnet34_vd_padded",
+                      "mobilenet_v3", "views_cnn"]  # fmt: skip
     neck: Literal["bilstm", "bilstm_linked"]
     hidden: int
     layers: int

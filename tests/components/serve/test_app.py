@@ -275,6 +275,14 @@ def test_a_client_that_goes_harms_nobody(url: str, network: Network) -> None:
     assert post(url, word(7)).json()["readings"][0]["text"] == "7"
 
 
+def test_what_is_asked_for_beside_the_text_comes_of_one_pass(url: str, network: Network) -> None:
+    form = [("images", (f"{number}.png", word(number))) for number in range(3)]
+    found = requests.post(f"{url}/read?characters=1", files=form, timeout=LIMIT_S).json()["readings"]
+    assert [(one["text"], one["characters"][0]["text"]) for one in found] == [("0", "0"), ("1", "1"), ("2", "2")]
+    assert network.sizes == [3]
+    assert metric(url, "wordmill_batch_images_sum") == 3
+
+
 def test_characters_and_alternatives_come_when_they_are_asked_for(url: str) -> None:
     def read(query: str) -> requests.Response:
         return requests.post(

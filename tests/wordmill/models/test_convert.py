@@ -1,4 +1,5 @@
 import os
+import pickle
 import re
 from pathlib import Path
 from unittest import mock
@@ -9,8 +10,10 @@ import torch
 
 from tests.wordmill.models.ms import ms  # isort: skip  # before anything imports MindSpore
 from tests.wordmill.inference.published import crnn_logits, crnn_weights, mindocr_logits, mindocr_weights
+from tests.wordmill.models.published import Dtrb, MobileNet, Paddle, ResNet, dtrb_weights, lively, paddle_weights
 from wordmill.models import checkpoint
-from wordmill.models.convert import ORIGINS, TRAINING_STATE, blank_first, main, renamed
+from wordmill.models.convert import TRAINING_STATE, blank_first, main
+from wordmill.models.origins import ORIGINS, renamed
 from wordmill.recipe.frameworks import PACKAGES, twin
 
 RECIPES = Path(__file__).resolve().parents[3] / "pipelines" / "recipes"
@@ -35,6 +38,12 @@ def save_pth(path: Path, weights: dict[str, np.ndarray], wrapper: str = "", **be
     return path
 
 
+def save_pdparams(path: Path, weights: dict[str, np.ndarray], protocol: int = 4) -> Path:
+    table = {name: f"{name}_0.w_0" for name in weights}
+    path.write_bytes(pickle.dumps({**weights, "StructuredToParameterName@@": table}, protocol))
+    return path
+
+
 def convert(file: Path, recipe: str, *options: str, output: str = "model.safetensors") -> Path:
     target = file.parent / output
     main([str(file), "--recipe", str(RECIPES / f"{recipe}.yaml"), "--output", str(target), *options])
@@ -54,11 +63,12 @@ def pictures(height: int, width: int, channels: int) -> np.ndarray:
     return np.random.default_rng(3).integers(0, 256, (2, height, width, channels), dtype=np.uint8)
 
 
-def check_logits(path: Path, images: np.ndarray, expected: np.ndarray) -> None:
+def check_logits(path: Path, images: np.ndarray, expected: np.ndarray, *frameworks: str) -> None:
     saved = checkpoint.load(path)
-    for framework in PACKAGES:
+    for framework in frameworks or PACKAGES:
         logits = twin(framework, "models.predict").Predictor(saved, "cpu")(images)
         assert logits.shape == expected.shape
+        assert (expected[0] - expected[1]).std() > 5e-3  # the picture decides
         assert np.abs(logits - expected).max() <= 1e-4, framework
 
 
@@ -78,6 +88,40 @@ def test_crnns_weights_compute_here_what_they_compute_there(split: bool, tmp_pat
     weights, images = crnn_weights(37, split), pictures(32, 100, 1)
     path = convert(save_pth(tmp_path / "crnn.pth", weights), "crnn_npu")
     check_logits(path, images, crnn_logits(weights, images))
+
+
+def test_dtrbs_weights_compute_here_what_they_compute_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net, images = lively(Dtrb, 1.5), pictures(32, 100, 1)
+    with torch.no_grad():
+        expected = net((torch.from_numpy(images).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).numpy()
+    assert expected.shape == (2, 24, 37)
+    file = save_pth(tmp_path / "None-VGG-BiLSTM-CTC.pth", dtrb_weights(net))
+    path = convert(file, "crnn_npu", "--set", "model.backbone=vgg7_dtrb")
+    # Published are 8,451,621: the last LSTM's linear layer, 512 x 256 + 256, and the head, 256 x 37 + 37, are one of
+    # 512 x 37 + 37 here.
+    assert f"{8_451_621 - 512 * 256 - 256 - 256 * 37 + 512 * 37:,} parameters" in capsys.readouterr().out
+    check_logits(path, images, expected)
+
+
+PADDLE = {
+    "crnn_mv3": (MobileNet, 96, 1.3, 1_451_787, ()),
+    "crnn_r34": (ResNet, 256, 1.1, 24_481_029, ("model.backbone=resnet34_vd_padded", "model.hidden=256")),
+}
+
+
+@pytest.mark.parametrize("name", PADDLE)
+def test_paddleocrs_weights_compute_here_what_they_compute_there(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backbone, hidden, gain, parameters, changes = PADDLE[name]
+    net, images = lively(lambda: Paddle(backbone(), hidden), gain), pictures(32, 100, 3)
+    with torch.no_grad():  # which takes blue first
+        expected = net((torch.from_numpy(images[..., ::-1].copy()).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5).numpy()
+    assert expected.shape == (2, 25, 37)
+    file = save_pdparams(tmp_path / "best_accuracy.pdparams", paddle_weights(net))
+    path = convert(file, "crnn_mv3", *(option for change in changes for option in ("--set", change)))
+    assert f"{parameters:,} parameters" in capsys.readouterr().out
+    check_logits(path, images, expected, "pytorch")
 
 
 def test_a_training_state_of_crnn_gives_the_same_file_as_its_weights(tmp_path: Path) -> None:
@@ -151,6 +195,38 @@ def test_weights_that_do_not_fit_are_listed(tmp_path: Path) -> None:
     assert "head.weight is (36, 512), expected (37, 512)" in said
 
 
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        (["Transformation.GridGenerator.P_hat"],
+         r"\['Transformation.GridGenerator.P_hat'\]: fits no recipe: its TPS is worked out at other points"),
+        ([f"FeatureExtraction.ConvNet.layer1.{number}.conv1.weight" for number in range(10)],
+         r"layer1.7.conv1.weight'\] and 2 more: fits no recipe: no backbone is DTRB's ResNet"),
+        (["FeatureExtraction.ConvNet.3.wgf_u.weight"], "fits no recipe: no backbone is DTRB's RCNN"),
+        (["Prediction.attention_cell.rnn.weight_ih"], "fits no recipe: its decoder has an LSTM cell, rare's a GRU's"),
+        (["Prediction.bias"],
+         "its weights are for backbone vgg7_dtrb, recipe crnn_npu has vgg7_padded: --set model.backbone=vgg7_dtrb"),
+        (["encoder.weight"], r"none of its weights has a name that CRNN or DTRB gives: \['encoder.weight'\]"),
+    ],
+)  # fmt: skip
+def test_what_no_recipe_takes_is_named_with_the_reason(names: list[str], told: str, tmp_path: Path) -> None:
+    weights = {f"module.{name}": np.ones(1, np.float32) for name in names}
+    assert re.search(told, refusal(save_pth(tmp_path / "dtrb.pth", weights), "crnn_npu"))
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Student.backbone.conv1.conv.weight", "fits no recipe: it holds several networks that taught each other"),
+        ("neck.encoder.svtr_block.0.norm1.weight", "fits no recipe: no neck is PaddleOCR's SVTR"),
+        ("neck.encoder.lstm.0.cell_fw.weight_ih", "surplus ['neck.encoder.lstm.0.cell_fw.weight_ih']"),
+    ],
+)
+def test_what_of_paddleocr_fits_nothing_is_named(name: str, told: str, tmp_path: Path) -> None:
+    weights = {name: np.ones(1, np.float32), "neck.encoder.lstm.weight_ih_l0": np.zeros(1, np.float32)}
+    assert told in refusal(save_pdparams(tmp_path / "best.pdparams", weights), "crnn_mv3")
+
+
 def test_names_of_both_schemes_in_one_file_are_refused(tmp_path: Path) -> None:
     both = crnn_weights(37, split=False) | crnn_weights(37, split=True)
     # 14 of convolutions, 12 of normalisation, 4 of linear layers, and 16 of LSTMs that are there under two names.
@@ -162,6 +238,8 @@ def test_names_of_both_schemes_in_one_file_are_refused(tmp_path: Path) -> None:
     [
         ("weights.onnx", "crnn_vgg7", "expected a file that is there, of one of .ckpt, .pth"),
         ("missing.ckpt", "crnn_vgg7", "missing.ckpt: expected a file that is there"),
+        ("junk.pdparams", "crnn_mv3", "junk.pdparams: no weights of PaddlePaddle: damaged"),
+        ("junk.pdparams", "crnn_r34", ".pdparams files are read for backbone mobilenet_v3 or resnet34_vd_padded"),
         ("junk.pth", "crnn_vgg7", ".pth files are read for backbone vgg7_padded"),
         ("junk.ckpt", "crnn_npu", ".ckpt files are read for backbone vgg7 or resnet34_vd"),
         ("junk.ckpt", "rare_r34_tps", "rectification tps; .ckpt files are read for .* without rectification"),
@@ -170,7 +248,7 @@ def test_names_of_both_schemes_in_one_file_are_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused(file: str, recipe: str, sentence: str, tmp_path: Path) -> None:
-    for name in ("weights.onnx", "junk.pth", "junk.ckpt"):
+    for name in ("weights.onnx", "junk.pth", "junk.ckpt", "junk.pdparams"):
         (tmp_path / name).write_bytes(b"junk" * 100)
     assert re.search(sentence, refusal(tmp_path / file, recipe))
 
@@ -198,5 +276,5 @@ def test_the_output_must_be_a_checkpoint_in_a_folder_that_is_there(tmp_path: Pat
 
 
 def test_a_name_outside_the_published_scheme_stays_as_it_is() -> None:
-    assert renamed("cnn.conv6.bias", ORIGINS[".pth"]) == "backbone.conv7.bias"
-    assert renamed("my.cnn.conv6.bias", ORIGINS[".pth"]) == "my.cnn.conv6.bias"
+    assert renamed("cnn.conv6.bias", ORIGINS["CRNN"]) == "backbone.conv7.bias"
+    assert renamed("my.cnn.conv6.bias", ORIGINS["CRNN"]) == "my.cnn.conv6.bias"

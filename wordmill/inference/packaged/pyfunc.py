@@ -128,18 +128,14 @@ class TextRecogniser:
         picture = _picture(image, self.data.channels)
         return fit_picture(picture, self.data), filled(picture.shape, self.data)
 
-    def details(self, pictures: Picture, shares: Sequence[float], alternatives: int = 0) -> list[dict[str, Any]]:
-        """Return what `read` does not, of fitted pictures (N, H, W, C), N > 0, that fill such shares of the width.
+    def read_in_detail(
+        self, pictures: Picture, shares: Sequence[float], alternatives: int = 0
+    ) -> tuple[Reading, list[dict[str, Any]]]:
+        """Return what `read` does, and details, of fitted pictures (N, H, W, C), N > 0, that fill shares of the width.
 
         characters: text, confidence, start and end in shares of the picture's width, along its line, of each
         alternatives: the likeliest so many texts with their probabilities, where any are asked for; CTC alone has them
         """
-        return self.read_in_detail(pictures, shares, alternatives)[1]
-
-    def read_in_detail(
-        self, pictures: Picture, shares: Sequence[float], alternatives: int = 0
-    ) -> tuple[Reading, list[dict[str, Any]]]:
-        """Return what `read` and `details` do, of one pass through the network."""
         logits = self.network(pictures)
         looks = self.attend(pictures, logits) if self.attend else None
         rows = characters(logits, self.codec, looks)
@@ -163,7 +159,7 @@ class TextRecogniser:
         is the bytes of an encoded file, these in base64, the path of one, or uint8 (H, W) or (H, W, 1 or 3) in RGB;
         behind MLflow's server a string is no path. A picture that cannot be read is a ValueError that names it, and all
         others like it up to ten; behind the server it is an answer that says so. params: `characters` true and a number
-        of `alternatives` add columns of what `details` says.
+        of `alternatives` add columns of what `read_in_detail` says.
         """
         try:
             return self._readings(images, params or {})

@@ -17,7 +17,7 @@ from wordmill.models.architectures import (
 )  # fmt: skip
 from wordmill.models.ms.layers import ConvNorm, conv, norm
 from wordmill.models.ms.mobilenet import MobileNetV3
-from wordmill.models.ms.resnet import ResNet34Vd
+from wordmill.models.ms.resnet import ResNet34Vd, ResNet34VdPadded
 from wordmill.models.ms.views import ViewsCnn
 
 
@@ -136,6 +136,39 @@ class Vgg7Padded(Vgg7):
         super().__init__(channels, padded=True)
 
 
+class Vgg7Dtrb(nn.Cell):
+    """DTRB's VGG (Baek et al. 2019): (N, C, 32, W) to (N, 512, 1, W/4 - 1), 32x100 gives 24 columns."""
+
+    channels = VGG7[-1]
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        c = (channels, *VGG7)
+        self.conv1 = conv(c[0], c[1], 3, padding=1, bias=True)
+        self.conv2 = conv(c[1], c[2], 3, padding=1, bias=True)
+        self.conv3 = conv(c[2], c[3], 3, padding=1, bias=True)
+        self.conv4 = conv(c[3], c[4], 3, padding=1, bias=True)
+        self.conv5, self.bn5 = conv(c[4], c[5], 3, padding=1), norm(c[5])
+        self.conv6, self.bn6 = conv(c[5], c[6], 3, padding=1), norm(c[6])
+        self.conv7 = conv(c[6], c[7], 2, padding=0, bias=True)
+        self.pool = nn.MaxPool2d(2, 2)
+        self.pool_height = nn.MaxPool2d((2, 1), (2, 1))
+
+    def columns(self, width: int) -> int:
+        """Return T for pictures of a width."""
+        return width // 2 // 2 - 1
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return features (N, 512, 1, T)."""
+        x = self.pool(ops.relu(self.conv1(x)))
+        x = self.pool(ops.relu(self.conv2(x)))
+        x = ops.relu(self.conv3(x))
+        x = self.pool_height(ops.relu(self.conv4(x)))
+        x = ops.relu(self.bn5(self.conv5(x)))
+        x = self.pool_height(ops.relu(self.bn6(self.conv6(x))))
+        return ops.relu(self.conv7(x))
+
+
 class PaddedPool(nn.Cell):
     """Largest of 2x2 by stride (2, 1) with a column at either side: (N, C, H, W) to (N, C, H/2, W + 1)."""
 
@@ -165,9 +198,10 @@ def _start_from_normals(layer: nn.Cell) -> None:
         layer.gamma.set_data(initializer(Normal(NORMALS, mean=1.0), layer.gamma.shape))
 
 
-Backbone = Compact | Separable | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
+Backbone = Compact | Separable | Vgg7 | Vgg7Dtrb | ResNet34Vd | MobileNetV3 | ViewsCnn
 
 BACKBONES: dict[str, type[Backbone]] = {
-    "compact": Compact, "separable": Separable, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "resnet34_vd": ResNet34Vd,
-    "mobilenet_v3": MobileNetV3, "views_cnn": ViewsCnn,
+    "compact": Compact, "separable": Separable, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "vgg7_dtrb": Vgg7Dtrb,
+    "resnet34_vd": ResNet34Vd, "resnet34_vd_padded": ResNet34VdPadded, "mobilenet_v3": MobileNetV3,
+    "views_cnn": ViewsCnn,
 }  # fmt: skip

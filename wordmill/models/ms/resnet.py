@@ -1,4 +1,4 @@
-"""ResNet34_vd in MindSpore, the backbone of MindOCR's crnn_resnet34 and rare_resnet34."""
+"""ResNet34_vd in MindSpore, the backbone of CRNNs and RAREs of MindOCR and PaddleOCR."""
 
 from mindspore import Tensor, nn, ops
 
@@ -30,13 +30,13 @@ class ResNet34Vd(nn.Cell):
 
     channels = RESNET_STAGES[-1][0]
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, padded: bool = False) -> None:
         super().__init__()
         c = (channels, *RESNET_STEM)
         self.conv1 = ConvNorm(c[0], c[1], 3)
         self.conv2 = ConvNorm(c[1], c[2], 3)
         self.conv3 = ConvNorm(c[2], c[3], 3)
-        self.pool_start = nn.MaxPool2d(3, 2, pad_mode="same")
+        self.pool_start = SidesPool() if padded else nn.MaxPool2d(3, 2, pad_mode="same")
         blocks, inputs = [], c[3]
         for stage, (outputs, depth) in enumerate(RESNET_STAGES):
             for number in range(depth):
@@ -56,3 +56,23 @@ class ResNet34Vd(nn.Cell):
         x = ops.relu(self.conv2(x))
         x = self.pool_start(ops.relu(self.conv3(x)))
         return self.pool(self.blocks(x))
+
+
+class ResNet34VdPadded(ResNet34Vd):
+    """PaddleOCR's, whose first pool is padded on all sides and so lies a pixel further up and to the left."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, padded=True)
+
+
+class SidesPool(nn.Cell):
+    """Largest of 3x3 by stride 2 with a pixel on all sides: (N, C, H, W) to (N, C, H/2, W/2), rounded up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pad = nn.Pad(((0, 0), (0, 0), (1, 1), (1, 1)))
+        self.pool = nn.MaxPool2d(3, 2)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return the maxima of what ReLU left, of which zeros are never more than the largest."""
+        return self.pool(self.pad(x))

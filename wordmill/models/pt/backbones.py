@@ -16,7 +16,7 @@ from wordmill.models.architectures import (
 )  # fmt: skip
 from wordmill.models.pt.layers import ConvNorm
 from wordmill.models.pt.mobilenet import MobileNetV3
-from wordmill.models.pt.resnet import ResNet34Vd
+from wordmill.models.pt.resnet import ResNet34Vd, ResNet34VdPadded
 from wordmill.models.pt.views import ViewsCnn
 
 
@@ -131,6 +131,37 @@ class Vgg7Padded(Vgg7):
         super().__init__(channels, padded=True)
 
 
+class Vgg7Dtrb(nn.Module):
+    """DTRB's VGG (Baek et al. 2019): (N, C, 32, W) to (N, 512, 1, W/4 - 1), 32x100 gives 24 columns."""
+
+    channels = VGG7[-1]
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        c = (channels, *VGG7)
+        self.conv1 = nn.Conv2d(c[0], c[1], 3, padding=1)
+        self.conv2 = nn.Conv2d(c[1], c[2], 3, padding=1)
+        self.conv3 = nn.Conv2d(c[2], c[3], 3, padding=1)
+        self.conv4 = nn.Conv2d(c[3], c[4], 3, padding=1)
+        self.conv5, self.bn5 = nn.Conv2d(c[4], c[5], 3, padding=1, bias=False), nn.BatchNorm2d(c[5])
+        self.conv6, self.bn6 = nn.Conv2d(c[5], c[6], 3, padding=1, bias=False), nn.BatchNorm2d(c[6])
+        self.conv7 = nn.Conv2d(c[6], c[7], 2)
+        self.pool = nn.MaxPool2d(2)
+        self.pool_height = nn.MaxPool2d((2, 1))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, 512, 1, T)."""
+        x = self.relu(self.pool(self.conv1(x)))
+        x = self.relu(self.pool(self.conv2(x)))
+        x = self.relu(self.conv3(x))
+        x = self.relu(self.pool_height(self.conv4(x)))
+        x = self.relu(self.bn5(self.conv5(x)))
+        x = self.relu(self.pool_height(self.bn6(self.conv6(x))))
+        features: Tensor = self.relu(self.conv7(x))
+        return features
+
+
 def _start_from_cut_normals(layer: nn.Module) -> None:
     """Fill a convolution as MindOCR does, with MindSpore's TruncatedNormal: cut at two deviations."""
     if isinstance(layer, nn.Conv2d) and layer.bias is not None:
@@ -146,9 +177,10 @@ def _start_from_normals(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, 1.0, NORMALS)
 
 
-Backbone = Compact | Separable | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
+Backbone = Compact | Separable | Vgg7 | Vgg7Dtrb | ResNet34Vd | MobileNetV3 | ViewsCnn
 
 BACKBONES: dict[str, type[Backbone]] = {
-    "compact": Compact, "separable": Separable, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "resnet34_vd": ResNet34Vd,
-    "mobilenet_v3": MobileNetV3, "views_cnn": ViewsCnn,
+    "compact": Compact, "separable": Separable, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "vgg7_dtrb": Vgg7Dtrb,
+    "resnet34_vd": ResNet34Vd, "resnet34_vd_padded": ResNet34VdPadded, "mobilenet_v3": MobileNetV3,
+    "views_cnn": ViewsCnn,
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""ResNet34_vd in PyTorch, the backbone of MindOCR's crnn_resnet34 and rare_resnet34."""
+"""ResNet34_vd in PyTorch, the backbone of CRNNs and RAREs of MindOCR and PaddleOCR."""
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -49,13 +49,13 @@ class ResNet34Vd(nn.Module):
 
     channels = RESNET_STAGES[-1][0]
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, padded: bool = False) -> None:
         super().__init__()
         c = (channels, *RESNET_STEM)
         self.conv1 = ConvNorm(c[0], c[1], 3)
         self.conv2 = ConvNorm(c[1], c[2], 3)
         self.conv3 = ConvNorm(c[2], c[3], 3)
-        self.pool_start = SamePool()
+        self.pool_start = nn.MaxPool2d(3, 2, 1) if padded else SamePool()
         blocks, inputs = [], c[3]
         for stage, (outputs, depth) in enumerate(RESNET_STAGES):
             for number in range(depth):
@@ -73,3 +73,10 @@ class ResNet34Vd(nn.Module):
         x = self.relu(self.pool_start(self.conv3(x)))
         features: Tensor = self.pool(self.blocks(x))
         return features
+
+
+class ResNet34VdPadded(ResNet34Vd):
+    """PaddleOCR's, whose first pool is padded on all sides and so lies a pixel further up and to the left."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, padded=True)

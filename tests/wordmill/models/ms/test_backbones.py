@@ -23,7 +23,9 @@ SIZES = {  # channels of the picture, parameters as published
     "separable": (1, SEPARABLE_SIZE),
     "vgg7": (3, 5_552_512),
     "vgg7_padded": (1, 5_551_360),
+    "vgg7_dtrb": (1, 5_549_824),
     "resnet34_vd": (3, 21_308_128),
+    "resnet34_vd_padded": (3, 21_308_128),
     "mobilenet_v3": (3, 778_022),
     "views_cnn": (3, 8_532_480),
 }

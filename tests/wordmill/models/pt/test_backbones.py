@@ -25,7 +25,9 @@ SIZES = {  # channels of the picture, width, parameters as published, columns
     "separable": (1, 100, SEPARABLE_SIZE, 25),
     "vgg7": (3, 100, 5_552_512, 24),
     "vgg7_padded": (1, 100, 5_551_360, 26),
+    "vgg7_dtrb": (1, 100, 5_549_824, 24),
     "resnet34_vd": (3, 100, 21_308_128, 25),
+    "resnet34_vd_padded": (3, 100, 21_308_128, 25),
     "mobilenet_v3": (3, 100, 778_022, 25),
     "views_cnn": (3, 512, 8_532_480, 64),
 }
