@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.places import values_file
 from wordmill.recipe.parsing import parse_section, read_yaml
 
-VALUES = Path(__file__).resolve().parents[2] / "manifests" / "site" / "values.yaml"
+VALUES = values_file()
 CACHE = "wordmill-cache"  # the claim that stages mount at /cache
 QUEUE = "wordmill"
 STAGE_ACCOUNT = "wordmill-stage"  # of every pod of a run

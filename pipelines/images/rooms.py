@@ -13,7 +13,8 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 from components import keys
-from pipelines.images.references import EXPORTERS, ROOT
+from pipelines.images.references import EXPORTERS
+from pipelines.places import ROOT
 from wordmill.recipe.frameworks import PACKAGES, Framework
 from wordmill.store.keys import Ingredients, files_of
 

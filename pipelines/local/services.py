@@ -16,12 +16,13 @@ from pathlib import Path
 
 import psutil
 
+from pipelines.places import cache_folder, state_folder
 from wordmill.store.files import atomic_file, write_atomically
 from wordmill.store.storage import Store, endpoint_url
 
 BUCKET = "wordmill"
 HOST = "127.0.0.1"
-STATE = Path(os.environ.get("WORDMILL_STATE") or Path(__file__).resolve().parents[2] / ".state").absolute()
+STATE = state_folder()
 START_TIMEOUT_S = 120
 
 
@@ -49,7 +50,7 @@ class Service:
 
 def settings() -> dict[str, str]:
     """Return the environment that leads to S3 and MLflow: a site's own where given, else the embedded ones, started."""
-    environment = {"WORDMILL_CACHE": os.environ.get("WORDMILL_CACHE") or str(STATE / "cache")}
+    environment = {"WORDMILL_CACHE": str(cache_folder(STATE))}
     started = {}
     if "WORDMILL_BUCKET" not in os.environ:
         if endpoint := endpoint_url():

@@ -14,9 +14,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pipelines.places import ROOT
 from wordmill.recipe.frameworks import prepended
-
-ROOT = Path(__file__).resolve().parents[2]
 
 _context = get_context("forkserver")
 

@@ -14,7 +14,8 @@ import pytest
 from components import keys
 from pipelines.images import rooms
 from pipelines.images.building import copy_rooms
-from pipelines.images.references import NAMES, ROOT, split_name
+from pipelines.images.references import NAMES, split_name
+from pipelines.places import ROOT
 from tests.components.test_keys import STAGES
 from wordmill.store import keys as store_keys
 
