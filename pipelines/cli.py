@@ -16,7 +16,7 @@ from pipelines.local.scanning import add_charset_verb
 from pipelines.local.tuning import add_tune_verb
 from pipelines.local.using import add_models_verb, add_read_verb, add_serve_verb
 from pipelines.output import add_json_option, print_json, told_beside
-from pipelines.places import version_text
+from pipelines.places import CHECKOUT, version_text
 from pipelines.profiles import PROFILES
 
 RUNNERS = ("subprocess", "docker")
@@ -32,6 +32,8 @@ GROUPS = {
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb; what the user or the environment got wrong ends in one line and code 1."""
     options = command_line().parse_args(arguments)
+    if CHECKOUT is None:  # else the programs that this starts would take a user's folder `components` for ours
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         sys.exit(options.verb(options))
     except (ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""The HTTP service of a recogniser: POST /read, GET /health, GET /metrics."""
+"""The HTTP service of a recogniser: POST /read, GET /health, GET /metrics, and a page for people at /."""
 
 import asyncio
 import logging
@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect
 from components.serve.batching import MOST, Batcher, FullError
 from components.serve.body import Named, images_of
 from components.serve.metrics import ServiceMetrics
+from components.serve.page import add_page
 from wordmill.inference.packaged.pyfunc import TextRecogniser
 from wordmill.pictures.image import Picture
 
@@ -131,6 +132,7 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
 
     # The pages of documentation need a network; Prometheus gets the counters, and gets them at less cost.
     app = FastAPI(title="Wordmill", lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=QUIET)
+    add_page(app, recogniser)
 
     @app.post("/read", openapi_extra=BODY)
     async def read(request: Request) -> Response:

@@ -39,7 +39,7 @@ def become_service(options: argparse.Namespace) -> int:
     model = named_model(options.model, options.recipe)
     folder = model if model.is_dir() else model.parent
     words = ["--host", options.host, "--port", str(options.port), "--threads", str(options.threads)]
-    # Without -P a folder of the user's own that is called `components` would stand before this one.
+    # -P: a user's folder `components` stands before this one else.
     command = [sys.executable, "-P", "-m", "components.serve", str(folder), *words]
     environment = os.environ | {"PYTHONPATH": prepended("PYTHONPATH", ROOT)}
     os.execve(sys.executable, command, environment)  # noqa: S606 (no shell is wanted)
