@@ -40,6 +40,9 @@ def main(arguments: list[str] | None = None) -> None:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped")
+    except BrokenPipeError:  # whoever listened has heard enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
 
 
 def _compile(options: argparse.Namespace) -> int:
