@@ -17,7 +17,7 @@ NAMED = 120  # characters of the charset that the page names
 
 def add_page(app: FastAPI, recogniser: TextRecogniser) -> None:
     """Answer GET / with the page."""
-    content, headers = page_of(recogniser), {"Content-Security-Policy": policy_of(FILE.read_text(encoding="utf-8")),
+    content, headers = page_text(recogniser), {"Content-Security-Policy": policy_of(FILE.read_text(encoding="utf-8")),
                                              "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
                                              "Cache-Control": "no-cache"}  # fmt: skip
 
@@ -28,7 +28,7 @@ def add_page(app: FastAPI, recogniser: TextRecogniser) -> None:
         return HTMLResponse(content, headers=headers)
 
 
-def page_of(recogniser: TextRecogniser) -> str:
+def page_text(recogniser: TextRecogniser) -> str:
     """Return the page with what it says of a recogniser: its characters, and whether it turns tall pictures."""
     symbols = recogniser.codec.charset.symbols
     named = html.escape(symbols[:NAMED]) + (" …" if len(symbols) > NAMED else "")

@@ -26,9 +26,10 @@ TRAINING_LABELS = {"app.kubernetes.io/name": "training", "sidecar.istio.io/injec
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Image references with a tag or a digest; `services` stands below the registry."""
+    """Image references with a tag or a digest; `services` and `serve` stand below the registry."""
 
     services: str
+    serve: str
     postgres: str
 
 
@@ -108,6 +109,13 @@ class Nightly:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What manifests/components/serve serves: a registered model with an alias, such as wordmill-crnn_r34@champion."""
+
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Retention:
     """How long MLflow keeps what was deleted, such as 30d."""
 
@@ -144,6 +152,7 @@ class Site:
     quota: dict[str, str]
     queue: dict[str, str]
     nightly: Nightly
+    serve: Serving
     retention: Retention
     network: Network
 
@@ -192,6 +201,7 @@ _SHAPES = {
         r"\d+(\.\d+)?(m|k|[MGTP]|[KMGTP]i)?",
         'a quantity in quotes, such as "8"',
     ),
+    r"spec\.serve\.model": (r"[\w.-]+@[\w.-]+", "a registered model and its alias, such as wordmill-crnn_r34@champion"),
     r"spec\.retention\..*": (r"\d+d", "days, such as 30d"),
     r".*_port|spec\.nightly\.silence_h": (r"[1-9]\d{0,4}", "a whole number above 0"),
 }

@@ -86,11 +86,11 @@ def test_the_page_may_run_and_ask_nothing_but_what_is_its_own() -> None:
 
 
 def test_the_page_names_the_characters_and_no_more_of_them_than_fit() -> None:
-    assert "knows 36 characters: 0123456789abcdefghijklmnopqrstuvwxyz<" in page.page_of(recogniser())
+    assert "knows 36 characters: 0123456789abcdefghijklmnopqrstuvwxyz<" in page.page_text(recogniser())
     odd = TextRecogniser(DATA, CtcCodec(charset=Charset(name="odd", symbols='<&"')), Cats())
-    assert "knows 3 characters: &lt;&amp;&quot;<" in page.page_of(odd)
+    assert "knows 3 characters: &lt;&amp;&quot;<" in page.page_text(odd)
     symbols = "".join(map(chr, range(0x4E00, 0x4E00 + 6623)))
-    many = page.page_of(TextRecogniser(DATA, CtcCodec(charset=Charset(name="many", symbols=symbols)), Cats()))
+    many = page.page_text(TextRecogniser(DATA, CtcCodec(charset=Charset(name="many", symbols=symbols)), Cats()))
     assert f"knows 6,623 characters: {symbols[:120]} …<" in many
 
 
