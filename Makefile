@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate charset tune accept rehearse test-docker test-cluster scan golden pretrained replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read serve evaluate charset tune accept rehearse test-docker test-cluster scan golden pretrained replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -78,7 +78,7 @@ compile: .venv/local.done  ## write PIPELINE for Kubeflow Pipelines as PIPELINE.
 	@$(RUN) compile '$(PIPELINE)' $(CHANGES) $(OTHER) $(NIGHT)
 
 models: .venv/local.done  ## list every recipe's recogniser in both frameworks; FORMAT=json for programs
-	@$(BIN)/python -m wordmill.models.table pipelines/recipes/*.yaml --format $(FORMAT)
+	@$(RUN) models $(if $(filter json,$(FORMAT)),--json)
 
 compare: .venv/local.done  ## show RUNS side by side, or the LAST=5 of PIPELINE, and write compare.html
 	@$(RUN) compare $(RUNS) $(if $(LAST),--recipe '$(PIPELINE)' --last $(LAST))
@@ -87,6 +87,9 @@ read: .venv/local.done  ## read the pictures of IMAGES with MODEL: RECIPE's cham
 	@$(RUN) read '$(if $(IMAGES),$(IMAGES),$(error name the pictures: make read IMAGES=folder))' --recipe '$(RECIPE)' \
 	  $(if $(MODEL),--model '$(MODEL)') $(if $(OUTPUT),--output '$(OUTPUT)') \
 	  $(if $(filter-out 0,$(CHARACTERS)),--characters) $(if $(filter-out 0,$(ALTERNATIVES)),--alternatives $(ALTERNATIVES))
+
+serve: .venv/local.done  ## serve MODEL, as for read, by HTTP on PORT, with a page to try it
+	@$(RUN) serve --recipe '$(RECIPE)' $(if $(MODEL),--model '$(MODEL)') $(if $(PORT),--port $(PORT))
 
 evaluate: .venv/local.done  ## measure MODEL (as for read) on DATA, a catalogue's set or a folder, without a run
 	@$(RUN) evaluate '$(if $(DATA),$(DATA),$(error name the data: make evaluate DATA=folder))' --recipe '$(RECIPE)' \

@@ -63,10 +63,14 @@ def recipe_path(name: str) -> Path:
     """Return the file of a recipe named here, or of one given by its path."""
     if name.endswith(".yaml"):
         return Path(name)
-    known = sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml"))
-    if name not in known:
+    if name not in (known := recipe_names()):
         raise ValueError(f"recipe '{name}': {nearest(name, known)}")
     return FOLDER / "recipes" / f"{name}.yaml"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes that are here."""
+    return sorted(path.stem for path in (FOLDER / "recipes").glob("*.yaml"))
 
 
 def build_pipeline(options: argparse.Namespace, nightly: bool = False) -> tuple[Recipe, "GraphComponent"]:

@@ -1,31 +1,48 @@
-"""`python -m pipelines <verb>`: compile a recipe's pipeline, run it here or on a cluster, look after the services."""
+"""`wordmill VERB`, or `python -m pipelines VERB` in a checkout: the command line of all verbs."""
 
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipelines.building import build_pipeline, compiled
+from pipelines.building import build_pipeline, compiled, recipe_names
 from pipelines.cluster import verbs as cluster_verbs
+from pipelines.completion import COMMAND, add_completion_verb
 from pipelines.images import publish
 from pipelines.local.evaluating import add_evaluate_verb
 from pipelines.local.scanning import add_charset_verb
 from pipelines.local.tuning import add_tune_verb
+from pipelines.local.using import add_models_verb, add_read_verb, add_serve_verb
+from pipelines.output import add_json_option, print_json, told_beside
+from pipelines.places import CHECKOUT, version_text
 from pipelines.profiles import PROFILES
 
 RUNNERS = ("subprocess", "docker")
+ABOUT = "Makes recognisers of word images: trains, measures, proves and serves them."
+GROUPS = {
+    "recognisers": ("run", "tune", "compare", "evaluate", "read", "serve", "models", "charset", "accept"),
+    "this machine's servers": ("up", "down", "ui"),
+    "a cluster": ("doctor", "images", "push", "submit", "schedule", "schedules", "unschedule", "compile"),
+    "this command": ("completion",),
+}
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run one verb; what the user or the environment got wrong ends in one line and code 1."""
     options = command_line().parse_args(arguments)
+    if CHECKOUT is None:  # else the programs that this starts would take a user's folder `components` for ours
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         sys.exit(options.verb(options))
     except (ValueError, RuntimeError) as error:
         sys.exit(f"error: {error}")
     except KeyboardInterrupt:
         sys.exit("stopped")
+    except BrokenPipeError:  # whoever listened has heard enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
 
 
 def _compile(options: argparse.Namespace) -> int:
@@ -99,32 +116,19 @@ def _compare(options: argparse.Namespace) -> int:
 
     if bool(options.runs) == bool(options.last):
         raise ValueError('name either runs or a number of last runs: RUNS="a b", or PIPELINE=quickstart LAST=5')
-    if "MLFLOW_TRACKING_URI" not in os.environ:  # a site's own MLflow is all that this needs, S3 is not
-        services.settings()
-    runs = [find_run(name) for name in options.runs] or last(options.recipe, options.last)
-    comparison = compare(runs)
-    page = Path(options.output) if options.output else services.STATE / "compare.html"
-    write_atomically(page, compare_html(comparison, histories(runs, CHARTS)))
+    with told_beside(options.json):
+        if "MLFLOW_TRACKING_URI" not in os.environ:  # a site's own MLflow is all that this needs, S3 is not
+            services.settings()
+        runs = [find_run(name) for name in options.runs] or last(options.recipe, options.last)
+        comparison = compare(runs)
+        page = Path(options.output) if options.output else services.STATE / "compare.html"
+        write_atomically(page, compare_html(comparison, histories(runs, CHARTS)))
+    if options.json:
+        print_json({**asdict(comparison), "page": str(page)})
+        return 0
     print(comparison_text(comparison))
     print(page)
     return 0
-
-
-def _read(options: argparse.Namespace) -> int:
-    from pipelines.local import services
-    from pipelines.local.evaluating import named_model
-    from wordmill.inference.reading import find_images, left_out_text, open_recogniser, save_readings
-
-    images, others = find_images(Path(options.images))
-    recogniser = open_recogniser(named_model(options.model, options.recipe))
-    output = Path(options.output) if options.output else services.STATE / "readings.jsonl"
-    wrong = save_readings(recogniser, images, output, options.characters, options.alternatives)
-    print(output)
-    if others:
-        print(left_out_text(others), file=sys.stderr)
-    if wrong:
-        print(f"{wrong} of {len(images)} images cannot be read", file=sys.stderr)
-    return 1 if wrong else 0
 
 
 def other_code() -> argparse.ArgumentParser:
@@ -138,33 +142,20 @@ def other_code() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_read_verb(verbs: Any) -> None:
-    reads = verbs.add_parser("read", help="read pictures of words, print and save their texts")
-    reads.add_argument("images", help="a folder of pictures, a .txt list of their paths, or one picture")
-    reads.add_argument(
-        "--model",
-        default="champion",
-        help="an alias of the recipe's model, NAME@alias or NAME/version, or a .onnx, .mindir or .safetensors file",
-    )
-    reads.add_argument("--recipe", default="quickstart", help="whose champion")
-    reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
-    reads.add_argument("--characters", action="store_true", help="add each character's confidence and place")
-    reads.add_argument("--alternatives", type=int, default=0, help="add so many of the likeliest texts; CTC alone")
-    reads.set_defaults(verb=_read)
-
-
-def command_line() -> argparse.ArgumentParser:
-    """Return the command line of all verbs."""
-    parser = argparse.ArgumentParser(prog="python -m pipelines", description=__doc__)
-    verbs = parser.add_subparsers(required=True, metavar="verb")
+def recipe_options() -> argparse.ArgumentParser:
+    """Return the options that make a pipeline."""
     recipe = argparse.ArgumentParser(add_help=False)
-    recipe.add_argument("recipe", help="a name below pipelines/recipes, or the path of a .yaml file")
+    recipe.add_argument("recipe", help=f"a .yaml file, or one of {', '.join(recipe_names())}")
     recipe.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe value, such as train.epochs=1"
     )
-    recipe.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")
-    recipe.add_argument("--benchmarks", default="", help="comma-separated benchmarks instead of the recipe's")
-    recipe.add_argument("--catalogue", default="", help="comma-separated catalogue files beside the built-in one")
+    recipe.add_argument("--framework", default="", metavar="NAME", help="pytorch or mindspore instead of the recipe's")
+    recipe.add_argument(
+        "--benchmarks", default="", metavar="NAMES", help="comma-separated benchmarks instead of the recipe's"
+    )
+    recipe.add_argument(
+        "--catalogue", default="", metavar="FILES", help="comma-separated catalogue files beside the built-in one"
+    )
     recipe.add_argument("--from", action="append", default=[], metavar="NAME=PLACE", dest="places",
                         help="take a data set, or an archive of several, from a path or URI")  # fmt: skip
     recipe.add_argument("--smoke", action="store_true", help="the same graph on few pictures, never champion")
@@ -172,13 +163,38 @@ def command_line() -> argparse.ArgumentParser:
         "--profile", action="store_true", help="trace some steps of training for the framework's viewer"
     )
     recipe.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on, cpu by default")
-    recipe.add_argument("--processes", type=int, default=0, help="one to a device, 2 by default, with --smoke 1")
-    recipe.add_argument("--hardware", default="", choices=PROFILES, help="what to train on, instead of these two")
+    recipe.add_argument(
+        "--processes", type=int, default=0, metavar="NUMBER", help="one to a device, 2 by default, with --smoke 1"
+    )
+    recipe.add_argument("--hardware", default="", choices=PROFILES, metavar="PROFILE",
+                        help=f"what to train on, instead of these two: {', '.join(PROFILES)}")  # fmt: skip
+    return recipe
+
+
+def describe_verbs(parser: argparse.ArgumentParser, verbs: Any) -> None:
+    """Say what there is in groups, each verb on its line, and of each verb in its own help."""
+    told = {action.dest: action.help for action in verbs._choices_actions}
+    for name, verb in verbs.choices.items():
+        verb.description = f"{told[name][0].upper()}{told[name][1:]}."
+    lines = [ABOUT]
+    for group, names in GROUPS.items():
+        lines += ["", f"{group}:", *(f"  {name:<11} {told[name]}" for name in names)]
+    parser.description = "\n".join(lines)
+    parser.epilog = f"'{parser.prog} VERB --help' says what a verb takes."
+
+
+def command_line() -> argparse.ArgumentParser:
+    """Return the command line of all verbs."""
+    name = COMMAND if Path(sys.argv[0]).stem == COMMAND else "python -m pipelines"
+    parser = argparse.ArgumentParser(prog=name, usage="%(prog)s [-h] [--version] VERB ...",
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
+    parser.add_argument("--version", action="version", version=version_text())
+    verbs = parser.add_subparsers(required=True, metavar="VERB", prog=name, help=argparse.SUPPRESS)
+    recipe, other = recipe_options(), other_code()
     night = argparse.ArgumentParser(add_help=False)
     night.add_argument(
         "--nightly", action="store_true", help="end well at once where nothing is new since the last time"
     )
-    other = other_code()
     compiles = verbs.add_parser("compile", parents=[recipe, night, other], help="write the pipeline for Kubeflow")
     compiles.add_argument("-o", "--output", default="", help="the file to write, <recipe>.yaml by default")
     compiles.set_defaults(verb=_compile)
@@ -190,9 +206,10 @@ def command_line() -> argparse.ArgumentParser:
     compares.add_argument("--recipe", default="", help="compare the last runs of this recipe")
     compares.add_argument("--last", type=int, default=0, help="how many of them")
     compares.add_argument("-o", "--output", default="", help="the page to write, compare.html among the state")
+    add_json_option(compares, "the comparison")
     compares.set_defaults(verb=_compare)
-    _add_read_verb(verbs)
-    for add in (add_evaluate_verb, add_charset_verb, add_tune_verb):
+    for add in (add_read_verb, add_evaluate_verb, add_serve_verb, add_models_verb, add_charset_verb, add_tune_verb,
+                add_completion_verb):  # fmt: skip
         add(verbs)
     cluster_verbs.add_cluster_verbs(verbs, recipe, other)
     publish.add_image_verbs(verbs)
@@ -202,4 +219,5 @@ def command_line() -> argparse.ArgumentParser:
     verbs.add_parser("up", help="start the embedded services").set_defaults(verb=_up)
     verbs.add_parser("down", help="stop the embedded services").set_defaults(verb=_down)
     verbs.add_parser("ui", help="start MLflow where needed and open it").set_defaults(verb=_ui)
+    describe_verbs(parser, verbs)
     return parser

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "wordmill").rglob("*.md"))]
 FOLDERS = ["benchmarks", "components", "docs", "examples", "images", "manifests", "pipelines", "requirements", "tests",
            "tools", "wordmill"]  # fmt: skip
-NO_FILES = {"wordmill/serve", "images/s"}  # an image, a speed
+NO_FILES = {"wordmill/serve", "wordmill/model", "images/s"}  # an image, an annotation, a speed
 FOREIGN = {"pytest"}
 FORBIDDEN = re.compile(r"\b(issues?|sessions?|helpers?|reviewers?|TODO|FIXME|recognition)\b|/work/|/tmp/\w")
 

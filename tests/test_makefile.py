@@ -46,6 +46,10 @@ TYPED = {
     ("accept", "SOURCE=file:///my words.zip"): ["accept", "file:///my words.zip"],
     ("schedule", "CRON=0 30 2 * * *"): ["schedule", "crnn_vgg7", "--cron", "0 30 2 * * *"],
     ("compare", "RUNS=a b"): ["compare", "a", "b"],
+    ("serve", "MODEL=a b/model.onnx", "PORT=80"): (
+        ["serve", "--recipe", "quickstart", "--model", "a b/model.onnx", "--port", "80"]
+    ),
+    ("models", "FORMAT=json"): ["models", "--json"],
 }
 
 

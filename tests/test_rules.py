@@ -34,6 +34,7 @@ ALLOWED = {
     "boto3": ("wordmill/store/storage.py",),
     "urllib3": (
         "wordmill/sources/remote.py",
+        "components/serve/rollout/",
         "components/train/gang/api.py",
         "components/report/cluster.py",
         "pipelines/",
@@ -44,7 +45,12 @@ ALLOWED = {
     "onnxruntime": ("wordmill/inference/onnx_runtime.py", "wordmill/inference/quantise.py"),
     "onnx": ("wordmill/models/pt/", "wordmill/inference/quantise.py"),
     "jinja2": ("components/report/",),
-    "kubernetes": ("components/train/gang/", "components/report/cluster.py", "pipelines/cluster/"),
+    "kubernetes": (
+        "components/train/gang/",
+        "components/report/cluster.py",
+        "components/serve/rollout/",
+        "pipelines/cluster/",
+    ),
     "kfp_server_api": ("pipelines/cluster/",),
     "cronsim": ("pipelines/cluster/cron.py",),
 }

@@ -1,4 +1,4 @@
-"""The HTTP service of a recogniser: POST /read, GET /health, GET /metrics."""
+"""The HTTP service of a recogniser: POST /read, GET /health, GET /metrics, and a page for people at /."""
 
 import asyncio
 import logging
@@ -23,6 +23,7 @@ from components.serve.body import Named, images_of
 from components.serve.interface import HEALTH_ANSWERS, METRICS_ANSWERS, MOST_ALTERNATIVES, READ, READ_ANSWERS
 from components.serve.load import Held, Load
 from components.serve.metrics import ServiceMetrics
+from components.serve.page import add_page
 from components.serve.receiving import LATE
 from components.serve.unpacking import check_unpacked
 from wordmill.inference.packaged.pyfunc import TextRecogniser
@@ -159,6 +160,7 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
 
     # The pages of documentation need a network; Prometheus gets the counters, and gets them at less cost.
     app = FastAPI(title="Wordmill", lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=QUIET)
+    add_page(app, recogniser)
     app.add_middleware(Gate, service=service)
 
     @app.post("/read", openapi_extra=READ, responses=READ_ANSWERS)

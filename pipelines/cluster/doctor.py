@@ -9,10 +9,16 @@ from pipelines.cluster import doctor_services as services
 from pipelines.cluster.doctor_rights import Cluster
 from pipelines.cluster.doctor_services import Finding
 from pipelines.cluster.site import Site, load_site
+from pipelines.output import print_json, told_beside
 
 
-def doctor() -> int:
+def doctor(as_json: bool = False) -> int:
     """Check the site of values.yaml, print each finding at once, and return 1 if one keeps runs from working."""
+    if as_json:
+        with told_beside(as_json):
+            found = list(examined(load_site()))
+        print_json([finding._asdict() for finding in found])
+        return int(any(finding.state == "fail" for finding in found))
     counts = {"ok": 0, "warn": 0, "fail": 0}
     for finding in examined(load_site()):
         counts[finding.state] += 1

@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.places import values_file
 from wordmill.recipe.parsing import parse_section, read_yaml
 
-VALUES = Path(__file__).resolve().parents[2] / "manifests" / "site" / "values.yaml"
+VALUES = values_file()
 CACHE = "wordmill-cache"  # the claim that stages mount at /cache
 QUEUE = "wordmill"
 STAGE_ACCOUNT = "wordmill-stage"  # of every pod of a run
@@ -25,9 +26,10 @@ TRAINING_LABELS = {"app.kubernetes.io/name": "training", "sidecar.istio.io/injec
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """Image references with a tag or a digest; `services` stands below the registry."""
+    """Image references with a tag or a digest; `services` and `serve` stand below the registry."""
 
     services: str
+    serve: str
     postgres: str
 
 
@@ -107,6 +109,13 @@ class Nightly:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Serving:
+    """What manifests/components/serve serves: a registered model with an alias, such as wordmill-crnn_r34@champion."""
+
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Retention:
     """How long MLflow keeps what was deleted, such as 30d."""
 
@@ -143,6 +152,7 @@ class Site:
     quota: dict[str, str]
     queue: dict[str, str]
     nightly: Nightly
+    serve: Serving
     retention: Retention
     network: Network
 
@@ -191,6 +201,7 @@ _SHAPES = {
         r"\d+(\.\d+)?(m|k|[MGTP]|[KMGTP]i)?",
         'a quantity in quotes, such as "8"',
     ),
+    r"spec\.serve\.model": (r"[\w.-]+@[\w.-]+", "a registered model and its alias, such as wordmill-crnn_r34@champion"),
     r"spec\.retention\..*": (r"\d+d", "days, such as 30d"),
     r".*_port|spec\.nightly\.silence_h": (r"[1-9]\d{0,4}", "a whole number above 0"),
 }

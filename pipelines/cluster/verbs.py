@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pipelines.building import build_pipeline, compiled, new_run_tag, options_of
 from pipelines.cluster import cron
 from pipelines.cluster.site import load_site
+from pipelines.output import add_json_option, print_json, told_beside
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -29,11 +30,14 @@ def add_cluster_verbs(verbs: "Verbs", recipe: argparse.ArgumentParser, other: ar
     schedules.add_argument("--cron", default=NIGHTLY, help=f"six fields, seconds first, '{NIGHTLY}' by default")
     schedules.set_defaults(verb=_schedule)
     lists = verbs.add_parser("schedules", parents=[zone], help="list what the cluster runs by itself")
+    add_json_option(lists, "the list")
     lists.set_defaults(verb=_schedules, options_parser=recipe)
     ends = verbs.add_parser("unschedule", parents=[zone], help="let the cluster run the pipeline no more")
     ends.add_argument("recipe", help="the recipe's name")
     ends.set_defaults(verb=_unschedule)
-    verbs.add_parser("doctor", help="check a site: servers, rights, devices, images").set_defaults(verb=_doctor)
+    checks = verbs.add_parser("doctor", help="check a site: servers, rights, devices, images")
+    add_json_option(checks, "the findings")
+    checks.set_defaults(verb=_doctor)
 
 
 def _submit(options: argparse.Namespace) -> int:
@@ -101,7 +105,11 @@ def _schedules(options: argparse.Namespace) -> int:
         return recipe.name, compiled(pipeline)
 
     head = ("schedule", "when", "next", "last run", "is", "pipeline")
-    table = [head, *schedule.rows(client.connect_kubeflow(), cron.zone(options.timezone), rebuilt)]
+    with told_beside(options.json):
+        table = [head, *schedule.rows(client.connect_kubeflow(), cron.zone(options.timezone), rebuilt)]
+    if options.json:
+        print_json([dict(zip(head, row, strict=True)) for row in table[1:]])
+        return 0
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     if len(table) == 1:
         print("nothing is scheduled: make schedule PIPELINE=...")
@@ -121,4 +129,4 @@ def _unschedule(options: argparse.Namespace) -> int:
 def _doctor(options: argparse.Namespace) -> int:
     from pipelines.cluster.doctor import doctor
 
-    return doctor()
+    return doctor(options.json)

@@ -13,8 +13,9 @@ from cyclonedx.model.component import Component, ComponentType
 from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 
-from pipelines.images.references import LOCK, ROOT, split_name, tagged
+from pipelines.images.references import LOCK, split_name, tagged
 from pipelines.images.rooms import held
+from pipelines.places import ROOT
 from wordmill.store.files import write_atomically
 
 # Run in the image: its Python, the distributions of its environment, the packages of its Debian.

@@ -11,8 +11,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pipelines.images.references import ENVIRONMENTS, KEY, NAMES, ROOT, registry, split_name, tagged
+from pipelines.images.references import ENVIRONMENTS, KEY, NAMES, registry, split_name, tagged
 from pipelines.images.rooms import held
+from pipelines.places import ROOT, checkout
 
 ANYWHERE = ("data", "pytorch", "mindspore")  # the others need CANN's image as base, or MindSpore Lite's address
 BASE = "wordmill.base"  # the label with the id of the environment's image that a stage's stands on
@@ -33,7 +34,7 @@ def key_of(name: str) -> str:
     stage, environment = split_name(name)
     own = [f"requirements/{REQUIREMENTS[environment]}.txt"] if environment in REQUIREMENTS else []
     digest = hashlib.sha256()
-    for path in [*(ROOT / recipe for recipe in (*RECIPES, *own)), *held(stage, environment)]:
+    for path in [*(checkout() / recipe for recipe in (*RECIPES, *own)), *held(stage, environment)]:
         digest.update(f"{path.relative_to(ROOT)}\0{_sha256(path)}\0".encode())
     return digest.hexdigest()
 
@@ -93,7 +94,9 @@ def commit_of(files: Iterable[Path]) -> str:
 def docker(*words: str) -> None:
     """Run Docker's command line; RuntimeError where it fails. Images are built by BuildKit, as secrets need it."""
     try:
-        done = subprocess.run(["docker", *words], cwd=ROOT, env=os.environ | {"DOCKER_BUILDKIT": "1"}, check=False)
+        done = subprocess.run(
+            ["docker", *words], cwd=checkout(), env=os.environ | {"DOCKER_BUILDKIT": "1"}, check=False
+        )
     except FileNotFoundError:
         raise RuntimeError("there is no program `docker` on PATH") from None
     if done.returncode:

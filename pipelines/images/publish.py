@@ -25,7 +25,7 @@ def add_image_verbs(verbs: "Verbs") -> None:
     builds.add_argument("--base", default="", help="the image to build on instead of the Dockerfile's; cann needs one")
     builds.add_argument("--options", default="", help="more words for `docker build`, such as secrets and arguments")
     builds.set_defaults(verb=_images)
-    pushes = verbs.add_parser("push", help="push the images, write their digests for compiling and for the manifests")
+    pushes = verbs.add_parser("push", help="push the images; their digests go into pipelines and manifests")
     pushes.add_argument("--registry", default="", help="where to, instead of the site's; it becomes the site's")
     pushes.set_defaults(verb=_push)
 

@@ -2,9 +2,9 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 from pipelines.cluster.site import load_site
+from pipelines.places import lock_file
 from wordmill.recipe.parsing import parse_section, read_yaml
 
 ENVIRONMENTS = ("data", "pytorch", "mindspore", "cann", "lite")
@@ -24,8 +24,7 @@ STAGES = {
 }  # fmt: skip
 KEY = "wordmill.key"  # the label with the sha256 of what an image was built of
 SERVICES = "report"  # whose image MLflow and the housekeeping run in
-ROOT = Path(__file__).resolve().parents[2]
-LOCK = ROOT / "images.lock.yaml"  # by name: the digest, and the key of what it was built of, as `make push` writes them
+LOCK = lock_file()  # by name: the digest, and the key of what it was built of, as `make push` writes them
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from types import SimpleNamespace
 from typing import Any, get_args
 
 from components import keys
-from pipelines.images.references import EXPORTERS, ROOT
+from pipelines.images.references import EXPORTERS
+from pipelines.places import ROOT
 from wordmill.recipe.frameworks import PACKAGES, Framework
 from wordmill.store.keys import Ingredients, files_of
 
@@ -22,7 +23,8 @@ HOUSES = ("components", "wordmill")
 FRAMEWORKS = {"data": (), "pytorch": ("pytorch",), "mindspore": ("mindspore",), "cann": ("pytorch", "mindspore"),
               "lite": ("pytorch",)}  # fmt: skip
 # What a stage starts by a name that it puts together, and what a site's manifests start in its image.
-STARTED = {"train": "wordmill.training.{package}.train", "report": "components.report.heartbeat"}
+STARTED = {"train": ("wordmill.training.{package}.train",),
+           "report": ("components.report.heartbeat", "components.serve.rollout.__main__")}  # fmt: skip
 # The night's look at what has changed reads the code that every key names, and runs none of it.
 LOOKS = "fresh"
 TOLD_APART = "components.keys"  # names modules, of which a stage imports its own
@@ -33,8 +35,7 @@ def held(stage: str, environment: str) -> tuple[Path, ...]:
     """Return the files of a stage's image, sorted, below ROOT."""
     packages = [PACKAGES[framework] for framework in FRAMEWORKS[environment]]
     roots = [*_imported(ROOT / "components" / stage / "component.py")]
-    if stage in STARTED:
-        roots += [STARTED[stage].format(package=package) for package in packages or [""]]
+    roots += [name.format(package=package) for name in STARTED.get(stage, ()) for package in packages or [""]]
     modules = _reached(roots, packages)
     named = list(_keyed()) if stage == LOOKS else []
     modules |= {name for ingredients in named for name in ingredients.code}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pipelines.building import FOLDER, new_run_tag, recipe_path
+from pipelines.output import add_json_option, print_json, told_beside
 from wordmill.models.pretrained import NAME, WEIGHTS, pretrained
 from wordmill.recipe.catalogue import Entry, LabelFormat, load_catalogue, redirect, select, to_text
 from wordmill.recipe.loading import load_recipe
@@ -23,11 +24,15 @@ def evaluate_model(options: argparse.Namespace) -> int:
     from components.report.measuring import measured_text, write_page
     from pipelines.local import services
 
-    model = named_model(options.model, options.recipe)
-    protocol = options.protocol or load_recipe(recipe_path(options.recipe)).evaluation.protocol
-    run_tag = measure_sets(model, protocol, dict([data_set(options)]))
-    page = Path(options.output) if options.output else services.STATE / "runs" / run_tag / "report.html"
-    summary = write_page(services.open_store(), options.model, run_tag, page)
+    with told_beside(options.json):
+        model = named_model(options.model, options.recipe)
+        protocol = options.protocol or load_recipe(recipe_path(options.recipe)).evaluation.protocol
+        run_tag = measure_sets(model, protocol, dict([data_set(options)]))
+        page = Path(options.output) if options.output else services.STATE / "runs" / run_tag / "report.html"
+        summary = write_page(services.open_store(), options.model, run_tag, page)
+    if options.json:
+        print_json(summary | {"report": str(page)})
+        return 0
     print(measured_text(summary))
     print(page)
     return 0
@@ -124,6 +129,7 @@ def add_evaluate_verb(verbs: Any) -> None:
     parser.add_argument("--recipe", default="quickstart", help="whose champion, and by whose protocol")
     parser.add_argument("--protocol", default="", help="instead of the recipe's")
     parser.add_argument("-o", "--output", default="", help="the page to write, report.html of the run by default")
+    add_json_option(parser, "the summary")
     parser.set_defaults(verb=evaluate_model)
 
 
@@ -131,7 +137,8 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a verb that name one data set."""
     parser.add_argument("data", help="a data set of the catalogue, or a folder: an LMDB, or pictures and their labels")
     parser.add_argument("--labels", default="", help="of a folder: the file of labels, its only .txt file by default")
-    parser.add_argument("--label-format", default=FORMS[0], choices=FORMS, help="of a folder: its form")
+    parser.add_argument("--label-format", default=FORMS[0], choices=FORMS, metavar="FORM",
+                        help=f"of a folder: {', '.join(FORMS)}")  # fmt: skip
     parser.add_argument("--catalogue", default="", help="comma-separated catalogue files beside the built-in one")
     parser.add_argument("--from", action="append", default=[], metavar="NAME=PLACE", dest="places",
                         help="take a data set, or an archive of several, from a path or URI")  # fmt: skip

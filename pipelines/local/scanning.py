@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.building import new_run_tag, recipe_path
 from pipelines.local.evaluating import add_data_options, data_set, stage_program
+from pipelines.output import add_json_option, print_json, told_beside
 from wordmill.recipe.catalogue import Entry, to_text
 from wordmill.recipe.loading import load_recipe
 from wordmill.text.charset import Charset, charset_of
@@ -21,22 +22,31 @@ def scan_labels(options: argparse.Namespace) -> int:
     """Print which characters of the labels the charset lacks, write them to a file, and say what takes them in."""
     recipe = load_recipe(recipe_path(options.recipe))
     charset, (name, entry) = charset_of(recipe.data), data_set(options)
-    labels = read_labels(name, entry)
+    with told_beside(options.json):
+        labels = read_labels(name, entry)
     found, examples = missing(labels, charset)
+    # The space and what a charset's file cannot hold have keys, or no place, of their own.
+    added = sorted(symbol for symbol in found if symbol and symbol not in " \0\r\n")
+    changes = ["data.space=true"] if " " in found and not recipe.data.space else []
+    path = Path(options.output or f"{name}.txt").absolute() if added else None
+    if path:
+        write_symbols(path, added)
+        changes.insert(0, f"data.charset={recipe.data.charset}+{path}")
+    changes += ["train.start_charset=union"] if changes else []
+    if options.json:
+        rows = [{"character": symbol, "labels": count, "examples": examples[symbol]}
+                for symbol, count in found.most_common() if symbol]  # fmt: skip
+        print_json({"data": name, "labels": len(labels), "outside": found[""], "characters": rows,
+                    "file": str(path) if path else None, "set": changes})  # fmt: skip
+        return 0
     print(f"{name}: {len(labels):,} labels, {found['']:,} with characters that charset {charset.name} lacks")
     for symbol, count in found.most_common(SHOWN + 1):
         if symbol:
             print(f"  {symbol!r:>6} U+{ord(symbol):04X} {count:>8,}  {', '.join(examples[symbol])}")
-    # The space and what a charset's file cannot hold have keys, or no place, of their own.
-    added = sorted(symbol for symbol in found if symbol and symbol not in " \0\r\n")
-    changes = ["data.space=true"] if " " in found and not recipe.data.space else []
-    if added:
-        path = Path(options.output or f"{name}.txt").absolute()
-        write_symbols(path, added)
+    if path:
         print(path)
-        changes.insert(0, f"data.charset={recipe.data.charset}+{path}")
     if changes:
-        print(f'to train with them: SET="{" ".join([*changes, "train.start_charset=union"])}"')
+        print(f'to train with them: SET="{" ".join(changes)}"')
     return 0
 
 
@@ -84,4 +94,5 @@ def add_charset_verb(verbs: Any) -> None:
     add_data_options(parser)
     parser.add_argument("--recipe", default="quickstart", help="whose charset")
     parser.add_argument("-o", "--output", default="", help="the file for the characters, DATA.txt by default")
+    add_json_option(parser, "the list")
     parser.set_defaults(verb=scan_labels)

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import psutil
 
+from pipelines.places import cache_folder, state_folder
 from wordmill.store.files import atomic_file, locked, write_atomically
 from wordmill.store.storage import Store, endpoint_url
 
 BUCKET = "wordmill"
 MARK = "WORDMILL_SERVICE"  # in the environment of a server and of what it starts: the path of its record
 HOST = "127.0.0.1"
-STATE = Path(os.environ.get("WORDMILL_STATE") or Path(__file__).resolve().parents[2] / ".state").absolute()
+STATE = state_folder()
 DATABASE = "mlflow.db"
 START_TIMEOUT_S = 120
 END_TIMEOUT_S = 10
@@ -56,7 +57,7 @@ class Service:
 
 def settings() -> dict[str, str]:
     """Return the environment that leads to S3 and MLflow: a site's own where given, else the embedded ones, started."""
-    environment = {"WORDMILL_CACHE": os.environ.get("WORDMILL_CACHE") or str(STATE / "cache")}
+    environment = {"WORDMILL_CACHE": str(cache_folder(STATE))}
     started = {}
     lock, ports = STATE / "services.lock", contextlib.ExitStack()
     with locked(lock, waiting=f"another process starts the servers of {STATE}: waiting"), ports:

@@ -14,10 +14,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from pipelines.places import ROOT
 from wordmill.recipe.frameworks import prepended
 from wordmill.store.children import die_with_parent
-
-ROOT = Path(__file__).resolve().parents[2]
 
 _context = get_context("forkserver")
 
@@ -26,7 +25,9 @@ _context = get_context("forkserver")
 def start_warm() -> None:
     """Start the process that stages fork from, which imports beside its caller: once, whoever asks first."""
     os.environ["PYTHONPATH"] = prepended("PYTHONPATH", ROOT)
-    _context.set_forkserver_preload(["pipelines.local.warm"])
+    # Each stage imports the script that pip has made again, as it does not what `python -m` runs: by then it is there.
+    started = [] if sys.modules["__main__"].__spec__ else ["pipelines.cli"]
+    _context.set_forkserver_preload(["pipelines.local.warm", *started])
     forkserver.ensure_running()
 
 

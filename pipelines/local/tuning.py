@@ -147,7 +147,7 @@ def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str) -> list[s
 
 def add_tune_verb(verbs: Any) -> None:
     """Add the verb to a command line's."""
-    parser = verbs.add_parser("tune", help="train a recipe's champion on for own words, some of which are held out")
+    parser = verbs.add_parser("tune", help="train a recipe's champion on for own words, part of them held out")
     add_data_options(parser)
     parser.add_argument("--recipe", default="quickstart", help="whose champion")
     parser.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")

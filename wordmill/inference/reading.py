@@ -181,20 +181,25 @@ def _readings(
 
 
 def save_readings(
-    recogniser: TextRecogniser, paths: Sequence[Path], output: Path, characters: bool = False, alternatives: int = 0
-) -> int:
-    """Read pictures, print each and the progress, save JSON lines as they come; return how many could not be read."""
+    recogniser: TextRecogniser, paths: Sequence[Path], output: Path, characters: bool = False, alternatives: int = 0,
+    as_json: bool = False,
+) -> int:  # fmt: skip
+    """Read pictures, print each and the progress, save JSON lines as they come; return how many could not be read.
+
+    `as_json` prints these lines, and nothing else.
+    """
     progress = Progress("read", len(paths), "images")
     wrong = 0
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("w", encoding="utf-8", newline="\n") as file, native_errors_hidden():
         for number, result in enumerate(read_images(recogniser, paths, characters, alternatives), start=1):
             file.write(f"{result.record()}\n")
-            print(result.line())
+            print(result.record() if as_json else result.line())
             wrong += bool(result.error)
             if number % BATCH == 0:
                 file.flush()
-            progress.update(number, f"{wrong} cannot be read" if wrong else "")
+            if not as_json:
+                progress.update(number, f"{wrong} cannot be read" if wrong else "")
     return wrong
 
 

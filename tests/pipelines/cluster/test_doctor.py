@@ -1,5 +1,6 @@
 """`doctor` against a whole site in memory, with a real S3 server: well, empty, and with one thing wrong at a time."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -92,6 +93,10 @@ def test_a_healthy_site_is_well_and_left_as_it_was(
                  "npu: 16 huawei.com/Ascend910 on 2 nodes", "preset gpu: each stage fits",
                  "team/smoke-lite:1.2: is there"):  # fmt: skip
         assert len([line for line in lines if text in line and line.startswith("ok ")]) == 1, text
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (end.value.code, [f"{one['state']:<5} {one['what']:<20} {one['text']}" for one in told]) == (0, lines[:-1])
     assert list(store.keys("")) == []
     needed = {
         (about.get("group", ""), about["resource"], about.get("subresource"), about["verb"]) for about in site.asked

@@ -1,5 +1,6 @@
 """The verbs `schedule` and `schedules` from the command line."""
 
+import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -28,6 +29,8 @@ def test_schedule_says_whether_the_watchdog_watches() -> None:
 def test_without_schedules_it_says_so(kfp: KfpServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert verb("schedules") == 0
     assert capsys.readouterr().out == "nothing is scheduled: make schedule PIPELINE=...\n"
+    assert verb("schedules", "--json") == 0
+    assert capsys.readouterr().out == "[]\n"
 
 
 def test_schedules_tells_when_what_ran_last_and_what_is_stale(
@@ -56,6 +59,8 @@ def test_schedules_tells_when_what_ran_last_and_what_is_stale(
          "current"],
         ["seq2seq_fsns nightly", "At 04:00 on Sunday", "-", "-", "off", "stale: make schedule renews it"],
     ]  # fmt: skip
+    assert verb("schedules", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
 
 
 def test_a_schedule_of_options_that_are_no_more_is_listed_as_stale(

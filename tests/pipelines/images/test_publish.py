@@ -14,6 +14,7 @@ from pipelines.images import bills, publish, references
 from pipelines.images.building import commit_of, key_of
 from pipelines.images.references import KEY, NAMES, image
 from pipelines.images.rooms import held
+from pipelines.places import ROOT
 
 DIGEST = f"sha256:{'a' * 64}"
 # Keeps what it is told in a file beside it; images.json there says which images there are, and of what.
@@ -98,8 +99,8 @@ def test_an_image_has_a_tag_until_a_digest_is_known_and_a_tag_again_where_it_is_
 
 
 def test_docker_is_given_the_folders_that_images_copy_and_no_others() -> None:
-    ignored = (references.ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
-    folder = references.ROOT / "images"
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    folder = ROOT / "images"
     files = (path.read_text(encoding="utf-8") for path in (folder / "Dockerfile", folder / "serve" / "Dockerfile"))
     copies = [line.split()[1:-1] for text in files for line in text.splitlines() if line.startswith("COPY ")]
     folders = {name.split("/")[0] for names in copies for name in names}
@@ -175,7 +176,7 @@ def test_a_push_pins_what_pipelines_and_manifests_use_and_keeps_the_rest_of_the_
     places = {part["purl"] for part in bill["components"] if "purl" in part}
     assert places == {"pkg:generic/python@3.11.7", "pkg:pypi/numpy@1.26.4", "pkg:deb/debian/libc6@2.36-9"}
     files = {part["name"] for part in bill["components"] if part["type"] == "file"}
-    assert files == {path.relative_to(references.ROOT).as_posix() for path in held("train", "pytorch")}
+    assert files == {path.relative_to(ROOT).as_posix() for path in held("train", "pytorch")}
     # Again: both are there.
     (docker / "told").write_text('["push"]\n', encoding="utf-8")
     assert ended(["push"]) == 0

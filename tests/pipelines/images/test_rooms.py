@@ -14,7 +14,8 @@ import pytest
 from components import keys
 from pipelines.images import rooms
 from pipelines.images.building import copy_rooms
-from pipelines.images.references import NAMES, ROOT, split_name
+from pipelines.images.references import NAMES, split_name
+from pipelines.places import ROOT
 from tests.components.test_keys import STAGES
 from wordmill.store import keys as store_keys
 
@@ -85,7 +86,8 @@ def test_an_image_holds_the_rooms_that_its_stage_runs_and_no_others(name: str) -
     files = rooms.held(stage, environment)
     held = {module_of(path) for path in files if path.suffix == ".py" and path.name != "__init__.py"}
     roots = {"evaluate": ["components.evaluate.stage", "components.evaluate.rivals"],
-             "report": ["components.report.stage", "components.report.kubeflow", "components.report.heartbeat"],
+             "report": ["components.report.stage", "components.report.kubeflow", "components.report.heartbeat",
+                        "components.serve.rollout.__main__"],
              }.get(stage, [f"components.{stage}.stage"])  # fmt: skip
     modules = reached(roots, PACKAGES[environment])
     wanted = {module for module in modules if not ROOT.joinpath(*module.split(".")).is_dir()}

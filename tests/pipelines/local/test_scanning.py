@@ -1,4 +1,5 @@
 import argparse
+import json
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,24 @@ def test_what_takes_the_missing_characters_in_is_written_and_said(
     assert (path.read_text(encoding="utf-8") if path.exists() else None) == file
     out = capsys.readouterr().out
     assert (f'SET="{change.format(path=path)}"' in out) if change else ("SET" not in out)
+
+
+def test_a_program_gets_every_character_and_what_to_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def labels(name: str, entry: object) -> list[str]:
+        print("fetch words: done")
+        return ["Straße", "ab", "Füße"]
+
+    monkeypatch.setattr(scanning, "data_set", lambda options: ("words", None))
+    monkeypatch.setattr(scanning, "read_labels", labels)
+    asked = options(tmp_path)
+    asked.json = True
+    assert scanning.scan_labels(asked) == 0
+    path = tmp_path / "c.txt"
+    assert json.loads(capsys.readouterr().out) == {
+        "data": "words", "labels": 3, "outside": 2, "file": str(path),
+        "characters": [{"character": "ß", "labels": 2, "examples": ["Straße", "Füße"]},
+                       {"character": "ü", "labels": 1, "examples": ["Füße"]}],
+        "set": [f"data.charset=lower36+{path}", "train.start_charset=union"],
+    }  # fmt: skip

@@ -255,6 +255,8 @@ def test_readings_are_written_as_they_come_whatever_the_files_are_called(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith(f"{tmp_path}/\u037c\\udcff.png\t")
     assert lines[1].startswith(f"{tmp_path}/two\\nlines.png\t")
+    save_readings(recogniser, names, output, as_json=True)
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == records
 
 
 def test_what_was_read_before_a_stop_is_kept(tmp_path: Path) -> None:

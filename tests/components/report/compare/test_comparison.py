@@ -257,6 +257,12 @@ def test_the_command_prints_the_table_and_writes_the_page(
     assert re.search(r"^training, device-hours +0\.00694 +0\.00694$", printed, re.MULTILINE)
     assert "recipe: no difference" in printed
     assert printed.endswith(f"{page}\n")
+    with pytest.raises(SystemExit):
+        main(["compare", "--recipe", recipe, "--last", "2", "--output", str(page), "--json"])
+    told = json.loads(capsys.readouterr().out)
+    assert (told["runs"]["A"]["tags"]["wordmill.run_tag"], told["page"]) == (f"{recipe}-2", str(page))
+    assert told["benchmarks"][0]["cells"] == ["25.00 %", "75.00 %"]
+    assert 0.75 in told["runs"]["B"]["metrics"].values()
     text = page.read_text(encoding="utf-8")
     assert text.count("<svg") == 2  # the training loss and the validation accuracy
     assert "75.00 %" in text

@@ -1,0 +1,34 @@
+"""Reads pictures of words from Python, and says of what in them it is not sure.
+
+    python examples/read_pictures.py MODEL PICTURES
+
+MODEL is a file that a run has exported (.onnx, .mindir, with card.json beside it), a checkpoint (.safetensors), or the
+folder of a registered model; PICTURES is a folder, a .txt list of paths, or one picture.
+"""
+
+import sys
+from pathlib import Path
+
+from wordmill.inference.reading import find_images, open_recogniser, read_images
+
+SURE = 0.9
+
+
+def main(model: Path, pictures: Path) -> int:
+    """Print a line for each picture; return how many could not be read."""
+    recogniser = open_recogniser(model)
+    paths, _ = find_images(pictures)
+    wrong = 0
+    for result in read_images(recogniser, paths, characters=True):
+        if result.error:
+            wrong += 1
+            print(f"{result.path.name}: {result.error}")
+            continue
+        unsure = [f"{one['text']!r}" + ("" if one["start"] is None else f" at {one['start']:.0%} of the width")
+                  for one in result.details["characters"] if one["confidence"] < SURE]  # fmt: skip
+        print(f"{result.path.name}: {result.text} ({result.confidence:.1%})", *unsure, sep="\n  perhaps not ")
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(min(1, main(*map(Path, sys.argv[1:3]))))

@@ -1,0 +1,36 @@
+"""What verbs print for programs: with --json one document on standard output, and everything else beside it."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any
+
+
+def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --json to a verb."""
+    parser.add_argument("--json", action="store_true", help=f"print {what} as JSON, and nothing else")
+
+
+@contextmanager
+def told_beside(wanted: bool) -> Iterator[None]:
+    """Send what is printed meanwhile, by child processes too, to standard error where JSON is `wanted`."""
+    if not wanted:
+        yield
+        return
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def print_json(document: Any) -> None:
+    """Print a document."""
+    print(json.dumps(document, ensure_ascii=False, indent=1))

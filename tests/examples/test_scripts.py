@@ -1,0 +1,117 @@
+"""The scripts in Python, run as they stand on a recogniser of fresh weights that writes some text."""
+
+import ast
+import json
+import runpy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from pipelines.building import recipe_path
+from pipelines.local import services
+from tests.components.export.exported import png
+from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
+from tests.wordmill.inference.conftest import images, maker  # noqa: F401 (fixtures)
+from tests.wordmill.inference.maker import CRNN, Maker
+from wordmill.pictures.image import Picture
+from wordmill.recipe.loading import load_recipe
+from wordmill.store import tracking
+
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+
+
+def script(name: str) -> Callable[..., Any]:
+    main: Callable[..., Any] = runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"]
+    return main
+
+
+def test_pictures_are_read_by_a_file_and_by_a_registered_model(
+    maker: Callable[..., Maker],  # noqa: F811
+    images: list[Picture],  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    made, folder = maker(CRNN), tmp_path / "pictures"
+    made.decide(made.exported())
+    texts, confidences = made.expected(images)
+    folder.mkdir()
+    paths = [folder / f"{number}.png" for number in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        path.write_bytes(png(image))
+    name = f"wordmill-{made.recipe}"
+    model = tracking.download_model(tracking.find_version(name, "champion"), tmp_path / "models")
+    capsys.readouterr()
+
+    script("use_registered_model")(f"{name}@champion", [str(path) for path in paths])
+    first, *rows = capsys.readouterr().out.splitlines()
+    assert first == f"{name}@champion reads 0123456789abcdefghijklmnopqrstuvwxyz"
+    assert [row.split("\t")[:2] for row in rows] == [[str(path), text] for path, text in zip(paths, texts, strict=True)]
+    assert all(row.split("\t")[3].startswith("or ") for row in rows)
+
+    (folder / "9.png").write_bytes(b"no picture")
+    assert script("read_pictures")(model, folder) == 1
+    *lines, last = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("  perhaps")]
+    assert last.startswith("9.png: not a whole picture")
+    expected = zip(paths, texts, confidences, strict=True)
+    assert lines == [f"{path.name}: {text} ({sure:.1%})" for path, text, sure in expected]
+
+
+def test_the_program_with_a_registered_model_knows_mlflow_alone() -> None:
+    tree = ast.parse((EXAMPLES / "use_registered_model.py").read_text(encoding="utf-8"))
+    names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert names == {"sys", "mlflow.pyfunc"}
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+
+
+def test_own_words_are_drawn_once_and_given_to_the_verb(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Any] = []
+
+    def tune(options: Any) -> int:
+        asked.append(options)
+        run = tmp_path / "state" / "runs" / f"quickstart-tune-{len(asked)}"
+        run.mkdir(parents=True)
+        row = {"name": "parts_test", "own": True, "before": 0.125, "now": 0.75 + len(asked) / 100}
+        (run / "tune.json").write_text(json.dumps([row]), encoding="utf-8")
+        return 0
+
+    monkeypatch.setattr("pipelines.local.tuning.tune", tune)
+    monkeypatch.setattr(services, "STATE", tmp_path / "state")
+    main, folder = script("tune_own_words"), tmp_path / "parts"
+    assert main(folder, "--recipe", "crnn_vgg7") == 0
+    assert (asked[0].data, asked[0].recipe) == (str(folder), "crnn_vgg7")
+    assert capsys.readouterr().out == "parts_test: own words, 12.5% read right before, 76.0% now\n"
+    lines = (folder / "labels.txt").read_text(encoding="utf-8").splitlines()
+    assert [line.split(" ")[0] for line in lines] == sorted(path.name for path in folder.glob("*.png"))
+    assert (len(lines), len({line.split(" ")[1] for line in lines})) == (300, 300)
+    assert main(folder) == 0
+    assert (folder / "labels.txt").read_text(encoding="utf-8").splitlines() == lines
+
+
+@pytest.mark.slow
+def test_own_words_are_tuned_for_from_python(
+    maker: Callable[..., Maker],  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    recipe = load_recipe(recipe_path("quickstart"))
+    made = maker(recipe.model, recipe.data)
+    made.decide(made.exported())
+    own = yaml.safe_load(recipe_path("quickstart").read_text(encoding="utf-8"))
+    own |= {"benchmarks": ["rendered_easy"], "export": {"formats": ["onnx"]}}
+    own["gate"]["floors"] = {"rendered_easy": 0.0}
+    path = tmp_path / f"{made.recipe}.yaml"
+    path.write_text(yaml.safe_dump(own), encoding="utf-8")
+    monkeypatch.setattr(services, "STATE", tmp_path / "state")
+    changes = ["train.epochs=1", "data.limit=32"]
+    words = [word for change in changes for word in ("--set", change)]
+    code = script("tune_own_words")(tmp_path / "parts", "--recipe", str(path), "--processes", "1", *words)
+    out = capsys.readouterr().out
+    assert code == 0, out[-3000:]
+    assert "parts_test: own words, 0.0% read right before" in out
+    assert "rendered_easy: others, " in out
