@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag
+from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
@@ -130,6 +131,11 @@ def replace_tags(run: Run, tags: dict[str, str]) -> None:
         for name in known:
             if name.startswith(OURS) and name not in (*tags, *KEPT):
                 run.client.delete_tag(run.run_id, name)
+
+
+def system_monitor(run: Run) -> SystemMetricsMonitor:
+    """Return what measures this machine as MLflow does; GPUs where nvidia-ml-py or pyrsmi is installed, no NPUs."""
+    return SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri())
 
 
 def latest_steps(run: Run) -> dict[str, int]:
