@@ -5,6 +5,7 @@ from kfp import dsl
 def report(
     recipe: str, run_tag: str, expected: list[str], nightly: bool, status: dsl.PipelineTaskFinalStatus,
     report: dsl.Output[dsl.HTML], summary: dsl.Output[dsl.Markdown], metrics: dsl.Output[dsl.Metrics],
+    confusion: dsl.Output[dsl.ClassificationMetrics],
 ) -> str:  # fmt: skip
     """Gather what every stage recorded into one page, one summary and the MLflow run, whatever the outcome."""
     import json
@@ -24,4 +25,6 @@ def report(
         artifact.metadata.update(kubeflow.places(document))
     for name, value in kubeflow.metrics(document).items():
         metrics.log_metric(name, value)
+    if rows := kubeflow.confusion(document):
+        confusion.log_confusion_matrix(*rows)
     return told

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+CHARACTERS = 20  # in the matrix that Kubeflow draws
+NOTHING = "nothing"  # the truth of a character that was read and is not there, the reading of one that was left out
+
 
 def metrics(summary: dict[str, Any]) -> dict[str, float]:
     """Return a run's figures by name: accuracy in per cent per benchmark and on average, and against the champion."""
@@ -11,6 +14,16 @@ def metrics(summary: dict[str, Any]) -> dict[str, float]:
     if summary["champion"]:
         found["points to the champion"] = 100 * summary["champion"]["difference"]
     return {name: round(value, 4) for name, value in found.items()}
+
+
+def confusion(summary: dict[str, Any]) -> tuple[list[str], list[list[int]]] | None:
+    """Return the characters confused most, and how often each, down, was read as each, across; None for none."""
+    slips = summary["reading"]["confusion"] if summary["reading"] else []
+    counts = {(row["truth"] or NOTHING, row["read"] or NOTHING): row["count"] for row in slips}
+    known = list(dict.fromkeys(character for pair in counts for character in pair))[:CHARACTERS]
+    if not known:
+        return None
+    return known, [[counts.get((truth, read), 0) for read in known] for truth in known]
 
 
 def places(summary: dict[str, Any]) -> dict[str, str]:

@@ -117,6 +117,13 @@ def _dataset(one: InputSet) -> Dataset:
                    profile=json.dumps(one.facts))  # fmt: skip
 
 
+def describe_model(run: Run, name: str, version: str, model_text: str, version_text: str) -> None:
+    """Write the descriptions of a registered model and of a version of it."""
+    with asking(f"describe version {version} of {name}"):
+        run.client.update_registered_model(name, model_text)
+        run.client.update_model_version(name, version, version_text)
+
+
 def name_tables(run: Run, paths: list[str]) -> None:
     """Tell MLflow which of a run's artifacts are tables: it shows them as such, and those of several runs together."""
     if paths:
