@@ -110,8 +110,8 @@ tune: .venv/local.done  ## train RECIPE's champion on for the words of DATA, som
 accept: .venv/local.done  ## go on with what a SOURCE that has changed holds now
 	@$(RUN) accept '$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...))'
 
-ui: .venv/local.done  ## open MLflow on the runs so far
-	@$(RUN) ui
+ui: .venv/local.done  ## open MLflow on the runs of the newest run's recipe, or of RECIPE
+	@$(RUN) ui $(if $(filter command% environment%,$(origin RECIPE)),'$(RECIPE)')
 
 up: .venv/local.done  ## start the embedded S3 and MLflow servers
 	@$(RUN) up

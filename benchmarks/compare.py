@@ -18,6 +18,7 @@ from pathlib import Path
 from components.report.compare import runs as compare_runs
 from components.report.compare.page import CHARTS
 from wordmill.store import tracking
+from wordmill.store.experiments import InputSet, log_inputs
 from wordmill.store.storage import Store
 
 GOAL_S = 5.0
@@ -43,6 +44,7 @@ OWN = {
     "runs": {"run_uuid": "c.run_id", "start_time": "c.started", "end_time": "c.started + 3600000"},
     "tags": {"run_uuid": "c.run_id", "value": "CASE t.key WHEN 'wordmill.run_tag' THEN c.tag ELSE t.value END"},
     **{table: {"run_uuid": "c.run_id"} for table in ("params", "metrics", "latest_metrics")},
+    "inputs": {"destination_id": "c.run_id", "input_uuid": "hex(randomblob(16))"},
 }
 
 Row = dict[str, str | float | bool | None]
@@ -58,12 +60,16 @@ def curves(points: int) -> list[tracking.Point]:
 def log(store: Store, recipe: str, tag: str, points: int) -> str:
     """Log a run as a pipeline does, with the parameters, tags and metrics of a large recipe, and return its id."""
     run = tracking.open_run(store, tag, recipe)
-    digests = {name: uuid.uuid4().hex for name in BENCHMARKS}
-    run.set_tags({"wordmill.recipe": recipe, "wordmill.data_digests": json.dumps(digests),
-                  "wordmill.versions": json.dumps({"torch": "2.13.0", "mlflow": "3.17.2"})})  # fmt: skip
-    run.log_params({f"train.parameter_{number}": str(number) for number in range(60)})
+    run.set_tags({"wordmill.recipe": recipe})
+    sets = [InputSet(name=name, digest=uuid.uuid4().hex, source=f"file:///{name}", context="benchmark", facts={})
+            for name in BENCHMARKS]  # fmt: skip
+    log_inputs(run, sets)
+    parameters = {f"train.parameter_{number}": str(number) for number in range(60)}
+    run.log_params(parameters | {"versions.torch": "2.13.0", "versions.mlflow": "3.17.2"})
     numbers = {"accuracy": 0.8, "1-NED": 0.9, "samples": 1000.0}
-    run.log_metrics((f"{name}/{key}", value, 0, time.time()) for name in BENCHMARKS for key, value in numbers.items())
+    run.log_metrics(
+        (f"benchmark/{name}/{key}", value, 0, time.time()) for name in BENCHMARKS for key, value in numbers.items()
+    )
     run.log_metrics(curves(points))
     run.finish(succeeded=True)
     return run.run_id
@@ -80,7 +86,8 @@ def copy(database: Path, recipe: str, run_id: str, count: int) -> None:
         for table, own in OWN.items():
             columns = [row[1] for row in connection.execute(f"PRAGMA table_info({table})")]
             values = ", ".join(own.get(column, f"t.{column}") for column in columns)
-            chosen = f"SELECT {values} FROM {table} t, copies c WHERE t.run_uuid = ?"  # noqa: S608 (names from above)
+            key = "destination_id" if table == "inputs" else "run_uuid"
+            chosen = f"SELECT {values} FROM {table} t, copies c WHERE t.{key} = ?"  # noqa: S608 (names from above)
             connection.execute(f"INSERT INTO {table} ({', '.join(columns)}) {chosen}", (run_id,))
     connection.close()
 

@@ -99,7 +99,10 @@ def _ui(options: argparse.Namespace) -> int:
 
     from pipelines.local import services
 
-    address = services.settings()["MLFLOW_TRACKING_URI"]
+    services.settings()
+    from wordmill.store.experiments import runs_page  # MLflow takes seconds to import
+
+    address = runs_page(options.recipe)
     print(address)
     if os.environ.get("DISPLAY") or sys.platform == "darwin":
         webbrowser.open(address)
@@ -218,6 +221,8 @@ def command_line() -> argparse.ArgumentParser:
     accepts.set_defaults(verb=_accept)
     verbs.add_parser("up", help="start the embedded services").set_defaults(verb=_up)
     verbs.add_parser("down", help="stop the embedded services").set_defaults(verb=_down)
-    verbs.add_parser("ui", help="start MLflow where needed and open it").set_defaults(verb=_ui)
+    pages = verbs.add_parser("ui", help="start MLflow where needed and open it on a recipe's runs")
+    pages.add_argument("recipe", nargs="?", default="", help="whose runs, those of the newest run by default")
+    pages.set_defaults(verb=_ui)
     describe_verbs(parser, verbs)
     return parser

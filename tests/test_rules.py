@@ -30,7 +30,12 @@ ALLOWED = {
     "torch": ("wordmill/models/pt/", "wordmill/training/pt/"),
     "torch_npu": ("wordmill/training/pt/",),
     "mindspore": ("wordmill/models/ms/", "wordmill/training/ms/", "wordmill/inference/mindir.py"),
-    "mlflow": ("wordmill/store/tracking.py", "wordmill/inference/package.py", "wordmill/inference/refusal.py"),
+    "mlflow": (
+        "wordmill/store/tracking.py",
+        "wordmill/store/experiments.py",
+        "wordmill/inference/package.py",
+        "wordmill/inference/refusal.py",
+    ),
     "boto3": ("wordmill/store/storage.py",),
     "urllib3": (
         "wordmill/sources/remote.py",

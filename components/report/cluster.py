@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 WORKFLOWS = ("argoproj.io", "v1alpha1")
 JOBS = (("batch.volcano.sh", "v1alpha1", "jobs"), ("mindxdl.gitee.com", "v1", "ascendjobs"))
+RUN = "pipeline/runid"  # of a pod, the id of its run in Kubeflow
 LABEL = "workflows.argoproj.io/workflow"  # of a pod, the name of its workflow
 NODE = "workflows.argoproj.io/node-name"  # of a pod, its task's place: <workflow>.root.<task>.<task>.executor(0)
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -24,9 +25,10 @@ BAD = ("Failed", "Pending")  # phases of a pod whose task has not been done
 
 @dataclass(frozen=True, kw_only=True)
 class Fate:
-    """How a run went by what Kubernetes knows: whether somebody stopped it, and why tasks' pods failed, by task."""
+    """How a run went by what Kubernetes knows: whether somebody stopped it, why tasks' pods failed, by task, its id."""
 
     stopped: bool = False
+    run: str = ""
     pods: dict[str, str] = field(default_factory=dict)
 
 
@@ -54,15 +56,15 @@ def _asked(pod: str) -> Fate:
         config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
     api, namespace = client.ApiClient(settings), NAMESPACE.read_text(encoding="utf-8").strip()
     core = client.CoreV1Api(api)
-    name = (core.read_namespaced_pod(pod, namespace, _request_timeout=TIMEOUT_S).metadata.labels or {}).get(LABEL)
-    if not name:
+    labels = core.read_namespaced_pod(pod, namespace, _request_timeout=TIMEOUT_S).metadata.labels or {}
+    if not (name := labels.get(LABEL)):
         return Fate()  # a pod of somebody who works in the cluster
     found = core.list_namespaced_pod(namespace, label_selector=f"{LABEL}={name}", _request_timeout=TIMEOUT_S)
     read = client.CustomObjectsApi(api).get_namespaced_custom_object
     workflow = read(*WORKFLOWS, namespace, "workflows", name, _request_timeout=TIMEOUT_S)
     if stopped := is_stopped(workflow):
         _end_jobs(api, namespace, workflow["metadata"]["uid"])
-    return Fate(stopped=stopped, pods=failed_pods(found.items))
+    return Fate(stopped=stopped, pods=failed_pods(found.items), run=labels.get(RUN, ""))
 
 
 def _end_jobs(api: "client.ApiClient", namespace: str, owner: str) -> None:

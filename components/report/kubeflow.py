@@ -1,6 +1,9 @@
-"""What Kubeflow's page of a run shows of it: single numbers, and a table of the exported files."""
+"""What Kubeflow's page of a run shows of it beside the report: single numbers; and a table of the exported files."""
 
 from typing import Any
+
+CHARACTERS = 20  # in the matrix that Kubeflow draws
+NOTHING = "nothing"  # the truth of a character that was read and is not there, the reading of one that was left out
 
 
 def metrics(summary: dict[str, Any]) -> dict[str, float]:
@@ -13,15 +16,32 @@ def metrics(summary: dict[str, Any]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def exported_files(summary: dict[str, Any]) -> str:
-    """Return a Markdown table: each exported file against the trained recogniser."""
-    lines = [f"### {summary['recipe']}, run {summary['run_tag']}", ""]
-    lines += [f"**{error}**\n" for error in summary["errors"]]
+def confusion(summary: dict[str, Any]) -> tuple[list[str], list[list[int]]] | None:
+    """Return the characters confused most, and how often each, down, was read as each, across; None for none."""
+    slips = summary["reading"]["confusion"] if summary["reading"] else []
+    counts = {(row["truth"] or NOTHING, row["read"] or NOTHING): row["count"] for row in slips}
+    known = list(dict.fromkeys(character for pair in counts for character in pair))[:CHARACTERS]
+    if not known:
+        return None
+    return known, [[counts.get((truth, read), 0) for read in known] for truth in known]
+
+
+def places(summary: dict[str, Any]) -> dict[str, str]:
+    """Return where a run is elsewhere, as metadata of its artifacts."""
+    return {
+        "run_tag": summary["run_tag"],
+        "mlflow": summary["mlflow"]["url"] or "none",
+        "git_commit": summary["git_commit"],
+    }
+
+
+def files_table(summary: dict[str, Any]) -> str:
+    """Return a Markdown table: each exported file against the trained recogniser; empty where none was tried."""
     if not summary["formats"]:
-        return "\n".join([*lines, "No file was exported.", ""])
-    lines += ["| format | equal texts | logits within | ms at batch 1 | images/s at 64 | MB |",
-              "|---|---|---|---|---|---|"]  # fmt: skip
-    return "\n".join([*lines, *map(_row, summary["formats"]), ""])
+        return ""
+    lines = ["| format | equal texts | logits within | ms at batch 1 | images/s at 64 | MB |",
+             "|---|---|---|---|---|---|"]  # fmt: skip
+    return "\n".join([*lines, *map(_row, summary["formats"])])
 
 
 def _row(entry: dict[str, Any]) -> str:

@@ -8,10 +8,15 @@ from typing import Any
 
 from components.report.cluster import fate_of_run
 from components.report.gather import Gathered, gather_run
+from components.report.logged.datasets import input_sets
+from components.report.logged.description import description, links_in_kubeflow, links_in_mlflow
+from components.report.logged.entries import columns, parameters, points, tags
+from components.report.logged.model import model_text, name_of, version_text
+from components.report.logged.tables import write_tables
 from components.report.notify import close_night
 from components.report.page import Extras, collect_extras, report_html
-from components.report.summary import parameters, points, summarise, tags
-from wordmill.store import tracking
+from components.report.summary import summarise
+from wordmill.store import experiments, tracking
 from wordmill.store.artifacts import Manifest, digest, record_manifest, to_document
 from wordmill.store.files import write_atomically
 from wordmill.store.stages import run_stage, work_folder
@@ -23,7 +28,8 @@ def run(*, recipe: str, run_tag: str, state: str, expected: str, nightly: str, o
 
     recipe: name of the recipe; state: what the pipeline's engine says of the run, such as FAILED; expected: JSON list
     of the tasks, stage.name, that record themselves in a whole run; nightly: true where the heartbeat is to be written
-    and the webhook to be told; output: file for the manifest, beside which report.html and summary.json are put.
+    and the webhook to be told; output: file for the manifest, beside which report.html, summary.json and summary.md
+    are put.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
@@ -45,28 +51,27 @@ def write_report(store: Store, gathered: Gathered, summary: dict[str, Any], nigh
     try:
         mlflow_run = tracking.open_run(store, run_tag, recipe)
         summary["mlflow"] = {"run_id": mlflow_run.run_id, "url": mlflow_run.url}
-        mlflow_run.set_tags(tags(gathered, summary))
-        mlflow_run.log_params(parameters(gathered))
-        mlflow_run.log_metrics(points(gathered, summary))
+        _log(mlflow_run, gathered, summary)
     except RuntimeError as error:
         lost = error
         summary |= {"ok": False, "errors": [*summary["errors"], f"report {recipe}: {error}"]}
     extras = collect_extras(store, gathered)
-    page = _write(summary, extras, output)
+    page = _write(store, gathered, summary, extras, output)
     try:
         store.put_bytes(f"runs/{run_tag}/report.html", page.encode(), "text/html; charset=utf-8")
         store.put_json(f"runs/{run_tag}/summary.json", summary)
     except RuntimeError as error:
         lost = lost or error
         summary |= {"ok": False, "errors": [*summary["errors"], f"report {recipe}: {error}"]}
-        _write(summary, extras, output)
+        _write(store, gathered, summary, extras, output)
     if nightly:
         print(f"report {recipe}: webhook: {close_night(store, summary)}", flush=True)
     if lost:
         raise lost
     with work_folder(store, f"report-{run_tag}") as folder:
-        _lay_out(store, gathered, summary, page, folder)
+        tables = _lay_out(store, gathered, summary, page, folder)
         mlflow_run.log_artifact(folder)
+    experiments.name_tables(mlflow_run, tables)
     mlflow_run.finish(summary["ok"], summary["stopped"])
     facts = {"summary": f"runs/{run_tag}/summary.json", "report": summary["report"],
              "mlflow_url": summary["mlflow"]["url"]}  # fmt: skip
@@ -75,16 +80,34 @@ def write_report(store: Store, gathered: Gathered, summary: dict[str, Any], nigh
                            inputs=inputs, facts=facts, seconds=time.monotonic() - started)  # fmt: skip
 
 
-def _write(summary: dict[str, Any], extras: Extras, output: Path) -> str:
-    """Write page and summary beside the output and return the page."""
+def _write(store: Store, gathered: Gathered, summary: dict[str, Any], extras: Extras, output: Path) -> str:
+    """Write page and summary, for programs and for Kubeflow's page, beside the output and return the page."""
     page = report_html(summary, extras)
     write_atomically(output.with_name("report.html"), page)
     write_atomically(output.with_name("summary.json"), json.dumps(summary))
+    told = description(gathered, summary, links_in_kubeflow(summary, store.bucket))
+    title = f"### {summary['recipe']}, run {summary['run_tag']}"
+    write_atomically(output.with_name("summary.md"), f"{title}\n\n{told}\n")
     return page
 
 
-def _lay_out(store: Store, gathered: Gathered, summary: dict[str, Any], page: str, folder: Path) -> None:
-    """Write everything that MLflow keeps of a run into a folder, as it lies there."""
+def _log(run: tracking.Run, gathered: Gathered, summary: dict[str, Any]) -> None:
+    """Bring what MLflow's pages of the run and its experiment show to MLflow, but for files."""
+    noted = {experiments.NOTE: description(gathered, summary, links_in_mlflow(summary, run))}
+    experiments.replace_tags(run, tags(summary) | noted)
+    run.log_params(parameters(gathered))
+    experiments.log_versions(run, summary["versions"])
+    run.log_metrics(points(gathered, summary))
+    experiments.log_inputs(run, input_sets(gathered))
+    experiments.show_columns(run, columns(summary))
+    if summary["gate"] and gathered.one("train"):
+        name, version = name_of(summary["recipe"]), summary["gate"]["version"]
+        shown = model_text(gathered, summary), version_text(gathered, summary, run)
+        experiments.describe_model(run, name, version, *shown)
+
+
+def _lay_out(store: Store, gathered: Gathered, summary: dict[str, Any], page: str, folder: Path) -> list[str]:
+    """Write everything that MLflow keeps of a run into a folder, as it lies there; return which files are tables."""
     write_atomically(folder / "report.html", page)
     write_atomically(folder / "summary.json", json.dumps(summary, indent=1))
     for name, manifest in gathered.manifests.items():
@@ -93,3 +116,4 @@ def _lay_out(store: Store, gathered: Gathered, summary: dict[str, Any], page: st
         sheet = folder / "contact_sheets" / f"{name}.png"
         sheet.parent.mkdir(exist_ok=True)
         shutil.copy(store.fetch(manifest.object("contact_sheet.png")), sheet)
+    return write_tables(store, gathered, folder)

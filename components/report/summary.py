@@ -1,8 +1,6 @@
-"""A run in numbers: the document summary.json, and what of it goes to MLflow as metrics, parameters and tags."""
+"""A run in numbers: the document summary.json."""
 
-import json
 import platform
-import time
 from dataclasses import asdict
 from importlib.metadata import distributions
 from typing import Any
@@ -11,8 +9,7 @@ from components.report.cluster import Fate
 from components.report.gather import Gathered, lost_tasks, task_names
 from components.report.published import Published, published
 from components.report.reading import sum_by_length, sum_calibration, sum_confusion
-from wordmill.store.artifacts import Manifest, digest, git_commit
-from wordmill.store.tracking import Point
+from wordmill.store.artifacts import Manifest, git_commit
 from wordmill.text.metrics import plain_mean, weighted_mean
 
 SCHEMA = 1
@@ -22,7 +19,6 @@ SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
 SILENT = "Kubeflow calls the run failed though every stage has recorded its work: see its page"
 LOST = "recorded nothing: its task was killed or did not start, see its log"
 FAILED = "FAILED"
-TAG_CHARACTERS = 4000  # of the 5000 that MLflow takes
 RECORDED = Fate()  # nothing is known but what the stages have recorded
 UNLEARNT = "a smoke run's loss is lower at the end than at first, this one's is not"
 
@@ -60,6 +56,7 @@ def summarise(
         "drift": gate and gate.facts.get("drift"),
         "reused": {name: text for record in gathered.records for name, text in record["reused"].items()},
         "stages": [{key: r[key] for key in ("stage", "name", "seconds", "found", "ok")} for r in gathered.records],
+        "kubeflow": fate.run,
         "mlflow": {"run_id": None, "url": None}, "report": f"runs/{run_tag}/report.html",
         "versions": _versions() | (train.facts["versions"] if train else {}),
         "digests": {name: manifest.key for name, manifest in gathered.manifests.items() if manifest.stage not in OWN},
@@ -135,72 +132,3 @@ def _means(benchmarks: list[dict[str, Any]]) -> dict[str, float | None]:
 def _versions() -> dict[str, str]:
     installed = {item.metadata["Name"]: item.version for item in distributions() if item.metadata["Name"] in PACKAGES}
     return {"python": platform.python_version(), **dict(sorted(installed.items()))}
-
-
-def points(gathered: Gathered, summary: dict[str, Any]) -> list[Point]:
-    """Return every stage's metrics as MLflow points, and the training curves if training itself did not send them."""
-    at = time.time()
-    train = gathered.one("train")
-    curves = train.curves if train else {}
-    result: list[Point] = []
-    for manifest in gathered.manifests.values():
-        step = int(manifest.facts["steps"]) if manifest.stage == "train" else 0
-        # A curve of the same name ends with its last value, the metric is that of the whole run or of the weights kept.
-        result += [(f"final/{n}" if n in curves else n, v, step, at) for n, v in manifest.metrics.items()]
-    if gathered.found("train"):
-        result += [(name, value, step, time_s) for name, curve in curves.items() for step, value, time_s in curve]
-    single: dict[str, float | None] = {
-        "mean/accuracy": summary["mean_accuracy"],
-        "mean/weighted_accuracy": summary["weighted_accuracy"],
-        **{f"{row['name']}/samples": row["total"] for row in summary["benchmarks"]},
-        "train/device_hours": train.seconds * train.facts["processes"] / 3600 if train else None,
-    }
-    return result + [(name, float(value), 0, at) for name, value in single.items() if value is not None]
-
-
-def parameters(gathered: Gathered) -> dict[str, str]:
-    """Return the recipe as flat MLflow parameters: `train.lr`, `model.hidden` ..., and where it was trained."""
-    train, gate = gathered.one("train"), gathered.one("gate")
-    sections = {}
-    if train:
-        sections = {key: train.inputs[key] for key in ("model", "train")} | {"data": _data(gathered, train)}
-    if gate:
-        sections["gate"] = gate.inputs["gate"]
-    flat = {f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
-            for section, values in sections.items() for key, value in values.items()}  # fmt: skip
-    return flat | {key: str(train.inputs[key]) for key in ("device", "processes") if train}
-
-
-def _data(gathered: Gathered, train: Manifest) -> dict[str, Any]:
-    """Return the recipe's data section as it took effect: what training read, its sets, and how those were packed."""
-    packed_sets = gathered.one("shard")
-    names = {index: name for name, index in packed_sets.facts["indices"].items()} if packed_sets else {}
-    sets = {kind: [names[index] for index in train.inputs[f"{kind}_sets"]] for kind in ("train", "val")}
-    packed = gathered.datasets[sets["train"][0]].inputs
-    labels = {"label_policy": packed["labels"]["policy"], "max_label": packed["labels"]["longest"]}
-    return {**train.inputs["data"], **packed["picture"], **sets, "limit": packed["limit"], **labels}
-
-
-def tags(gathered: Gathered, summary: dict[str, Any]) -> dict[str, str]:
-    """Return the tags that tell equal recipes, equal data, equal code and equal environments."""
-    data = {name: manifest.key for name, manifest in gathered.datasets.items()}
-    train = gathered.one("train")
-    trained = {
-        "wordmill.precision": train.facts["precision"],
-        "wordmill.charset_digest": digest(train.inputs["symbols"]),  # a charset file may change under its name
-        "wordmill.start_digest": train.inputs["start"] or "none",  # and so may the weights that training starts from
-    } if train else {}  # fmt: skip
-    left = [facts for facts in summary["formats"] if not facts["made"]]
-    unmade = {f"wordmill.not_made.{facts['format']}": facts["reason"] for facts in left}
-    reused = {"wordmill.reused": json.dumps(summary["reused"])} if summary["reused"] else {}
-    return {
-        "wordmill.run_tag": summary["run_tag"],  # an injected MLflow run has none yet
-        "wordmill.recipe": summary["recipe"],
-        "wordmill.git_commit": summary["git_commit"],
-        "wordmill.recipe_digest": digest(parameters(gathered)),
-        "wordmill.data_digest": digest(data),
-        "wordmill.data_digests": json.dumps(data),
-        "wordmill.versions": json.dumps(summary["versions"]),
-        "wordmill.errors": "; ".join(summary["errors"])[:TAG_CHARACTERS] or "none",
-        "wordmill.protocol": ", ".join(sorted({row["protocol"] for row in summary["benchmarks"]})) or "none",
-    } | trained | unmade | reused  # fmt: skip

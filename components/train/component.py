@@ -13,12 +13,14 @@ def train(
     run_tag: str,
     shards: dsl.Input[dsl.Dataset],
     trained: dsl.Output[dsl.Model],
+    metrics: dsl.Output[dsl.Metrics],
 ) -> str:
     """Train the recogniser with one process per device, on several nodes by a job that this stage has made."""
     from components.train.stage import run
     from wordmill.recipe.parsing import struct_text
+    from wordmill.store.artifacts import figures
 
-    return run(
+    told = run(
         recipe=recipe,
         data=struct_text(data),
         model=struct_text(model),
@@ -30,3 +32,6 @@ def train(
         run_tag=run_tag,
         output=trained.path,
     )
+    for name, value in figures(trained.path).items():
+        metrics.log_metric(name, value)
+    return told

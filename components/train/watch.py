@@ -1,9 +1,11 @@
 """What people and MLflow see of training: a line of progress, points of curves, the profiler's trace."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.train.usage import SYSTEM, Usage
 from wordmill.store.progress import Progress, duration
 from wordmill.store.storage import Store
 from wordmill.training.job import Job
@@ -22,33 +24,54 @@ NOTES = {  # what the line of progress says of the latest metrics: name, form an
 
 
 class Sender:
-    """Sends points to MLflow while it answers; training goes on without it."""
+    """Sends points to MLflow while it answers; training goes on without it.
+
+    What an attempt that was lost has sent stays: of each metric only steps after its last one are sent.
+    """
 
     def __init__(self, store: Store, run_tag: str, recipe: str) -> None:
         self.store, self.run_tag, self.recipe = store, run_tag, recipe
         self.run: tracking.Run | None = None
+        self.usage: Usage | None = None
+        self.sent: dict[str, int] = {}  # the last step of each metric
         self.answers = True
 
     def send(self, points: list["tracking.Point"]) -> None:
         """Send (name, value, step, unix time in s) points; the first failure is told, and no other is sought."""
-        self._ask(points=points)
+        if points:
+            self._try(lambda run: self._send(run, points))
+
+    def send_usage(self) -> None:
+        """Send what the machine's parts do, if it is time for that."""
+        self._try(self._send_usage)
 
     def send_folder(self, folder: Path) -> None:
         """Send the files of a folder, if it has any, as artifacts below its name."""
         if folder.is_dir():
-            self._ask(folder=folder)
+            self._try(lambda run: run.log_artifact(folder, folder.name))
 
-    def _ask(self, points: list["tracking.Point"] | None = None, folder: Path | None = None) -> None:
-        if not self.answers or not (points or folder):
+    def _send(self, run: "tracking.Run", points: list["tracking.Point"]) -> None:
+        new = [point for point in points if point[2] > self.sent.get(point[0], -1)]
+        if new:
+            run.log_metrics(new)
+            self.sent |= {name: step for name, _, step, _ in new}
+
+    def _send_usage(self, run: "tracking.Run") -> None:
+        if self.usage is None:
+            before = [step for name, step in self.sent.items() if name.startswith(SYSTEM)]
+            self.usage = Usage(run, max(before, default=0))
+        self._send(run, self.usage.points())
+
+    def _try(self, work: Callable[["tracking.Run"], None]) -> None:
+        if not self.answers:
             return
-        from wordmill.store import tracking
+        from wordmill.store import experiments, tracking
 
         try:
-            self.run = self.run or tracking.open_run(self.store, self.run_tag, self.recipe)
-            if points:
-                self.run.log_metrics(points)
-            if folder:
-                self.run.log_artifact(folder, folder.name)
+            if self.run is None:
+                self.run = tracking.open_run(self.store, self.run_tag, self.recipe)
+                self.sent = experiments.latest_steps(self.run)
+            work(self.run)
         except RuntimeError as error:
             self.answers = False
             print(f"warning: training goes on without live metrics: {error}", flush=True)
@@ -80,6 +103,8 @@ class Watch:
         self.sender.send(
             [(name, value, line["step"], line["time"]) for line in lines for name, value in line["metrics"].items()]
         )
+        if self.progress:  # of several nodes the first one alone has lines, and tells of its machine
+            self.sender.send_usage()
 
     def _begin(self, line: dict[str, Any]) -> Progress:
         """Begin to measure progress from an attempt's first line on, which says what is left out."""

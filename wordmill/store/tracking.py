@@ -1,12 +1,13 @@
 """The MLflow run of a pipeline run, and the registry of models with its aliases: `candidate`, `champion`
 and `best`, the best of all that were champion."""
 
+import getpass
 import logging
 import os
 import shutil
 import socket
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ from mlflow.artifacts import download_artifacts
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.utils.credentials import get_default_host_creds
-from mlflow.utils.rest_utils import http_request, verify_rest_response
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 
 from wordmill.store.artifacts import git_commit
 from wordmill.store.files import atomic_folder
@@ -26,9 +26,12 @@ from wordmill.store.storage import Store
 Point = tuple[str, float, int, float]  # name, value, step, unix time in s
 
 BATCH = 1000  # entries: the most that MLflow's log-batch call takes, metrics, parameters and tags together
-HISTORIES = "/ajax-api/2.0/mlflow/metrics/get-history-bulk-interval"
+COMMIT = MLFLOW_GIT_COMMIT  # the tag with a run's commit
 LOGGED = "models:/"  # the address of a model that a run has logged begins so, its id follows
 TAGS_AND_PARAMETERS = 100  # the most of either kind in one call
+# Of what MLflow's pages are, which is generative AI unless told: older ones go by a tag, newer ones by the address.
+KIND = {"mlflow.experimentKind": "custom_model_development"}
+TRAINING = "workflowType=machine_learning"
 # MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang for minutes. The last one keeps
 # its advertisement of the run's page out of the stages' output.
 SETTINGS = {
@@ -57,6 +60,10 @@ class Run:
     def url(self) -> str:
         """Return the address of the run's page."""
         return page_of(self.experiment_id, self.run_id)
+
+    def page_of_file(self, path: str) -> str:
+        """Return where MLflow's pages show a file or folder of the run's artifacts, from wherever they are opened."""
+        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/{path}?{TRAINING}"
 
     def log_metrics(self, points: Iterable[Point]) -> None:
         """Log (name, value, step, unix time in s) points."""
@@ -108,11 +115,20 @@ def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:
             return Run(client, run_id, found.info.experiment_id)
     with asking("create a run"):
         experiment_id = _experiment(client, f"wordmill/{recipe}".rstrip("/"))
-        tags = {"wordmill.run_tag": run_tag, "wordmill.git_commit": git_commit(),
-                "wordmill.host": socket.gethostname(), "wordmill.pid": str(os.getpid())}  # fmt: skip
-        created = client.create_run(experiment_id, tags=tags, run_name=run_tag)
+        created = client.create_run(experiment_id, tags=source_tags(run_tag, recipe), run_name=run_tag)
     store.put_json(key, {"run_id": created.info.run_id})
     return Run(client, created.info.run_id, experiment_id)
+
+
+def source_tags(run_tag: str, recipe: str) -> dict[str, str]:
+    """Return the tags by which MLflow shows where a run comes from: its command, code, user and machine."""
+    in_pod = "KUBERNETES_SERVICE_HOST" in os.environ
+    command = f"make submit PIPELINE={recipe}" if in_pod else f"make run RECIPE={recipe}"
+    tags = {"wordmill.run_tag": run_tag, "wordmill.host": socket.gethostname(), MLFLOW_SOURCE_NAME: command,
+            MLFLOW_SOURCE_TYPE: "JOB" if in_pod else "LOCAL", COMMIT: git_commit()}  # fmt: skip
+    with suppress(OSError, KeyError):  # an image's user has no name
+        tags[MLFLOW_USER] = getpass.getuser()
+    return tags
 
 
 def holder(name: str, alias: str) -> Version | None:
@@ -199,21 +215,6 @@ def set_alias(name: str, alias: str, version: str) -> None:
         _move_alias(client, name, alias, version)
 
 
-def sampled_histories(run_ids: list[str], name: str, most: int) -> dict[str, list[tuple[int, float, float]]]:
-    """Return a metric's (step, value, unix time in s) by run id, about `most` of each run, first and last among them.
-
-    The server draws the sample, as it does for its own charts: days of training are hundreds of thousands of points.
-    """
-    asked = {"run_ids": run_ids, "metric_key": name, "max_results": most}
-    with asking(f"read the curves {name}"):
-        answer = http_request(get_default_host_creds(tracking_uri()), HISTORIES, "GET", params=asked)
-        points = verify_rest_response(answer, HISTORIES).json().get("metrics", [])
-    curves: dict[str, list[tuple[int, float, float]]] = {run_id: [] for run_id in run_ids}
-    for point in points:
-        curves[point["run_id"]].append((int(point["step"]), float(point["value"]), int(point["timestamp"]) / 1000))
-    return curves
-
-
 def _version(found: ModelVersion) -> Version:
     return Version(version=str(found.version), source=found.source, tags=dict(found.tags))
 
@@ -236,7 +237,12 @@ def tracking_uri() -> str:
 
 def page_of(experiment_id: str, run_id: str) -> str:
     """Return the address of a run's page."""
-    return f"{tracking_uri().rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}"
+    return f"{tracking_uri().rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{TRAINING}"
+
+
+def model_page(name: str, version: str) -> str:
+    """Return where MLflow's pages show a version of a registered model, from wherever they are opened."""
+    return f"#/models/{name}/versions/{version}?{TRAINING}"
 
 
 @contextmanager
@@ -253,7 +259,7 @@ def asking(what: str) -> Iterator[None]:
 def _experiment(client: MlflowClient, name: str) -> str:
     if found := client.get_experiment_by_name(name):
         return str(found.experiment_id)
-    made = _unless("RESOURCE_ALREADY_EXISTS", client.create_experiment, name)
+    made = _unless("RESOURCE_ALREADY_EXISTS", lambda named: client.create_experiment(named, tags=KIND), name)
     return str(made or client.get_experiment_by_name(name).experiment_id)  # another run has just made it
 
 

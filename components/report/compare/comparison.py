@@ -1,6 +1,5 @@
 """Runs side by side: benchmarks, cost, and what differs in recipe, data, code and environment."""
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,19 +8,16 @@ from typing import get_args
 from components.report.compare.runs import Logged
 from components.report.page import count, percent, seconds_text
 from wordmill.recipe.sections import Format
+from wordmill.store.experiments import VERSIONS
+from wordmill.store.tracking import COMMIT
 from wordmill.text.metrics import plain_mean, wilson_interval
 
 LETTERS = "ABCDEFGH"  # what tables and charts call the runs
 ABSENT = "-"
 SECTIONS = ("data.", "model.", "train.", "gate.")
-RECIPE = {  # tag -> what it is called here
-    "wordmill.recipe": "recipe",
-    "wordmill.protocol": "protocol",
-    "wordmill.charset_digest": "data.charset: characters",
-    "wordmill.start_digest": "train.start_from: weights",
-}
-ENVIRONMENT = ("wordmill.host", "wordmill.precision")
+RECIPE = {"wordmill.recipe": "recipe", "wordmill.protocol": "protocol"}  # tag -> what it is called here
 FORMATS = get_args(Format)
+SET, FILE = "benchmark/", "file/"  # where the metrics of a benchmark and of an exported file stand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,16 +86,16 @@ def _recipe(run: Logged) -> dict[str, str]:
 
 
 def _environment(run: Logged) -> dict[str, str]:
-    facts = {tag.removeprefix("wordmill."): run.tags[tag] for tag in ENVIRONMENT if tag in run.tags}
-    facts |= {name: run.params[name] for name in ("device", "processes") if name in run.params}
-    versions: dict[str, str] = json.loads(run.tags.get("wordmill.versions", "{}"))
-    return facts | versions
+    facts = {"host": run.tags["wordmill.host"]} if "wordmill.host" in run.tags else {}
+    facts |= {name: run.params[name] for name in ("device", "processes", "precision") if name in run.params}
+    return facts | {name.removeprefix(VERSIONS): value for name, value in run.params.items()
+                    if name.startswith(VERSIONS)}  # fmt: skip
 
 
 GROUPS: dict[str, Callable[[Logged], dict[str, str]]] = {
     "recipe": _recipe,
-    "data": lambda run: json.loads(run.tags.get("wordmill.data_digests", "{}")),
-    "code": lambda run: {"commit": run.tags["wordmill.git_commit"]} if "wordmill.git_commit" in run.tags else {},
+    "data": lambda run: run.datasets,
+    "code": lambda run: {"commit": run.tags[COMMIT]} if COMMIT in run.tags else {},
     "environment": _environment,
 }
 
@@ -111,7 +107,7 @@ def _notes(runs: dict[str, Logged]) -> list[str]:
         found = {run.tags.get(f"wordmill.{tag}", "not recorded") for run in runs.values()}
         if len(found) > 1:
             notes.append(f"{what}: {', '.join(sorted(found))}")
-    dirty = [letter for letter, run in runs.items() if run.tags.get("wordmill.git_commit", "").endswith("-dirty")]
+    dirty = [letter for letter, run in runs.items() if run.tags.get(COMMIT, "").endswith("-dirty")]
     if dirty:
         notes.append(f"uncommitted changes in the code of {' '.join(dirty)}: it may differ where the commit does not")
     return notes
@@ -124,36 +120,38 @@ def _unrecorded(groups: dict[str, dict[str, dict[str, str]]]) -> list[str]:
 
 
 def _other_samples(runs: list[Logged]) -> list[str]:
-    counts = {name: {run.metrics.get(f"{name}/samples") for run in runs} - {None} for name in _sets(runs)}
+    counts = {name: {run.metrics.get(f"{SET}{name}/samples") for run in runs} - {None} for name in _sets(runs)}
     return [f"{name}: not measured on the same number of samples, its accuracies do not compare"
             for name, found in counts.items() if len(found) > 1]  # fmt: skip
 
 
 def _sets(runs: list[Logged]) -> list[str]:
     """Return the benchmarks that any of the runs was measured on."""
-    return sorted({name.removesuffix("/samples") for run in runs for name in run.metrics if name.endswith("/samples")})
+    found = {name for run in runs for name in run.metrics if name.startswith(SET) and name.endswith("/samples")}
+    return sorted(name.removeprefix(SET).removesuffix("/samples") for name in found)
 
 
 def _benchmarks(runs: list[Logged]) -> list[Row]:
     names = _sets(runs)
-    measured = [run for run in runs if any(f"{name}/samples" in run.metrics for name in names)]
-    shared = [name for name in names if len({run.metrics.get(f"{name}/samples") for run in measured}) == 1]
+    measured = [run for run in runs if any(f"{SET}{name}/samples" in run.metrics for name in names)]
+    shared = [name for name in names if len({run.metrics.get(f"{SET}{name}/samples") for run in measured}) == 1]
     rows = [_accuracy(name, runs) for name in names]
     if shared:
         label = "plain mean" if shared == names else f"plain mean of {len(shared)} shared"
-        means = {run.run_id: plain_mean([run.metrics[f"{name}/accuracy"] for name in shared]) for run in measured}
+        means = {run.run_id: plain_mean([run.metrics[f"{SET}{name}/accuracy"] for name in shared]) for run in measured}
         cells = [percent(means[run.run_id]) if run.run_id in means else ABSENT for run in runs]
         rows.append(Row(name=label, cells=tuple(cells)))
-    return rows + [_metric(f"{name} 1-NED", (f"{name}/1-NED",), "{:.4f}".format, runs) for name in names]
+    return rows + [_metric(f"{name} 1-NED", f"{SET}{name}/1-NED", "{:.4f}".format, runs) for name in names]
 
 
 def _accuracy(name: str, runs: list[Logged]) -> Row:
     intervals = []
     for run in runs:
-        samples = round(run.metrics.get(f"{name}/samples", 0))
-        low, high = wilson_interval(round(run.metrics[f"{name}/accuracy"] * samples), samples) if samples else (0, 0)
+        samples = round(run.metrics.get(f"{SET}{name}/samples", 0))
+        right = round(run.metrics[f"{SET}{name}/accuracy"] * samples) if samples else 0
+        low, high = wilson_interval(right, samples) if samples else (0, 0)
         intervals.append(f"{100 * low:.2f} to {100 * high:.2f}" if samples else "")
-    row = _metric(name, (f"{name}/accuracy",), percent, runs)
+    row = _metric(name, f"{SET}{name}/accuracy", percent, runs)
     return Row(name=name, cells=row.cells, intervals=tuple(intervals))
 
 
@@ -161,21 +159,23 @@ def _cost(runs: list[Logged]) -> list[Row]:
     devices = tuple(f"{run.params['processes']} {run.params['device']}" if "device" in run.params else ABSENT
                     for run in runs)  # fmt: skip
     durations = tuple(seconds_text(run.ended - run.started) if run.ended else ABSENT for run in runs)
-    speed = ("final/train/images_per_s", "train/images_per_s")  # of all training, where the other one is a curve
     rows = [
         Row(name="training devices", cells=devices),
-        _metric("training, device-hours", ("train/device_hours",), "{:.3g}".format, runs),
-        _metric("training, images/s", speed, _whole, runs),
+        _metric("training, device-hours", "device_hours", "{:.3g}".format, runs),
+        _metric("training, images/s", "images_per_s", _whole, runs),
         Row(name="pipeline run, time", cells=durations),
-        *(_metric(f"{kind}, ms an image", (f"{kind}/latency_ms_batch1",), "{:.2f}".format, runs) for kind in FORMATS),
-        *(_metric(f"{kind}, images/s", (f"{kind}/images_per_s_batch64",), _whole, runs) for kind in FORMATS),
+        *(
+            _metric(f"{kind}, ms an image", f"{FILE}{kind}/latency_ms_batch1", "{:.2f}".format, runs)
+            for kind in FORMATS
+        ),
+        *(_metric(f"{kind}, images/s", f"{FILE}{kind}/images_per_s_batch64", _whole, runs) for kind in FORMATS),
     ]
     return [row for row in rows if set(row.cells) != {ABSENT}]
 
 
-def _metric(label: str, names: tuple[str, ...], text: Callable[[float], str], runs: list[Logged]) -> Row:
-    """Return the first of these metrics that each run has, as text."""
-    found = [next((run.metrics[name] for name in names if name in run.metrics), None) for run in runs]
+def _metric(label: str, name: str, text: Callable[[float], str], runs: list[Logged]) -> Row:
+    """Return a metric of each run that has it, as text."""
+    found = [run.metrics.get(name) for run in runs]
     return Row(name=label, cells=tuple(ABSENT if value is None else text(value) for value in found))
 
 

@@ -7,7 +7,8 @@ from itertools import islice
 from typing import Any
 
 from components.report.charts import Curve
-from wordmill.store.tracking import asking, connect, page_of, sampled_histories, tracking_uri
+from wordmill.store.experiments import sampled_histories
+from wordmill.store.tracking import asking, connect, page_of, tracking_uri
 
 PAGE = 10  # runs of one search request: the server reads all numbers, parameters and tags of each
 POINTS = 200  # of a curve: a chart is 380 units wide
@@ -27,6 +28,7 @@ class Logged:
     params: dict[str, str]
     tags: dict[str, str]
     metrics: dict[str, float]
+    datasets: dict[str, str]  # their digests by name
 
     @property
     def name(self) -> str:
@@ -105,6 +107,7 @@ def _logged(stored: Any) -> Logged:
         run_id=info.run_id, url=page_of(info.experiment_id, info.run_id), status=info.status,
         started=info.start_time / 1000, ended=info.end_time and info.end_time / 1000,
         params=dict(data.params), tags=dict(data.tags), metrics=dict(data.metrics),
+        datasets={found.dataset.name: found.dataset.digest for found in stored.inputs.dataset_inputs},
     )  # fmt: skip
 
 

@@ -170,6 +170,13 @@ def test_kubeflow_shows_accuracies_and_the_parity_table(seed: FinishedRun, tmp_p
     summary = night(seed, tmp_path)
     shown = kubeflow.metrics(summary)
     assert (shown["words %"], shown["mean %"]) == (75.0, 75.0)
-    table = kubeflow.exported_files(summary).splitlines()
+    table = (tmp_path / "summary.md").read_text(encoding="utf-8").splitlines()
     assert "| onnx | 64/64 | 2.0e-05 | 2.50 | 900 | 9.0 |" in table
     assert "| om | not made: no atc here | | | | |" in table
+    assert "| words | 75.00 % | 10.00 to 95.00 | 3 / 4 |" in table
+    assert kubeflow.places(summary)["mlflow"] == summary["mlflow"]["url"]
+    # One word of four was read as <dog>: one c as <, one g where nothing is.
+    assert kubeflow.confusion(summary) == (
+        ["c", "<", "nothing", "g"], [[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]],
+    )  # fmt: skip
+    assert kubeflow.confusion(summary | {"reading": None}) is None

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import re
+import socket
 import uuid
 from html.parser import HTMLParser
 from pathlib import Path
@@ -136,7 +137,9 @@ def test_the_mlflow_run_holds_everything(seed: FinishedRun, tmp_path: Path) -> N
     client: MlflowClient = tracking.connect()
     stored = client.get_run(summary["mlflow"]["run_id"])
     assert stored.info.status == "FINISHED"
-    expected = {"words/accuracy": 0.75, "signs/accuracy": 0.5, "mean/accuracy": 0.625, "final/val/accuracy": 0.75}
+    expected = {"benchmark/words/accuracy": 0.75, "benchmark/signs/accuracy": 0.5, "benchmark/signs/low": 0.1,
+                "benchmark/signs/high": 0.95, "benchmark/signs/samples": 2, "mean_accuracy": 0.625,
+                "val_accuracy": 0.75}  # fmt: skip
     assert {name: stored.data.metrics[name] for name in expected} == expected
     params = {
         "train.lr": "0.002",
@@ -144,15 +147,20 @@ def test_the_mlflow_run_holds_everything(seed: FinishedRun, tmp_path: Path) -> N
         "gate.floor": "0.4",
         "data.charset": "lower36",
         "device": "cpu",
+        "precision": "bf16",
+        "versions.torch": "2.13.0",
+        "train.start_digest": "none",
     }
     assert {name: stored.data.params[name] for name in params} == params
-    assert {"wordmill.recipe_digest", "wordmill.data_digest", "wordmill.git_commit"} <= set(stored.data.tags)
+    shown = {name: value for name, value in stored.data.tags.items() if not name.startswith("mlflow.")}
+    assert shown == {"wordmill.run_tag": seed.run_tag, "wordmill.host": socket.gethostname(), "wordmill.recipe": "tiny",
+                     "wordmill.protocol": "mindocr", "wordmill.gate": "promoted"}  # fmt: skip
     history = client.get_metric_history(stored.info.run_id, "train/loss")
     assert [(m.step, m.value, m.timestamp) for m in history] == [
         (10, 3.0, 1_000_000), (20, 2.0, 1_002_000), (40, 1.0, 1_004_000),
     ]  # fmt: skip
     names = {file.path for file in client.list_artifacts(stored.info.run_id)}
-    assert names == {"report.html", "summary.json", "manifests", "contact_sheets"}
+    assert names == {"report.html", "summary.json", "manifests", "contact_sheets", "predictions"}
     sheets = client.list_artifacts(stored.info.run_id, "contact_sheets")
     assert {file.path for file in sheets} == {"contact_sheets/words.png", "contact_sheets/signs.png"}
     facts = read_manifest(tmp_path / "out").facts

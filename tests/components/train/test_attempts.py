@@ -42,6 +42,9 @@ class Silent(Sender):
     def send(self, points: list[tuple[str, float, int, float]]) -> None:
         self.points += points
 
+    def send_usage(self) -> None:
+        """Nothing is measured."""
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.train import outcome
+from components.train import outcome, usage
 from components.train.watch import Sender, Watch, curves
 from tests.components.train.test_attempts import Silent
 from tests.wordmill.training.tiny import make_job
@@ -91,6 +91,43 @@ def test_a_trace_goes_to_the_run_as_it_is(store: Store, tmp_path: Path) -> None:
     (tmp_path / "trace").mkdir()
     sender.send_folder(tmp_path / "trace")
     assert sent == [(tmp_path / "trace", "trace")]
+
+
+class Stored:
+    """An MLflow run that keeps what is logged."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[str, float, int, float]] = []
+
+    def log_metrics(self, points: list[tuple[str, float, int, float]]) -> None:
+        self.points += points
+
+
+def test_a_step_that_a_lost_attempt_has_sent_is_not_sent_again(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Stored()
+    monkeypatch.setattr("wordmill.store.tracking.open_run", lambda *given: run)
+    monkeypatch.setattr("wordmill.store.experiments.latest_steps", lambda given: {"train/loss": 40})
+    sender = Sender(store, "tag", "tiny")
+    sender.send([("train/loss", 3.0, 30, 1.0), ("val/loss", 2.0, 30, 1.0), ("train/loss", 2.5, 41, 2.0)])
+    assert run.points == [("val/loss", 2.0, 30, 1.0), ("train/loss", 2.5, 41, 2.0)]
+    sender.send([("train/loss", 2.6, 38, 3.0), ("train/loss", 2.4, 41, 3.0), ("train/loss", 2.0, 50, 4.0)])
+    assert run.points[2:] == [("train/loss", 2.0, 50, 4.0)]
+
+
+def test_what_the_machine_does_is_sent_as_mlflows_system_metrics(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # nothing is asked
+    run = Stored()
+    run.run_id = "r"  # type: ignore[attr-defined]
+    sender = Sender(store, "tag", "tiny")
+    sender.run, sender.sent = run, {"system/cpu_utilization_percentage": 7, "train/loss": 99}  # type: ignore[assignment]
+    sender.send_usage()
+    assert run.points == []  # it is not time yet
+    monkeypatch.setattr(usage, "EVERY_S", 0.0)
+    sender.send_usage()
+    found = {name: (value, step) for name, value, step, _ in run.points}
+    assert {step for _, step in found.values()} == {8}
+    assert 0 < found["system/system_memory_usage_percentage"][0] <= 100
+    assert {"system/cpu_utilization_percentage", "system/disk_usage_percentage"} <= set(found)
 
 
 def test_results_wait_for_a_store_that_is_away_and_not_for_ever(

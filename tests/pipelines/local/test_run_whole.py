@@ -120,10 +120,10 @@ def test_one_mlflow_run_holds_everything(place: Place, first: tuple[str, dict[st
     client = place.mlflow()
     run = client.get_run(summary["mlflow"]["run_id"])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["my_words/accuracy"] == summary["benchmarks"][0]["accuracy"]
+    assert run.data.metrics["benchmark/my_words/accuracy"] == summary["benchmarks"][0]["accuracy"]
     assert len(client.get_metric_history(run.info.run_id, "train/loss")) >= 1
     assert run.data.params["train.lr"] == "0.016"
-    assert {"wordmill.recipe_digest", "wordmill.data_digest", "wordmill.git_commit"} <= set(run.data.tags)
+    assert {"wordmill.recipe", "wordmill.gate", "mlflow.source.git.commit", "mlflow.note.content"} <= set(run.data.tags)
     assert "report.html" in {file.path for file in client.list_artifacts(run.info.run_id)}
 
 

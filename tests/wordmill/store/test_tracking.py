@@ -37,9 +37,12 @@ def test_one_pipeline_run_has_one_mlflow_run(store: Store, tag: str, client: Mlf
     stored = client.get_run(created.run_id)
     assert client.get_experiment(stored.info.experiment_id).name == "wordmill/crnn_r34"
     assert stored.data.tags["wordmill.run_tag"] == tag
-    assert stored.data.tags["wordmill.git_commit"] == git_commit()
+    assert stored.data.tags["mlflow.source.git.commit"] == git_commit()
+    assert stored.data.tags["mlflow.source.name"] == "make run RECIPE=crnn_r34"
+    assert client.get_experiment(stored.info.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"
     assert stored.info.status == "RUNNING"
-    assert created.url == f"{tracking.tracking_uri()}/#/experiments/{stored.info.experiment_id}/runs/{created.run_id}"
+    place = f"/#/experiments/{stored.info.experiment_id}/runs/{created.run_id}?workflowType=machine_learning"
+    assert created.url == tracking.tracking_uri() + place
 
 
 def test_an_injected_run_is_used(store: Store, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,12 +19,20 @@ from tests.components.gate.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from wordmill.store import tracking
 from wordmill.store.storage import Store
+from wordmill.store.tracking import COMMIT
 
 
 def logged(name: str, *, metrics: dict[str, float] | None = None, **more: Any) -> Logged:
     """A finished run of an hour that recorded its commit and the numbers given."""
-    tags = {"wordmill.run_tag": name, "wordmill.recipe": "tiny", "wordmill.git_commit": "c0ffee"}
-    fields = {"params": {}, "status": "FINISHED", "started": 1_800_000_000.0, "ended": 1_800_003_600.0, **more}
+    tags = {"wordmill.run_tag": name, "wordmill.recipe": "tiny", COMMIT: "c0ffee"}
+    fields = {
+        "params": {},
+        "datasets": {},
+        "status": "FINISHED",
+        "started": 1_800_000_000.0,
+        "ended": 1_800_003_600.0,
+        **more,
+    }
     return Logged(run_id=f"id-{name}", url=f"http://x/{name}", metrics=metrics or {}, **fields | {
         "tags": tags | more.get("tags", {})})  # fmt: skip
 
@@ -33,7 +41,8 @@ def measured(name: str, **sets: tuple[float, int]) -> Logged:
     """A run with an accuracy over so many samples for each set."""
     numbers = {}
     for key, (accuracy, samples) in sets.items():
-        numbers |= {f"{key}/accuracy": accuracy, f"{key}/samples": float(samples), f"{key}/1-NED": 0.875}
+        numbers |= {f"benchmark/{key}/{name}": value for name, value in
+                    (("accuracy", accuracy), ("samples", float(samples)), ("1-NED", 0.875))}  # fmt: skip
     return logged(name, metrics=numbers)
 
 
@@ -51,17 +60,16 @@ def test_values_that_differ_stand_with_the_runs_that_have_them() -> None:
 
 
 def test_what_differs_is_told_by_recipe_data_code_and_environment() -> None:
-    one = logged("a", params={"train.lr": "0.1", "device": "cpu", "processes": "2"}, tags={
-        "wordmill.data_digests": json.dumps({"words": "11", "signs": "22"}), "wordmill.host": "x",
-        "wordmill.versions": json.dumps({"torch": "2.12"}), "wordmill.charset_digest": "aa"})  # fmt: skip
-    other = logged("b", params={"train.lr": "0.1", "device": "cuda", "processes": "2"}, tags={
-        "wordmill.data_digests": json.dumps({"words": "11", "signs": "33"}), "wordmill.host": "x",
-        "wordmill.versions": json.dumps({"torch": "2.13"}), "wordmill.charset_digest": "bb",
-        "wordmill.git_commit": "facade"})  # fmt: skip
+    one = logged("a", tags={"wordmill.host": "x"}, datasets={"words": "11", "signs": "22"}, params={
+        "train.lr": "0.1", "device": "cpu", "processes": "2", "versions.torch": "2.12",
+        "data.charset_digest": "aa"})  # fmt: skip
+    other = logged("b", tags={"wordmill.host": "x", COMMIT: "facade"}, datasets={"words": "11", "signs": "33"}, params={
+        "train.lr": "0.1", "device": "cuda", "processes": "2", "versions.torch": "2.13",
+        "data.charset_digest": "bb"})  # fmt: skip
     found = {group: {entry.name: entry.values for entry in entries}
              for group, entries in compare([one, other]).differences.items()}  # fmt: skip
     assert found == {
-        "recipe": {"data.charset: characters": {"aa": "A", "bb": "B"}},
+        "recipe": {"data.charset_digest": {"aa": "A", "bb": "B"}},
         "data": {"signs": {"22": "A", "33": "B"}},
         "code": {"commit": {"c0ffee": "A", "facade": "B"}},
         "environment": {"device": {"cpu": "A", "cuda": "B"}, "torch": {"2.12": "A", "2.13": "B"}},
@@ -97,8 +105,8 @@ def test_the_mean_is_over_what_all_measured_runs_share() -> None:
 
 
 def test_cost_is_device_hours_speed_and_time() -> None:
-    numbers = {"train/device_hours": 1.5, "train/images_per_s": 7.0, "final/train/images_per_s": 1234.4,
-               "onnx/latency_ms_batch1": 2.5}  # fmt: skip
+    numbers = {"device_hours": 1.5, "train/images_per_s": 7.0, "images_per_s": 1234.4,
+               "file/onnx/latency_ms_batch1": 2.5}  # fmt: skip
     one = logged("a", params={"device": "cuda", "processes": "8"}, metrics=numbers)
     rows = {row.name: row.cells for row in compare([one, logged("b", ended=None, status="RUNNING")]).cost}
     assert rows == {
@@ -111,7 +119,7 @@ def test_cost_is_device_hours_speed_and_time() -> None:
 
 
 def test_a_reader_is_warned_of_what_makes_a_difference_hard_to_believe() -> None:
-    other = {"wordmill.recipe": "huge", "wordmill.git_commit": "c0ffee-dirty", "wordmill.protocol": "strict"}
+    other = {"wordmill.recipe": "huge", COMMIT: "c0ffee-dirty", "wordmill.protocol": "strict"}
     notes = compare([logged("a", tags={"wordmill.protocol": "mindocr"}), logged("b", tags=other)]).notes
     assert notes == [
         "the runs are of different recipes: huge, tiny",
@@ -206,14 +214,14 @@ def test_reported_runs_are_found_by_recipe_name_prefix_and_id(store: Store, tmp_
 @pytest.mark.usefixtures("mlflow_uri")
 def test_a_report_leaves_in_mlflow_what_a_comparison_reads(store: Store, tmp_path: Path, recipe: str) -> None:
     run = find_run(reported(store, tmp_path, recipe, 1, "1110"))
-    versions, data = (json.loads(run.tags[f"wordmill.{name}"]) for name in ("versions", "data_digests"))
-    assert (versions["torch"], set(data), len(data["words"])) == ("2.13.0", {"words"}, 32)
-    assert (run.tags["wordmill.precision"], run.tags["wordmill.start_digest"]) == ("bf16", "none")
+    assert (set(run.datasets), len(run.datasets["words"])) == ({"words"}, 32)
+    known = {"versions.torch": "2.13.0", "precision": "bf16", "train.start_digest": "none"}
+    assert {name: run.params[name] for name in known} == known
     assert run.tags["wordmill.recipe"] == recipe
     chosen = {"data.train": '["words"]', "data.val": "[]", "data.fit": "stretch", "data.limit": "0", "device": "cpu"}
     assert {name: run.params[name] for name in chosen} == chosen
-    assert run.metrics["words/samples"] == 4
-    assert run.metrics["train/device_hours"] == pytest.approx(12.5 * 2 / 3600)
+    assert run.metrics["benchmark/words/samples"] == 4
+    assert run.metrics["device_hours"] == pytest.approx(12.5 * 2 / 3600)
 
 
 @pytest.mark.usefixtures("mlflow_uri")

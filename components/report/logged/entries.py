@@ -1,0 +1,105 @@
+"""What of a run goes to MLflow as metrics, parameters and tags."""
+
+import json
+import time
+from typing import Any
+
+from components.report.gather import Gathered
+from wordmill.store.artifacts import Manifest, digest
+from wordmill.store.tracking import COMMIT, Point
+
+TAG_CHARACTERS = 4000  # of the 8000 that MLflow takes
+# Where the numbers of a stage's manifest stand, so that MLflow puts those of one benchmark and of one file together.
+PLACES = {"evaluate": "benchmark/", "smoke": "file/"}
+LETTER, MARGIN = 7, 20  # px of a column of the table of runs
+
+
+def points(gathered: Gathered, summary: dict[str, Any]) -> list[Point]:
+    """Return a run's few figures, every stage's metrics, and the training curves if training did not send them."""
+    at, train = time.time(), gathered.one("train")
+    found = {name: value for name, value in headline(gathered, summary).items() if value is not None}
+    for manifest in gathered.manifests.values():
+        if manifest.stage in PLACES:
+            found |= {f"{PLACES[manifest.stage]}{name}": value for name, value in manifest.metrics.items()}
+    for row in summary["benchmarks"]:
+        found |= {f"benchmark/{row['name']}/{key}": row[name]
+                  for key, name in (("low", "low"), ("high", "high"), ("samples", "total"))}  # fmt: skip
+    result = [(name, float(value), 0, at) for name, value in found.items()]
+    if train and gathered.found("train"):
+        result += [(name, value, step, time_s) for name, curve in train.curves.items() for step, value, time_s in curve]
+    return result
+
+
+def headline(gathered: Gathered, summary: dict[str, Any]) -> dict[str, float | None]:
+    """Return the figures by which runs are told apart first; None for what this one did not reach."""
+    train, champion = gathered.one("train"), summary["champion"]
+    return {
+        "mean_accuracy": summary["mean_accuracy"],
+        "weighted_accuracy": summary["weighted_accuracy"],
+        "points_to_champion": champion and 100 * champion["difference"],
+        "val_accuracy": train.metrics.get("val/accuracy") if train else None,  # of the weights kept
+        "images_per_s": train.metrics.get("train/images_per_s") if train else None,  # of the whole training
+        "device_hours": train.seconds * train.facts["processes"] / 3600 if train else None,
+    }
+
+
+def columns(summary: dict[str, Any]) -> dict[str, int]:
+    """Return the columns that MLflow's table of this recipe's runs has first, with their widths in px."""
+    accuracies = [f"metrics.`benchmark/{row['name']}/accuracy`" for row in summary["benchmarks"]]
+    shown = ["metrics.`mean_accuracy`", *accuracies, "metrics.`images_per_s`", "metrics.`points_to_champion`",
+             "tags.`wordmill.gate`"]  # fmt: skip
+    return {name: LETTER * len(name.split("`")[1]) + MARGIN for name in shown}
+
+
+def parameters(gathered: Gathered) -> dict[str, str]:
+    """Return the recipe as flat MLflow parameters: `train.lr`, `model.hidden` ..., and where it was trained."""
+    train, gate = gathered.one("train"), gathered.one("gate")
+    sections = {}
+    if train:
+        sections = {key: train.inputs[key] for key in ("model", "train")} | {"data": _data(gathered, train)}
+    if gate:
+        sections["gate"] = gate.inputs["gate"]
+    flat = {f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
+            for section, values in sections.items() for key, value in values.items()}  # fmt: skip
+    if not train:
+        return flat
+    return flat | {
+        "device": str(train.inputs["device"]),
+        "processes": str(train.inputs["processes"]),
+        "precision": train.facts["precision"],
+        "data.charset_digest": digest(train.inputs["symbols"]),  # a charset file may change under its name
+        "train.start_digest": train.inputs["start"] or "none",  # and so may the weights that training starts from
+    }
+
+
+def _data(gathered: Gathered, train: Manifest) -> dict[str, Any]:
+    """Return the recipe's data section as it took effect: what training read, its sets, and how those were packed."""
+    sets = used_sets(gathered)
+    packed = gathered.datasets[sets["train"][0]].inputs
+    labels = {"label_policy": packed["labels"]["policy"], "max_label": packed["labels"]["longest"]}
+    return {**train.inputs["data"], **packed["picture"], **sets, "limit": packed["limit"], **labels}
+
+
+def used_sets(gathered: Gathered) -> dict[str, list[str]]:
+    """Return the names of the data sets that training learnt from and validated on; none before it was done."""
+    packed_sets, train = gathered.one("shard"), gathered.one("train")
+    names = {index: name for name, index in packed_sets.facts["indices"].items()} if packed_sets else {}
+    return {
+        kind: [names[index] for index in train.inputs[f"{kind}_sets"]] if train else [] for kind in ("train", "val")
+    }
+
+
+def tags(summary: dict[str, Any]) -> dict[str, str]:
+    """Return the few tags by which runs are found and told apart, and what went wrong in this one."""
+    left = [facts for facts in summary["formats"] if not facts["made"]]
+    told = {
+        "wordmill.run_tag": summary["run_tag"],  # an injected MLflow run has none yet
+        COMMIT: summary["git_commit"],
+        "wordmill.recipe": summary["recipe"],
+        "wordmill.protocol": ", ".join(sorted({row["protocol"] for row in summary["benchmarks"]})),
+        "wordmill.gate": summary["gate"]["outcome"] if summary["gate"] else "",
+        "wordmill.errors": "; ".join(summary["errors"])[:TAG_CHARACTERS],
+        "wordmill.reused": json.dumps(summary["reused"]) if summary["reused"] else "",
+        **{f"wordmill.not_made.{facts['format']}": facts["reason"] for facts in left},
+    }
+    return {name: value for name, value in told.items() if value}
