@@ -14,12 +14,13 @@ from components.fetch.lock import hold
 from wordmill.recipe.catalogue import Entry, from_text
 from wordmill.sources.locating import Located, check_sources, locate, origin
 from wordmill.store.artifacts import Manifest, digest
-from wordmill.store.files import locked
+from wordmill.store.files import locked, sweep_abandoned
 from wordmill.store.runs import begin_run
 from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Object, Store, hash_file
 
 PARALLEL = 4  # sources at a time
+LEFT_DAYS = 14.0  # what is half downloaded is kept for so long, for a later run to go on with
 
 Fetched = tuple[Manifest, bool]
 Content = tuple[str, tuple[Object, ...]]
@@ -35,6 +36,7 @@ def run(*, sources: str, run_tag: str, output: str) -> str:
         begin_run(store, run_tag, keep="fresh.")
         entries = from_text(sources)
         check_sources(entries)
+        sweep_abandoned(store.cache / "downloads", LEFT_DAYS)
         calls = [partial(_fetch, store, names, entries[names[0]], run_tag) for names in _by_origin(entries)]
         fetched = _all(calls)
         manifests = {manifest.name: manifest for manifest, _ in fetched}

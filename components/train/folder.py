@@ -2,13 +2,12 @@
 
 import os
 import shutil
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 from components.train.checkpoints import step_of
-from wordmill.store.files import locked
+from wordmill.store.files import locked, sweep_abandoned
 from wordmill.training.records import METRICS
 from wordmill.training.state import clear
 
@@ -21,7 +20,7 @@ LAUNCHER_LOG, WORKER_LOGS, LOG = "launcher.log", "msrun", "log.txt"
 def run_folder(cache: Path, name: str) -> Iterator[Path]:
     """Give the folder training/<name> of the cache to one process at a time; it stays unless it is removed within."""
     parent = cache / "training"
-    _sweep(parent, name)
+    sweep_abandoned(parent, LEFT_DAYS, name, remove_folder)
     lock, folder = parent / f"{name}.lock", parent / name
     with locked(lock, waiting=f"train: another process does the same work in {folder}: this one waits"):
         os.utime(lock)
@@ -31,19 +30,6 @@ def run_folder(cache: Path, name: str) -> Iterator[Path]:
         finally:
             if not folder.exists():
                 lock.unlink(missing_ok=True)
-
-
-def _sweep(parent: Path, own: str) -> None:
-    """Remove the folders of other runs that nobody has gone on with for long."""
-    for lock in parent.glob("*.lock"):
-        folder = lock.with_suffix("")
-        if folder.name == own:
-            continue
-        with suppress(OSError):  # held, or removed by another process meanwhile
-            changed = max(path.stat().st_mtime for path in (lock, folder, folder / "checkpoints") if path.exists())
-            if time.time() - changed > 86400 * LEFT_DAYS:
-                with locked(lock, wait=False, remove=True):
-                    remove_folder(folder)
 
 
 def remove_folder(folder: Path) -> list[Path]:

@@ -18,14 +18,13 @@ import numpy as np
 from wordmill.shards.blocks import Record, digest_of
 from wordmill.shards.index import Index
 from wordmill.shards.mapping import map_file
-from wordmill.store.files import atomic_file, locked, write_atomically
+from wordmill.store.files import LEFT_OVER_S, atomic_file, locked, write_atomically
 from wordmill.store.storage import Store, object_key
 
 VARIABLE, DEFAULT_BYTES = "WORDMILL_CACHE_BYTES", 32 << 30
 PARALLEL = 8  # range requests at a time
 LOCKS = 256  # files that stand for blocks that are being fetched
 ATTEMPTS, PAUSE_S = 3, 1.0  # of reading a block
-LEFT_OVER_S = 3600.0  # a temporary file so old belongs to a process that was killed
 
 
 class BlockCache:

@@ -6,13 +6,17 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 RESERVE = 64 << 20  # bytes of disk left free
 FULL = {errno.ENOSPC, errno.EDQUOT}
+TEMPORARY = re.compile(r".+\.[0-9a-f]{12}\.part(\..+)?")  # and what a writer, such as boto3, appends to it
+LEFT_OVER_S = 3600.0  # a temporary file so old belongs to a process that was killed
 
 
 @contextmanager
@@ -58,7 +62,38 @@ def usual_mode(path: Path) -> int:
 def temporary_path(path: Path, ending: str = "") -> Path:
     """Return a name of one's own beside a file or folder; pods share folders, where process numbers say nothing."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    _sweep(path.parent)
     return path.with_name(f"{path.name}.{secrets.token_hex(6)}.part{ending}")
+
+
+@cache
+def _sweep(folder: Path) -> None:
+    """Remove from a folder, once in a process, what killed processes have left half-written there."""
+    with suppress(OSError):  # a folder that cannot be listed can be written to all the same
+        for path in [Path(entry.path) for entry in os.scandir(folder) if TEMPORARY.fullmatch(entry.name)]:
+            with suppress(OSError):  # another process removes it, too, or has just given it its name
+                # Not by mtime, which a link to another file has of that.
+                changed = max(one.lstat().st_ctime for one in (path, *path.rglob("*")))
+                if time.time() - changed > LEFT_OVER_S:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove_whole(folder: Path) -> None:
+    """Remove a folder with all that is in it and can be removed."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep_abandoned(parent: Path, days: float, own: str = "", remove: Callable[[Path], object] = remove_whole) -> None:
+    """Remove the folders, but for one's own, that nobody has gone on with for so long, each with its free lock."""
+    for lock in parent.glob("*.lock"):
+        folder = lock.with_suffix("")
+        if folder.name == own:
+            continue
+        with suppress(OSError):  # held, or removed by another process meanwhile
+            changed = max(path.stat().st_mtime for path in (lock, folder, *folder.glob("*")) if path.exists())
+            if time.time() - changed > 86400 * days:
+                with locked(lock, wait=False, remove=True):
+                    remove(folder)
 
 
 @contextmanager

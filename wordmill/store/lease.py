@@ -38,18 +38,27 @@ class StoreLease:
         self.renewed = asked
 
     def check(self) -> None:
-        """Refuse to go on where others may take this process for a dead one."""
+        """Refuse to go on where others may take this process for a dead one, or have."""
         if time.monotonic() - self.renewed > LEASE_S - RENEWAL_S:
             raise RuntimeError(f"the lease {self.key} could not be renewed in bucket '{self.store.bucket}' for "
                                f"{LEASE_S - RENEWAL_S:.0f} s: another may have it now: run again")  # fmt: skip
+        if not self._is_there():
+            raise RuntimeError(f"the lease {self.key} is gone from bucket '{self.store.bucket}': this process stood "
+                               "still for so long that another may have it now: run again")  # fmt: skip
 
     def keep(self) -> None:
-        """Renew until the lease ends; what goes wrong shows in the check."""
+        """Renew until the lease ends or is lost; what goes wrong shows in the check."""
         while not self.ended.wait(RENEWAL_S):
             try:
+                if not self._is_there():  # a claim that was written again would hide that another has been let in
+                    return
                 self.renew()
             except RuntimeError as error:
                 print(f"lease {self.key}: {error}", flush=True)
+
+    def _is_there(self) -> bool:
+        """Tell whether nobody has deleted the claim, as of a process that is dead."""
+        return self.store.get_bytes(self.key) is not None
 
     def others(self) -> dict[str, int]:
         """Return the numbers of all other live claims of the same name by their keys; delete dead ones."""
@@ -88,6 +97,7 @@ def leased(store: Store, name: str, holder: str) -> Iterator[StoreLease]:
         lease.renew()
         keeper.start()
         _wait(lease, name)
+        lease.check()
         yield lease
     finally:
         lease.ended.set()

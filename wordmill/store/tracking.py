@@ -20,7 +20,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFLOW_SOURCE_TYPE, MLFLOW_USER
 
 from wordmill.store.artifacts import git_commit
-from wordmill.store.files import atomic_folder
+from wordmill.store.files import atomic_folder, locked
 from wordmill.store.storage import Store
 
 Point = tuple[str, float, int, float]  # name, value, step, unix time in s
@@ -158,11 +158,12 @@ def download_model(version: Version, folder: Path) -> Path:
     if not version.source.startswith(LOGGED):
         raise ValueError(f"version {version.version} is of {version.source}, which is no model that a run has logged")
     whole = folder / version.source.removeprefix(LOGGED)
-    if not whole.is_dir():
-        for left in folder.glob(f"{whole.name}.*.part"):  # of a download that was broken off
-            shutil.rmtree(left, ignore_errors=True)
-        with asking(f"download {version.source}"), atomic_folder(whole) as part:
-            download_artifacts(artifact_uri=version.source, dst_path=str(part), tracking_uri=tracking_uri())
+    with locked(folder / f"{whole.name}.lock", remove=True):
+        if not whole.is_dir():
+            for left in folder.glob(f"{whole.name}.*.part"):  # of a download that was broken off
+                shutil.rmtree(left, ignore_errors=True)
+            with asking(f"download {version.source}"), atomic_folder(whole) as part:
+                download_artifacts(artifact_uri=version.source, dst_path=str(part), tracking_uri=tracking_uri())
     return whole
 
 

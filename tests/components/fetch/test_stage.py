@@ -4,13 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components.fetch.lock import accept
-from components.fetch.stage import run
+from components.fetch.stage import LEFT_DAYS, run
 from tests.wordmill.sources.web_site import Site, open_site
 from wordmill.store import stages
 from wordmill.store.artifacts import Manifest, find_manifest, read_manifest
@@ -166,6 +167,19 @@ def test_a_second_fetch_moves_nothing_even_by_another_version_of_the_code(
         fetch(tmp_path, words=words)
         assert (list(store.keys("objects/")), site.served) == (before, served)
         assert not list((store.cache / "downloads").glob("*"))
+
+
+def test_half_a_download_that_nobody_has_gone_on_with_for_weeks_is_removed(store: Store, tmp_path: Path) -> None:
+    words, parent = tmp_path / "words.tar", store.cache / "downloads"
+    words.write_bytes(b"any bytes")
+    for name, days in (("old", LEFT_DAYS + 1), ("young", LEFT_DAYS - 1)):
+        (parent / name).mkdir(parents=True)
+        (parent / f"{name}.lock").touch()  # which a killed process leaves
+        (parent / name / "00000.part").touch()
+        for path in (parent / name / "00000.part", parent / name, parent / f"{name}.lock"):
+            os.utime(path, (time.time() - 86400 * days,) * 2)
+    fetch(tmp_path, words=local(words))
+    assert sorted(path.name for path in parent.iterdir()) == ["young", "young.lock"]
 
 
 def test_a_wrong_digest_stores_nothing(store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

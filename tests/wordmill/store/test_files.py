@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.waiting import LIMIT_S
+from wordmill.store import files
 from wordmill.store.files import atomic_file, atomic_folder, locked, write_atomically
 
 SPAWN = multiprocessing.get_context("spawn")
@@ -74,6 +75,48 @@ def test_a_folder_appears_with_all_its_files(tmp_path: Path) -> None:
         assert names(tmp_path / "sets") == [folder.name]
     assert names(tmp_path / "sets") == ["a"]
     assert names(tmp_path / "sets" / "a") == ["x"]
+
+
+def half_written(path: Path, pipe: Connection) -> None:
+    with atomic_folder(path / "archive") as folder, atomic_file(path / "a") as one:
+        (folder / "x").write_bytes(bytes(3))
+        one.with_name(f"{one.name}.9aB0cdEF").write_bytes(bytes(3))  # as boto3 writes what it downloads
+        one.write_bytes(bytes(3))
+        pipe.send("half")
+        pipe.recv()
+
+
+def test_what_a_killed_process_left_half_written_is_removed_when_it_is_old(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = SPAWN.Pipe()
+    other = SPAWN.Process(target=half_written, args=(tmp_path, there))
+    other.start()
+    assert here.recv() == "half"
+    os.kill(other.pid or 0, signal.SIGKILL)
+    other.join(LIMIT_S)
+    left = set(names(tmp_path))
+    assert len(left) == 3
+    for theirs in ("song.part", "a.part", "a.0123456789AB.part"):  # which other programs have written
+        (tmp_path / theirs).touch()
+        left.add(theirs)
+    files._sweep.cache_clear()
+    write_atomically(tmp_path / "young", "")
+    assert set(names(tmp_path)) == left | {"young"}
+    files._sweep.cache_clear()
+    monkeypatch.setattr(files, "LEFT_OVER_S", -1.0)
+    write_atomically(tmp_path / "old", "")
+    assert names(tmp_path) == ["a.0123456789AB.part", "a.part", "old", "song.part", "young"]
+
+
+def test_a_link_that_is_about_to_get_its_name_is_as_young_as_the_link(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    os.utime(tmp_path / "a", (1, 1))
+    with atomic_file(tmp_path / "b") as temporary:
+        os.link(tmp_path / "a", temporary)
+        files._sweep.cache_clear()
+        write_atomically(tmp_path / "c", "")
+    assert names(tmp_path) == ["a", "b", "c"]
 
 
 def hold(path: Path, pipe: Connection) -> None:

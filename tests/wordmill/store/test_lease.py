@@ -1,5 +1,9 @@
+import multiprocessing
+import os
+import signal
 import threading
 import time
+from multiprocessing.connection import Connection
 
 import pytest
 
@@ -62,6 +66,43 @@ def test_a_dead_process_holds_nobody_up(store: Store, monkeypatch: pytest.Monkey
     )
     with leased(store, "gate/r", "mine"):
         assert [key.rsplit("/", 1)[1][:4] for key in claims(store)] == ["mine"]
+
+
+def hold(pipe: Connection) -> None:
+    with leased(Store.from_environment(), "gate/r", "killed"):
+        pipe.send("holds")
+        pipe.recv()
+
+
+def test_a_process_that_is_killed_while_it_holds_a_lease_is_waited_for_until_it_is_known_to_be_dead(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spawn, times, dead = multiprocessing.get_context("spawn"), store.modified, list[str]()
+    here, there = spawn.Pipe()
+    other = spawn.Process(target=hold, args=(there,))
+    other.start()
+    assert here.recv() == "holds"
+    os.kill(other.pid or 0, signal.SIGKILL)
+    other.join()
+    (left,) = claims(store)
+    late = lease.LEASE_S + 1  # what the store's clock goes on by while the next one waits
+    monkeypatch.setattr(store, "modified", lambda at: {key: t - late * (key in dead) for key, t in times(at).items()})
+    monkeypatch.setattr(lease.time, "sleep", lambda seconds: dead.append(left))
+    with leased(store, "gate/r", "next") as held:
+        assert (held.number, claims(store), dead) == (2, [held.key], [left])
+    assert capsys.readouterr().out == "gate/r: waits for killed\n"
+
+
+def test_whoever_was_taken_for_dead_holds_nothing_when_he_wakes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with leased(store, "gate/r", "asleep") as held:
+        store.delete(held.key)  # as the next one does
+        monkeypatch.setattr(lease, "RENEWAL_S", 0.0)
+        monkeypatch.setattr(held, "renew", held.ended.set)
+        held.keep()
+        assert not held.ended.is_set()
+        assert claims(store) == []
+        with pytest.raises(RuntimeError, match="leases/gate/r/asleep.* is gone .* another may have it now: run again"):
+            held.check()
 
 
 def test_what_an_earlier_process_of_the_same_run_left_ends_at_once(store: Store) -> None:
