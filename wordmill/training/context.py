@@ -53,7 +53,8 @@ def training_set(job: Job, codec: Codec, steps: int) -> tuple[TrainingSet, int]:
         fitted = [fitting(samples, codec, steps) for samples in opened]
         kept = [without(one, sets[i : i + 1], job.left_out[i : i + 1]) for i, one in enumerate(fitted)]
         unfit = sum(one.samples for one in opened) - sum(one.samples for one in fitted)
-        names, length = job.data.train, sum(one.samples for one in kept)  # of an epoch, whatever part is learnt from
+        names = job.data.train
+        length = job.data.epoch_samples or sum(one.samples for one in kept)  # whatever part is learnt from
         learnt = [part_of(one, job.data.fractions.get(name, 1.0)) for one, name in zip(kept, names, strict=True)]
         return Mixture(sets=learnt, shares=[job.data.shares[name] for name in names], samples=length), unfit
     given = open_sets(sets)

@@ -68,7 +68,7 @@ def test_training_is_stored_once_and_found_afterwards(
     assert (manifest.inputs["train_sets"], manifest.inputs["val_sets"]) == ([indices["t"]], [indices["v"]])
     assert manifest.inputs["data"] == {
         "charset": "lower36", "space": False, "height": 32, "width": 100, "channels": 1, "middle": 127.5,
-        "shares": {}, "fractions": {},
+        "shares": {}, "fractions": {}, "epoch_samples": 0,
     }  # fmt: skip
     assert manifest.inputs["start"] is None
     assert [entry.name for entry in manifest.objects] == [

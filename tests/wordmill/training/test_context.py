@@ -47,6 +47,8 @@ def test_a_part_lies_within_a_larger_one_and_leaves_an_epoch_as_long(left_out: t
         mixture, _ = training_set(part, codec_of(MODEL, data), 25)
         assert isinstance(mixture, Mixture)
         assert (mixture.samples, mixture.sets[1].samples) == (24 - len(left_out), 8)
+        short, _ = training_set(replace(part, data=replace(part.data, epoch_samples=16)), codec_of(MODEL, data), 25)
+        assert short.samples == 16
         learnt.append({label for batch in ordered_batches(mixture.sets[0], 8) for label in batch.labels})
     whole = 16 - len(left_out)
     assert [len(labels) for labels in learnt] == [1, round(whole / 4), whole // 2, whole]
