@@ -97,11 +97,12 @@ charset: .venv/local.done  ## list the characters of DATA's labels that RECIPE's
 	  $(if $(LABELS),--labels '$(LABELS)') $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
 	  $(foreach place,$(FROM),--from '$(place)') $(if $(OUTPUT),--output '$(OUTPUT)')
 
-tune: .venv/local.done  ## train RECIPE's champion on for the words of DATA, some of which are held out; SET= as for run
+tune: .venv/local.done  ## train RECIPE's champion on for the words of DATA, some of which are held out; SET= as for run, CURVE=0
 	@$(RUN) tune '$(if $(DATA),$(DATA),$(error name the data: make tune DATA=my_words CATALOGUE=my.yaml))' --recipe '$(RECIPE)' \
 	  $(if $(LABELS),--labels '$(LABELS)') $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
 	  $(foreach place,$(FROM),--from '$(place)') $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
-	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
+	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)') \
+	  $(if $(filter 0,$(CURVE)),--no-curve)
 
 accept: .venv/local.done  ## go on with what a SOURCE that has changed holds now
 	@$(RUN) accept '$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...))'

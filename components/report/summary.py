@@ -17,7 +17,8 @@ from wordmill.text.metrics import plain_mean, weighted_mean
 
 SCHEMA = 1
 PACKAGES = {"kfp", "mlflow", "numpy", "torch", "mindspore", "onnx", "onnxruntime", "opencv-python-headless", "boto3"}
-OWN = ("fresh", "rivals", "gate")  # their keys are a run's own, those of others are equal where the same work was done
+# Their keys are a run's own, those of others are equal where the same work was done.
+OWN = ("fresh", "rivals", "gate", "tune")
 SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
 SILENT = "Kubeflow calls the run failed though every stage has recorded its work: see its page"
 LOST = "recorded nothing: its task was killed or did not start, see its log"
@@ -58,6 +59,7 @@ def summarise(
         "formats": [manifest.facts for manifest in gathered.of("smoke")],
         "gate": gate and gate.facts, "champion": gate and _champion(gate.facts),
         "drift": gate and gate.facts.get("drift"),
+        "tune": (tune := gathered.one("tune")) and tune.facts,
         "reused": {name: text for record in gathered.records for name, text in record["reused"].items()},
         "stages": [{key: r[key] for key in ("stage", "name", "seconds", "found", "ok")} for r in gathered.records],
         "mlflow": {"run_id": None, "url": None}, "report": f"runs/{run_tag}/report.html",
@@ -155,7 +157,15 @@ def points(gathered: Gathered, summary: dict[str, Any]) -> list[Point]:
         **{f"{row['name']}/samples": row["total"] for row in summary["benchmarks"]},
         "train/device_hours": train.seconds * train.facts["processes"] / 3600 if train else None,
     }
-    return result + [(name, float(value), 0, at) for name, value in single.items() if value is not None]
+    result += [(name, float(value), 0, at) for name, value in single.items() if value is not None]
+    return result + _curve(summary["tune"] or {}, at)
+
+
+def _curve(tune: dict[str, Any], at: float) -> list[Point]:
+    """Return the learning curve as MLflow points, whose steps are words, and what twice as many would give."""
+    curve = tune.get("curve", {"points": []})
+    points = [("curve/accuracy", row["correct"] / row["total"], row["words"], at) for row in curve["points"]]
+    return [*points, *([("curve/gain", curve["gain"], 0, at)] if points else [])]
 
 
 def parameters(gathered: Gathered) -> dict[str, str]:

@@ -22,12 +22,12 @@ NOTES = {  # what the line of progress says of the latest metrics: name, form an
 
 
 class Sender:
-    """Sends points to MLflow while it answers; training goes on without it."""
+    """Sends points to MLflow while it answers; training goes on without it. Of no recipe's training it sends none."""
 
     def __init__(self, store: Store, run_tag: str, recipe: str) -> None:
         self.store, self.run_tag, self.recipe = store, run_tag, recipe
         self.run: tracking.Run | None = None
-        self.answers = True
+        self.answers = bool(recipe)
 
     def send(self, points: list["tracking.Point"]) -> None:
         """Send (name, value, step, unix time in s) points; the first failure is told, and no other is sought."""

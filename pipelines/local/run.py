@@ -46,7 +46,7 @@ def run_locally(pipeline: GraphComponent, recipe: str, in_containers: bool = Fal
     if summary is None:
         print(f"error: the run ended without a summary: {error}: see {folder / 'log.txt'}", file=sys.stderr)
         return 1
-    page = _keep(store, folder, run_tag, summary)
+    page = keep_report(store, folder, run_tag, summary)
     print(summary_text(summary, page))
     if error and summary["ok"]:
         print(f"error: {error}: see {folder / 'log.txt'}", file=sys.stderr)
@@ -100,7 +100,7 @@ def _unfinished_tasks(folder: Path) -> str:
     return f"tasks without outputs: {', '.join(lacking)}" if lacking else ""
 
 
-def _keep(store: Store, folder: Path, run_tag: str, summary: dict[str, Any]) -> Path:
+def keep_report(store: Store, folder: Path, run_tag: str, summary: dict[str, Any]) -> Path:
     """Put summary.json, report.html and the trace of --profile beside the run's log and return the report's path."""
     page = folder / "report.html"
     write_atomically(page, (store.get_bytes(f"runs/{run_tag}/report.html") or b"").decode())

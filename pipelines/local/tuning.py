@@ -8,17 +8,21 @@ import argparse
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
 from pipelines.building import build_pipeline, new_run_tag, recipe_path
 from pipelines.local.evaluating import add_data_options, data_set
 from pipelines.local.scanning import missing, read_labels, write_symbols
+from wordmill.models.characters import start_from
+from wordmill.models.checkpoint import load
 from wordmill.recipe.catalogue import LEAST, Entry, Part
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
 from wordmill.store.artifacts import digest
-from wordmill.store.files import write_atomically
+from wordmill.store.files import atomic_file, write_atomically
+from wordmill.store.storage import hash_file
 from wordmill.text.charset import Charset, charset_of
 
 SAMPLES = 60_000  # that training sees, half of them own words
@@ -31,29 +35,53 @@ WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0
 
 def tune(options: argparse.Namespace) -> int:
     """Split the words, train on from the champion, and say how much better and how much worse it has become."""
-    from pipelines.local import run, services
-    from pipelines.local.gains import gains_text, measure_gains
+    from pipelines.local import services
 
     recipe = load_recipe(recipe_path(options.recipe))
     store, folder = services.open_store(), services.STATE / "tune"
-    known = champion_symbols(store, recipe.name)
     name, entry = data_set(options)
     if entry.samples < LEAST:
         raise ValueError(f"data set '{name}': {entry.samples} words are too few to hold some out, expected at least "
                          f"{LEAST}")  # fmt: skip
-    added = added_symbols(read_labels(name, entry), charset_of(recipe.data), known)
+    start = starting_weights(store, recipe.name, f"{name}_train", options.set, folder)
+    added = added_symbols(name, read_labels(name, entry), charset_of(recipe.data), known_symbols(start))
     catalogue, sets = folder / f"{name}.yaml", parts_of_entry(name, entry)
     write_atomically(catalogue, json.dumps({key: dataclasses.asdict(one) for key, one in sets.items()}, indent=1))
-    changes = changed_keys(recipe, sets, charset_file(folder / name, added.replace(" ", "")))
+    changes = changed_keys(recipe, sets, charset_file(folder / name, added.replace(" ", "")), start)
     changes += ["data.space=true"] if " " in added else []
     told, pipeline = build_pipeline(run_options(options, catalogue, f"{name}_test", changes))
+    start_from(load(start), told.model, told.data, told.train.start_charset, f"train.start_from {start}")  # if it fits
     run_tag = new_run_tag(f"{recipe.name}-tune")
-    code = run.run_locally(pipeline, recipe.name, run_tag=run_tag)
+    from pipelines.local.run import run_locally
+
+    code = run_locally(pipeline, recipe.name, run_tag=run_tag)
     if not code:
-        gains = measure_gains(store, run_tag, told, f"{name}_test")
-        write_atomically(services.STATE / "runs" / run_tag / "tune.json", json.dumps(gains, indent=1))
-        print(gains_text(gains))
+        from pipelines.local.outcome import told_outcome
+
+        where = options.device or "cpu", options.processes or 2
+        print(told_outcome(store, told, name, start, run_tag, None if options.no_curve else where))
     return code
+
+
+def starting_weights(store: Any, recipe: str, own: str, changes: list[str], folder: Path) -> Path:
+    """Return the weights to train on from, in a file of `folder` that their digest names.
+
+    They are what train.start_from of the changes names, else the recipe's champion's, or those that it started from
+    where it has learnt the data set `own`. The file is what keys and the learning curve go by: champions change.
+    """
+    from components.train.start import find_start, start_without
+
+    given = [change.partition("=")[2] for change in changes if change.startswith("train.start_from=")]
+    path = find_start(store, given[-1]) if given else start_without(store, recipe, own)
+    if path is None:
+        # Here a recipe without a champion would start from weights that come with the project.
+        raise ValueError(f"recipe '{recipe}' has no champion to train on from: make run RECIPE={recipe} first, or "
+                         "SET=train.start_from=weights.safetensors")  # fmt: skip
+    kept = folder / f"{hash_file(path)[:16]}.safetensors"
+    if not kept.exists():
+        with atomic_file(kept) as temporary:
+            shutil.copyfile(path, temporary)
+    return kept
 
 
 def run_options(options: argparse.Namespace, catalogue: Path, own: str, changes: list[str]) -> argparse.Namespace:
@@ -66,21 +94,23 @@ def run_options(options: argparse.Namespace, catalogue: Path, own: str, changes:
     )  # fmt: skip
 
 
-def champion_symbols(store: Any, recipe: str) -> str:
-    """Return the characters that a recipe's champion knows; ValueError where there is none."""
-    from components.train.start import find_start
-    from wordmill.models.checkpoint import load
-
-    path = find_start(store, recipe)
-    saved = load(path) if path else None
-    return saved.symbols or charset_of(saved.data).symbols if saved else ""
+def known_symbols(start: Path) -> str:
+    """Return the characters that weights know."""
+    saved = load(start)
+    return saved.symbols or charset_of(saved.data).symbols
 
 
-def added_symbols(labels: list[str], charset: Charset, known: str) -> str:
-    """Return the characters that a recipe's charset lacks and the champion knows or the labels have, in order."""
+def added_symbols(name: str, labels: list[str], charset: Charset, known: str) -> str:
+    """Return the characters that a recipe's charset lacks and the weights know or the labels have, in order.
+
+    What the labels have and neither knows is told, with how many labels have it.
+    """
     both = Charset(name=charset.name, symbols="".join(dict.fromkeys(charset.symbols + known)))
     found, _ = missing(labels, both)
     new = sorted(symbol for symbol in found if symbol not in ("", "\0", "\r", "\n"))
+    if new:
+        counts = ", ".join(f"{symbol!r} {found[symbol]:,}" for symbol in new)
+        print(f"{name}: {found['']:,} of {len(labels):,} words have characters that are new, and added: {counts}")
     return "".join(symbol for symbol in (*both.symbols, *new) if symbol not in charset.symbols)
 
 
@@ -104,7 +134,7 @@ def charset_file(stem: Path, symbols: str) -> str:
     return f"+{path.absolute()}"
 
 
-def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str) -> list[str]:
+def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str, start: Path) -> list[str]:
     """Return what of a recipe is changed for own words, whose parts are `sets`: train, val and test."""
     (train, learnt), (val, _), (test, _) = sets.items()
     others = recipe.data.train
@@ -120,7 +150,7 @@ def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str) -> list[s
         f"data.shares={json.dumps(shares)}",
         f"data.limit={limit}",
         "data.streamed=false",
-        f"train.start_from={recipe.name}",
+        f"train.start_from={start}",
         "train.start_charset=union",
         f"train.epochs={min(EPOCHS[1], max(EPOCHS[0], round(SAMPLES / epoch)))}",
         "train.validations_per_epoch=1",
@@ -145,4 +175,5 @@ def add_tune_verb(verbs: Any) -> None:
     parser.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on")
     parser.add_argument("--processes", type=int, default=0, help="one to a device, 2 by default")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe value")
+    parser.add_argument("--no-curve", action="store_true", help="leave out what more words would give")
     parser.set_defaults(verb=tune)

@@ -157,7 +157,7 @@ def test_training_starts_from_a_recipes_champion_and_anew_from_another(store: St
         champion = promote(store, recipe, seed).object("model.safetensors")
         references.append(run(shard_manifest, tmp_path / "out.json", processes=1, train=still))
         manifest = read_manifest(tmp_path / "out.json")
-        assert manifest.inputs["start"] == champion.sha256
+        assert manifest.inputs["start"] == manifest.facts["start_weights"]["sha256"] == champion.sha256
         ours, theirs = (
             checkpoint.load(store.fetch(entry)).tensors for entry in (manifest.object("last.safetensors"), champion)
         )
