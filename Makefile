@@ -23,7 +23,7 @@ unexport PYTHONDONTWRITEBYTECODE
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate charset tune accept rehearse test-docker test-cluster scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read evaluate charset tune pseudo accept rehearse test-docker test-cluster scan golden replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -103,6 +103,13 @@ tune: .venv/local.done  ## train RECIPE's champion on for the words of DATA, som
 	  $(foreach place,$(FROM),--from '$(place)') $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
 	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)') \
 	  $(if $(filter 0,$(CURVE)),--no-curve)
+
+pseudo: .venv/local.done  ## label the pictures of IMAGES that MODEL reads surely, train RECIPE's champion on with them; WRONG=0.02, TRAIN=0
+	@$(RUN) pseudo '$(if $(IMAGES),$(IMAGES),$(error name the pictures: make pseudo IMAGES=folder))' --recipe '$(RECIPE)' \
+	  $(if $(MODEL),--model '$(MODEL)') $(if $(WRONG),--most-wrong $(WRONG)) $(if $(filter 0,$(TRAIN)),--no-train) \
+	  $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
+	  $(foreach place,$(FROM),--from '$(place)') $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
+	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
 
 accept: .venv/local.done  ## go on with what a SOURCE that has changed holds now
 	@$(RUN) accept '$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...))'

@@ -44,7 +44,7 @@ def learning_curve(
     for part in PARTS:
         words = round(part * learnt)
         print(f"learning curve: {words:,} of {learnt:,} words", flush=True)
-        data, train = sections_of(recipe, samples, f"{own}_train", part, start)
+        data, train = short_training(recipe, samples, f"{own}_train", part, start)
         trained, measured = (folder / "curve" / f"{stage}-{words}.json" for stage in ("train", "evaluate"))
         run_tag, device = f"{folder.name}-curve-{words}", where[0]
         stage_program("train", run_tag, trained, recipe="", data=to_json(data), model=to_json(recipe.model),
@@ -57,7 +57,9 @@ def learning_curve(
     return fitted(points)
 
 
-def sections_of(recipe: Recipe, samples: dict[str, int], learnt: str, part: float, start: Path) -> tuple[Data, Train]:
+def short_training(
+    recipe: Recipe, samples: dict[str, int], learnt: str, part: float, start: Path
+) -> tuple[Data, Train]:
     """Return the sections of a short training on a part of one of a recipe's sets."""
     data, train = recipe.data, recipe.train
     epoch = data.epoch_samples or sum(samples[name] for name in data.train)

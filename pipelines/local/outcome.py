@@ -22,12 +22,12 @@ from wordmill.store.storage import Store
 
 
 def told_outcome(
-    store: Store, recipe: Recipe, own: str, start: Path, run_tag: str, where: tuple[str, int] | None
+    store: Store, recipe: Recipe, own: str, test: str, start: Path, run_tag: str, where: tuple[str, int] | None
 ) -> str:
     """Measure what a run has gained and lost, and the learning curve, record both, and return them as text.
 
-    recipe: as the run had it; own: the data set; start: the weights that the run began with; where: the device and the
-    number of processes that the curve's trainings take, None for no curve.
+    recipe: as the run had it; own: the data set; test: the benchmark of own words, "" for none; start: the weights that
+    the run began with; where: device and number of processes of the curve's trainings, None for no curve.
     """
     folder, found = services.STATE / "runs" / run_tag, dict[str, Any]()
 
@@ -39,7 +39,7 @@ def told_outcome(
         shards = folder / "shards.json"
         samples = {name: int(one.facts["samples"]) for name, one in gathered.datasets.items()}
         write_atomically(shards, json.dumps(to_document(packed)))
-        found["gains"] = measure_gains(store, gathered, recipe, f"{own}_test", start, folder)
+        found["gains"] = measure_gains(store, gathered, recipe, test, start, folder)
         if where:
             found["curve"] = learning_curve(recipe, samples, own, start, shards, where, folder)
         key = digest({"stage": "tune", "name": own, "run_tag": run_tag})

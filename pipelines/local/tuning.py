@@ -59,7 +59,7 @@ def tune(options: argparse.Namespace) -> int:
         from pipelines.local.outcome import told_outcome
 
         where = options.device or "cpu", options.processes or 2
-        print(told_outcome(store, told, name, start, run_tag, None if options.no_curve else where))
+        print(told_outcome(store, told, name, f"{name}_test", start, run_tag, None if options.no_curve else where))
     return code
 
 
@@ -85,10 +85,11 @@ def starting_weights(store: Any, recipe: str, own: str, changes: list[str], fold
 
 
 def run_options(options: argparse.Namespace, catalogue: Path, own: str, changes: list[str]) -> argparse.Namespace:
-    """Return the options of the run that tunes; what the command line sets wins over `changes`."""
+    """Return the options of a run that measures on `own` too; what the command line sets wins over `changes`."""
     files = ",".join(filter(None, [options.catalogue, str(catalogue)]))
     return argparse.Namespace(
-        recipe=options.recipe, set=[*changes, *options.set], framework=options.framework, benchmarks=f"+{own}",
+        recipe=options.recipe, set=[*changes, *options.set], framework=options.framework,
+        benchmarks=f"+{own}" if own else "",
         catalogue=files, places=options.places, smoke=False, profile=False, device=options.device,
         processes=options.processes, hardware="",
     )  # fmt: skip
@@ -137,16 +138,24 @@ def charset_file(stem: Path, symbols: str) -> str:
 def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str, start: Path) -> list[str]:
     """Return what of a recipe is changed for own words, whose parts are `sets`: train, val and test."""
     (train, learnt), (val, _), (test, _) = sets.items()
-    others = recipe.data.train
-    limit = max(OTHERS * learnt.samples, LEAST_OTHERS)
-    epoch = learnt.samples + limit * len(others)  # at most: a set may be smaller
-    batch = min(BATCH, recipe.train.global_batch)
-    rate = recipe.train.lr * math.sqrt(batch / recipe.train.global_batch) / SLOWER
-    shares = {train: 0.5} | {other: 0.5 / len(others) for other in others}
     return [
         f"data.charset={recipe.data.charset}{charset}",
-        f"data.train=[{', '.join((train, *others))}]",
         f"data.val=[{val}]",
+        *mixing_keys(recipe, train, learnt.samples, start),
+        floors_key(recipe, [test]),
+    ]
+
+
+def mixing_keys(recipe: Recipe, own: str, samples: int, start: Path) -> list[str]:
+    """Return what of a recipe is changed to train on from weights, half on a set of one's own, half on the recipe's."""
+    others = recipe.data.train
+    limit = max(OTHERS * samples, LEAST_OTHERS)
+    epoch = samples + limit * len(others)  # at most: a set may be smaller
+    batch = min(BATCH, recipe.train.global_batch)
+    rate = recipe.train.lr * math.sqrt(batch / recipe.train.global_batch) / SLOWER
+    shares = {own: 0.5} | {other: 0.5 / len(others) for other in others}
+    return [
+        f"data.train=[{', '.join((own, *others))}]",
         f"data.shares={json.dumps(shares)}",
         f"data.limit={limit}",
         "data.streamed=false",
@@ -161,9 +170,13 @@ def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str, start: Pa
         "train.min_lr=0.0",
         "train.warmup_epochs=1.0",
         "train.flat_start_epochs=0.0",
-        f"gate.floors={json.dumps(recipe.gate.floors | {test: 0.0})}",  # it may not fall: what it reaches is to be seen
         *(WORDS if recipe.train.augment == "none" else []),
     ]
+
+
+def floors_key(recipe: Recipe, benchmarks: list[str]) -> str:
+    """Return a recipe's floors with none for other benchmarks: what these reach is to be seen."""
+    return f"gate.floors={json.dumps(recipe.gate.floors | dict.fromkeys(benchmarks, 0.0))}"
 
 
 def add_tune_verb(verbs: Any) -> None:
@@ -171,9 +184,14 @@ def add_tune_verb(verbs: Any) -> None:
     parser = verbs.add_parser("tune", help="train a recipe's champion on for own words, some of which are held out")
     add_data_options(parser)
     parser.add_argument("--recipe", default="quickstart", help="whose champion")
+    add_training_options(parser)
+    parser.add_argument("--no-curve", action="store_true", help="leave out what more words would give")
+    parser.set_defaults(verb=tune)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a verb that trains on from a recipe's champion."""
     parser.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")
     parser.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on")
     parser.add_argument("--processes", type=int, default=0, help="one to a device, 2 by default")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe value")
-    parser.add_argument("--no-curve", action="store_true", help="leave out what more words would give")
-    parser.set_defaults(verb=tune)

@@ -6,7 +6,7 @@ import pytest
 
 from pipelines.building import recipe_path
 from pipelines.local import curve
-from pipelines.local.curve import fitted, gain_text, learning_curve, sections_of
+from pipelines.local.curve import fitted, gain_text, learning_curve, short_training
 from wordmill.recipe.loading import load_recipe
 from wordmill.store.artifacts import Manifest, to_document
 
@@ -19,7 +19,7 @@ SAMPLES = {"w_train": 210, "rendered_train": 2000, "w_val": 30, "w_test": 60}
 
 
 def test_short_trainings_differ_in_nothing_but_their_words_and_cost_half_of_the_runs() -> None:
-    sections = [sections_of(RECIPE, SAMPLES, "w_train", part, Path("s.safetensors")) for part in curve.PARTS]
+    sections = [short_training(RECIPE, SAMPLES, "w_train", part, Path("s.safetensors")) for part in curve.PARTS]
     assert [data.fractions for data, _ in sections] == [{"w_train": part} for part in (0.125, 0.25, 0.5, 1.0)]
     assert len({str(train) for _, train in sections}) == len({data.epoch_samples for data, _ in sections}) == 1
     data, train = sections[0]
