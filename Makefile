@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read serve evaluate charset tune accept rehearse test-docker test-cluster scan golden pretrained replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read serve evaluate charset tune pseudo accept rehearse test-docker test-cluster scan golden pretrained replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -101,9 +101,17 @@ charset: .venv/local.done  ## list the characters of DATA's labels that RECIPE's
 	  $(if $(LABELS),--labels '$(LABELS)') $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
 	  $(foreach place,$(FROM),--from '$(place)') $(if $(OUTPUT),--output '$(OUTPUT)')
 
-tune: .venv/local.done  ## train RECIPE's champion on for the words of DATA, some of which are held out; SET= as for run
+tune: .venv/local.done  ## train RECIPE's champion on for the words of DATA, some of which are held out; SET= as for run, CURVE=0
 	@$(RUN) tune '$(if $(DATA),$(DATA),$(error name the data: make tune DATA=my_words CATALOGUE=my.yaml))' --recipe '$(RECIPE)' \
 	  $(if $(LABELS),--labels '$(LABELS)') $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
+	  $(foreach place,$(FROM),--from '$(place)') $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
+	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)') \
+	  $(if $(filter 0,$(CURVE)),--no-curve)
+
+pseudo: .venv/local.done  ## label the pictures of IMAGES that MODEL reads surely, train RECIPE's champion on with them; WRONG=0.02, TRAIN=0
+	@$(RUN) pseudo '$(if $(IMAGES),$(IMAGES),$(error name the pictures: make pseudo IMAGES=folder))' --recipe '$(RECIPE)' \
+	  $(if $(MODEL),--model '$(MODEL)') $(if $(WRONG),--most-wrong $(WRONG)) $(if $(filter 0,$(TRAIN)),--no-train) \
+	  $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
 	  $(foreach place,$(FROM),--from '$(place)') $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
 	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
 

@@ -98,7 +98,8 @@ def check_training(recipe: Recipe, catalogue: dict[str, Entry], processes: int) 
     if data.streamed and stored:
         raise ValueError(f"data.streamed: data set '{stored[0]}' is from {sets[stored[0]].source}, expected one from "
                          "synth://")  # fmt: skip
-    make_plan(recipe.train, sum(min(entry.samples, data.limit or entry.samples) for entry in sets.values()), processes)
+    samples = sum(min(entry.samples, data.limit or entry.samples) for entry in sets.values())
+    make_plan(recipe.train, data.epoch_samples or samples, processes)
 
 
 def _tell(pipeline: "GraphComponent", variable: str, value: str) -> None:

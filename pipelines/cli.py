@@ -12,6 +12,7 @@ from pipelines.cluster import verbs as cluster_verbs
 from pipelines.completion import COMMAND, add_completion_verb
 from pipelines.images import publish
 from pipelines.local.evaluating import add_evaluate_verb
+from pipelines.local.pseudo import add_pseudo_verb
 from pipelines.local.scanning import add_charset_verb
 from pipelines.local.tuning import add_tune_verb
 from pipelines.local.using import add_models_verb, add_read_verb, add_serve_verb
@@ -212,7 +213,7 @@ def command_line() -> argparse.ArgumentParser:
     add_json_option(compares, "the comparison")
     compares.set_defaults(verb=_compare)
     for add in (add_read_verb, add_evaluate_verb, add_serve_verb, add_models_verb, add_charset_verb, add_tune_verb,
-                add_completion_verb):  # fmt: skip
+                add_pseudo_verb, add_completion_verb):  # fmt: skip
         add(verbs)
     cluster_verbs.add_cluster_verbs(verbs, recipe, other)
     publish.add_image_verbs(verbs)

@@ -59,7 +59,7 @@ def replaced(recipe: Recipe, catalogue: dict[str, Entry], built_in: dict[str, En
         if len(kept) < len(names):
             lines.append(f"{key}=[{', '.join(dict.fromkeys((*kept, *rendered)))}]")
     if any(line.startswith("data.train=") for line in lines):
-        lines.append("data.shares={}")  # of sets that it has no more
+        lines += ["data.shares={}", "data.fractions={}", "data.epoch_samples=0"]  # of sets that it has no more
     return (*lines, "gate.promote=false")
 
 

@@ -43,6 +43,10 @@ TYPED = {
     ("tune", "DATA=my words", "CATALOGUE=my words.yaml", "SET=train.lr=0.1"): (
         ["tune", "my words", "--recipe", "quickstart", "--catalogue", "my words.yaml", "--set", "train.lr=0.1"]
     ),
+    ("tune", "DATA=my words", "CURVE=0"): ["tune", "my words", "--recipe", "quickstart", "--no-curve"],
+    ("pseudo", "IMAGES=my crops", "WRONG=0.05", "TRAIN=0", "BENCHMARKS=mine"): (
+        ["pseudo", "my crops", "--recipe", "quickstart", "--most-wrong", "0.05", "--no-train", "--benchmarks", "mine"]
+    ),
     ("accept", "SOURCE=file:///my words.zip"): ["accept", "file:///my words.zip"],
     ("schedule", "CRON=0 30 2 * * *"): ["schedule", "crnn_vgg7", "--cron", "0 30 2 * * *"],
     ("compare", "RUNS=a b"): ["compare", "a", "b"],

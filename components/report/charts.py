@@ -2,8 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup, escape
+
+from wordmill.text.metrics import wilson_interval
 
 WIDTH, HEIGHT = 380, 210  # user units; text stays readable where the chart fills a phone's screen
 LEFT, RIGHT, TOP, BOTTOM = 46, 8, 10, 24
@@ -40,6 +43,34 @@ def line_chart(title: str, series: dict[str, Curve]) -> Markup:
     parts += [_line(i, points, across, upright) for i, points in enumerate(thinned.values()) if points]
     head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(title)}">'
     return Markup(head + "".join(parts) + "</svg>")  # noqa: S704 (numbers, and the title escaped)
+
+
+def learning_chart(curve: dict[str, Any]) -> Markup:
+    """Return an SVG element with accuracy by words learnt from, on a scale of doublings, the fit and its forecast."""
+    points, last = curve["points"], curve["points"][-1]
+    across = Axis(low=math.log2(points[0]["words"]) - 0.2, high=math.log2(2 * last["words"]) + 0.2, start=LEFT,
+                  stop=WIDTH - RIGHT)  # fmt: skip
+    upright = Axis(low=0, high=1, start=HEIGHT - BOTTOM, stop=TOP)
+    parts = [grid_line(upright.position(share), f"{100 * share:g} %") for share in (0, 0.25, 0.5, 0.75, 1)]
+    parts += [_step_label(across.position(math.log2(words)), words)
+              for words in (*(point["words"] for point in points), 2 * last["words"])]  # fmt: skip
+    places = [(across.position(math.log2(words)), upright.position(share)) for words, share in curve["curve"]]
+    parts.append(f'<polyline class="line s0" points="{" ".join(f"{x},{y}" for x, y in places)}"/>')
+    for point in points:
+        x, share = across.position(math.log2(point["words"])), point["correct"] / point["total"]
+        parts.append(_upright(x, wilson_interval(point["correct"], point["total"]), upright))
+        told = f"<title>{point['words']:,} words: {point['correct']:,} of {point['total']:,} right</title>"
+        parts.append(f'<circle class="dot s0" cx="{x}" cy="{upright.position(share)}" r="3.5">{told}</circle>')
+    now = curve["curve"][-1][1] - curve["gain"]
+    reach = (max(0.0, now + curve["interval"][0]), min(1.0, now + curve["interval"][1]))
+    parts.append(_upright(places[-1][0], reach, upright))
+    head = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Accuracy by words learnt from">'
+    return Markup(head + "".join(parts) + "</svg>")  # noqa: S704 (numbers alone)
+
+
+def _upright(x: float, interval: tuple[float, float], upright: Axis) -> str:
+    low, high = (upright.position(share) for share in interval)
+    return f'<line class="interval" x1="{x}" x2="{x}" y1="{low}" y2="{high}"/>'
 
 
 def grid_line(y: float, label: str) -> str:

@@ -18,6 +18,7 @@ STAGES = (
     "export",
     "smoke",
     "gate",
+    "tune",
 )  # in the order of the pipeline
 LOST = ", though its stage is done"
 NEEDS = {

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from components.report.bars import length_chart, reliability_chart
-from components.report.charts import Curve, line_chart
+from components.report.charts import Curve, learning_chart, line_chart
 from components.report.gather import Gathered
 from wordmill.store.artifacts import Manifest, stored_manifest
 from wordmill.store.progress import duration
@@ -51,6 +51,7 @@ def templates() -> Environment:
                         lstrip_blocks=True)  # fmt: skip
     found.filters |= {"percent": percent, "points": percentage_points, "duration": seconds_text, "count": count}
     found.filters |= {"size": size, "length_chart": length_chart, "reliability_chart": reliability_chart}
+    found.filters |= {"learning_chart": learning_chart}
     return found
 
 

@@ -14,7 +14,8 @@ from wordmill.text.metrics import plain_mean, weighted_mean
 
 SCHEMA = 1
 PACKAGES = {"kfp", "mlflow", "numpy", "torch", "mindspore", "onnx", "onnxruntime", "opencv-python-headless", "boto3"}
-OWN = ("fresh", "rivals", "gate")  # their keys are a run's own, those of others are equal where the same work was done
+# Their keys are a run's own, those of others are equal where the same work was done.
+OWN = ("fresh", "rivals", "gate", "tune")
 SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
 SILENT = "Kubeflow calls the run failed though every stage has recorded its work: see its page"
 LOST = "recorded nothing: its task was killed or did not start, see its log"
@@ -54,6 +55,7 @@ def summarise(
         "formats": [manifest.facts for manifest in gathered.of("smoke")],
         "gate": gate and gate.facts, "champion": gate and _champion(gate.facts),
         "drift": gate and gate.facts.get("drift"),
+        "tune": (tune := gathered.one("tune")) and tune.facts,
         "reused": {name: text for record in gathered.records for name, text in record["reused"].items()},
         "stages": [{key: r[key] for key in ("stage", "name", "seconds", "found", "ok")} for r in gathered.records],
         "kubeflow": fate.run,

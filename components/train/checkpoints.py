@@ -14,7 +14,7 @@ from wordmill.store.storage import Store
 from wordmill.training.state import check_state, is_record, named_step, read_record, records
 
 # Of data, that training itself reads.
-DATA_KEYS = ("charset", "space", "height", "width", "channels", "middle", "shares")
+DATA_KEYS = ("charset", "space", "height", "width", "channels", "middle", "shares", "fractions", "epoch_samples")
 UNITS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}  # in seconds
 
 Sections = tuple[Data, Model, Train]

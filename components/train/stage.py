@@ -45,9 +45,9 @@ def run(
 ) -> str:
     """Train a recogniser with one process per device and store the best and the last weights.
 
-    `recipe` is the recipe's name, `data`, `model` and `train` are its sections as JSON, `shards` is the path of
-    the shard stage's manifest, `device` is cpu, cuda or npu. `gang` is empty, or says as JSON what the job of
-    several nodes, `processes` on each, is to be, which a cluster then runs.
+    `recipe` is the recipe's name, "" for a training that MLflow is not told of, `data`, `model` and `train` are its
+    sections as JSON, `shards` is the path of the shard stage's manifest, `device` is cpu, cuda or npu. `gang` is empty,
+    or says as JSON what the job of several nodes, `processes` on each, is to be, which a cluster then runs.
     """
 
     def work(store: Store) -> tuple[Manifest, bool]:
@@ -84,9 +84,10 @@ def train_or_find(
     train = in_parts(store, resume, (data, model, train), device, total, bool(spec))
     inputs |= {"processes": total, "train": train_inputs(train)}
     ingredients = keys.of_train(train, data, device)
+    first = store.put_file(start, start.name) if start else None
+    begun |= {"start_weights": dataclasses.asdict(first)} if first else {}
     code, sets = ingredients.digest(), sets_by_use(data, shards.facts["datasets"]) | begun
     if spec:
-        first = store.put_file(start, start.name) if start else None
         work = Work(
             key=digest({"code": code, "inputs": inputs}), resume=resume, nodes=spec.nodes, processes=processes,
             device=device, data=data, model=model, train=train, start=first, shards=to_document(shards),

@@ -24,7 +24,7 @@ NOTES = {  # what the line of progress says of the latest metrics: name, form an
 
 
 class Sender:
-    """Sends points to MLflow while it answers; training goes on without it.
+    """Sends points to MLflow while it answers; training goes on without it. Of no recipe's training it sends none.
 
     What an attempt that was lost has sent stays: of each metric only steps after its last one are sent.
     """
@@ -34,7 +34,7 @@ class Sender:
         self.run: tracking.Run | None = None
         self.usage: Usage | None = None
         self.sent: dict[str, int] = {}  # the last step of each metric
-        self.answers = True
+        self.answers = bool(recipe)
 
     def send(self, points: list["tracking.Point"]) -> None:
         """Send (name, value, step, unix time in s) points; the first failure is told, and no other is sought."""

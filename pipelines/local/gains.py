@@ -1,37 +1,59 @@
 """What training on for own words has gained on them and lost on others: two recognisers on the same words."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from components.gate.pairing import predictions_of
 from components.gate.sampling import Paired, bootstrap_means, mean_difference, strata_of
-from components.report.gather import gather_run
+from components.report.gather import Gathered
+from components.report.measuring import measure_file
+from wordmill.inference.reading import open_recogniser
 from wordmill.recipe.sections import Recipe
-from wordmill.store.artifacts import Manifest, whole_manifest
-from wordmill.store.storage import Store
+from wordmill.store.artifacts import Manifest, read_manifest, stored_manifest, whole_manifest
+from wordmill.store.storage import Store, hash_file
 from wordmill.text.charset import Charset, charset_of
 from wordmill.text.protocols import is_correct
 
+Rows = list[dict[str, Any]]
 
-def measure_gains(store: Store, run_tag: str, recipe: Recipe, own: str, start_tag: str = "") -> list[dict[str, Any]]:
+
+def measure_gains(store: Store, gathered: Gathered, recipe: Recipe, own: str, start: Path, folder: Path) -> Rows:
     """Return for each benchmark of a run, `own` first, both accuracies, their difference and its 95 % interval.
 
-    Before is what the champion read or, where there was none, what was measured of the start under `start_tag`.
-
-    Both are judged by the characters that the new recogniser writes: else what the old one cannot write would be left
-    out of its labels, and count as read.
+    Before are those of the weights that training started from. Both are judged by the characters that the new
+    recogniser writes: else what the old one cannot write would be left out of its labels, and count as read.
     """
-    gathered, charset = gather_run(store, run_tag), charset_of(recipe.data)
-    before = {made.name: made for made in gather_run(store, start_tag).of("evaluate")} if start_tag else {}
-    if not start_tag and (rivals := gathered.one("rivals")) and (found := rivals.facts["rivals"]):
-        before = {name: whole_manifest(store, reference) for name, reference in found[0]["evaluations"].items()}
-    rows = []
-    for made in sorted(gathered.of("evaluate"), key=lambda made: made.name != own):
-        if then := before.get(made.name):
-            pair = paired(store, made, then, recipe.evaluation.protocol, charset)
-            rows.append(gain_row(pair, own))
-    return rows
+    protocol, charset = recipe.evaluation.protocol, charset_of(recipe.data)
+    measured = sorted(gathered.of("evaluate"), key=lambda made: made.name != own)
+    before = known_before(store, gathered, start)
+    if lacking := [made.name for made in measured if made.name not in before]:
+        before |= measure_before(gathered, protocol, start, lacking, folder)
+    return [gain_row(paired(store, made, before[made.name], protocol, charset), own) for made in measured]
+
+
+def known_before(store: Store, gathered: Gathered, start: Path) -> dict[str, Manifest]:
+    """Return how the weights that a run started from were measured by it, where they are a champion's."""
+    rivals = gathered.one("rivals")
+    for rival in rivals.facts["rivals"] if rivals else []:
+        trained = stored_manifest(store, rival["model"]) if rival["model"] else None
+        if trained and trained.object("model.safetensors").sha256 == hash_file(start):
+            return {name: whole_manifest(store, reference) for name, reference in rival["evaluations"].items()}
+    return {}
+
+
+def measure_before(
+    gathered: Gathered, protocol: str, start: Path, names: list[str], folder: Path
+) -> dict[str, Manifest]:
+    """Read benchmarks of a run with the weights that it started from; `folder` is the run's, whose name is its tag."""
+    shards = folder / "shards.json"
+    recogniser, found = open_recogniser(start), dict[str, Manifest]()
+    for name in names:
+        output = folder / "before" / f"{name}.json"
+        measure_file(recogniser, start, protocol, shards, name, f"{folder.name}-before", output)
+        found[name] = read_manifest(output)
+    return found
 
 
 def paired(store: Store, now: Manifest, then: Manifest, protocol: str, charset: Charset) -> Paired:
@@ -59,7 +81,7 @@ def gain_row(pair: Paired, own: str) -> dict[str, Any]:
             "interval": [low, high]}  # fmt: skip
 
 
-def gains_text(rows: list[dict[str, Any]]) -> str:
+def gains_text(rows: Rows) -> str:
     """Return the two answers as text: on own words, held out, and on others."""
     lines = []
     for row in rows:

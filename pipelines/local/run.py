@@ -47,7 +47,7 @@ def run_locally(pipeline: GraphComponent, recipe: str, in_containers: bool = Fal
     if summary is None:
         print(f"error: the run ended without a summary: {error}: see {folder / 'log.txt'}", file=sys.stderr)
         return 1
-    page = _keep(store, folder, run_tag, summary)
+    page = keep_report(store, folder, run_tag, summary)
     print(summary_text(summary, page))
     if error and summary["ok"]:
         print(f"error: {error}: see {folder / 'log.txt'}", file=sys.stderr)
@@ -116,7 +116,7 @@ def _last(tasks: Path, name: str) -> Path | None:
     return max(tasks.glob(f"*/*/{name}"), key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
-def _keep(store: Store, folder: Path, run_tag: str, summary: dict[str, Any]) -> Path:
+def keep_report(store: Store, folder: Path, run_tag: str, summary: dict[str, Any]) -> Path:
     """Put summary.json, report.html and the trace of --profile beside the run's log and return the report's path."""
     page, here = folder / "report.html", _last(folder / "tasks", "report.html")
     text = here.read_bytes() if here else store.get_bytes(f"runs/{run_tag}/report.html") or b""

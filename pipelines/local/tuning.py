@@ -9,18 +9,22 @@ import argparse
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
-from pipelines.building import build_pipeline, load_inputs, new_run_tag, recipe_path
-from pipelines.local.evaluating import add_data_options, data_set, measure_sets
+from pipelines.building import build_pipeline, new_run_tag, recipe_path
+from pipelines.local.evaluating import add_data_options, data_set
 from pipelines.local.scanning import missing, read_labels, write_symbols
-from wordmill.models.pretrained import WEIGHTS
+from wordmill.models.characters import start_from
+from wordmill.models.checkpoint import load
+from wordmill.models.pretrained import pretrained
 from wordmill.recipe.catalogue import LEAST, Entry, Part
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
 from wordmill.store.artifacts import digest
-from wordmill.store.files import write_atomically
+from wordmill.store.files import atomic_file, write_atomically
+from wordmill.store.storage import hash_file
 from wordmill.text.charset import Charset, charset_of
 
 SAMPLES = 60_000  # that training sees, half of them own words
@@ -33,63 +37,82 @@ WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0
 
 def tune(options: argparse.Namespace) -> int:
     """Split the words, train on from the champion, and say how much better and how much worse it has become."""
-    from components.train.start import find_start
-    from pipelines.local import run, services
-    from pipelines.local.gains import gains_text, measure_gains
+    from pipelines.local import services
 
-    recipe, (name, entry) = load_recipe(recipe_path(options.recipe)), data_set(options)
+    recipe = load_recipe(recipe_path(options.recipe))
+    store, folder = services.open_store(), services.STATE / "tune"
+    name, entry = data_set(options)
     if entry.samples < LEAST:
         raise ValueError(f"data set '{name}': {entry.samples} words are too few to hold some out, expected at least "
                          f"{LEAST}")  # fmt: skip
-    store, folder = services.open_store(), services.STATE / "tune"
-    start = find_start(store, recipe.name)
-    known = known_symbols(start)
-    added = added_symbols(read_labels(name, entry), charset_of(recipe.data), known)
+    start = starting_weights(store, recipe.name, f"{name}_train", options.set, folder)
+    added = added_symbols(name, read_labels(name, entry), charset_of(recipe.data), known_symbols(start))
     catalogue, sets = folder / f"{name}.yaml", parts_of_entry(name, entry)
     write_atomically(catalogue, json.dumps({key: dataclasses.asdict(one) for key, one in sets.items()}, indent=1))
-    changes = changed_keys(recipe, sets, charset_file(folder / name, added.replace(" ", "")))
+    changes = changed_keys(recipe, sets, charset_file(folder / name, added.replace(" ", "")), start)
     changes += ["data.space=true"] if " " in added else []
-    chosen = run_options(options, catalogue, f"{name}_test", changes)
-    told, pipeline = build_pipeline(chosen)
+    told, pipeline = build_pipeline(run_options(options, catalogue, f"{name}_test", changes))
+    start_from(load(start), told.model, told.data, told.train.start_charset, f"train.start_from {start}")  # if it fits
     run_tag = new_run_tag(f"{recipe.name}-tune")
-    code = run.run_locally(pipeline, recipe.name, run_tag=run_tag)
+    from pipelines.local.run import run_locally
+
+    code = run_locally(pipeline, recipe.name, run_tag=run_tag)
     if not code:
-        start_tag = measure_start(chosen) if start == WEIGHTS else ""
-        gains = measure_gains(store, run_tag, told, f"{name}_test", start_tag)
-        write_atomically(services.STATE / "runs" / run_tag / "tune.json", json.dumps(gains, indent=1))
-        print(gains_text(gains))
+        from pipelines.local.outcome import told_outcome
+
+        where = options.device or "cpu", options.processes or 2
+        print(told_outcome(store, told, name, f"{name}_test", start, run_tag, None if options.no_curve else where))
     return code
 
 
-def measure_start(options: argparse.Namespace) -> str:
-    """Measure the weights that come with the project on a run's benchmarks; return the tag of what is recorded."""
-    recipe, sets = load_inputs(options, 1)
-    return measure_sets(WEIGHTS, recipe.evaluation.protocol, {name: sets[name] for name in recipe.benchmarks})
+def starting_weights(store: Any, recipe: str, own: str, changes: list[str], folder: Path) -> Path:
+    """Return the weights to train on from, in a file of `folder` that their digest names.
+
+    They are what train.start_from of the changes names, else the recipe's champion's, or those that it started from
+    where it has learnt the data set `own`. The file is what keys and the learning curve go by: champions change.
+    """
+    from components.train.start import find_start, start_without
+
+    given = [change.partition("=")[2] for change in changes if change.startswith("train.start_from=")]
+    path = find_start(store, given[-1]) if given else start_without(store, recipe, own) or pretrained(recipe)
+    if path is None:
+        raise ValueError(f"recipe '{recipe}' has no champion to train on from: make run RECIPE={recipe} first, or "
+                         "SET=train.start_from=weights.safetensors")  # fmt: skip
+    kept = folder / f"{hash_file(path)[:16]}.safetensors"
+    if not kept.exists():
+        with atomic_file(kept) as temporary:
+            shutil.copyfile(path, temporary)
+    return kept
 
 
 def run_options(options: argparse.Namespace, catalogue: Path, own: str, changes: list[str]) -> argparse.Namespace:
-    """Return the options of the run that tunes; what the command line sets wins over `changes`."""
+    """Return the options of a run that measures on `own` too; what the command line sets wins over `changes`."""
     files = ",".join(filter(None, [options.catalogue, str(catalogue)]))
     return argparse.Namespace(
-        recipe=options.recipe, set=[*changes, *options.set], framework=options.framework, benchmarks=f"+{own}",
+        recipe=options.recipe, set=[*changes, *options.set], framework=options.framework,
+        benchmarks=f"+{own}" if own else "",
         catalogue=files, places=options.places, smoke=False, profile=False, device=options.device,
         processes=options.processes, hardware="",
     )  # fmt: skip
 
 
-def known_symbols(start: Path | None) -> str:
-    """Return the characters that the weights know which training starts from."""
-    from wordmill.models.checkpoint import load
-
-    saved = load(start) if start else None
-    return saved.symbols or charset_of(saved.data).symbols if saved else ""
+def known_symbols(start: Path) -> str:
+    """Return the characters that weights know."""
+    saved = load(start)
+    return saved.symbols or charset_of(saved.data).symbols
 
 
-def added_symbols(labels: list[str], charset: Charset, known: str) -> str:
-    """Return the characters that a recipe's charset lacks and the champion knows or the labels have, in order."""
+def added_symbols(name: str, labels: list[str], charset: Charset, known: str) -> str:
+    """Return the characters that a recipe's charset lacks and the weights know or the labels have, in order.
+
+    What the labels have and neither knows is told, with how many labels have it.
+    """
     both = Charset(name=charset.name, symbols="".join(dict.fromkeys(charset.symbols + known)))
     found, _ = missing(labels, both)
     new = sorted(symbol for symbol in found if symbol not in ("", "\0", "\r", "\n"))
+    if new:
+        counts = ", ".join(f"{symbol!r} {found[symbol]:,}" for symbol in new)
+        print(f"{name}: {found['']:,} of {len(labels):,} words have characters that are new, and added: {counts}")
     return "".join(symbol for symbol in (*both.symbols, *new) if symbol not in charset.symbols)
 
 
@@ -113,23 +136,31 @@ def charset_file(stem: Path, symbols: str) -> str:
     return f"+{path.absolute()}"
 
 
-def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str) -> list[str]:
+def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str, start: Path) -> list[str]:
     """Return what of a recipe is changed for own words, whose parts are `sets`: train, val and test."""
     (train, learnt), (val, _), (test, _) = sets.items()
-    others = recipe.data.train
-    limit = max(OTHERS * learnt.samples, LEAST_OTHERS)
-    epoch = learnt.samples + limit * len(others)  # at most: a set may be smaller
-    batch = min(BATCH, recipe.train.global_batch)
-    rate = recipe.train.lr * math.sqrt(batch / recipe.train.global_batch) / SLOWER
-    shares = {train: 0.5} | {other: 0.5 / len(others) for other in others}
     return [
         f"data.charset={recipe.data.charset}{charset}",
-        f"data.train=[{', '.join((train, *others))}]",
         f"data.val=[{val}]",
+        *mixing_keys(recipe, train, learnt.samples, start),
+        floors_key(recipe, [test]),
+    ]
+
+
+def mixing_keys(recipe: Recipe, own: str, samples: int, start: Path) -> list[str]:
+    """Return what of a recipe is changed to train on from weights, half on a set of one's own, half on the recipe's."""
+    others = recipe.data.train
+    limit = max(OTHERS * samples, LEAST_OTHERS)
+    epoch = samples + limit * len(others)  # at most: a set may be smaller
+    batch = min(BATCH, recipe.train.global_batch)
+    rate = recipe.train.lr * math.sqrt(batch / recipe.train.global_batch) / SLOWER
+    shares = {own: 0.5} | {other: 0.5 / len(others) for other in others}
+    return [
+        f"data.train=[{', '.join((own, *others))}]",
         f"data.shares={json.dumps(shares)}",
         f"data.limit={limit}",
         "data.streamed=false",
-        f"train.start_from={recipe.name}",
+        f"train.start_from={start}",
         "train.start_charset=union",
         f"train.epochs={min(EPOCHS[1], max(EPOCHS[0], round(SAMPLES / epoch)))}",
         "train.validations_per_epoch=1",
@@ -140,9 +171,13 @@ def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str) -> list[s
         "train.min_lr=0.0",
         "train.warmup_epochs=1.0",
         "train.flat_start_epochs=0.0",
-        f"gate.floors={json.dumps(recipe.gate.floors | {test: 0.0})}",  # it may not fall: what it reaches is to be seen
         *(WORDS if recipe.train.augment == "none" else []),
     ]
+
+
+def floors_key(recipe: Recipe, benchmarks: list[str]) -> str:
+    """Return a recipe's floors with none for other benchmarks: what these reach is to be seen."""
+    return f"gate.floors={json.dumps(recipe.gate.floors | dict.fromkeys(benchmarks, 0.0))}"
 
 
 def add_tune_verb(verbs: Any) -> None:
@@ -150,8 +185,14 @@ def add_tune_verb(verbs: Any) -> None:
     parser = verbs.add_parser("tune", help="train a recipe's champion on for own words, part of them held out")
     add_data_options(parser)
     parser.add_argument("--recipe", default="quickstart", help="whose champion")
+    add_training_options(parser)
+    parser.add_argument("--no-curve", action="store_true", help="leave out what more words would give")
+    parser.set_defaults(verb=tune)
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a verb that trains on from a recipe's champion."""
     parser.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")
     parser.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on")
     parser.add_argument("--processes", type=int, default=0, help="one to a device, 2 by default")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe value")
-    parser.set_defaults(verb=tune)

@@ -78,8 +78,10 @@ def test_rates_that_fall_at_epochs_that_there_are_not_are_constant(changes: tupl
 
 
 def test_shares_of_sets_that_are_not_at_hand_are_left_out() -> None:
-    words = ("--set", "data.train=[mj_train,st]", "--set", "data.shares={mj_train: 0.75, st: 0.25}")
-    assert inputs("crnn_r34", *words)[0].data.shares == {}
+    words = ("--set", "data.train=[mj_train,st]", "--set", "data.shares={mj_train: 0.75, st: 0.25}",
+             "--set", "data.fractions={st: 0.5}", "--set", "data.epoch_samples=9999")  # fmt: skip
+    small = inputs("crnn_r34", *words)[0].data
+    assert (small.shares, small.fractions, small.epoch_samples) == ({}, {}, 0)
     own = ("--set", "data.train=[rendered_train]", "--set", "data.shares={rendered_train: 1}")
     assert inputs("quickstart", *own)[0].data.shares == {"rendered_train": 1.0}
 

@@ -53,6 +53,7 @@ def check_together(recipe: Recipe, where: str) -> None:
     if recipe.data.streamed and len(recipe.data.train) != 1:
         raise ValueError(f"{where}: data.streamed: found {len(recipe.data.train)} sets in data.train, expected one")
     _check_shares(recipe.data, f"{where}: data.shares")
+    _check_fractions(recipe.data, f"{where}: data")
     if recipe.data.streamed and recipe.data.leave_out_leaks:
         raise ValueError(f"{where}: data.leave_out_leaks: found true with data.streamed, whose pictures are in no file")
     if recipe.evaluation.beams < 1:
@@ -74,6 +75,19 @@ def _check_shares(data: Data, where: str) -> None:
         raise ValueError(f"{where}.{wrong[0]}: found {data.shares[wrong[0]]}, expected more than 0 and at most 1")
     if not math.isclose(total := sum(data.shares.values()), 1.0, abs_tol=SHARES_TOLERANCE):
         raise ValueError(f"{where}: found {total:g} in all, expected shares that add up to 1")
+
+
+def _check_fractions(data: Data, where: str) -> None:
+    """Refuse parts of sets that have no share, those that are none, and a length of epochs that nothing mixes."""
+    if others := [name for name in data.fractions if name not in data.shares]:
+        raise ValueError(f"{where}.fractions: found {others[0]}, expected sets that have a share, by data.shares: "
+                         f"{', '.join(data.shares) or 'none has'}")  # fmt: skip
+    for name, fraction in data.fractions.items():
+        if not 0 < fraction <= 1:
+            raise ValueError(f"{where}.fractions.{name}: found {fraction}, expected more than 0 and at most 1")
+    if data.epoch_samples < 0 or (data.epoch_samples and not data.shares):
+        raise ValueError(f"{where}.epoch_samples: found {data.epoch_samples}, expected 0, or with data.shares a number "
+                         "of samples")  # fmt: skip
 
 
 def _check_train(train: Train, data: Data, model: Model, where: str) -> None:

@@ -21,6 +21,9 @@ class Data:
     max_label: int = 25  # characters of the longest label that the policy takes; 0: of any length
     # Of each training set its share of an epoch, whatever its size; none: each sample of all sets comes once.
     shares: dict[str, float] = dataclasses.field(default_factory=dict)
+    # Of sets with shares, what part of their samples is learnt from, drawn: a smaller one lies within a larger one.
+    fractions: dict[str, float] = dataclasses.field(default_factory=dict)
+    epoch_samples: int = 0  # of an epoch, where sets have shares; 0: as many as all sets have together
     limit: int = 0  # use only the first so many samples of each training set; 0: all
     space: bool = False  # the space is a character too, behind those of the charset
     fit: Literal["stretch", "pad_black", "pad_grey"] = "stretch"  # or keep the ratio of the sides, padded on the right

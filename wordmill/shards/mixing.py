@@ -18,15 +18,11 @@ from wordmill.shards.loader import Batch, EpochOrder, Numbers, Samples, joined
 
 @dataclass(frozen=True, kw_only=True)
 class Mixture:
-    """Data sets and the share of each in every epoch, which add up to 1."""
+    """Data sets, the share of each in every epoch, which add up to 1, and how many samples an epoch has."""
 
     sets: Sequence[Samples]
     shares: Sequence[float]
-
-    @property
-    def samples(self) -> int:
-        """Samples of an epoch: as many as all sets have together."""
-        return sum(samples.samples for samples in self.sets)
+    samples: int
 
     def drawn(self, counts: npt.NDArray[Any] | int) -> Numbers:
         """Return how many of an epoch's first `counts` (n,) samples are of each set, (sets, n), or (sets,) of one.

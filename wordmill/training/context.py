@@ -15,6 +15,7 @@ from wordmill.training.job import Job
 from wordmill.training.rendered import Streamed
 from wordmill.training.targets import fitting
 
+PART_SEED = 0
 TrainingSet = ShardSet | Mixture | Streamed
 
 
@@ -55,10 +56,24 @@ def training_set(job: Job, codec: Codec, steps: int) -> tuple[TrainingSet, int |
         fitted = [fitting(samples, codec, steps) for samples in opened]
         kept = [without(one, sets[i : i + 1], job.left_out[i : i + 1]) for i, one in enumerate(fitted)]
         unfit = sum(one.samples for one in opened) - sum(one.samples for one in fitted)
-        return Mixture(sets=kept, shares=[job.data.shares[name] for name in job.data.train]), unfit
+        names = job.data.train
+        length = job.data.epoch_samples or sum(one.samples for one in kept)  # whatever part is learnt from
+        learnt = [part_of(one, job.data.fractions.get(name, 1.0)) for one, name in zip(kept, names, strict=True)]
+        return Mixture(sets=learnt, shares=[job.data.shares[name] for name in names], samples=length), unfit
     given = open_sets(sets)
     fits = fitting(given, codec, steps)
     return without(fits, sets, job.left_out), given.samples - fits.samples
+
+
+def part_of(samples: ShardSet, fraction: float) -> ShardSet:
+    """Return a part of a set's samples, one at least; drawn, the same every time: a smaller part is of a larger one."""
+    if fraction == 1.0:
+        return samples
+    mask = np.ones(samples.starts[-1], dtype=np.bool_) if samples.kept is None else samples.kept.copy()
+    # RandomState, whose sequences are the same in every version of NumPy.
+    drawn = np.random.RandomState(PART_SEED).permutation(np.flatnonzero(mask))
+    mask[drawn[max(1, round(fraction * len(drawn))) :]] = False
+    return samples.keep(mask)
 
 
 def without(fits: ShardSet, sets: Sequence[Path], left_out: Sequence[Path]) -> ShardSet:

@@ -27,7 +27,14 @@ def points(gathered: Gathered, summary: dict[str, Any]) -> list[Point]:
     result = [(name, float(value), 0, at) for name, value in found.items()]
     if train and gathered.found("train"):
         result += [(name, value, step, time_s) for name, curve in train.curves.items() for step, value, time_s in curve]
-    return result
+    return result + _learning_curve(summary["tune"] or {}, at)
+
+
+def _learning_curve(tune: dict[str, Any], at: float) -> list[Point]:
+    """Return the learning curve as MLflow points, whose steps are words, and what twice as many would give."""
+    curve = tune.get("curve", {"points": []})
+    found = [("curve/accuracy", row["correct"] / row["total"], row["words"], at) for row in curve["points"]]
+    return [*found, *([("curve/gain", curve["gain"], 0, at)] if found else [])]
 
 
 def headline(gathered: Gathered, summary: dict[str, Any]) -> dict[str, float | None]:

@@ -1,6 +1,7 @@
 """What the report compares and adds up, apart from any store: published figures, sums over benchmarks, bar charts."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 
 from components.gate.drift import compare_runs
 from components.report.bars import Bar, bar_chart, length_chart, reliability_chart
+from components.report.charts import learning_chart
 from components.report.gather import Gathered
+from components.report.logged.entries import points as mlflow_points
 from components.report.notify import message
 from components.report.page import Extras, report_html
 from components.report.published import FILE, Published, published
@@ -278,3 +281,44 @@ def test_training_pictures_that_are_a_benchmarks_are_told_beside_the_data() -> N
     assert "1,200 pictures of synth are a benchmark's: 1,100 SVT, 100 CUTE80" in text
     assert "No picture of mine was found to be a benchmark's." in text
     assert 'src="data:image/png;base64,UE5H"' in page
+
+
+def test_what_training_on_for_own_words_has_changed_is_on_the_page_and_in_mlflow() -> None:
+    gains = [
+        {"name": "w_test", "own": True, "total": 60, "before": 0.4, "now": 0.65, "difference": 0.25,
+         "interval": [0.13, 0.37]},
+        {"name": "SVT", "own": False, "total": 647, "before": 0.83, "now": 0.82, "difference": -0.01,
+         "interval": [-0.02, 0.0]},
+    ]  # fmt: skip
+    points = [{"words": words, "total": 60, "correct": correct} for words, correct in ((26, 30), (52, 33), (210, 39))]
+    curve = {"points": points, "curve": [[26, 0.5], [210, 0.65], [420, 0.7]], "gain": 0.05, "interval": [0.01, 0.4],
+             "text": "twice as many words would give about +5.0 points"}  # fmt: skip
+    tune = Manifest(stage="tune", name="w", key="w", inputs={}, git_commit="", facts={"gains": gains, "curve": curve})
+    gathered = Gathered(records=[], manifests={"evaluate.SVT": evaluation("SVT"), "tune.w": tune}, datasets={})
+    summary = summarise(gathered, "crnn_vgg7", "tag")
+    text = text_of(summary)
+    for part in ("w_test own, held out 40.00 % 65.00 % +25.00 +13.00 to +37.00 60", "SVT others 83.00 % 82.00 % -1.00",
+                 "Twice as many words would give about +5.0 points."):  # fmt: skip
+        assert part in text, part
+    logged = [(name, value, step) for name, value, step, _ in mlflow_points(gathered, summary) if "curve" in name]
+    assert logged == [("curve/accuracy", 0.5, 26), ("curve/accuracy", 0.55, 52), ("curve/accuracy", 0.65, 210),
+                      ("curve/gain", 0.05, 0)]  # fmt: skip
+    alone = tune.facts | {"curve": {"points": [], "text": "too few words"}}
+    few = Gathered(records=[], manifests={"tune.w": replace(tune, facts=alone)}, datasets={})
+    assert "Too few words." in text_of(summarise(few, "crnn_vgg7", "tag"))
+    assert "Own words" not in text_of(summary_of("crnn_vgg7", FIRST, evaluation("SVT")))
+
+
+def test_the_learning_chart_has_a_doubling_as_far_as_another_and_ends_with_the_forecast() -> None:
+    points = [{"words": words, "total": 60, "correct": correct} for words, correct in ((50, 15), (100, 30))]
+    curve = {"points": points, "curve": [[50, 0.25], [100, 0.5], [200, 0.6]], "gain": 0.1, "interval": [0.0, 0.7]}
+    svg = str(learning_chart(curve))
+    assert re.findall(r'y="204" text-anchor="\w+">([^<]*)<', svg) == ["50", "100", "200"]
+    places = [tuple(map(float, pair.split(","))) for pair in svg.split('points="')[1].split('"')[0].split()]
+    (first, low), (second, high), (last, _) = places
+    assert second - first == pytest.approx(last - second, abs=0.2)
+    assert (low, high) == (142.0, 98.0)  # a quarter and half of the way from 186 up to 10
+    assert svg.count('class="dot s0"') == 2
+    forecast = svg.split('class="interval"')[-1]
+    assert f'x1="{last}"' in forecast
+    assert 'y1="98.0" y2="10.0"' in forecast  # from 0.5, what is read now, to at most 1

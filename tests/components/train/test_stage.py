@@ -69,7 +69,7 @@ def test_training_is_stored_once_and_found_afterwards(
     assert (manifest.inputs["train_sets"], manifest.inputs["val_sets"]) == ([indices["t"]], [indices["v"]])
     assert manifest.inputs["data"] == {
         "charset": "lower36", "space": False, "height": 32, "width": 100, "channels": 1, "middle": 127.5,
-        "shares": {},
+        "shares": {}, "fractions": {}, "epoch_samples": 0,
     }  # fmt: skip
     assert manifest.inputs["start"] is None
     assert [entry.name for entry in manifest.objects] == [
@@ -158,7 +158,7 @@ def test_training_starts_from_a_recipes_champion_and_anew_from_another(store: St
         champion = promote(store, recipe, seed).object("model.safetensors")
         references.append(run(shard_manifest, tmp_path / "out.json", processes=1, train=still))
         manifest = read_manifest(tmp_path / "out.json")
-        assert manifest.inputs["start"] == champion.sha256
+        assert manifest.inputs["start"] == manifest.facts["start_weights"]["sha256"] == champion.sha256
         ours, theirs = (
             checkpoint.load(store.fetch(entry)).tensors for entry in (manifest.object("last.safetensors"), champion)
         )

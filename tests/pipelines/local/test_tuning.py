@@ -6,13 +6,24 @@ import pytest
 
 from pipelines.building import FOLDER, load_inputs, recipe_path
 from pipelines.local import tuning
-from pipelines.local.tuning import added_symbols, changed_keys, charset_file, parts_of_entry, run_options
+from pipelines.local.tuning import (
+    added_symbols,
+    changed_keys,
+    charset_file,
+    parts_of_entry,
+    run_options,
+    starting_weights,
+)
+from tests.components.train.trained import lively
+from wordmill.models import checkpoint
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.loading import load_recipe
+from wordmill.store.storage import hash_file
 from wordmill.text.charset import load_charset
 
 LOWER36 = load_charset("lower36")
 WORDS = Entry(source="file:///w.zip", reader="label_file", labels="gt.txt", samples=300, licence="ours")
+START = Path("start.safetensors")
 RECIPES = [path.stem for path in sorted((FOLDER / "recipes").glob("*.yaml"))]
 
 
@@ -23,10 +34,16 @@ def test_words_are_parted_into_sets_of_their_own() -> None:
     }  # fmt: skip
 
 
-def test_characters_of_the_champion_and_of_the_labels_are_added_once() -> None:
-    assert added_symbols(["Straße 1", "abc"], LOWER36, LOWER36.symbols) == " ß"
-    assert added_symbols(["ßé"], LOWER36, f"{LOWER36.symbols}ü") == "üßé"
-    assert added_symbols(["abc"], LOWER36, LOWER36.symbols) == ""
+def test_characters_of_the_weights_and_of_the_labels_are_added_once_and_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert added_symbols("w", ["Straße 1", "Maß", "abc"], LOWER36, LOWER36.symbols) == " ß"
+    told = "w: 2 of 3 words have characters that are new, and added: ' ' 1, 'ß' 2"
+    assert capsys.readouterr().out == f"{told}\n"
+    assert added_symbols("w", ["ßé"], LOWER36, f"{LOWER36.symbols}ü") == "üßé"
+    capsys.readouterr()
+    assert added_symbols("w", ["abc"], LOWER36, LOWER36.symbols) == ""
+    assert capsys.readouterr().out == ""
 
 
 def test_added_characters_are_a_file_that_the_charset_is_joined_with(tmp_path: Path) -> None:
@@ -47,14 +64,15 @@ def test_every_recipe_can_be_trained_on_for_own_words(name: str, tmp_path: Path)
     catalogue = tmp_path / "w.yaml"
     documents = {key: vars(entry) for key, entry in sets.items()}
     catalogue.write_text(json.dumps(documents))
-    told, entries = load_inputs(run_options(options(name), catalogue, "w_test", changed_keys(recipe, sets, "")), 2)
+    changes = changed_keys(recipe, sets, "", START)
+    told, entries = load_inputs(run_options(options(name), catalogue, "w_test", changes), 2)
     assert (told.data.train[0], told.data.val, told.benchmarks[-1]) == ("w_train", ("w_val",), "w_test")
     assert told.gate.benchmarks == recipe.benchmarks  # they alone decide on a promotion
     assert told.gate.floors == recipe.gate.floors | {"w_test": 0.0}
     assert told.data.shares["w_train"] == 0.5
     assert sum(told.data.shares.values()) == pytest.approx(1)
     assert entries["w_test"].part == "test"
-    assert (told.train.start_from, told.train.start_charset) == (name, "union")
+    assert (told.train.start_from, told.train.start_charset) == (str(START), "union")
     assert told.train.augment == ("views" if name == "seq2seq_fsns" else "words")
     assert told.train.lr < recipe.train.lr
 
@@ -63,15 +81,51 @@ def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_pat
     recipe, sets = load_recipe(recipe_path("quickstart")), parts_of_entry("w", WORDS)
     catalogue = tmp_path / "w.yaml"
     catalogue.write_text(json.dumps({key: vars(entry) for key, entry in sets.items()}))
-    own = run_options(options("quickstart", "train.epochs=2"), catalogue, "w_test", changed_keys(recipe, sets, ""))
+    short = options("quickstart", "train.epochs=2")
+    own = run_options(short, catalogue, "w_test", changed_keys(recipe, sets, "", START))
     assert load_inputs(own, 1)[0].train.epochs == 2
-    changes = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "+x.txt"))
+    changes = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "+x.txt", START))
     assert (changes["data.limit"], changes["train.epochs"]) == ("2000", "27")  # 60,000 / (210 + 2,000)
     assert (changes["train.lr"], changes["data.charset"]) == ("0.004000", "lower36+x.txt")
 
 
 def test_too_few_words_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORDMILL_BUCKET", "b")
+    monkeypatch.setattr("wordmill.store.storage.Store.from_environment", lambda: None)
     few = Entry(source="file:///w.zip", reader="label_file", labels="gt.txt", samples=12, licence="ours")
     monkeypatch.setattr(tuning, "data_set", lambda options: ("w", few))
     with pytest.raises(ValueError, match="data set 'w': 12 words are too few to hold some out, expected at least 30"):
         tuning.tune(options("quickstart"))
+
+
+def test_training_starts_from_a_file_of_its_own_that_the_weights_digest_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, champion, folder = tmp_path / "given.safetensors", tmp_path / "objects", tmp_path / "tune"
+    given.write_bytes(b"given")
+    champion.write_bytes(b"champion")
+    monkeypatch.setattr("components.train.start.start_without", lambda store, recipe, own: champion)
+    changes = ["train.lr=0.1", f"train.start_from={given}"]
+    files = [starting_weights(None, "quickstart", "w_train", set_, folder) for set_ in (changes, [], [])]
+    assert [path.read_bytes() for path in files] == [b"given", b"champion", b"champion"]
+    assert files[1] == files[2] == folder / f"{hash_file(champion)[:16]}.safetensors"
+    monkeypatch.setattr("components.train.start.start_without", lambda store, recipe, own: None)
+    with pytest.raises(ValueError, match="recipe 'quickstart' has no champion to train on from: make run RECIPE=quick"):
+        starting_weights(None, "quickstart", "w_train", [], folder)
+
+
+def test_weights_that_fit_nothing_are_refused_before_anything_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORDMILL_BUCKET", "b")
+    monkeypatch.setattr("wordmill.store.storage.Store.from_environment", lambda: None)
+    monkeypatch.setattr("pipelines.local.services.STATE", tmp_path)
+    monkeypatch.setattr(tuning, "data_set", lambda options: ("w", WORDS))
+    monkeypatch.setattr(tuning, "read_labels", lambda name, entry: ["abc"])
+    path = tmp_path / "other.safetensors"
+    checkpoint.save(path, lively(1))
+    with pytest.raises(ValueError, match="model.backbone: found compact, expected the recipe's separable"):
+        tuning.tune(options("quickstart", f"train.start_from={path}"))
+    path.write_bytes(b"no weights")
+    with pytest.raises(ValueError, match="other.safetensors|[0-9a-f]{16}.safetensors"):
+        tuning.tune(options("quickstart", f"train.start_from={path}"))

@@ -196,6 +196,21 @@ def test_shares_that_do_not_add_up_are_refused(shares: str, told: str) -> None:
         load_recipe(RECIPES / "quickstart.yaml", ("data.train=[a, b]", f"data.shares={shares}"))
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (["data.fractions={rendered_train: 0.5}"], "found rendered_train, expected sets .* by data.shares: none has"),
+        (["data.shares={rendered_train: 1.0}", "data.fractions={a: 0.5}"], "found a, expected sets that have a share"),
+        (["data.shares={rendered_train: 1.0}", "data.fractions={rendered_train: 0.0}"], "found 0.0, expected more"),
+        (["data.epoch_samples=64"], "found 64, expected 0, or with data.shares a number of samples"),
+        (["data.shares={rendered_train: 1.0}", "data.epoch_samples=-1"], "found -1, expected 0, or with data.shares"),
+    ],
+)
+def test_fractions_and_epochs_that_are_of_no_set_or_leave_nothing_are_refused(changes: list[str], told: str) -> None:
+    with pytest.raises(ValueError, match=rf"^quickstart\.yaml: data\.(fractions|epoch_samples).*{told}"):
+        load_recipe(RECIPES / "quickstart.yaml", tuple(changes))
+
+
 def test_shares_are_of_sets_that_are_stored() -> None:
     one = ("data.shares={rendered_train: 1.0}",)
     assert load_recipe(RECIPES / "quickstart.yaml", one).data.shares == {"rendered_train": 1.0}

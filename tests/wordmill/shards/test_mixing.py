@@ -23,12 +23,12 @@ class Renumbered(Numbered):
 
 def mixture(sizes: tuple[int, ...], shares: tuple[float, ...]) -> Mixture:
     """Return sets whose labels are the numbers 0.., 1000.., 2000.. and so on."""
-    return Mixture(sets=[Renumbered(size, 1000 * place) for place, size in enumerate(sizes)], shares=shares)
+    sets = [Renumbered(size, 1000 * place) for place, size in enumerate(sizes)]
+    return Mixture(sets=sets, shares=shares, samples=sum(sizes))
 
 
 def test_of_the_first_samples_each_set_has_its_share_rounded() -> None:
     halves = mixture((3, 5), (0.5, 0.5))
-    assert halves.samples == 8
     assert halves.drawn(np.arange(6)).tolist() == [[0, 1, 1, 2, 2, 3], [0, 0, 1, 1, 2, 2]]
     assert mixture((1, 1, 1), (0.5, 0.25, 0.25)).drawn(np.arange(5)).tolist() == [
         [0, 1, 1, 2, 2], [0, 0, 1, 1, 1], [0, 0, 0, 0, 1]
