@@ -199,6 +199,24 @@ def pickles(rng: Rng) -> tuple[list[bytes], Read]:
     return [pickle.dumps({**weights, **table}, protocol) for protocol in (2, 3, 4)], read
 
 
+def torch_files(rng: Rng) -> tuple[list[bytes], Read]:
+    import torch
+
+    from wordmill.models.pt.foreign import read as read_pth
+
+    weights = {"module.Prediction.bias": torch.zeros(3), "module.bn.weight": torch.ones(2, 2).half()}
+    bases = []
+    for zipped in (True, False):  # PyTorch's form, and that of before 1.6
+        torch.save(weights, file := io.BytesIO(), _use_new_zipfile_serialization=zipped)
+        bases.append(file.getvalue())
+
+    def read(content: bytes, folder: Path) -> None:
+        (folder / "a.pth").write_bytes(content)
+        assert all(array.dtype == np.float32 for array in read_pth(folder / "a.pth").values())
+
+    return bases, read
+
+
 def recipes(rng: Rng) -> tuple[list[bytes], Read]:
     from wordmill.recipe.catalogue import load_catalogue
     from wordmill.recipe.loading import load_recipe
@@ -261,8 +279,8 @@ def bodies(rng: Rng) -> tuple[list[bytes], Read]:
 
 KINDS: dict[str, Callable[[Rng], tuple[list[bytes], Read]]] = {
     "images": images, "archives": archives, "label_files": label_files, "lmdbs": lmdbs, "tfrecords": tfrecords,
-    "checkpoints": checkpoints, "foreign": foreign, "pickles": pickles, "recipes": recipes,
-    "charsets": charsets, "bodies": bodies,
+    "checkpoints": checkpoints, "foreign": foreign, "pickles": pickles, "torch_files": torch_files,
+    "recipes": recipes, "charsets": charsets, "bodies": bodies,
 }  # fmt: skip
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SEED, LIMIT_S, MOST_MIB = 20, 300, 1024
 # Inputs of about a minute each; the first few are tried with every change of the code.
 COUNTS = {"images": 60_000, "archives": 15_000, "label_files": 30_000, "lmdbs": 15_000, "tfrecords": 30_000,
-          "checkpoints": 30_000, "foreign": 30_000, "pickles": 30_000, "recipes": 3_000,
+          "checkpoints": 30_000, "foreign": 30_000, "pickles": 30_000, "torch_files": 15_000, "recipes": 3_000,
           "charsets": 30_000, "bodies": 15_000}  # fmt: skip
 
 

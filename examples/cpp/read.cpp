@@ -1,11 +1,14 @@
-// Reads one picture of a word: read FOLDER PICTURE, where FOLDER has card.json and the ONNX file that it describes.
-// Prints the confidence and the text. The card is all that it knows of the recogniser.
+// Reads one picture of a word: read FOLDER PICTURE [--characters], where FOLDER has card.json and the ONNX file that it
+// describes. Prints the confidence and the text; then, where they are asked for, a line for each character: its
+// confidence, from where to where it stands in shares of the picture's width, - where nobody knows, and itself. The card
+// is all that it knows of the recogniser.
 
 #include <onnxruntime_cxx_api.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
 #include <exception>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -14,6 +17,8 @@
 #include <stdexcept>
 #include <string>
 #include <vector>
+
+#include "decoding.hpp"
 
 using nlohmann::json;
 
@@ -68,12 +73,13 @@ cv::Mat resize(const cv::Mat& picture, int height, int width, const std::string&
   return resized;
 }
 
-// A picture of any size as the card's `preprocessing` fits it into height and width.
-cv::Mat fit(cv::Mat picture, int height, int width, const json& how) {
+// A picture of any size as the card's `preprocessing` fits it into height and width; `filled`: the share of that width.
+cv::Mat fit(cv::Mat picture, int height, int width, const json& how, double& filled) {
   if (how.at("turn_tall") && picture.rows > 2 * picture.cols)
     cv::rotate(picture, picture, cv::ROTATE_90_COUNTERCLOCKWISE);
   if (how.at("fit") == "stretch") return resize(picture, height, width, how.at("interpolation"));
   const int kept = std::min(width, (height * picture.cols + picture.rows - 1) / picture.rows);
+  filled = double(kept) / width;
   cv::Mat canvas(height, width, picture.type(), cv::Scalar::all(how.at("padding").get<int>()));
   resize(picture, height, kept, how.at("interpolation")).copyTo(canvas.colRange(0, kept));
   return canvas;
@@ -86,13 +92,13 @@ int width_of(const json& card) {
 }
 
 // Float32 in the layout (channels, height, width), red first.
-std::vector<float> input_of(const std::string& path, const json& card) {
+std::vector<float> input_of(const std::string& path, const json& card, double& filled) {
   const json& shape = card.at("input").at("shape");
   const int channels = shape[1], height = shape[2], width = width_of(card);
   cv::Mat picture = cv::imread(path, channels == 1 ? cv::IMREAD_GRAYSCALE : cv::IMREAD_COLOR);
   if (picture.empty()) throw std::runtime_error(path + ": no picture");
   if (channels == 3) cv::cvtColor(picture, picture, cv::COLOR_BGR2RGB);
-  picture = fit(picture, height, width, card.at("preprocessing"));
+  picture = fit(picture, height, width, card.at("preprocessing"), filled);
   const float middle = card.at("preprocessing").at("middle");
   std::vector<float> values;
   for (int c = 0; c < channels; ++c)
@@ -101,56 +107,39 @@ std::vector<float> input_of(const std::string& path, const json& card) {
   return values;
 }
 
-// The characters of UTF-8 text, one string each.
-std::vector<std::string> characters(const std::string& text) {
-  std::vector<std::string> found;
-  for (const char byte : text) {
-    if ((byte & 0xC0) != 0x80) found.emplace_back();
-    found.back() += byte;
-  }
-  return found;
+// A card of before temperatures has none.
+wordmill::Rule rule_of(const json& card) {
+  const json& decode = card.at("decode");
+  wordmill::Rule rule;
+  rule.ctc = decode.at("rule") == "ctc";
+  rule.blank = decode.value("blank", 0);
+  rule.first = decode.at("first");
+  rule.go = decode.value("go", 0);
+  rule.stop = decode.value("stop", 1);
+  rule.temperature = decode.value("temperature", 1.0);
+  rule.symbols = wordmill::characters_of(card.at("charset").at("symbols"));
+  return rule;
 }
 
-// The likeliest class of each step and the logarithm of its probability, by a softmax.
-struct Best {
-  int number;
-  double score;
-};
-
-std::vector<Best> best_of(const float* logits, int steps, int classes) {
-  std::vector<Best> best;
-  for (const float* row = logits; row != logits + steps * classes; row += classes) {
-    const float* peak = std::max_element(row, row + classes);
-    double sum = 0;
-    for (int c = 0; c < classes; ++c) sum += std::exp(row[c] - *peak);
-    best.push_back({int(peak - row), -std::log(sum)});
+void print(const std::vector<wordmill::Character>& found, bool characters) {
+  std::string text;
+  for (const wordmill::Character& one : found) text += one.text;
+  std::printf("%.4f\t%s\n", wordmill::confidence_of(found), text.c_str());
+  for (const wordmill::Character& one : found) {
+    if (!characters) break;
+    if (one.placed)
+      std::printf("%.4f\t%.4f\t%.4f\t%s\n", one.confidence, one.start, one.end, one.text.c_str());
+    else
+      std::printf("%.4f\t-\t-\t%s\n", one.confidence, one.text.c_str());
   }
-  return best;
 }
 
-// The steps that are characters, as the card's `decode` rule has them.
-std::vector<Best> kept_of(const std::vector<Best>& best, const json& decode) {
-  std::vector<Best> kept;
-  if (decode.at("rule") == "ctc") {
-    int before = decode.at("blank");
-    for (const Best& step : best) {
-      if (step.number != decode.at("blank") && step.number != before) kept.push_back(step);
-      before = step.number;
-    }
-    return kept;
-  }
-  for (const Best& step : best) {
-    if (step.number == decode.at("stop")) return kept;
-    if (step.number != decode.at("go")) kept.push_back(step);
-  }
-  return {};  // without a stop there is no text
-}
-
-void read(const std::string& folder, const std::string& path) {
+void read(const std::string& folder, const std::string& path, bool characters) {
   std::ifstream file(folder + "/card.json");
   if (!file) throw std::runtime_error(folder + "/card.json: cannot be opened");
   const json card = json::parse(file);
-  std::vector<float> values = input_of(path, card);
+  double filled = 1;
+  std::vector<float> values = input_of(path, card, filled);
 
   setenv("ORT_DISABLE_TELEMETRY", "1", 1);  // some builds send what they run to their maker
   Ort::Env environment;
@@ -165,30 +154,21 @@ void read(const std::string& folder, const std::string& path) {
   const auto found = session.Run(Ort::RunOptions(), inputs, &input, 1, outputs, 1);
 
   const auto sizes = found[0].GetTensorTypeAndShapeInfo().GetShape();
-  const auto best = best_of(found[0].GetTensorData<float>(), int(sizes[1]), int(sizes[2]));
-  const auto symbols = characters(card.at("charset").at("symbols"));
-  const int first = card.at("decode").at("first");
-  std::string text;
-  double sum = 0;
-  const auto kept = kept_of(best, card.at("decode"));
-  for (const Best& step : kept) {
-    text += symbols.at(step.number - first);
-    sum += step.score;
-  }
-  // A card of before temperatures has none.
-  const double temperature = card.at("decode").value("temperature", 1.0);
-  std::printf("%.4f\t%s\n", kept.empty() ? 0 : std::exp(sum / kept.size() / temperature), text.c_str());
+  const bool straightened = card.at("recipe").at("model").value("rectification", "none") != "none";
+  const float* logits = found[0].GetTensorData<float>();
+  print(wordmill::read(logits, int(sizes[1]), int(sizes[2]), rule_of(card), straightened, filled), characters);
 }
 
 }  // namespace
 
 int main(int count, char** arguments) {
-  if (count != 3) {
-    std::fprintf(stderr, "usage: read FOLDER PICTURE\n");
+  const bool characters = count == 4 && std::strcmp(arguments[3], "--characters") == 0;
+  if (count != 3 && !characters) {
+    std::fprintf(stderr, "usage: read FOLDER PICTURE [--characters]\n");
     return 2;
   }
   try {
-    read(arguments[1], arguments[2]);
+    read(arguments[1], arguments[2], characters);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "error: %s\n", error.what());
     return 1;

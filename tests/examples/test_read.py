@@ -51,12 +51,20 @@ def test_it_reads_what_python_reads(program: Path, tmp_path: Path, model: Model,
     paths = [tmp_path / f"{number}.png" for number in range(len(images))]
     for path, image in zip(paths, images, strict=True):
         path.write_bytes(png(image))
-    expected = open_onnx(tmp_path / "model" / "card.json").predict(paths)
+    expected = open_onnx(tmp_path / "model" / "card.json").predict(paths, {"characters": True})
     assert len(set(expected["text"])) > 2
-    for path, text, confidence in zip(paths, expected["text"], expected["confidence"], strict=True):
-        done = subprocess.run([program, tmp_path / "model", path], capture_output=True, text=True, check=True)
-        printed, _, found = done.stdout.rstrip("\n").partition("\t")
+    for path, text, confidence, characters in zip(paths, *(expected[name] for name in expected), strict=True):
+        command = [program, tmp_path / "model", path]
+        done = subprocess.run([*command, "--characters"], capture_output=True, text=True, check=True)
+        first, *lines = done.stdout.split("\n")[:-1]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == f"{first}\n"
+        printed, _, found = first.partition("\t")
         assert (found, float(printed)) == (text, pytest.approx(confidence, abs=1e-3))
+        told = [line.split("\t") for line in lines]
+        assert [one[3] for one in told] == [one["text"] for one in characters]
+        for key, column in (("confidence", 0), ("start", 1), ("end", 2)):
+            places = [None if one[column] == "-" else pytest.approx(float(one[column]), abs=1e-3) for one in told]
+            assert [one[key] for one in characters] == places
 
 
 def test_what_is_no_picture_and_no_model_ends_in_one_line(program: Path, tmp_path: Path) -> None:

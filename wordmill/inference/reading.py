@@ -14,7 +14,7 @@ import numpy as np
 
 from wordmill.inference.batches import in_batches
 from wordmill.inference.card import prepared
-from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser, find_card, read_card, sections_of
+from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser, find_card, read_card, rectifies, sections_of
 from wordmill.inference.runtimes import batches_of, open_file
 from wordmill.models import checkpoint
 from wordmill.pictures.decoder import is_picture
@@ -73,7 +73,7 @@ def open_recogniser(path: Path) -> TextRecogniser:
         size = min((size for size in sizes if size >= len(images)), default=max(sizes, default=len(images)))
         return np.asarray(in_batches(call, size, images)[0], dtype=np.float32)
 
-    return TextRecogniser(data, codec, network)
+    return TextRecogniser(data, codec, network, straightened=rectifies(card))
 
 
 def _open_checkpoint(path: Path) -> TextRecogniser:
@@ -85,7 +85,7 @@ def _open_checkpoint(path: Path) -> TextRecogniser:
     except ImportError as error:
         raise RuntimeError(f"{path}: trained by {framework}, which cannot be imported here: {error}") from None
     codec = codec_of(saved.model, saved.data, saved.temperature)
-    return TextRecogniser(saved.data, codec, predictor, predictor.attend)
+    return TextRecogniser(saved.data, codec, predictor, predictor.attend, predictor.columns)
 
 
 def find_images(path: Path) -> tuple[list[Path], list[Path]]:

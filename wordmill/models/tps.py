@@ -29,6 +29,15 @@ def pixel_matrix(height: int, width: int) -> npt.NDArray[np.float32]:
     return np.asarray(terms @ np.linalg.inv(system)[:, :CONTROL_POINTS], dtype=np.float32)
 
 
+def columns_of(points: npt.NDArray[np.float32], height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return where the columns of straightened pictures lie in the crooked ones, (N, width) in shares of their width.
+
+    points (N, 20, 2) are where the control points lie; of a column it is the mean of its pixels.
+    """
+    x = (pixel_matrix(height, width) @ points[:, :, 0].T).reshape(height, width, len(points)).mean(axis=0).T
+    return np.asarray(np.clip(((x + 1) / 2 * (width - 1) + 0.5) / width, 0.0, 1.0), np.float32)
+
+
 def _bend(places: npt.NDArray[np.float64], points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the spline's kernel r^2 ln r^2 of the distances r between places (P, 2) and points (F, 2), (P, F)."""
     squares = ((places[:, np.newaxis] - points) ** 2).sum(axis=2)

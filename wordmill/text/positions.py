@@ -6,9 +6,12 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from wordmill.text.beam import prefixes
 from wordmill.text.decoding import AttentionCodec, Codec, CtcCodec, Logits, probabilities
+
+Floats = npt.NDArray[np.float32]
 
 BEAMS = 8  # hypotheses of a search for alternatives, at least
 
@@ -70,6 +73,22 @@ def in_picture(found: list[Character], filled: float) -> list[Character]:
 
     return [Character(text=one.text, confidence=one.confidence, start=share(one.start), end=share(one.end))
             for one in found]  # fmt: skip
+
+
+def as_they_lie(found: list[Character], columns: Floats | None) -> list[Character]:
+    """Return characters read of columns that lie elsewhere in the picture, at (columns,) in shares of its width.
+
+    None: nobody says where, so they have no places.
+    """
+
+    def moved(one: Character) -> Character:
+        if columns is None or one.start is None or one.end is None:
+            return Character(text=one.text, confidence=one.confidence)
+        read = (np.arange(len(columns)) + 0.5) / len(columns)
+        low, high = sorted(float(np.interp(place, read, columns)) for place in (one.start, one.end))
+        return Character(text=one.text, confidence=one.confidence, start=low, end=high)
+
+    return [moved(one) for one in found]
 
 
 def document(found: list[Character]) -> list[dict[str, Any]]:

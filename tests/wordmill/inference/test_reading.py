@@ -364,6 +364,16 @@ def test_characters_and_alternatives_stand_in_the_lines_where_they_are_asked_for
     assert reading["alternatives"] == [{"text": "ab", "probability": 1.0}]
     (plain,) = read_images(recogniser, [path])
     assert plain.details == {}
+    unsaid = TextRecogniser(padded, CtcCodec(charset=charset_of(DATA)), network, straightened=True)
+    (told,) = read_images(unsaid, [path], characters=True)
+    assert [(one["start"], one["end"]) for one in told.details["characters"]] == [(None, None)] * 2
+    # Straightened columns lie at 0 to 0.25 of the input, at 0 to 0.5 of the picture.
+    lie = np.linspace(0, 0.25, 2, dtype=np.float32)[None]  # of columns whose middles are at 0.25 and 0.75
+    said = TextRecogniser(padded, CtcCodec(charset=charset_of(DATA)), network, columns=lambda _: lie, straightened=True)
+    (told,) = read_images(said, [path], characters=True)
+    # a from 0 (the first column's middle, at 0) to 0.4375: (0.4375 - 0.25) / 0.5 of 0.5; b ends at 1, the last one's.
+    found = [place for one in told.details["characters"] for place in (one["start"], one["end"])]
+    assert found == pytest.approx([0.0, 0.1875, 0.1875, 0.5], abs=1e-4)
 
 
 def test_a_picture_fills_as_much_of_the_width_as_it_is_fitted_to() -> None:

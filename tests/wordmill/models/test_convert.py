@@ -263,10 +263,26 @@ def test_a_file_that_would_have_to_be_unpickled_is_refused(tmp_path: Path) -> No
     assert "whole.pth: not a file of PyTorch that holds tensors and plain values alone" in refusal(path, "crnn_npu")
 
 
-@pytest.mark.parametrize("found", [[1, 2], {}, {"state_dict": 3}, {"epoch": 3}], ids=str)
+@pytest.mark.parametrize(
+    "found",
+    [[1, 2], {}, {"state_dict": 3}, {"epoch": 3}, {1: torch.ones(1)}, {"a": torch.ones(2).to_sparse()},
+     {"a": torch.ones(2) * 1j}],
+    ids=str,
+)  # fmt: skip
 def test_a_file_without_weights_is_refused(found: object, tmp_path: Path) -> None:
     torch.save(found, tmp_path / "odd.pth")
     assert "expected weights by name, or a training state" in refusal(tmp_path / "odd.pth", "crnn_npu")
+
+
+def test_a_tensor_that_says_more_than_lies_in_its_file_is_refused(tmp_path: Path) -> None:
+    torch.save({"cnn.conv0.weight": torch.ones(1).expand(1 << 40)}, tmp_path / "large.pth")
+    said = refusal(tmp_path / "large.pth", "crnn_npu")
+    assert f"its weights say that they have {4 << 40} bytes, the file has" in said
+
+
+def test_an_error_of_pytorchs_without_words_is_called_by_its_kind(tmp_path: Path) -> None:
+    (tmp_path / "cut.pth").write_bytes(b"\x80\x02K\x01")  # a pickle that ends where an opcode is expected
+    assert "plain values alone: " in refusal(tmp_path / "cut.pth", "crnn_npu")
 
 
 def test_the_output_must_be_a_checkpoint_in_a_folder_that_is_there(tmp_path: Path) -> None:

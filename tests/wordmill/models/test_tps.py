@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wordmill.models.tps import control_points, pixel_matrix
+from wordmill.models.tps import columns_of, control_points, pixel_matrix
 
 
 def pixels(height: int, width: int) -> np.ndarray:
@@ -50,3 +50,13 @@ def test_between_them_it_is_the_spline_of_the_definition() -> None:
         squares = ((points - (x, y)) ** 2).sum(axis=1)
         bends = [square * np.log(square) if square else 0.0 for square in squares]
         assert found.tolist() == pytest.approx((np.array([*bends, 1, x, y]) @ weights).tolist(), abs=1e-4)
+
+
+def test_columns_of_a_straightened_picture_lie_where_the_mean_of_their_pixels_does() -> None:
+    points = np.stack([control_points() * (0.5, 1), control_points()]).astype(np.float32)
+    points[0, :, 0] += 0.25
+    points[1, :10, 0] += 1.5  # the upper edge alone, to the right: half of it in the mean, out of the picture at last
+    halved, leaning = columns_of(points, 3, 5)
+    # x of -1, -0.5 .. 1 becomes -0.25, 0 .. 0.75, and the middles of 5 pixels lie at 0.1, 0.3 .. 0.9 for -1 to 1.
+    assert halved == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8], abs=1e-5)
+    assert leaning == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0], abs=1e-5)

@@ -95,15 +95,23 @@ def test_the_same_weights_give_the_same_texts_greedy_and_by_beam(model: Model, s
         assert texts == same
         assert np.abs(confidences - close).max() <= 1e-4
         assert len(set(texts)) > 1
-    assert one.attend(images, one(images)) is None  # of rectified pictures, or of a decoder that looks at no column
-    if model is RARE:
-        one.looks = other.looks = True
-        logits = one(images)
-        (looks, same_looks) = (twin.attend(images, logits) for twin in (one, other))
-        assert looks.shape == (5, 6, 25)
-        assert looks.sum(axis=2) == pytest.approx(np.ones((5, 6)), abs=1e-5)
+    logits = one(images)
+    looks, same_looks = (twin.attend(images, logits) for twin in (one, other))
+    if model is CRNN:
+        assert looks is same_looks is None
+    else:
+        steps, columns = logits.shape[1], 12 if model is SEQ2SEQ else 25
+        assert looks.shape == (5, steps, columns)
+        assert looks.sum(axis=2) == pytest.approx(np.ones((5, steps)), abs=1e-5)
         assert np.abs(looks - same_looks).max() <= 1e-4
         assert np.abs(looks - seen(checkpoint, images)).max() <= 1e-4
+    places, same_places = (twin.columns(images) for twin in (one, other))
+    if model is SEQ2SEQ:
+        assert places is same_places is None  # pictures are read as they are
+    else:
+        assert places.shape == (5, 100)
+        assert places.std(axis=0).max() > 1e-3  # each is bent otherwise
+        assert np.abs(places - same_places).max() <= 1e-4
     texts, confidences = one.codec.decode(one(images))
     assert one.read(images)[0] == texts
     assert np.array_equal(one.read(images)[1], confidences)
@@ -112,10 +120,12 @@ def test_the_same_weights_give_the_same_texts_greedy_and_by_beam(model: Model, s
 
 def seen(checkpoint: Checkpoint, images: np.ndarray) -> np.ndarray:
     """Return the attention of PyTorch's decoder itself, step by step."""
-    net = pt_model.build(checkpoint.model, checkpoint.data, 38).eval()
+    classes = codec_of(checkpoint.model, checkpoint.data).classes
+    net = pt_model.build(checkpoint.model, checkpoint.data, classes).eval()
     pt_weights.load_weights(net, checkpoint.tensors, "torch")
     decoder, weights = net.decoder, []
-    decoder.score.register_forward_hook(lambda module, given, scores: weights.append(scores.softmax(1)[:, :, 0]))
+    layer = decoder.score if hasattr(decoder, "score") else decoder.attention
+    layer.register_forward_hook(lambda _, given, scores: weights.append(scores.softmax(1).reshape(len(images), -1)))
     with torch.no_grad():
         net(torch.from_numpy(normalise(images, 127.5)))
     return torch.stack(weights, 1).numpy()

@@ -6,7 +6,7 @@ import pytest
 from wordmill.text.beam import ctc_beam_search
 from wordmill.text.charset import Charset
 from wordmill.text.decoding import AttentionCodec, CtcCodec
-from wordmill.text.positions import Character, cells, characters, document, in_picture, likeliest_texts
+from wordmill.text.positions import Character, as_they_lie, cells, characters, document, in_picture, likeliest_texts
 
 AB = Charset(name="ab", symbols="ab")
 CTC, WRITER = CtcCodec(charset=AB), AttentionCodec(charset=AB)
@@ -81,6 +81,20 @@ def test_alternatives_are_the_likeliest_texts_with_their_probabilities() -> None
     assert math.isclose(sum(one.probability for one in likeliest_texts(rows, CTC, 5)[0]), 1.0, rel_tol=1e-5)
     with pytest.raises(ValueError, match="alternatives: found 0, expected at least 1"):
         likeliest_texts(rows, CTC, 0)
+
+
+def test_characters_read_of_a_straightened_picture_stand_where_its_columns_lie() -> None:
+    found = [
+        Character(text="a", confidence=0.5, start=0.3, end=0.7),
+        Character(text="b", confidence=1.0, start=0.7, end=1),
+    ]
+    lie = np.array([0.4, 0.5, 0.6, 0.7, 0.8], np.float32)  # of columns whose middles are at 0.1, 0.3 .. 0.9
+    first, second = as_they_lie(found, lie)
+    assert (first.text, first.confidence) == ("a", 0.5)
+    assert (first.start, first.end, second.start, second.end) == pytest.approx((0.5, 0.7, 0.7, 0.8))
+    (mirrored, _) = as_they_lie(found, lie[::-1].copy())
+    assert (mirrored.start, mirrored.end) == pytest.approx((0.5, 0.7))
+    assert as_they_lie(found[:1], None) == [Character(text="a", confidence=0.5)]
 
 
 def test_places_in_a_picture_that_is_padded_are_of_the_picture_itself() -> None:

@@ -24,7 +24,7 @@ from wordmill.pictures.image import Picture, filled, fit_picture
 from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data
 from wordmill.text.decoding import Codec, Logits, Reading
-from wordmill.text.positions import characters, document, in_picture, likeliest_texts
+from wordmill.text.positions import Floats, as_they_lie, characters, document, in_picture, likeliest_texts
 
 COLUMN = "image"
 BATCH = 64  # pictures at a time through the network
@@ -33,6 +33,7 @@ SERVERS = ("mlflow.pyfunc.scoring_server", "mlserver")  # in whose process strin
 
 Network = Callable[[Picture], Logits]  # from uint8 (N, H, W, C) of the recipe's size to (N, T, classes)
 Attend = Callable[[Picture, Logits], Logits | None]  # of pictures and their logits the attention (N, T, columns)
+Columns = Callable[[Picture], Floats | None]  # where what is read lies in pictures, (N, columns); None: as it is read
 
 
 def _load_pyfunc(folder: str) -> "TextRecogniser":
@@ -78,7 +79,7 @@ def open_onnx(card_path: Path, threads: int = 0) -> "TextRecogniser":
         images = prepared(pictures, card)
         return (in_batches(call, size, images) if isinstance(size, int) else call(images))[0]
 
-    return TextRecogniser(data, codec, network)
+    return TextRecogniser(data, codec, network, straightened=rectifies(card))
 
 
 def read_card(path: Path, name: str = "") -> tuple[dict[str, Any], Path]:
@@ -99,6 +100,11 @@ def read_card(path: Path, name: str = "") -> tuple[dict[str, Any], Path]:
     return card, model
 
 
+def rectifies(card: dict[str, Any]) -> bool:
+    """Tell whether a card's recogniser straightens pictures, which its file does inside."""
+    return bool(card["recipe"].get("model", {}).get("rectification", "none") != "none")
+
+
 def sections_of(card: dict[str, Any], path: Path) -> tuple[Data, Codec]:
     """Return how pictures become inputs, and logits texts, as the card at this path says."""
     data = parse_section(Data, card["recipe"]["data"], f"{path}: recipe.data")
@@ -113,8 +119,13 @@ class TextRecogniser:
 
     refused: Callable[[str], Exception] = ValueError
 
-    def __init__(self, data: Data, codec: Codec, network: Network, attend: Attend | None = None) -> None:
+    def __init__(
+        self, data: Data, codec: Codec, network: Network, attend: Attend | None = None, columns: Columns | None = None,
+        straightened: bool = False,
+    ) -> None:  # fmt: skip
+        """Take what the network looks at and where that lies; `straightened`: it rectifies, and does not say how."""
         self.data, self.codec, self.network, self.attend = data, codec, network, attend
+        self.columns, self.straightened = columns, straightened
 
     def fit(self, image: Any) -> Picture:
         """Return a picture, in any form that `predict` takes, as uint8 (H, W, C) of the recipe's size.
@@ -139,6 +150,9 @@ class TextRecogniser:
         logits = self.network(pictures)
         looks = self.attend(pictures, logits) if self.attend else None
         rows = characters(logits, self.codec, looks)
+        lie = self.columns(pictures) if self.columns else None
+        if lie is not None or self.straightened:
+            rows = [as_they_lie(row, None if lie is None else lie[number]) for number, row in enumerate(rows)]
         found: list[dict[str, Any]] = [{"characters": document(in_picture(row, share))}
                                        for row, share in zip(rows, shares, strict=True)]  # fmt: skip
         if alternatives:

@@ -5,12 +5,15 @@ import numpy as np
 from mindspore import Tensor, nn, ops
 
 from wordmill.models.attention import Floats as Floats32
-from wordmill.models.attention import attention_of
+from wordmill.models.attention import attention_of, columns_of_views
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ms.decoders import Memory
 from wordmill.models.ms.model import EncoderDecoder, Recogniser, build
 from wordmill.models.ms.precision import choose_precision, halve
+from wordmill.models.ms.rectification import Tps
+from wordmill.models.ms.views import ViewsCnn
 from wordmill.models.ms.weights import load_weights
+from wordmill.models.tps import columns_of
 from wordmill.pictures.image import Picture, normalise
 from wordmill.recipe.frameworks import check_device
 from wordmill.text.beam import Floats, Integers, attention_beam_search, ctc_beam_search
@@ -44,7 +47,6 @@ class Predictor:
         self.codec = codec_of(checkpoint.model, data, checkpoint.temperature)
         self.net = build(checkpoint.model, data, self.codec.classes)
         load_weights(self.net, checkpoint.tensors, "checkpoint")
-        self.looks = checkpoint.model.name == "rare" and checkpoint.model.rectification == "none"
         self.decoder = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith("decoder.")}
         self.net.set_train(False)
         if half:
@@ -52,7 +54,8 @@ class Predictor:
         # A size left open: the graph is compiled once for all batches.
         shape = [None, data.channels, data.height, data.width]
         self.net.set_inputs(Tensor(shape=shape, dtype=ms.float32))
-        self.start, self.step = _Start(self.net), _Step(self.net)
+        self.start, self.step, self.locate = _Start(self.net), _Step(self.net), _Locate(self.net)
+        self.locate.set_inputs(Tensor(shape=shape, dtype=ms.float32))
         self.start.set_inputs(Tensor(shape=shape, dtype=ms.float32), Tensor(shape=[None], dtype=ms.int32))
 
     def __call__(self, images: Picture) -> Logits:
@@ -61,15 +64,21 @@ class Predictor:
         return np.asarray(logits.asnumpy(), dtype=np.float32)
 
     def attend(self, images: Picture, logits: Logits) -> Floats32 | None:
-        """Return where each step of the logits of images looks, (N, T, columns); None: the recogniser does not say.
-
-        A rectified picture's columns are not the picture's own.
-        """
-        if not isinstance(self.net, EncoderDecoder) or not self.looks:
+        """Return where each step of the logits of images looks, (N, T, columns); None: the recogniser looks nowhere."""
+        if not isinstance(self.net, EncoderDecoder):
             return None
         samples = Tensor(np.arange(len(images), dtype=np.int32))
-        features = self.start(Tensor(normalise(images, self.middle)), samples)[0][0].asnumpy()
-        return attention_of(self.decoder, np.asarray(features, np.float32), logits)
+        memory = self.start(Tensor(normalise(images, self.middle)), samples)[0][0].asnumpy()
+        return attention_of(self.decoder, np.asarray(memory, np.float32), logits)
+
+    def columns(self, images: Picture) -> Floats32 | None:
+        """Return where what is read lies in images, from left to right, (N, columns) in shares; None: as it is read."""
+        if isinstance(self.net.backbone, ViewsCnn):
+            return columns_of_views(len(images))
+        if not isinstance(self.net.rectifier, Tps):
+            return None
+        points = self.locate(Tensor(normalise(images, self.middle))).asnumpy()
+        return columns_of(points, *images.shape[1:3])
 
     def read(self, images: Picture, beams: int = 1) -> Reading:
         """Return texts and confidences of images (N, H, W, C) uint8, by a beam search with more than one beam."""
@@ -94,6 +103,18 @@ class _Start(nn.Cell):
     def construct(self, images: Tensor, samples: Tensor) -> tuple[Memory, Tensor]:
         """Return the decoder's memory and hidden state for hypotheses of the images `samples` (R,)."""
         return self.net.decoder.start(ops.gather(self.net.encode(images), samples, 0))
+
+
+class _Locate(nn.Cell):
+    """Where a rectified recogniser finds its control points."""
+
+    def __init__(self, net: Recogniser) -> None:
+        super().__init__()
+        self.net = net
+
+    def construct(self, images: Tensor) -> Tensor:
+        """Return their places (N, 20, 2) in images."""
+        return self.net.rectifier.locate(images)
 
 
 class _Step(nn.Cell):

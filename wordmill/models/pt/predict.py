@@ -8,12 +8,15 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from wordmill.models.attention import Floats as Floats32
-from wordmill.models.attention import attention_of
+from wordmill.models.attention import attention_of, columns_of_views
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.pt.decoders import Decoder
 from wordmill.models.pt.model import EncoderDecoder, build
 from wordmill.models.pt.precision import choose_precision
+from wordmill.models.pt.rectification import Tps
+from wordmill.models.pt.views import ViewsCnn
 from wordmill.models.pt.weights import load_weights
+from wordmill.models.tps import columns_of
 from wordmill.pictures.image import Picture
 from wordmill.recipe.frameworks import check_device, keep_freed_memory
 from wordmill.text.beam import Floats, Integers, attention_beam_search, ctc_beam_search
@@ -47,7 +50,6 @@ class Predictor:
         self.codec = codec_of(checkpoint.model, checkpoint.data, checkpoint.temperature)
         self.net = build(checkpoint.model, checkpoint.data, self.codec.classes)
         load_weights(self.net, checkpoint.tensors, "checkpoint")
-        self.looks = checkpoint.model.name == "rare" and checkpoint.model.rectification == "none"
         self.decoder = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith("decoder.")}
         _fold_normalisation(self.net.eval())
         self.net.to(self.device)
@@ -60,15 +62,22 @@ class Predictor:
         return np.asarray(logits.cpu().numpy(), dtype=np.float32)
 
     def attend(self, images: Picture, logits: Logits) -> Floats32 | None:
-        """Return where each step of the logits of images looks, (N, T, columns); None: the recogniser does not say.
-
-        A rectified picture's columns are not the picture's own.
-        """
-        if not isinstance(self.net, EncoderDecoder) or not self.looks:
+        """Return where each step of the logits of images looks, (N, T, columns); None: the recogniser looks nowhere."""
+        if not isinstance(self.net, EncoderDecoder):
             return None
         with torch.inference_mode(), self._autocast():
-            features = self.net.encode(self._inputs(images)).float().cpu().numpy()
-        return attention_of(self.decoder, np.asarray(features, np.float32), logits)
+            memory = self.net.decoder.start(self.net.encode(self._inputs(images)))[0][0].float().cpu().numpy()
+        return attention_of(self.decoder, np.asarray(memory, np.float32), logits)
+
+    def columns(self, images: Picture) -> Floats32 | None:
+        """Return where what is read lies in images, from left to right, (N, columns) in shares; None: as it is read."""
+        if isinstance(self.net.backbone, ViewsCnn):
+            return columns_of_views(len(images))
+        if not isinstance(self.net.rectifier, Tps):
+            return None
+        with torch.inference_mode(), self._autocast():
+            points = self.net.rectifier.locate(self._inputs(images)).cpu().numpy()
+        return columns_of(points, *images.shape[1:3])
 
     def read(self, images: Picture, beams: int = 1) -> Reading:
         """Return texts and confidences of images (N, H, W, C) uint8, by a beam search with more than one beam."""
