@@ -28,7 +28,7 @@ OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
-	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 PROFILE=ascend-8p TRACE=1 NIGHTLY=1 REUSE=1 AFRESH=1 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion DATA=folder CHARACTERS=1 ALTERNATIVES=3"
+	@echo "  variables: RECIPE=$(RECIPE) FRAMEWORK= SMOKE=1 SET='train.epochs=2 ...' CATALOGUE=my.yaml FROM='mj_train=/data/mj' BENCHMARKS=a,b DEVICE=cpu PROCESSES=2 PROFILE=ascend-8p TRACE=1 NIGHTLY=1 REUSE=1 AFRESH=1 RUNS='a b' LAST=5 IMAGES=folder MODEL=champion DATA=folder CHARACTERS=1 ALTERNATIVES=3 CURVE=0 WRONG=0.02 TRAIN=0"
 
 env: .venv/local.done  ## make the environment in .venv
 

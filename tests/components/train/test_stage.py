@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from components.train import stage
+from components.train import stage, start
 from components.train.memory import Machine
-from components.train.start import find_start, fitted_start
+from components.train.start import find_start, fitted_start, start_without
+from components.train.watch import Sender
 from tests.components.train.trained import lively, put_trained
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, write_set
@@ -172,6 +173,35 @@ def test_a_recipe_without_a_champion_is_refused(store: Store) -> None:
     with pytest.raises(ValueError, match=r"train.start_from: recipe 'nobody' has no champion .* train it first"):
         find_start(store, "nobody")
     assert find_start(store, "small") == WEIGHTS  # they come with the project
+
+
+def test_a_champion_that_has_learnt_a_set_gives_way_to_what_it_started_from(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tmp_path / "first.safetensors"
+    checkpoint.save(first, lively(1))
+    facts = {"start_weights": dataclasses.asdict(store.put_file(first, "start.safetensors"))}
+    champion = put_trained(store, 2)  # which has learnt the set a
+    own = store.fetch(champion.object("model.safetensors"))
+    monkeypatch.setattr(start, "find_champion", lambda store, recipe: dataclasses.replace(champion, facts=facts))
+    assert start_without(store, "r", "b") == own
+    again = start_without(store, "r", "a")
+    assert again is not None
+    assert again.read_bytes() == first.read_bytes()
+    monkeypatch.setattr(start, "find_champion", lambda store, recipe: champion)  # of which that is not known
+    assert start_without(store, "r", "a") == own
+    monkeypatch.setattr(start, "find_champion", lambda store, recipe: None)
+    assert start_without(store, "r", "a") is None
+
+
+def test_mlflow_is_not_told_of_a_training_of_no_recipe(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    Sender(store, "tag", "").send([("train/loss", 1.0, 1, 0.0)])
+    assert capsys.readouterr().out == ""
+    Sender(store, "tag", "tiny").send([("train/loss", 1.0, 1, 0.0)])
+    assert "warning: training goes on without live metrics" in capsys.readouterr().out
 
 
 def test_the_manifest_says_what_is_new_of_weights_for_other_characters(

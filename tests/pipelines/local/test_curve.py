@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -18,14 +19,14 @@ RECIPE = load_recipe(
 SAMPLES = {"w_train": 210, "rendered_train": 2000, "w_val": 30, "w_test": 60}
 
 
-def test_short_trainings_differ_in_nothing_but_their_words_and_cost_half_of_the_runs() -> None:
+def test_short_trainings_differ_in_nothing_but_their_words_and_cost_a_third_of_the_runs() -> None:
     sections = [short_training(RECIPE, SAMPLES, "w_train", part, Path("s.safetensors")) for part in curve.PARTS]
     assert [data.fractions for data, _ in sections] == [{"w_train": part} for part in (0.125, 0.25, 0.5, 1.0)]
     assert len({str(train) for _, train in sections}) == len({data.epoch_samples for data, _ in sections}) == 1
     data, train = sections[0]
-    # 27 epochs of 2,210 are 59,670: an eighth of them in each, in four epochs of whole batches of 64.
-    assert (data.epoch_samples, train.epochs, train.patience) == (30 * 64, 4, 0)
-    assert 4 * train.epochs * data.epoch_samples == pytest.approx(59_670 / 2, rel=0.05)
+    # 27 epochs of 2,210 are 59,670: a twelfth of them in each, in four epochs of whole batches of 64.
+    assert (data.epoch_samples, train.epochs, train.patience) == (20 * 64, 4, 0)
+    assert 4 * train.epochs * data.epoch_samples == pytest.approx(59_670 / 3, rel=0.05)
     assert (train.lr, train.start_from, train.global_batch) == (0.004, "s.safetensors", 64)
 
 
@@ -61,6 +62,9 @@ def test_few_words_are_no_curve_and_nothing_is_trained_for_them(
     assert found["points"] == []
     told = "too few words to tell what more would give: 90 to learn from and 26 held out, expected at least 64 and 30"
     assert found["text"] == told
+    unmixed = dataclasses.replace(RECIPE, data=dataclasses.replace(RECIPE.data, shares={}))
+    found = learning_curve(unmixed, SAMPLES, "w", Path("s"), tmp_path, ("cpu", 2), tmp_path)
+    assert found == {"points": [], "text": "no learning curve: data.shares gives w_train no share"}
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from components.gate.sampling import Paired
-from pipelines.local.gains import gain_row, gains_text, paired
+from components.report.gather import Gathered
+from pipelines.local.gains import gain_row, gains_text, known_before, paired
 from wordmill.store.artifacts import Manifest
 from wordmill.store.stages import StageResult, find_or_make
 from wordmill.store.storage import Store
@@ -55,3 +56,22 @@ def test_a_gain_is_told_with_its_interval() -> None:
     assert "own words, held out  own                       40.00 % before,  60.00 % now: +20.00 points" in told
     assert "others               old" in told
     assert "-1.00 points (95 %: -2.00 to +0.00), 100 words" in told
+
+
+def test_what_a_run_has_measured_of_the_weights_that_it_started_from_is_taken(store: Store, tmp_path: Path) -> None:
+    start, champion = tmp_path / "start.safetensors", tmp_path / "model.safetensors"
+    start.write_bytes(b"weights")
+    champion.write_bytes(b"weights")
+
+    def trained(_: Path) -> StageResult:
+        return StageResult(files={"model.safetensors": champion}, facts={})
+
+    model = find_or_make(store, "train", "crnn", {}, trained)[0]
+    then = measured(store, "then", {"ax": "ax"})
+    rival = {"model": model.reference, "evaluations": {"own": then.reference}}
+    rivals = Manifest(stage="rivals", name="r", key="r", inputs={}, git_commit="", facts={"rivals": [rival]})
+    gathered = Gathered(records=[], manifests={"rivals.r": rivals}, datasets={})
+    assert known_before(store, gathered, start) == {"own": then}
+    start.write_bytes(b"others")
+    assert known_before(store, gathered, start) == {}
+    assert known_before(store, Gathered(records=[], manifests={}, datasets={}), start) == {}
