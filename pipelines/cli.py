@@ -11,6 +11,7 @@ from pipelines.cluster import verbs as cluster_verbs
 from pipelines.images import publish
 from pipelines.local.evaluating import add_evaluate_verb
 from pipelines.local.scanning import add_charset_verb
+from pipelines.local.sweeping import add_sweep_verb
 from pipelines.local.tuning import add_tune_verb
 from pipelines.profiles import PROFILES
 
@@ -192,7 +193,7 @@ def command_line() -> argparse.ArgumentParser:
     compares.add_argument("-o", "--output", default="", help="the page to write, compare.html among the state")
     compares.set_defaults(verb=_compare)
     _add_read_verb(verbs)
-    for add in (add_evaluate_verb, add_charset_verb, add_tune_verb):
+    for add in (add_evaluate_verb, add_charset_verb, add_tune_verb, add_sweep_verb):
         add(verbs)
     cluster_verbs.add_cluster_verbs(verbs, recipe, other)
     publish.add_image_verbs(verbs)

@@ -43,6 +43,7 @@ TYPED = {
     ("tune", "DATA=my words", "CATALOGUE=my words.yaml", "SET=train.lr=0.1"): (
         ["tune", "my words", "--recipe", "quickstart", "--catalogue", "my words.yaml", "--set", "train.lr=0.1"]
     ),
+    ("sweep", "DAYS=60", "DELETE=1"): ["sweep", "--days", "60", "--delete"],
     ("accept", "SOURCE=file:///my words.zip"): ["accept", "file:///my words.zip"],
     ("schedule", "CRON=0 30 2 * * *"): ["schedule", "crnn_vgg7", "--cron", "0 30 2 * * *"],
     ("compare", "RUNS=a b"): ["compare", "a", "b"],
