@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read serve evaluate charset tune pseudo accept rehearse test-docker test-cluster scan golden pretrained replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read serve evaluate charset tune pseudo sweep accept rehearse test-docker test-cluster scan golden pretrained replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -114,6 +114,9 @@ pseudo: .venv/local.done  ## label the pictures of IMAGES that MODEL reads surel
 	  $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
 	  $(foreach place,$(FROM),--from '$(place)') $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
 	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
+
+sweep: .venv/local.done  ## list what takes room in S3 and no work of DAYS=30 and no registered model names; DELETE=1: a day after it was listed
+	@$(RUN) sweep $(if $(DAYS),--days $(DAYS)) $(if $(filter-out 0,$(DELETE)),--delete)
 
 accept: .venv/local.done  ## go on with what a SOURCE that has changed holds now
 	@$(RUN) accept '$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...))'

@@ -14,6 +14,7 @@ from pipelines.images import publish
 from pipelines.local.evaluating import add_evaluate_verb
 from pipelines.local.pseudo import add_pseudo_verb
 from pipelines.local.scanning import add_charset_verb
+from pipelines.local.sweeping import add_sweep_verb
 from pipelines.local.tuning import add_tune_verb
 from pipelines.local.using import add_models_verb, add_read_verb, add_serve_verb
 from pipelines.output import add_json_option, print_json, told_beside
@@ -213,7 +214,7 @@ def command_line() -> argparse.ArgumentParser:
     add_json_option(compares, "the comparison")
     compares.set_defaults(verb=_compare)
     for add in (add_read_verb, add_evaluate_verb, add_serve_verb, add_models_verb, add_charset_verb, add_tune_verb,
-                add_pseudo_verb, add_completion_verb):  # fmt: skip
+                add_pseudo_verb, add_sweep_verb, add_completion_verb):  # fmt: skip
         add(verbs)
     cluster_verbs.add_cluster_verbs(verbs, recipe, other)
     publish.add_image_verbs(verbs)

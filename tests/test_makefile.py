@@ -47,6 +47,7 @@ TYPED = {
     ("pseudo", "IMAGES=my crops", "WRONG=0.05", "TRAIN=0", "BENCHMARKS=mine"): (
         ["pseudo", "my crops", "--recipe", "quickstart", "--most-wrong", "0.05", "--no-train", "--benchmarks", "mine"]
     ),
+    ("sweep", "DAYS=60", "DELETE=1"): ["sweep", "--days", "60", "--delete"],
     ("accept", "SOURCE=file:///my words.zip"): ["accept", "file:///my words.zip"],
     ("schedule", "CRON=0 30 2 * * *"): ["schedule", "crnn_vgg7", "--cron", "0 30 2 * * *"],
     ("compare", "RUNS=a b"): ["compare", "a", "b"],

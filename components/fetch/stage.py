@@ -93,9 +93,10 @@ def _content(store: Store, label: str, entry: Entry, located: Located, stop: Eve
         _check_sha256(label, entry, record["sha256"])
         return record["sha256"], objects
     files = located.bring(stop)
-    found = _sha256(files)
+    sha256s = located.sha256s or {name: hash_file(path) for name, path in files.items()}
+    found = _sha256(sha256s)
     _check_sha256(label, entry, found)
-    objects = tuple(store.put_file(path, name) for name, path in files.items())
+    objects = tuple(store.put_file(path, name, sha256s[name]) for name, path in files.items())
     store.put_json(key, {"sha256": found, "objects": [dataclasses.asdict(item) for item in objects]})
     return found, objects
 
@@ -106,11 +107,11 @@ def _check_sha256(label: str, entry: Entry, found: str) -> None:
                          "or was damaged on its way")  # fmt: skip
 
 
-def _sha256(files: dict[str, Path]) -> str:
-    """Return the sha256 of a file, or that of the lines that sha256sum prints for several."""
-    if len(files) == 1:
-        return hash_file(*files.values())
-    lines = "".join(f"{hash_file(path)}  {name}\n" for name, path in files.items())
+def _sha256(sha256s: dict[str, str]) -> str:
+    """Return the sha256 of a file, or that of the lines that sha256sum prints for several, by those of the files."""
+    if len(sha256s) == 1:
+        return next(iter(sha256s.values()))
+    lines = "".join(f"{sha256}  {name}\n" for name, sha256 in sha256s.items())
     return hashlib.sha256(lines.encode()).hexdigest()
 
 

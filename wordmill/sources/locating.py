@@ -21,7 +21,7 @@ from wordmill.sources.remote import Remote, s3_file, s3_folder, web_file
 from wordmill.store.artifacts import ROOT, digest
 from wordmill.store.files import require_space
 from wordmill.store.keys import Ingredients
-from wordmill.store.storage import Store, hash_file
+from wordmill.store.storage import Store, copy_file, hash_file
 from wordmill.synth.renderer import DATA, SynthSpec
 
 FEW, FEW_SMALL = 1000, 16  # local files that are stored one by one, of small ones; more become a tar
@@ -37,12 +37,14 @@ Bring = Callable[[Path, threading.Event], dict[str, Path]]  # a folder to put th
 class Located:
     """A source that was found: what its content is known by, how to bring its files, and where they then lie.
 
-    What lies in `downloads` is of use until all is stored, in later runs too.
+    What lies in `downloads` is of use until all is stored, in later runs too. `sha256s` are the digests of the files by
+    name, as far as whoever brings them holds the files to them.
     """
 
     identity: dict[str, Any]
     bring: Callable[[threading.Event], dict[str, Path]]
     downloads: Path
+    sha256s: dict[str, str]
 
 
 def check_sources(entries: dict[str, Entry]) -> None:
@@ -73,43 +75,52 @@ def origin(entry: Entry) -> str:
 
 def locate(store: Store, name: str, entry: Entry, stop: threading.Event) -> Located:
     """Find a source and what identifies its content, without moving it; `name` is for messages."""
-    scheme = urlsplit(entry.source).scheme
+    scheme, sha256s = urlsplit(entry.source).scheme, dict[str, str]()
     if scheme == "synth":
         identity: dict[str, Any] = {"source": entry.source, "renderer": RENDERER.digest()}
         bring: Bring = _bring_nothing
     elif scheme == "file":
-        identity, bring = _locate_local(name, entry)
+        identity, bring, sha256s = _locate_local(name, entry)
     else:
         identity, bring = _locate_remote(store, name, entry, stop)
     downloads = store.cache / "downloads" / digest(identity)
-    return Located(identity=identity, bring=partial(bring, downloads), downloads=downloads)
+    return Located(identity=identity, bring=partial(bring, downloads), downloads=downloads, sha256s=sha256s)
 
 
 def _bring_nothing(folder: Path, stop: threading.Event) -> dict[str, Path]:
     return {}  # what is rendered has no files
 
 
-def _locate_local(name: str, entry: Entry) -> tuple[dict[str, Any], Bring]:
+def _locate_local(name: str, entry: Entry) -> tuple[dict[str, Any], Bring, dict[str, str]]:
     path = local_path(entry.source)
     if path.is_file():
-        return {"sha256": hash_file(path)}, partial(_copy, name, {path.name: path})
+        sha256s = {path.name: hash_file(path)}
+        return {"sha256": sha256s[path.name]}, partial(_copy, name, {path.name: path}, sha256s), sha256s
     if not path.is_dir():
         raise ValueError(f"data set '{name}': {path}: no such file or folder")
     root = inside_folder(path, entry.inside) if entry.inside else path
     files = {file.relative_to(path).as_posix(): file for file in folder_files(root)}
     if not files:
         raise ValueError(f"data set '{name}': {root} holds no file")
-    identity = {"files": [(file, hash_file(place)) for file, place in files.items()]}
+    sha256s = {file: hash_file(place) for file, place in files.items()}
     size = sum(place.stat().st_size for place in files.values())
     small = len(files) > FEW_SMALL and size < len(files) * SMALL
-    return identity, partial(_pack if small or len(files) > FEW else _copy, name, files)
+    identity = {"files": list(sha256s.items())}
+    if small or len(files) > FEW:
+        return identity, partial(_pack, name, files), {}
+    return identity, partial(_copy, name, files, sha256s), sha256s
 
 
-def _copy(name: str, files: dict[str, Path], folder: Path, stop: threading.Event) -> dict[str, Path]:
+def _copy(
+    name: str, files: dict[str, Path], sha256s: dict[str, str], folder: Path, stop: threading.Event
+) -> dict[str, Path]:
+    """Copy files, so that they stay as they are until they are stored; ValueError where one is not as it was found."""
     copies = {file: folder / f"{number:05}" for number, file in enumerate(files)}
     with _fresh(name, folder, files.values()):
         for file, place in files.items():
-            shutil.copyfile(place, copies[file])
+            if (found := copy_file(place, copies[file])) != sha256s[file]:
+                raise ValueError(f"data set '{name}': {place} changed while it was read: its sha256 is {found}, it was "
+                                 f"{sha256s[file]}: run again")  # fmt: skip
     return copies
 
 

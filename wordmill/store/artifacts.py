@@ -5,7 +5,9 @@ import hashlib
 import json
 import os
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from wordmill.store.storage import Object, Store
 
 SCHEMA = 1
 LOOKS = 16  # objects that are looked for at a time
+RENEW_S = 43200.0  # a manifest so old is renewed when it is found, so that no sweep takes it for forgotten
 ROOT = Path(__file__).resolve().parents[2]  # the folder of wordmill/ and components/
 
 
@@ -76,13 +79,22 @@ def read_manifest(path: str | Path) -> Manifest:
 
 
 def find_manifest(store: Store, reference: str) -> Manifest | None:
-    """Return the manifest `<stage>/<key>` if it is stored and every object of it is there, else None."""
-    document = store.get_json(f"manifests/{reference}.json")
-    if document is None:
+    """Return the manifest `<stage>/<key>` if it is stored and every object of it is there, else None.
+
+    One that is old is written anew: what names its objects is in use.
+    """
+    place = f"manifests/{reference}.json"
+    if (found := store.get_dated(place)) is None:
         return None
+    document, at = json.loads(found[0]), found[1]
     manifest = from_document(document, reference)
     with ThreadPoolExecutor(LOOKS) as pool:  # a large data set has hundreds of objects
-        return manifest if all(pool.map(store.has, manifest.objects)) else None
+        if not all(pool.map(store.has, manifest.objects)):
+            return None
+    if time.time() - at > RENEW_S:
+        with suppress(RuntimeError):  # whoever may only read
+            store.put_json(place, document)
+    return manifest
 
 
 def stored_manifest(store: Store, reference: str, why: str = "") -> Manifest:

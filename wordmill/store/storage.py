@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wordmill.store.answers import WAITS_S, Refusal, no_answer
-from wordmill.store.files import atomic_file, is_full
+from wordmill.store.files import atomic_file, is_full, write_atomically
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
     from botocore.loaders import Loader
     from mypy_boto3_s3 import S3Client
 
+LISTED = "sweep/listed.json"  # the keys of objects that nothing names, and since when that is known, see sweeping.py
 CHUNK = 8 << 20  # bytes: the size of a part of a multipart transfer, and of a read while hashing
 
 
@@ -43,6 +44,16 @@ def hash_file(path: Path) -> str:
 def file_facts(path: Path) -> dict[str, Any]:
     """Return a file's name, digest and size, as a card lists them."""
     return {"name": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size}
+
+
+def copy_file(source: Path, target: Path) -> str:
+    """Copy a file and return the sha256 of what was copied, by one reading."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(CHUNK):
+            digest.update(chunk)
+            writer.write(chunk)
+    return digest.hexdigest()
 
 
 @cache
@@ -98,33 +109,63 @@ class Store:
         cache = Path(os.environ.get("WORDMILL_CACHE") or Path.home() / ".cache" / "wordmill")
         return cls(bucket, cache)
 
-    def put_file(self, path: Path, name: str) -> Object:
-        """Store a file under its content's digest, unless it is there already, and keep a copy in the cache."""
-        entry = Object(name=name, sha256=hash_file(path), bytes=path.stat().st_size)
-        if not self.has(entry):
+    def put_file(self, path: Path, name: str, sha256: str = "") -> Object:
+        """Store a file under its content's digest, unless it is there already, and keep a copy in the cache.
+
+        `sha256` is the digest where whoever stores it has found it.
+        """
+        state = path.stat()
+        entry = Object(name=name, sha256=sha256 or hash_file(path), bytes=state.st_size)
+        if not self.has(entry) or object_key(entry) in (self.get_json(LISTED) or ()):
             self.upload(path, object_key(entry))
         cached = self.cache / object_key(entry)
         if not cached.exists():
             with atomic_file(cached) as temporary:
                 try:
                     os.link(path, temporary)
+                    self._note(entry, state)
                 except OSError:  # the cache lies on another file system
                     shutil.copyfile(path, temporary)
         return entry
 
     def find(self, entry: Object) -> Path | None:
-        """Return the cache's copy of an object, if it has one of the full size."""
+        """Return the cache's copy of an object, if it has a whole one; a file's bytes are looked at once.
+
+        A damaged one is removed, and said.
+        """
         cached = self.cache / object_key(entry)
-        return cached if cached.exists() and cached.stat().st_size == entry.bytes else None
+        try:
+            state = cached.stat()
+        except FileNotFoundError:
+            return None
+        if state.st_size != entry.bytes:
+            return None
+        noted = self._place_of_note(entry)
+        if noted.exists() and noted.read_text() == _identity(state):
+            return cached
+        if (found := hash_file(cached)) != entry.sha256:
+            print(f"warning: {cached}: its sha256 is {found}: the damaged copy is removed\n", end="", flush=True)
+            cached.unlink(missing_ok=True)
+            return None
+        self._note(entry, state)
+        return cached
+
+    def _note(self, entry: Object, state: os.stat_result) -> None:
+        """Write down that the file of this state holds the object."""
+        write_atomically(self._place_of_note(entry), _identity(state))
+
+    def _place_of_note(self, entry: Object) -> Path:
+        return self.cache / "verified" / entry.sha256[:2] / entry.sha256
 
     def read_range(self, entry: Object, start: int, size: int) -> bytes:
         """Read `size` bytes of an object from byte `start` on."""
 
         span = f"bytes={start}-{start + size - 1}"
-        return bytes(self._ask("download", object_key(entry), self._read, Key=object_key(entry), Range=span))
+        body, _ = self._ask("download", object_key(entry), self._read, Key=object_key(entry), Range=span)
+        return bytes(body)
 
     def fetch(self, entry: Object) -> Path:
-        """Return a local file with the object's bytes, verified by size and, when downloaded, by sha256."""
+        """Return a local file with the object's bytes, verified."""
         if whole := self.find(entry):
             return whole
         key = object_key(entry)
@@ -134,6 +175,7 @@ class Store:
             if (found := hash_file(temporary)) != entry.sha256:
                 damaged = f"sha256 is {found}, expected {entry.sha256}: the stored object is damaged"
                 raise RuntimeError(f"s3://{self.bucket}/{key} ({entry.name}): {damaged}, delete it and run again")
+            self._note(entry, temporary.stat())
         return cached
 
     def has(self, entry: Object) -> bool:
@@ -159,8 +201,13 @@ class Store:
 
     def get_bytes(self, key: str) -> bytes | None:
         """Read a small document; None where there is none."""
-        body: bytes | None = self._ask("read", key, self._read, Key=key)
-        return body
+        found = self.get_dated(key)
+        return None if found is None else found[0]
+
+    def get_dated(self, key: str) -> tuple[bytes, float] | None:
+        """Read a small document and when it was written, unix time in s; None where there is none."""
+        found: tuple[bytes, dict[str, Any]] | None = self._ask("read", key, self._read, Key=key)
+        return None if found is None else (found[0], found[1]["LastModified"].timestamp())
 
     def put_json(self, key: str, document: Any) -> None:
         """Write a small JSON document."""
@@ -187,17 +234,23 @@ class Store:
 
     def modified(self, prefix: str) -> dict[str, float]:
         """Return of each key below a prefix, in order, when it was written: unix time in s, by the store's clock."""
+        return {item["Key"]: item["LastModified"].timestamp() for item in self._listed(prefix)}
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return of each key below a prefix, in order, how many bytes it has."""
+        return {item["Key"]: item["Size"] for item in self._listed(prefix)}
+
+    def _listed(self, prefix: str) -> list[Any]:
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-        items = [item for page in self._ask("list", prefix, list, pages) for item in page.get("Contents", [])]
-        return {item["Key"]: item["LastModified"].timestamp() for item in items}
+        return [item for page in self._ask("list", prefix, list, pages) for item in page.get("Contents", [])]
 
     def make_bucket(self) -> None:
         """Create the bucket where it does not exist yet."""
         if self._ask("look for", "", self.client.head_bucket, Bucket=self.bucket) is None:
             self._ask("create", "", self.client.create_bucket, Bucket=self.bucket)
 
-    def _read(self, **asked: str) -> bytes:
-        """Return what a request for an object gives, whole."""
+    def _read(self, **asked: str) -> tuple[bytes, dict[str, Any]]:
+        """Return what a request for an object gives, whole, and what is said of it."""
         from wordmill.store.wire import read_whole
 
         return read_whole(lambda: self.client.get_object(Bucket=self.bucket, **asked))  # type: ignore[arg-type]
@@ -239,6 +292,11 @@ class Store:
             if wait_s == WAITS_S[0]:
                 print(f"warning: {where}: {refusal.code}: the server is busy, this waits\n", end="", flush=True)
             time.sleep(wait_s)
+
+
+def _identity(state: os.stat_result) -> str:
+    """Return what is another where a file is another, or has been written to."""
+    return f"{state.st_ino} {state.st_size} {state.st_mtime_ns}"
 
 
 def endpoint_url() -> str:

@@ -220,6 +220,18 @@ def _version(found: ModelVersion) -> Version:
     return Version(version=str(found.version), source=found.source, tags=dict(found.tags))
 
 
+def version_tags() -> list[str]:
+    """Return the values of all tags of all versions of all registered models: what a version is made of is in them."""
+    with asking("look for registered models"):
+        found: list[str] = []
+        token: str | None = ""
+        while token is not None:
+            page = connect().search_model_versions(page_token=token or None)
+            found += [str(value) for version in page for value in version.tags.values()]
+            token = page.token or None
+        return found
+
+
 def connect() -> MlflowClient:
     """Return a client of the server that MLFLOW_TRACKING_URI names."""
     for variable, value in SETTINGS.items():

@@ -48,14 +48,17 @@ def pause_s(attempts: int) -> float:
     return float(PAUSE_S * 2 ** (attempts - 1))
 
 
-def read_whole(ask: Callable[[], Any]) -> bytes:
-    """Return the body of an object that `ask` asks for, once more where it breaks off."""
-    for attempt in range(1, ATTEMPTS):
+def read_whole(ask: Callable[[], Any]) -> tuple[bytes, dict[str, Any]]:
+    """Return the body of an object that `ask` asks for, once more where it breaks off, and what is said of it."""
+    for attempt in range(1, ATTEMPTS + 1):
+        reply = ask()
         try:
-            return bytes(ask()["Body"].read())
+            return bytes(reply["Body"].read()), reply
         except BROKEN_OFF:
+            if attempt == ATTEMPTS:
+                raise
             time.sleep(pause_s(attempt))
-    return bytes(ask()["Body"].read())
+    raise AssertionError("an attempt returns or raises")
 
 
 def upload_whole(client: "S3Client", path: Path, bucket: str, key: str, transfer: "TransferConfig") -> None:

@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from components.fetch.lock import accept
 from components.fetch.stage import LEFT_DAYS, run
 from tests.wordmill.sources.web_site import Site, open_site
+from wordmill.sources import locating
 from wordmill.store import stages
 from wordmill.store.artifacts import Manifest, find_manifest, read_manifest
 from wordmill.store.runs import records_prefix
@@ -60,6 +62,40 @@ def test_data_sets_become_objects_and_manifests(store: Store, tmp_path: Path) ->
     drawn = find_manifest(store, combined.facts["datasets"]["drawn"])
     assert drawn
     assert drawn.objects == ()
+
+
+def test_a_local_archive_is_read_twice_and_its_copy_but_to_be_sent(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To know it, and to copy it as it was known; then the copy is sent, which boto3 opens by itself."""
+    read: Counter[str] = Counter()
+    opened = Path.open
+
+    def counted(path: Path, mode: str = "r", *arguments: Any, **options: Any) -> Any:
+        if mode == "rb" and path.is_relative_to(tmp_path) and path.stat().st_size == 200_000:
+            read["the archive" if path.name == "words.tar" else "the copy"] += 1
+        return opened(path, mode, *arguments, **options)
+
+    (tmp_path / "words.tar").write_bytes(bytes(200_000))
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", counted)
+        fetch(tmp_path, words=local(tmp_path / "words.tar"))
+    assert read == {"the archive": 2}
+
+
+def test_an_archive_that_changes_while_it_is_copied_is_not_taken_for_another(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "words.tar"
+    archive.write_bytes(b"any bytes")
+    copy = locating.copy_file
+
+    def changed(source: Path, target: Path) -> str:
+        archive.write_bytes(b"other bytes")
+        return copy(source, target)
+
+    monkeypatch.setattr(locating, "copy_file", changed)
+    assert f"{archive} changed while it was read: its sha256 is" in refusal(tmp_path, capsys, words=local(archive))
 
 
 def test_a_continued_run_forgets_what_the_one_before_recorded_but_this_ones_look(store: Store, tmp_path: Path) -> None:

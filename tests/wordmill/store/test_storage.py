@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from boto3.exceptions import S3UploadFailedError
 
+from wordmill.store import storage
 from wordmill.store.storage import CHUNK, Object, Store, object_key
 
 
@@ -46,6 +47,34 @@ def test_damaged_bytes_are_never_served(store: Store, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=rf"\(a\): sha256 is .*, expected {entry.sha256}"):
         other.fetch(entry)
     assert [path for path in other.cache.rglob("*") if path.is_file()] == []
+
+
+def test_a_cached_file_is_looked_at_once_and_again_only_where_it_may_be_another(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = os.urandom(100)
+    entry = store.put_file(write(tmp_path / "a", content), "a")
+    other, read = fresh(store, tmp_path), list[Path]()
+    hashed = storage.hash_file
+    monkeypatch.setattr(storage, "hash_file", lambda path: read.append(path) or hashed(path))  # type: ignore[func-returns-value]
+    place = other.fetch(entry)
+    assert len(read) == 1  # as it comes
+    assert (other.fetch(entry), other.find(entry), len(read)) == (place, place, 1)
+    os.utime(place)  # it may have been written to
+    assert (other.find(entry), other.find(entry), len(read)) == (place, place, 2)
+    place.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))  # of the same size
+    assert other.find(entry) is None
+    told = f"warning: {place}: its sha256 is {hashlib.sha256(content[:-1] + bytes([content[-1] ^ 1])).hexdigest()}"
+    assert capsys.readouterr().out == f"{told}: the damaged copy is removed\n"
+    assert other.fetch(entry).read_bytes() == content
+
+
+def test_what_was_stored_from_here_needs_no_other_look(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = store.put_file(write(tmp_path / "a", b"content"), "a")
+    monkeypatch.setattr(storage, "hash_file", None)
+    assert store.find(entry) == store.cache / object_key(entry)
 
 
 def test_an_object_that_is_gone_is_named(store: Store, tmp_path: Path) -> None:
