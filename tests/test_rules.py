@@ -31,7 +31,7 @@ ALLOWED = {
     "torch_npu": ("wordmill/training/pt/",),
     "mindspore": ("wordmill/models/ms/", "wordmill/training/ms/", "wordmill/inference/mindir.py"),
     "mlflow": ("wordmill/store/tracking.py", "wordmill/inference/package.py", "wordmill/inference/refusal.py"),
-    "boto3": ("wordmill/store/storage.py",),
+    "boto3": ("wordmill/store/storage.py", "wordmill/store/wire.py"),
     "urllib3": (
         "wordmill/sources/remote.py",
         "components/train/gang/api.py",

@@ -1,6 +1,7 @@
 """The MLflow run of a pipeline run, and the registry of models with its aliases: `candidate`, `champion`
 and `best`, the best of all that were champion."""
 
+import json
 import logging
 import os
 import shutil
@@ -110,9 +111,12 @@ def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:
         experiment_id = _experiment(client, f"wordmill/{recipe}".rstrip("/"))
         tags = {"wordmill.run_tag": run_tag, "wordmill.git_commit": git_commit(),
                 "wordmill.host": socket.gethostname(), "wordmill.pid": str(os.getpid())}  # fmt: skip
-        created = client.create_run(experiment_id, tags=tags, run_name=run_tag)
-    store.put_json(key, {"run_id": created.info.run_id})
-    return Run(client, created.info.run_id, experiment_id)
+        run_id = _run_of(client, experiment_id, run_tag)
+        if run_id is None:
+            created = client.create_run(experiment_id, tags=tags, run_name=run_tag)
+            run_id = _run_of(client, experiment_id, run_tag) or str(created.info.run_id)
+    store.put_json(key, {"run_id": run_id})
+    return Run(client, run_id, experiment_id)
 
 
 def holder(name: str, alias: str) -> Version | None:
@@ -181,6 +185,7 @@ def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str,
                 name, source, run_id=run_id, tags=tags, description=description, model_id=model_id
             )
             version = str(made.version)
+            _delete_doubles(client, name, model, version)
         _move_alias(client, name, "candidate", version)
     return version
 
@@ -214,6 +219,22 @@ def sampled_histories(run_ids: list[str], name: str, most: int) -> dict[str, lis
     return curves
 
 
+def _run_of(client: MlflowClient, experiment_id: str, run_tag: str) -> str | None:
+    """Return the run of a pipeline run, if there is one, and delete others: MLflow's client asks twice if not answered."""
+    which = f"tags.`wordmill.run_tag` = '{run_tag}'"
+    found = client.search_runs([experiment_id], which, order_by=["attributes.start_time ASC", "attributes.run_id ASC"])
+    for double in found[1:]:
+        client.delete_run(double.info.run_id)
+    return str(found[0].info.run_id) if found else None
+
+
+def _delete_doubles(client: MlflowClient, name: str, model: str, version: str) -> None:
+    """Delete what asking again has registered beside a version."""
+    for double in client.search_model_versions(f"name = '{name}' AND tags.`wordmill.model` = '{model}'"):
+        if str(double.version) != version:
+            client.delete_model_version(name, double.version)
+
+
 def _version(found: ModelVersion) -> Version:
     return Version(version=str(found.version), source=found.source, tags=dict(found.tags))
 
@@ -244,7 +265,7 @@ def asking(what: str) -> Iterator[None]:
     """Turn what goes wrong with MLflow while it is asked for this into one RuntimeError with its address."""
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, json.JSONDecodeError) as error:  # the last one: an answer that is cut off
         reason = " ".join(str(error).split())
         raise RuntimeError(f"cannot {what}: MLFLOW_TRACKING_URI {tracking_uri()}: {reason}: check the address and that "
                            "the server runs") from error  # fmt: skip
