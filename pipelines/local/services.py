@@ -95,7 +95,9 @@ def open_store() -> Store:
 
 def down() -> list[str]:
     """Stop the embedded services that run and return their names."""
-    stopped = []
+    stopped: list[str] = []
+    if not STATE.exists():
+        return stopped
     with locked(STATE / "services.lock"):
         for name in ("mlflow", "s3"):
             service = _read(name)

@@ -220,7 +220,7 @@ def sampled_histories(run_ids: list[str], name: str, most: int) -> dict[str, lis
 
 
 def _run_of(client: MlflowClient, experiment_id: str, run_tag: str) -> str | None:
-    """Return the run of a pipeline run, if there is one, and delete others: MLflow's client asks twice if not answered."""
+    """Return the run of a pipeline run, if there is one; others, of a lost answer that was asked for again, go."""
     which = f"tags.`wordmill.run_tag` = '{run_tag}'"
     found = client.search_runs([experiment_id], which, order_by=["attributes.start_time ASC", "attributes.run_id ASC"])
     for double in found[1:]:
@@ -244,6 +244,7 @@ def connect() -> MlflowClient:
     for variable, value in SETTINGS.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every model version that it makes
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # of an answer that is cut off, with a traceback
     return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
 
 

@@ -1,5 +1,6 @@
 """Answers of S3 that are not whole: asked for again, or an error, never taken for what they are not."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ NEEDED = {"HeadObject": "ContentLength", "GetObject": "ContentLength", "PutObjec
 
 def ask_again(client: "S3Client") -> None:
     """Have a client ask again where the head of an answer was cut off, which boto3 takes for an empty answer."""
+    logging.getLogger("urllib3").setLevel(logging.ERROR)  # it tells of each, with a traceback
     client.meta.events.register("needs-retry.s3", _pause)
 
 
