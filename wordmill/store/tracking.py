@@ -23,6 +23,7 @@ from mlflow.utils.rest_utils import http_request, verify_rest_response
 from wordmill.store.artifacts import git_commit
 from wordmill.store.files import atomic_folder
 from wordmill.store.storage import Store
+from wordmill.store.wire import hush
 
 Point = tuple[str, float, int, float]  # name, value, step, unix time in s
 
@@ -244,7 +245,7 @@ def connect() -> MlflowClient:
     for variable, value in SETTINGS.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every model version that it makes
-    logging.getLogger("urllib3").setLevel(logging.ERROR)  # of an answer that is cut off, with a traceback
+    hush()
     return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
 
 
