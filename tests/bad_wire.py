@@ -15,14 +15,14 @@ FATES = ("lost request", "lost answer", "delayed", "cut off", "repeated answer",
 
 
 class BadWire(ThreadingHTTPServer):
-    """Passes requests on to a server, each with the next fate, "" for none."""
+    """Passes requests on to a server, each whose path contains `only` with the next fate, "" for none."""
 
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, url: str, fates: Iterator[str]) -> None:
+    def __init__(self, url: str, fates: Iterator[str], only: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.target, self.fates = urlsplit(url), fates
+        self.target, self.fates, self.only = urlsplit(url), fates, only
         self.lock, self.met = threading.Lock(), Counter[str]()
 
     @property
@@ -30,10 +30,10 @@ class BadWire(ThreadingHTTPServer):
         """The address of this end of the wire."""
         return f"http://127.0.0.1:{self.server_address[1]}"
 
-    def fate(self) -> str:
+    def fate(self, path: str) -> str:
         """Return what becomes of a request."""
         with self.lock:
-            fate = next(self.fates, "")
+            fate = next(self.fates, "") if self.only in path else ""
             self.met[fate] += 1
             return fate
 
@@ -49,9 +49,9 @@ def drawn(seed: int, every: int) -> Iterator[str]:
 
 
 @contextmanager
-def bad_wire(url: str, fates: Iterator[str]) -> Iterator[BadWire]:
+def bad_wire(url: str, fates: Iterator[str], only: str = "") -> Iterator[BadWire]:
     """Serve a bad wire to a server's address for as long as the context lasts."""
-    with BadWire(url, fates) as wire:
+    with BadWire(url, fates, only) as wire:
         thread = threading.Thread(target=wire.serve_forever, daemon=True)
         thread.start()
         yield wire
@@ -69,7 +69,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         body = self._body()
-        fate = self.server.fate()
+        fate = self.server.fate(self.path)
         if fate == "lost request":
             self.close_connection = True
             return

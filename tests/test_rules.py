@@ -36,7 +36,7 @@ ALLOWED = {
         "wordmill/inference/package.py",
         "wordmill/inference/refusal.py",
     ),
-    "boto3": ("wordmill/store/storage.py",),
+    "boto3": ("wordmill/store/storage.py", "wordmill/store/wire.py"),
     "urllib3": (
         "wordmill/sources/remote.py",
         "components/serve/rollout/",

@@ -130,7 +130,7 @@ class ReadingService:
         return [one for one in fitted if not isinstance(one, str)]
 
 
-class Gate:
+class Admission:
     """Refuses readings while too much is in hand, at a third of what FastAPI takes to find that out."""
 
     def __init__(self, app: ASGIApp, service: ReadingService) -> None:
@@ -161,7 +161,7 @@ def make_app(recogniser: TextRecogniser) -> FastAPI:
     # The pages of documentation need a network; Prometheus gets the counters, and gets them at less cost.
     app = FastAPI(title="Wordmill", lifespan=lifespan, docs_url=None, redoc_url=None, telemetry=QUIET)
     add_page(app, recogniser)
-    app.add_middleware(Gate, service=service)
+    app.add_middleware(Admission, service=service)
 
     @app.post("/read", openapi_extra=READ, responses=READ_ANSWERS)
     async def read(request: Request) -> Response:

@@ -1,6 +1,7 @@
 """The embedded services of a local run: an S3 server and an MLflow server on the loopback address."""
 
 import contextlib
+import errno
 import json
 import os
 import secrets
@@ -57,6 +58,15 @@ class Service:
 
 def settings() -> dict[str, str]:
     """Return the environment that leads to S3 and MLflow: a site's own where given, else the embedded ones, started."""
+    try:
+        return _settings()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise RuntimeError(f"no space left on {STATE}, for the embedded servers: make room and run again") from None
+
+
+def _settings() -> dict[str, str]:
     environment = {"WORDMILL_CACHE": str(cache_folder(STATE))}
     started = {}
     lock, ports = STATE / "services.lock", contextlib.ExitStack()
@@ -92,7 +102,9 @@ def open_store() -> Store:
 
 def down() -> list[str]:
     """Stop the embedded services that run and return their names."""
-    stopped = []
+    stopped: list[str] = []
+    if not STATE.exists():
+        return stopped
     with locked(STATE / "services.lock"):
         for name in ("mlflow", "s3"):
             service = _read(name)
@@ -189,7 +201,11 @@ def _found_or_started(
             cwd=STATE,
         )
     service = Service(pid=process.pid, born=psutil.Process(process.pid).create_time(), port=port)
-    write_atomically(_record(name), json.dumps(asdict(service)))
+    try:
+        write_atomically(_record(name), json.dumps(asdict(service)))
+    except OSError:
+        _end(_marked(name))
+        raise
     return service
 
 

@@ -2,6 +2,7 @@
 and `best`, the best of all that were champion."""
 
 import getpass
+import json
 import logging
 import os
 import shutil
@@ -22,6 +23,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_SOURCE_NAME, MLFL
 from wordmill.store.artifacts import git_commit
 from wordmill.store.files import atomic_folder, locked
 from wordmill.store.storage import Store
+from wordmill.store.wire import hush
 
 Point = tuple[str, float, int, float]  # name, value, step, unix time in s
 
@@ -115,9 +117,12 @@ def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:
             return Run(client, run_id, found.info.experiment_id)
     with asking("create a run"):
         experiment_id = _experiment(client, f"wordmill/{recipe}".rstrip("/"))
-        created = client.create_run(experiment_id, tags=source_tags(run_tag, recipe), run_name=run_tag)
-    store.put_json(key, {"run_id": created.info.run_id})
-    return Run(client, created.info.run_id, experiment_id)
+        run_id = _run_of(client, experiment_id, run_tag)
+        if run_id is None:
+            created = client.create_run(experiment_id, tags=source_tags(run_tag, recipe), run_name=run_tag)
+            run_id = _run_of(client, experiment_id, run_tag) or str(created.info.run_id)
+    store.put_json(key, {"run_id": run_id})
+    return Run(client, run_id, experiment_id)
 
 
 def source_tags(run_tag: str, recipe: str) -> dict[str, str]:
@@ -198,6 +203,7 @@ def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str,
                 name, source, run_id=run_id, tags=tags, description=description, model_id=model_id
             )
             version = str(made.version)
+            _delete_doubles(client, name, model, version)
         _move_alias(client, name, "candidate", version)
     return version
 
@@ -214,6 +220,22 @@ def set_alias(name: str, alias: str, version: str) -> None:
     client = connect()
     with asking(f"make version {version} of {name} its {alias}"):
         _move_alias(client, name, alias, version)
+
+
+def _run_of(client: MlflowClient, experiment_id: str, run_tag: str) -> str | None:
+    """Return the run of a pipeline run, if there is one; others, of a lost answer that was asked for again, go."""
+    which = f"tags.`wordmill.run_tag` = '{run_tag}'"
+    found = client.search_runs([experiment_id], which, order_by=["attributes.start_time ASC", "attributes.run_id ASC"])
+    for double in found[1:]:
+        client.delete_run(double.info.run_id)
+    return str(found[0].info.run_id) if found else None
+
+
+def _delete_doubles(client: MlflowClient, name: str, model: str, version: str) -> None:
+    """Delete what asking again has registered beside a version."""
+    for double in client.search_model_versions(f"name = '{name}' AND tags.`wordmill.model` = '{model}'"):
+        if str(double.version) != version:
+            client.delete_model_version(name, double.version)
 
 
 def _version(found: ModelVersion) -> Version:
@@ -237,6 +259,7 @@ def connect() -> MlflowClient:
     for variable, value in SETTINGS.items():
         os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every model version that it makes
+    hush()
     return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
 
 
@@ -263,7 +286,7 @@ def asking(what: str) -> Iterator[None]:
     """Turn what goes wrong with MLflow while it is asked for this into one RuntimeError with its address."""
     try:
         yield
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, json.JSONDecodeError) as error:  # the last one: an answer that is cut off
         reason = " ".join(str(error).split())
         raise RuntimeError(f"cannot {what}: MLFLOW_TRACKING_URI {tracking_uri()}: {reason}: check the address and that "
                            "the server runs") from error  # fmt: skip

@@ -1,5 +1,6 @@
 """Answers of S3 that are not whole: asked for again, or an error, never taken for what they are not."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,23 @@ ATTEMPTS = 5
 PAUSE_S = 0.2  # before the second attempt, twice as long before each further one
 BROKEN_OFF = (IncompleteReadError, ResponseStreamingError)
 # What Python's HTTP client does not miss in a head that is cut off, and boto3 does later.
-NEEDED = {"HeadObject": "ContentLength", "GetObject": "ContentLength", "PutObject": "ETag", "UploadPart": "ETag",
+NEEDED = {"HeadObject": "ContentLength", "PutObject": "ETag", "UploadPart": "ETag",
           "CreateMultipartUpload": "UploadId", "CompleteMultipartUpload": "ETag"}  # fmt: skip
 
 
 def ask_again(client: "S3Client") -> None:
     """Have a client ask again where the head of an answer was cut off, which boto3 takes for an empty answer."""
+    hush()
     client.meta.events.register("needs-retry.s3", _pause)
+
+
+def hush() -> None:
+    """Keep urllib3 from telling of every such head, with a traceback."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_is_of_something_else)
+
+
+def _is_of_something_else(record: logging.LogRecord) -> bool:
+    return not str(record.msg).startswith("Failed to parse headers")
 
 
 def _pause(response: Any, operation: Any, attempts: int, endpoint: Any, **_: Any) -> float | None:
@@ -38,7 +49,7 @@ def _is_whole(operation: Any, answer: Any, parsed: dict[str, Any]) -> bool:
         return True
     if operation.name in NEEDED:
         return NEEDED[operation.name] in parsed
-    # The others that matter are lists; what has no body says nothing of its length.
+    # The others that matter are objects and lists; what has no body says nothing of its length.
     sized = "content-length" in answer.headers or "transfer-encoding" in answer.headers
     return sized or operation.http["method"] != "GET"
 

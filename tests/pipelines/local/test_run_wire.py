@@ -39,6 +39,12 @@ def summary(output: str) -> dict[str, Any]:
     return dict(json.loads(Path(output.splitlines()[-1]).read_text(encoding="utf-8")))
 
 
+def outcome(found: dict[str, Any]) -> list[Any]:
+    """Return what a run has made, without what it took."""
+    equal = {entry["format"]: entry["texts_equal"] for entry in found["formats"]}
+    return [found["ok"], found["errors"], found["digests"], found["benchmarks"], equal]
+
+
 @pytest.mark.usefixtures("mlflow_uri")
 def test_a_run_ends_with_the_same_bytes_or_one_error(store: Store, tmp_path: Path) -> None:
     tracker_uri = os.environ["MLFLOW_TRACKING_URI"]
@@ -50,12 +56,10 @@ def test_a_run_ends_with_the_same_bytes_or_one_error(store: Store, tmp_path: Pat
     for seed in SEEDS:
         with bad_wire(store.endpoint, drawn(seed, EVERY)) as s3, bad_wire(tracker_uri, drawn(seed, EVERY)) as tracker:
             code, output = run(tmp_path / f"bad-{seed}", catalogue, store, s3.url, tracker.url)
-        assert len(s3.met) == len(tracker.met) > 6, (s3.met, tracker.met)
+        assert s3.met.total() - s3.met[""] > 9, s3.met
+        assert tracker.met.total() - tracker.met[""] > 2, tracker.met
         assert "Traceback" not in output, output[-4000:]
         if code == 0:
-            found = summary(output)
-            assert found["digests"] == expected["digests"]
-            assert found["benchmarks"] == expected["benchmarks"]
-            assert found["formats"] == expected["formats"]
+            assert outcome(summary(output)) == outcome(expected)
         else:
             assert len({line for line in output.splitlines() if line.startswith("error: ")}) == 1, output[-4000:]

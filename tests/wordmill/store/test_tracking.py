@@ -8,6 +8,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 
+from tests.bad_wire import bad_wire
 from tests.mlflow_server import BUCKET, mlflow_uri  # noqa: F401 (a fixture)
 from wordmill.store import tracking
 from wordmill.store.artifacts import git_commit
@@ -43,6 +44,37 @@ def test_one_pipeline_run_has_one_mlflow_run(store: Store, tag: str, client: Mlf
     assert stored.info.status == "RUNNING"
     place = f"/#/experiments/{stored.info.experiment_id}/runs/{created.run_id}?workflowType=machine_learning"
     assert created.url == tracking.tracking_uri() + place
+
+
+def test_a_lost_answer_makes_no_second_run_and_no_second_version(
+    store: Store, tag: str, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, name = tracking.tracking_uri(), f"model-{tag}"
+    with bad_wire(uri, iter(["lost answer"]), "runs/create") as wire:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", wire.url)
+        run = tracking.open_run(store, tag, "doubles")
+        assert wire.met["lost answer"] == 1
+    with bad_wire(uri, iter(["lost answer"]), "model-versions/create") as wire:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", wire.url)
+        version = tracking.register(name, model=f"train/{tag}", source=f"s3://{BUCKET}/x", run_id=run.run_id, tags={},
+                                    description="")  # fmt: skip
+        assert wire.met["lost answer"] == 1
+    runs = client.search_runs([run.experiment_id], f"tags.`wordmill.run_tag` = '{tag}'")
+    assert [found.info.run_id for found in runs] == [run.run_id]
+    assert [str(found.version) for found in client.search_model_versions(f"name = '{name}'")] == [version]
+
+
+def test_an_answer_that_is_cut_off_is_one_error(store: Store, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with bad_wire(tracking.tracking_uri(), iter(["cut off"] * 100)) as wire:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", wire.url)
+        with pytest.raises(RuntimeError, match=r"^cannot .*: MLFLOW_TRACKING_URI http"):
+            tracking.open_run(store, tag, "cut")
+
+
+def test_a_run_whose_id_was_not_noted_is_found_again(store: Store, tag: str) -> None:
+    created = tracking.open_run(store, tag, "crnn_r34")
+    store.delete(f"runs/{tag}/mlflow.json")
+    assert tracking.open_run(store, tag, "crnn_r34").run_id == created.run_id
 
 
 def test_an_injected_run_is_used(store: Store, tag: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -71,3 +72,11 @@ def test_a_wire_drawn_from_a_seed_is_the_same_again() -> None:
 
     assert first(1) == first(1) != first(2)
     assert 5 < sum(map(bool, first(1))) < 30
+
+
+def test_urllib3_tells_of_everything_but_heads_that_are_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    wire.hush()
+    log = logging.getLogger("urllib3.connectionpool")
+    log.warning("Failed to parse headers (url=%s): %s", "http://a", "cut off")
+    log.warning("Retrying after connection broken by %s", "a reset")
+    assert [record.getMessage() for record in caplog.records] == ["Retrying after connection broken by a reset"]
