@@ -24,7 +24,7 @@ unexport PYTHONDONTWRITEBYTECODE
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
 
 .DEFAULT_GOAL := help
-.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read serve evaluate charset tune pseudo sweep accept rehearse test-docker test-cluster scan golden pretrained replay-keys bench-models bench-inference bench-data bench-train ui up down test tests test-slow lint format clean
+.PHONY: help env run submit schedule schedules unschedule doctor images push manifests compile models compare read serve evaluate charset tune pseudo sweep accept rehearse test-docker test-cluster scan golden pretrained replay-keys bench-models bench-inference bench-data bench-train docs ui up down test tests test-slow lint format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -181,6 +181,11 @@ pretrained: .venv/local.done  ## make the weights that come with the project ane
 	@$(RUN) run small
 	@$(BIN)/python -m tools.pretrain
 
+docs: .state/docs.done  ## build these pages, with a reference of the library, as a site in .state/site that needs no network
+	@$(BIN)/python -m tools.build_site
+	@NO_MKDOCS_2_WARNING=1 .state/docs/bin/python -m mkdocs build --quiet --strict --config-file .state/site.yml
+	@echo .state/site/index.html
+
 replay-keys: .venv/local.done  ## what keys would have had done again in the past, by bytes and by meaning; slow
 	@$(BIN)/python -m tools.replay_keys
 
@@ -190,6 +195,12 @@ replay-keys: .venv/local.done  ## what keys would have had done again in the pas
 	@$(BIN)/python -m venv --without-pip .state/peers
 	@$(BIN)/python -c 'import site; print(site.getsitepackages()[0])' >.state/peers/lib/python3.11/site-packages/main.pth
 	@$(BIN)/python -m pip --python .state/peers/bin/python install --quiet --no-deps -r benchmarks/requirements.txt
+	@touch $@
+
+.state/docs.done: docs/requirements.txt .venv/local.done
+	@rm -rf .state/docs
+	@$(BIN)/python -m venv --without-pip .state/docs
+	@$(BIN)/python -m pip --python .state/docs/bin/python install --quiet --no-deps -r docs/requirements.txt
 	@touch $@
 
 clean: down  ## stop the servers, remove environment, state and caches

@@ -108,7 +108,7 @@ def test_own_words_are_tuned_for_from_python(
     path = tmp_path / f"{made.recipe}.yaml"
     path.write_text(yaml.safe_dump(own), encoding="utf-8")
     monkeypatch.setattr(services, "STATE", tmp_path / "state")
-    changes = ["train.epochs=1", "data.limit=32"]
+    changes = ["train.epochs=2", "data.limit=64"]
     words = [word for change in changes for word in ("--set", change)]
     code = script("tune_own_words")(tmp_path / "parts", "--recipe", str(path), "--processes", "1", *words)
     out = capsys.readouterr().out
