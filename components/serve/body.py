@@ -14,6 +14,7 @@ from components.serve.form import TYPES, FormFiles
 IMAGES = 64  # of one request
 IMAGE_BYTES = 2 << 20
 REQUEST_BYTES = 16 << 20
+LONGEST_BOUNDARY = 70  # RFC 2046, 5.1.1
 
 Named = tuple[str, bytes]  # a file's name, empty where it has none, and what is in it
 
@@ -43,8 +44,8 @@ async def _files(request: Request) -> list[Named]:
     headers = Headers()
     headers["content-type"] = request.headers["content-type"]
     boundary = headers.get_boundary()
-    if not boundary:
-        raise HTTPException(422, "Missing boundary in multipart.")
+    if not boundary or len(boundary) > LONGEST_BOUNDARY:
+        raise HTTPException(422, f"Missing boundary in multipart, or one of more than {LONGEST_BOUNDARY} characters.")
     files = await FormFiles(boundary, IMAGES).read(_limited(request, REQUEST_BYTES).stream())
     if not files:
         raise HTTPException(422, "the form has no file: expected one for each picture")
