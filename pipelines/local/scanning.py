@@ -1,6 +1,7 @@
 """`python -m pipelines charset`: the characters of a data set's labels that a recipe's charset lacks."""
 
 import argparse
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -36,8 +37,15 @@ def scan_labels(options: argparse.Namespace) -> int:
         print(path)
         changes.insert(0, f"data.charset={recipe.data.charset}+{path}")
     if changes:
-        print(f'to train with them: SET="{" ".join([*changes, "train.start_charset=union"])}"')
+        print(f"to train with them: {setting([*changes, 'train.start_charset=union'])}")
     return 0
+
+
+def setting(changes: list[str]) -> str:
+    """Return how a run is told of changes: by make, unless a path in them has what a shell or make takes apart."""
+    if all(shlex.quote(change) == change for change in changes):
+        return f'SET="{" ".join(changes)}"'
+    return " ".join([".venv/bin/python -m pipelines run", *(f"--set {shlex.quote(change)}" for change in changes)])
 
 
 def read_labels(name: str, entry: Entry) -> list[str]:

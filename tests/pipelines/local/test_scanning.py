@@ -40,3 +40,11 @@ def test_what_takes_the_missing_characters_in_is_written_and_said(
     assert (path.read_text(encoding="utf-8") if path.exists() else None) == file
     out = capsys.readouterr().out
     assert (f'SET="{change.format(path=path)}"' in out) if change else ("SET" not in out)
+
+
+def test_a_path_that_a_list_would_take_apart_goes_to_set() -> None:
+    told = scanning.setting(["data.charset=lower36+/my words (2)/c.txt", "data.space=true"])
+    assert (
+        told
+        == ".venv/bin/python -m pipelines run --set 'data.charset=lower36+/my words (2)/c.txt' --set data.space=true"
+    )
