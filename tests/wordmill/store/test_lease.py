@@ -93,9 +93,7 @@ def test_a_process_that_is_killed_while_it_holds_a_lease_is_waited_for_until_it_
     assert capsys.readouterr().out == "gate/r: waits for killed\n"
 
 
-def test_whoever_was_taken_for_dead_holds_nothing_when_he_wakes(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_whoever_was_taken_for_dead_holds_nothing_when_he_wakes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     with leased(store, "gate/r", "asleep") as held:
         store.delete(held.key)  # as the next one does
         monkeypatch.setattr(lease, "RENEWAL_S", 0.0)
