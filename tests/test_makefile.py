@@ -1,4 +1,4 @@
-"""What make's verbs run: a path with spaces stays one word on its way from what is typed."""
+"""What make's verbs run: a path with spaces or an apostrophe stays one word on its way from what is typed."""
 
 import os
 import subprocess
@@ -42,6 +42,21 @@ TYPED = {
     ),
     ("tune", "DATA=my words", "CATALOGUE=my words.yaml", "SET=train.lr=0.1"): (
         ["tune", "my words", "--recipe", "quickstart", "--catalogue", "my words.yaml", "--set", "train.lr=0.1"]
+    ),
+    ("read", "IMAGES=Ann's (2)", "MODEL=Ann's.onnx"): (
+        ["read", "Ann's (2)", "--recipe", "quickstart", "--model", "Ann's.onnx"]
+    ),
+    ("tune", "DATA=Ann's", "FROM=mj=/Ann's/mj", "SET=data.charset=lower36+/Ann's/c.txt"): (
+        [
+            "tune",
+            "Ann's",
+            "--recipe",
+            "quickstart",
+            "--from",
+            "mj=/Ann's/mj",
+            "--set",
+            "data.charset=lower36+/Ann's/c.txt",
+        ]
     ),
     ("accept", "SOURCE=file:///my words.zip"): ["accept", "file:///my words.zip"],
     ("schedule", "CRON=0 30 2 * * *"): ["schedule", "crnn_vgg7", "--cron", "0 30 2 * * *"],
