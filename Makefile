@@ -6,10 +6,12 @@ FORMAT ?= table
 OVERLAY ?= local
 BIN := .venv/bin
 RUN := '$(BIN)/python' -m pipelines
+# An argument as the shell takes it, whatever a path has in it.
+q = '$(subst ','\'',$(1))'
 # The lines of a recipe that a run may change from here.
 CHANGES = $(if $(FRAMEWORK),--framework $(FRAMEWORK)) $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) \
-  $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') $(foreach place,$(FROM),--from '$(place)') $(if $(filter-out 0,$(SMOKE)),--smoke) \
-  $(if $(PROFILE),--hardware $(PROFILE)) $(if $(filter-out 0,$(TRACE)),--profile) $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
+  $(if $(CATALOGUE),--catalogue $(call q,$(CATALOGUE))) $(foreach place,$(FROM),--from $(call q,$(place))) $(if $(filter-out 0,$(SMOKE)),--smoke) \
+  $(if $(PROFILE),--hardware $(PROFILE)) $(if $(filter-out 0,$(TRACE)),--profile) $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set $(call q,$(change)))
 
 # What becomes of work that other code has made.
 OTHER = $(if $(filter-out 0,$(REUSE)),--reuse) $(if $(filter-out 0,$(AFRESH)),--afresh)
@@ -47,82 +49,82 @@ env: .venv/local.done  ## make the environment in .venv
 	@touch $@
 
 run: .venv/local.done  ## run RECIPE from data to proven files on this machine; RUNNER=docker: in containers
-	@$(RUN) run '$(RECIPE)' $(CHANGES) $(OTHER) $(NIGHT) $(if $(RUNNER),--runner $(RUNNER))
+	@$(RUN) run $(call q,$(RECIPE)) $(CHANGES) $(OTHER) $(NIGHT) $(if $(RUNNER),--runner $(RUNNER))
 
 submit: .venv/local.done  ## start PIPELINE on Kubeflow; PROFILE=ascend-8p, WAIT=1 follows it, RUN_TAG= continues a run
-	@$(RUN) submit '$(PIPELINE)' $(CHANGES) $(OTHER) $(if $(filter-out 0,$(WAIT)),--wait) $(if $(RUN_TAG),--run-tag $(RUN_TAG))
+	@$(RUN) submit $(call q,$(PIPELINE)) $(CHANGES) $(OTHER) $(if $(filter-out 0,$(WAIT)),--wait) $(if $(RUN_TAG),--run-tag $(RUN_TAG))
 
 schedule: .venv/local.done  ## retrain PIPELINE every night, or by CRON="0 30 2 * * *", seconds first
-	@$(RUN) schedule '$(PIPELINE)' $(CHANGES) $(if $(CRON),--cron "$(CRON)") $(ZONE)
+	@$(RUN) schedule $(call q,$(PIPELINE)) $(CHANGES) $(if $(CRON),--cron "$(CRON)") $(ZONE)
 
 schedules: .venv/local.done  ## list what the cluster runs by itself
 	@$(RUN) schedules $(ZONE)
 
 unschedule: .venv/local.done  ## retrain PIPELINE no more
-	@$(RUN) unschedule '$(PIPELINE)' $(ZONE)
+	@$(RUN) unschedule $(call q,$(PIPELINE)) $(ZONE)
 
 doctor: .venv/local.done  ## check a site: servers, rights, devices, images
 	@$(RUN) doctor
 
 images: .venv/local.done  ## build the stages' images; BASE=, ENVIRONMENTS=, DOCKER_OPTIONS=
-	@$(RUN) images $(ENVIRONMENTS) $(if $(BASE),--base $(BASE)) $(if $(DOCKER_OPTIONS),--options='$(DOCKER_OPTIONS)')
+	@$(RUN) images $(ENVIRONMENTS) $(if $(BASE),--base $(BASE)) $(if $(DOCKER_OPTIONS),--options=$(call q,$(DOCKER_OPTIONS)))
 
 push: .venv/dev.done  ## push them to REGISTRY, pin their digests, write bills of materials
 	@$(RUN) push $(if $(REGISTRY),--registry $(REGISTRY))
 
 manifests: .venv/local.done  ## print what OVERLAY puts on a cluster: local, gpu, ascend, standalone
-	@$(BIN)/python -m pipelines.cluster.site '$(OVERLAY)'
+	@$(BIN)/python -m pipelines.cluster.site $(call q,$(OVERLAY))
 	@kubectl kustomize manifests/overlays/$(OVERLAY)
 
 compile: .venv/local.done  ## write PIPELINE for Kubeflow Pipelines as PIPELINE.yaml
-	@$(RUN) compile '$(PIPELINE)' $(CHANGES) $(OTHER) $(NIGHT)
+	@$(RUN) compile $(call q,$(PIPELINE)) $(CHANGES) $(OTHER) $(NIGHT)
 
 models: .venv/local.done  ## list every recipe's recogniser in both frameworks; FORMAT=json for programs
 	@$(RUN) models $(if $(filter json,$(FORMAT)),--json)
 
 compare: .venv/local.done  ## show RUNS side by side, or the LAST=5 of PIPELINE, and write compare.html
-	@$(RUN) compare $(RUNS) $(if $(LAST),--recipe '$(PIPELINE)' --last $(LAST))
+	@$(RUN) compare $(RUNS) $(if $(LAST),--recipe $(call q,$(PIPELINE)) --last $(LAST))
 
 read: .venv/local.done  ## read the pictures of IMAGES with MODEL: RECIPE's champion, NAME/version, or a file; CHARACTERS=1, ALTERNATIVES=3
-	@$(RUN) read '$(if $(IMAGES),$(IMAGES),$(error name the pictures: make read IMAGES=folder))' --recipe '$(RECIPE)' \
-	  $(if $(MODEL),--model '$(MODEL)') $(if $(OUTPUT),--output '$(OUTPUT)') \
+	@$(RUN) read $(call q,$(if $(IMAGES),$(IMAGES),$(error name the pictures: make read IMAGES=folder))) --recipe $(call q,$(RECIPE)) \
+	  $(if $(MODEL),--model $(call q,$(MODEL))) $(if $(OUTPUT),--output $(call q,$(OUTPUT))) \
 	  $(if $(filter-out 0,$(CHARACTERS)),--characters) $(if $(filter-out 0,$(ALTERNATIVES)),--alternatives $(ALTERNATIVES))
 
 serve: .venv/local.done  ## serve MODEL, as for read, by HTTP on PORT, with a page to try it
-	@$(RUN) serve --recipe '$(RECIPE)' $(if $(MODEL),--model '$(MODEL)') $(if $(PORT),--port $(PORT))
+	@$(RUN) serve --recipe $(call q,$(RECIPE)) $(if $(MODEL),--model $(call q,$(MODEL))) $(if $(PORT),--port $(PORT))
 
 evaluate: .venv/local.done  ## measure MODEL (as for read) on DATA, a catalogue's set or a folder, without a run
-	@$(RUN) evaluate '$(if $(DATA),$(DATA),$(error name the data: make evaluate DATA=folder))' --recipe '$(RECIPE)' \
-	  $(if $(MODEL),--model '$(MODEL)') $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(LABELS),--labels '$(LABELS)') \
-	  $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') $(foreach place,$(FROM),--from '$(place)') $(if $(OUTPUT),--output '$(OUTPUT)')
+	@$(RUN) evaluate $(call q,$(if $(DATA),$(DATA),$(error name the data: make evaluate DATA=folder))) --recipe $(call q,$(RECIPE)) \
+	  $(if $(MODEL),--model $(call q,$(MODEL))) $(if $(PROTOCOL),--protocol $(PROTOCOL)) $(if $(LABELS),--labels $(call q,$(LABELS))) \
+	  $(if $(CATALOGUE),--catalogue $(call q,$(CATALOGUE))) $(foreach place,$(FROM),--from $(call q,$(place))) $(if $(OUTPUT),--output $(call q,$(OUTPUT)))
 
 charset: .venv/local.done  ## list the characters of DATA's labels that RECIPE's charset lacks, and write them to OUTPUT
-	@$(RUN) charset '$(if $(DATA),$(DATA),$(error name the data: make charset DATA=my_words CATALOGUE=my.yaml))' --recipe '$(RECIPE)' \
-	  $(if $(LABELS),--labels '$(LABELS)') $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
-	  $(foreach place,$(FROM),--from '$(place)') $(if $(OUTPUT),--output '$(OUTPUT)')
+	@$(RUN) charset $(call q,$(if $(DATA),$(DATA),$(error name the data: make charset DATA=my_words CATALOGUE=my.yaml))) --recipe $(call q,$(RECIPE)) \
+	  $(if $(LABELS),--labels $(call q,$(LABELS))) $(if $(CATALOGUE),--catalogue $(call q,$(CATALOGUE))) \
+	  $(foreach place,$(FROM),--from $(call q,$(place))) $(if $(OUTPUT),--output $(call q,$(OUTPUT)))
 
 tune: .venv/local.done  ## train RECIPE's champion on for the words of DATA, some of which are held out; SET= as for run, CURVE=0
-	@$(RUN) tune '$(if $(DATA),$(DATA),$(error name the data: make tune DATA=my_words CATALOGUE=my.yaml))' --recipe '$(RECIPE)' \
-	  $(if $(LABELS),--labels '$(LABELS)') $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
-	  $(foreach place,$(FROM),--from '$(place)') $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
-	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)') \
+	@$(RUN) tune $(call q,$(if $(DATA),$(DATA),$(error name the data: make tune DATA=my_words CATALOGUE=my.yaml))) --recipe $(call q,$(RECIPE)) \
+	  $(if $(LABELS),--labels $(call q,$(LABELS))) $(if $(CATALOGUE),--catalogue $(call q,$(CATALOGUE))) \
+	  $(foreach place,$(FROM),--from $(call q,$(place))) $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
+	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set $(call q,$(change))) \
 	  $(if $(filter 0,$(CURVE)),--no-curve)
 
 pseudo: .venv/local.done  ## label the pictures of IMAGES that MODEL reads surely, train RECIPE's champion on with them; WRONG=0.02, TRAIN=0
-	@$(RUN) pseudo '$(if $(IMAGES),$(IMAGES),$(error name the pictures: make pseudo IMAGES=folder))' --recipe '$(RECIPE)' \
-	  $(if $(MODEL),--model '$(MODEL)') $(if $(WRONG),--most-wrong $(WRONG)) $(if $(filter 0,$(TRAIN)),--no-train) \
-	  $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) $(if $(CATALOGUE),--catalogue '$(CATALOGUE)') \
-	  $(foreach place,$(FROM),--from '$(place)') $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
-	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set '$(change)')
+	@$(RUN) pseudo $(call q,$(if $(IMAGES),$(IMAGES),$(error name the pictures: make pseudo IMAGES=folder))) --recipe $(call q,$(RECIPE)) \
+	  $(if $(MODEL),--model $(call q,$(MODEL))) $(if $(WRONG),--most-wrong $(WRONG)) $(if $(filter 0,$(TRAIN)),--no-train) \
+	  $(if $(BENCHMARKS),--benchmarks $(BENCHMARKS)) $(if $(CATALOGUE),--catalogue $(call q,$(CATALOGUE))) \
+	  $(foreach place,$(FROM),--from $(call q,$(place))) $(if $(FRAMEWORK),--framework $(FRAMEWORK)) \
+	  $(if $(DEVICE),--device $(DEVICE)) $(if $(PROCESSES),--processes $(PROCESSES)) $(foreach change,$(SET),--set $(call q,$(change)))
 
 sweep: .venv/local.done  ## list what takes room in S3 and no work of DAYS=30 and no registered model names; DELETE=1: a day after it was listed
 	@$(RUN) sweep $(if $(DAYS),--days $(DAYS)) $(if $(filter-out 0,$(DELETE)),--delete)
 
 accept: .venv/local.done  ## go on with what a SOURCE that has changed holds now
-	@$(RUN) accept '$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...))'
+	@$(RUN) accept $(call q,$(if $(SOURCE),$(SOURCE),$(error name what has changed: make accept SOURCE=https://...)))
 
 ui: .venv/local.done  ## open MLflow on the runs of the newest run's recipe, or of RECIPE
-	@$(RUN) ui $(if $(filter command% environment%,$(origin RECIPE)),'$(RECIPE)')
+	@$(RUN) ui $(if $(filter command% environment%,$(origin RECIPE)),$(call q,$(RECIPE)))
 
 up: .venv/local.done  ## start the embedded S3 and MLflow servers
 	@$(RUN) up
@@ -172,7 +174,7 @@ bench-inference: .state/peers.done  ## time readings by exported files against d
 	@$(BIN)/python -m benchmarks.inference
 
 bench-data: .venv/dev.done  ## measure the data plane against the peers' loaders, 5 to 15 minutes
-	@$(BIN)/python -m benchmarks.data $(if $(PLOT),--plot '$(PLOT)')
+	@$(BIN)/python -m benchmarks.data $(if $(PLOT),--plot $(call q,$(PLOT)))
 
 bench-train: .venv/dev.done  ## measure whole training runs: processes, peers, start, waiting for data
 	@$(BIN)/python -m benchmarks.train

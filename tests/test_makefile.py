@@ -1,4 +1,4 @@
-"""What make's verbs run: a path with spaces stays one word on its way from what is typed."""
+"""What make's verbs run: a path with spaces or an apostrophe stays one word on its way from what is typed."""
 
 import os
 import subprocess
@@ -48,6 +48,21 @@ TYPED = {
         ["pseudo", "my crops", "--recipe", "quickstart", "--most-wrong", "0.05", "--no-train", "--benchmarks", "mine"]
     ),
     ("sweep", "DAYS=60", "DELETE=1"): ["sweep", "--days", "60", "--delete"],
+    ("read", "IMAGES=Ann's (2)", "MODEL=Ann's.onnx"): (
+        ["read", "Ann's (2)", "--recipe", "quickstart", "--model", "Ann's.onnx"]
+    ),
+    ("tune", "DATA=Ann's", "FROM=mj=/Ann's/mj", "SET=data.charset=lower36+/Ann's/c.txt"): (
+        [
+            "tune",
+            "Ann's",
+            "--recipe",
+            "quickstart",
+            "--from",
+            "mj=/Ann's/mj",
+            "--set",
+            "data.charset=lower36+/Ann's/c.txt",
+        ]
+    ),
     ("accept", "SOURCE=file:///my words.zip"): ["accept", "file:///my words.zip"],
     ("schedule", "CRON=0 30 2 * * *"): ["schedule", "crnn_vgg7", "--cron", "0 30 2 * * *"],
     ("compare", "RUNS=a b"): ["compare", "a", "b"],

@@ -15,6 +15,7 @@ from components.serve.form import TYPES, FormFiles
 IMAGES = 64  # of one request
 IMAGE_BYTES = 2 << 20
 REQUEST_BYTES = 16 << 20
+LONGEST_BOUNDARY = 70  # RFC 2046, 5.1.1
 
 Named = tuple[str, bytes]  # a file's name, empty where it has none, and what is in it
 Tell = Callable[[int], None]  # is told of every chunk's size
@@ -46,8 +47,8 @@ async def _files(request: Request, tell: Tell) -> list[Named]:
     headers = Headers()
     headers["content-type"] = request.headers["content-type"]
     boundary = headers.get_boundary()
-    if not boundary:
-        raise HTTPException(422, "Missing boundary in multipart.")
+    if not boundary or len(boundary) > LONGEST_BOUNDARY:
+        raise HTTPException(422, f"Missing boundary in multipart, or one of more than {LONGEST_BOUNDARY} characters.")
     files = await FormFiles(boundary, IMAGES).read(_limited(request, REQUEST_BYTES, tell).stream())
     if not files:
         raise HTTPException(422, "the form has no file: expected one for each picture")

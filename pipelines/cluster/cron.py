@@ -8,7 +8,7 @@ one that it brings twice comes twice.
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from itertools import islice, pairwise, takewhile
+from itertools import islice, pairwise
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
@@ -35,7 +35,7 @@ def checked(cron: str) -> str:
     for field, what in zip(fields, FIELDS.split(), strict=True):
         if not PLAIN.fullmatch(field):
             raise ValueError(f"cron '{cron}': {what} is '{field}', expected numbers, names, and the signs * , - /")
-    if re.search(r"(?<!/)\b7\b", fields[5]):
+    if re.search(r"(?<!/)\b0*7\b", fields[5]):
         raise ValueError(f"cron '{cron}': day-of-week is '{fields[5]}', expected 0 to 6: Sunday is 0")
     plain = " ".join(_rewritten(field, number) for number, field in enumerate(fields))
     _simulated(plain, datetime(2026, 1, 1, tzinfo=ZoneInfo("UTC")))
@@ -53,11 +53,31 @@ def next_times(cron: str, after: datetime, count: int) -> list[datetime]:
 
 
 def longest_gap(cron: str, after: datetime) -> tuple[datetime, datetime]:
-    """Return the two times of the next year between which an expression is silent for longest."""
+    """Return the two times between which an expression is silent for longest, the first of them in the next year."""
     end = after + timedelta(days=366)
-    times = list(takewhile(lambda time: time < end, islice(_times(cron, after), MOST_TIMES)))
-    pairs = list(pairwise(times)) or [(after, next(_times(cron, after)))]
+    times = _until(end, cron, after)
+    if len(times) < MOST_TIMES:
+        return _longest(times, after)
+    # Once an hour is enough to find where it is silent for more than that, and around there each time is looked at.
+    fields = [str(times[0].second), str(times[0].minute), *cron.split()[2:]]
+    start, _ = _longest(_until(end, " ".join(fields), after), after)
+    start = _until(start + timedelta(hours=1), cron, start - timedelta(seconds=1))[-2]
+    return start, next(_times(cron, start))
+
+
+def _longest(times: list[datetime], after: datetime) -> tuple[datetime, datetime]:
+    pairs = list(pairwise(times)) or [(after, times[0])]
     return max(pairs, key=lambda pair: pair[1].astimezone(UTC) - pair[0].astimezone(UTC))
+
+
+def _until(end: datetime, cron: str, after: datetime) -> list[datetime]:
+    """Return the times after one, up to the first that is not before the end, or MOST_TIMES."""
+    found: list[datetime] = []
+    for time in islice(_times(cron, after), MOST_TIMES):
+        found.append(time)
+        if time >= end:
+            break
+    return found
 
 
 def _times(cron: str, after: datetime) -> Iterator[datetime]:

@@ -1,6 +1,7 @@
 """`python -m pipelines charset`: the characters of a data set's labels that a recipe's charset lacks."""
 
 import argparse
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
@@ -46,8 +47,15 @@ def scan_labels(options: argparse.Namespace) -> int:
     if path:
         print(path)
     if changes:
-        print(f'to train with them: SET="{" ".join(changes)}"')
+        print(f"to train with them: {setting(changes)}")
     return 0
+
+
+def setting(changes: list[str]) -> str:
+    """Return how a run is told of changes: by make, unless a path in them has what a shell or make takes apart."""
+    if all(shlex.quote(change) == change for change in changes):
+        return f'SET="{" ".join(changes)}"'
+    return " ".join([".venv/bin/python -m pipelines run", *(f"--set {shlex.quote(change)}" for change in changes)])
 
 
 def read_labels(name: str, entry: Entry) -> list[str]:

@@ -34,7 +34,9 @@ REFUSED = {
     b"\0\0\1\0": "an icon", b"Y\xa6j\x95": "Sun raster", b"%PDF": "PDF", b"PK\x03\x04": "a zip file",
     b"<!": "a web page", b"<h": "a web page", b"<H": "a web page", b"<svg": "SVG", b"<?xml": "XML",
 }  # fmt: skip
-BRANDS = {b"avif": "AVIF", b"avis": "AVIF"}  # of files that begin with a box `ftyp`; all others are HEIC's
+BRANDS = {b"avif": "AVIF", b"avis": "AVIF", b"mif1": "HEIC or AVIF", b"msf1": "HEIC or AVIF",
+          **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "HEIC")}  # fmt: skip
+FILM = "a film, or another file in boxes"  # which begins with `ftyp`, too
 FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR_RGB}
 MARKER = re.compile(rb"\xff[^\xff]")  # of a JPEG's segment; decoders skip what lies between segments
 MOST_MARKERS = 10_000  # before a JPEG's header
@@ -100,7 +102,8 @@ def is_picture(head: Bytes) -> bool:
     """Tell by the first bytes of a file, 16 or more, whether it is a picture of any form that is known here."""
     known = [JPEG, PNG, *(magic for magic in (*OTHERS, *REFUSED) if len(magic) > 3)]
     others = (b"<", b"%PDF", b"PK", b"\0\x05\x16\x07")
-    return bytes(head[4:8]) == b"ftyp" or (bytes(head).startswith(tuple(known)) and not bytes(head).startswith(others))
+    boxed = bytes(head[4:8]) == b"ftyp" and bytes(head[8:12]) in BRANDS
+    return boxed or (bytes(head).startswith(tuple(known)) and not bytes(head).startswith(others))
 
 
 def _check_size(width: int, height: int) -> None:
@@ -116,7 +119,7 @@ def _refusal(data: Bytes, head: bytes) -> str:
     """Say of a file that no decoder gets what it is."""
     name = next((name for magic, name in REFUSED.items() if head.startswith(magic)), "")
     if head[4:8] == b"ftyp":
-        name = BRANDS.get(head[8:12], "HEIC")
+        name = BRANDS.get(head[8:12], FILM)
     if not name:
         return f"{_broken(data)}, expected {READ}"
     return f"not decodable: it is {name}, expected {READ}"
@@ -229,7 +232,7 @@ def _by_pillow(data: Bytes, form: str, channels: int, png: PngHeader | None = No
 
 def _eight_bits(image: Image.Image) -> Picture:
     """Return the pixels of an opened picture, uint8 (H, W), (H, W, 3) or, with transparency, (H, W, 4)."""
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):  # of more than 8 bits
         return _upper_bits(np.asarray(image).astype(np.uint16))
     if image.has_transparency_data:
         return np.asarray(image.convert("RGBA"))

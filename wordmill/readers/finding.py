@@ -87,6 +87,8 @@ class Finder:
             names = [readable_name(other) for other in _names(os.fsencode(folder + parent))]
             if close := difflib.get_close_matches(name, names, n=1, cutoff=LIKE):
                 return f": the nearest there is {os.path.join(parent, close[0])}"
+            if not path.isascii() and (strange := [name for name in names if "\\x" in name]):
+                return f": names there are in another encoding, such as {os.path.join(parent, strange[0])}"
         end = self._end(path)
         return f": {end} is there: paths count from the list's folder" if end else ""
 

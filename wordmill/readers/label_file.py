@@ -17,11 +17,10 @@ from typing import IO, Any
 
 from wordmill.readers.finding import Finder, readable_name
 from wordmill.readers.sample import Sample
-from wordmill.recipe.plain import not_utf8
+from wordmill.recipe.plain import WIDE, is_wide, marked, not_utf8
 
 ENDINGS = (".txt", ".csv", ".tsv", ".json", ".jsonl")  # of label files, to name where there is none of a name
 BOM = b"\xef\xbb\xbf"
-BOMS_OF_16_BITS = (b"\xff\xfe", b"\xfe\xff")
 MOST_BYTES = 64 << 20  # of a line
 MOST_LINES = 64  # of a record of csv, whose label may have ends of lines
 ESCAPED = re.compile(r'\\(["\\])')
@@ -44,8 +43,8 @@ class LabelFile:
     csv:       `path,label`, quoted as CSV is, perhaps under a line of names (EasyOCR); else a label may have commas
     jsonl:     `{"filename": path, "text": label}`, with these or other usual names (MMOCR, Hugging Face)
 
-    The text is UTF-8, or UTF-16 where a byte order mark says so. Paths count from the label file's folder, or else from
-    the root. Lines are parsed when they are read: memory is 12 bytes per line.
+    The text is UTF-8, or UTF-16 or UTF-32 where a byte order mark says so. Paths count from the label file's
+    folder, or else from the root. Lines are parsed when they are read: memory is 12 bytes per line.
     """
 
     notes = ()
@@ -78,18 +77,20 @@ class LabelFile:
         return os.pread(file.fileno(), self.lengths[index], self.starts[index]).decode().rstrip("\r\n")
 
     def _converted(self) -> IO[bytes] | None:
-        """Return the text in UTF-8 where it is UTF-16, in a file that goes with this reader."""
+        """Return the text in UTF-8 where it is UTF-16 or UTF-32, in a file that goes with this reader."""
         with self.path.open("rb") as file:
-            if not file.read(2).startswith(BOMS_OF_16_BITS):
+            if (encoding := marked(file.read(4))) not in ("utf-16", "utf-32"):
                 return None
         made = TemporaryFile()  # noqa: SIM115 (it is read from as long as this is)
         try:
-            with self.path.open(encoding="utf-16", newline="") as text, open(
+            with self.path.open(encoding=encoding, newline="") as text, open(
                 os.dup(made.fileno()), "w", encoding="utf-8", newline=""
             ) as copy:  # fmt: skip
                 shutil.copyfileobj(text, copy)
         except UnicodeError as error:
-            raise ValueError(f"{self.labels}: begins as UTF-16 and goes on as something else: {error}") from None
+            raise ValueError(
+                f"{self.labels}: begins as {encoding.upper()} and goes on as something else: {error}"
+            ) from None
         return made
 
     def _index(self) -> tuple[array[int], array[int], array[int]]:
@@ -125,6 +126,8 @@ class LabelFile:
     def _check(self, line: bytes, place: int, number: int) -> None:
         if len(line) >= MOST_BYTES:
             raise ValueError(f"{self.labels}: a line of {MOST_BYTES >> 20} MiB or more, at byte {place}: no label file")
+        if is_wide(line):
+            raise ValueError(f"{self.labels}, line {number}: {WIDE}")
         if not line.isascii():
             try:
                 line.decode()
@@ -148,7 +151,8 @@ class LabelFile:
         number = index + bisect_right(self.blanks, index) + 1
         path, label = self._parse(line, number)
         if not path or not _is_text(path) or not _is_text(label):
-            problem = f"no path and label: found {line[:80]!r}, expected the form '{self.form}'"
+            ends = ": lines end with CR alone: save it with LF or CRLF" if "\r" in line else ""
+            problem = f"no path and label: found {line[:80]!r}, expected the form '{self.form}'{ends}"
             return Sample(f"{self.labels}, line {number}", b"", "", problem)
         image, problem = self.finder.read(path)
         if problem and self.form == "space" and "\t" in path:

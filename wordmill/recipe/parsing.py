@@ -13,6 +13,7 @@ import yaml
 
 from wordmill.recipe.plain import read_text
 
+MOST_VALUES = 100_000  # of a file
 MERGED, TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
 Section = TypeVar("Section")
 
@@ -27,14 +28,19 @@ def nearest(word: str, known: list[str]) -> str:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that must hold a mapping; ValueError names the file and the line."""
     try:
-        document = yaml.load(read_text(path), _StrictLoader)  # noqa: S506 (a safe loader's kind)
+        text = read_text(path)
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ValueError(f"{path}: not readable: {error.strerror}") from None
+    try:
+        document = yaml.load(text, _StrictLoader)  # noqa: S506 (a safe loader's kind)
+        _check_size(document, {})
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         told = " ".join(filter(None, (error.context, error.problem)))
         raise ValueError(f"{path}{line}: not readable as YAML: {told}") from None
-    except (yaml.YAMLError, RecursionError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
         told = str(error).partition("\n")[0]
         raise ValueError(f"{path}: not readable as YAML: {told}") from None
     if not isinstance(document, dict):
@@ -42,8 +48,28 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return document
 
 
+def _check_size(value: Any, sizes: dict[int, int]) -> int:
+    """Return how many values one has in it, where aliases stand written out; ValueError for more than MOST_VALUES."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in sizes:
+        sizes[id(value)] = MOST_VALUES  # met again before it is counted: it has itself in it
+        inner = value.values() if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_check_size(item, sizes) for item in inner)
+    if sizes[id(value)] > MOST_VALUES:
+        raise ValueError(f"aliases make more than {MOST_VALUES:,} values of it")
+    return sizes[id(value)]
+
+
 class _StrictLoader(yaml.CSafeLoader):
     """Takes a key once, and texts alone for keys: of two the first would be lost, and `no` would be false."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return a value; a date or a number that is none is an error with its line."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.MarkedYAMLError(problem=str(error), problem_mark=node.start_mark) from None
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Return a mapping's keys and values."""

@@ -28,7 +28,9 @@ OPEN: dict[Kind, Callable[[Path, str], Any]] = {
     "tar": open, "tar.gz": gzip.open, "tar.bz2": bz2.open, "tar.xz": lzma.open,
 }  # fmt: skip
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")  # of archives
-SPLIT = re.compile(r"\.(zip|tar|gz|tgz|bz2|xz|7z|rar)\.?\d{2,3}$|\.z\d\d$", re.IGNORECASE)
+# By 7-Zip and others, by Info-ZIP, by WinRAR, and by split with its usual endings.
+SPLIT = re.compile(r"\.(zip|tar|gz|tgz|bz2|xz|7z|rar)(\.?\d{2,3}|[.-]?(part)?[-.]?a[a-z]|[.-]part[-.]?\d+)$"
+                   r"|\.z\d\d$|\.part\d+\.(zip|rar)$", re.IGNORECASE)  # fmt: skip
 OTHER_ARCHIVES = (b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 PLAIN = {tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE}
 EXTENDED = {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
@@ -75,11 +77,15 @@ def misnamed(name: str, path: Path) -> str:
     if head.startswith(tuple(magic for magic, _ in TAR_KINDS)) and not _holds_tar(path):
         return ("damaged or cut off, or a file packed alone that is no tar: fetch it again, or unpack it and give what "
                 "was in it")  # fmt: skip
+    if head.startswith(OTHER_ARCHIVES):
+        return "it is 7z, rar or zstd, expected zip, tar, tar.gz, tar.bz2 or tar.xz: pack it anew"
     if not name.lower().endswith(SUFFIXES):
         return ""
-    if head.lstrip(b"\xef\xbb\xbf \t\r\n").lower().startswith((b"<!doctype html", b"<html")):
-        return ("it is a web page, such as a site shows before a large file or to who has not logged in: get the file "
-                "itself with a browser, and give its path")  # fmt: skip
+    if not head:
+        return "it is empty: get it again"
+    if head.replace(b"\0", b"").lstrip(b"\xef\xbb\xbf\xff\xfe \t\r\n").startswith(b"<"):
+        return ("it is a web page, or another answer of a server, such as a site shows before a large file or to "
+                "who has not logged in: get the file itself with a browser, and give its path")  # fmt: skip
     if kind_of(path) == "file":
         return f"it is no zip or tar, it begins with {head[:8]!r}: get it again, or give it its own name"
     return ""

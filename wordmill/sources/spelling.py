@@ -5,7 +5,8 @@ import unicodedata
 from contextlib import suppress
 
 # Of names that are not UTF-8: of Windows and DOS, and of Unix before it.
-ENCODINGS = ("gb18030", "cp932", "big5", "euc_kr", "cp437", "cp850", "cp1252", "cp866", "cp1251", "koi8_r")
+ENCODINGS = ("gb18030", "cp932", "euc_jp", "big5", "euc_kr", "cp437", "cp850", "cp1252", "cp1250", "cp866", "cp1251",
+             "koi8_r", "cp1253", "cp1254", "cp874")  # fmt: skip
 
 
 def spellings(path: str) -> set[bytes]:

@@ -99,10 +99,10 @@ def probabilities(logits: Logits) -> npt.NDArray[np.float64]:
 def confidences_of(sums: Values, lengths: Values, temperature: float) -> npt.NDArray[np.float32]:
     """Return the confidences (N,), 0..1, of texts by the sum of their characters' log-probabilities and their lengths.
 
-    An empty text has 0.
+    An empty text has 0, and one of logits that are no numbers.
     """
     means = sums / (np.maximum(lengths, 1) * temperature)
-    return np.where(lengths > 0, np.exp(means), 0.0).astype(np.float32)
+    return np.where(lengths > 0, np.nan_to_num(np.exp(means)), 0.0).astype(np.float32)
 
 
 def _confidences(logits: Logits, kept: npt.NDArray[np.bool_], temperature: float) -> npt.NDArray[np.float32]:

@@ -126,12 +126,13 @@ def test_what_is_no_picture_is_refused_with_a_sentence(url: str, network: Networ
         (post_files(url, word(1), b"<svg/>"), 422, "1 of 2 cannot be read: image 1 (1.png): not decodable: it is SVG,"),
         (post(url, b"no form", "multipart/form-data; boundary=x"), 422, "Invalid multipart data"),
         (post(url, b"no form", "multipart/form-data"), 422, "Missing boundary"),
+        (post(url, b"no form", f"multipart/form-data; boundary={'x' * 300}"), 422, "of more than 70 characters"),
         (post(url, b"--x--\r\n", "multipart/form-data; boundary=x"), 422, "the form has no file"),
         (requests.get(f"{url}/read", timeout=LIMIT_S), 405, "Method Not Allowed"),
     ]:
         assert (answer.status_code, told in answer.json()["detail"]) == (status, True), answer.text
     assert network.sizes == []
-    assert metric(url, 'wordmill_requests_total{status="422"}') == 6
+    assert metric(url, 'wordmill_requests_total{status="422"}') == 7
     assert metric(url, 'wordmill_requests_total{status="415"}') == 2
 
 

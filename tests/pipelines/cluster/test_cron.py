@@ -104,6 +104,9 @@ def test_a_time_that_the_clock_shows_twice_comes_twice() -> None:
         ("0 30 2 * * *", "Europe/Berlin", 47, "Sat 02:30"),  # 2:30 of 28 March 2027 does not exist
         ("0 0 4 1 * *", "UTC", 744, ""),
         ("0 */10 * * * 1-5", "UTC", 48 + 1 / 6, "Fri 23:50"),
+        ("0 */5 * * 1-10 *", "UTC", 24 * 61 + 1 / 12, "Sun 23:55"),  # 31 October, behind more times than are looked at
+        ("* * * * * *", "UTC", 1 / 3600, ""),
+        ("0 0 4 1 1-6 *", "UTC", 24 * 214, "Tue 04:00"),  # from 1 June to the next year's January
         ("0 0 0 29 2 *", "UTC", 24 * 465, ""),  # from now on to 29 February 2028
     ],
 )

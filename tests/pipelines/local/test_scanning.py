@@ -62,3 +62,11 @@ def test_a_program_gets_every_character_and_what_to_set(
                        {"character": "ü", "labels": 1, "examples": ["Füße"]}],
         "set": [f"data.charset=lower36+{path}", "train.start_charset=union"],
     }  # fmt: skip
+
+
+def test_a_path_that_a_list_would_take_apart_goes_to_set() -> None:
+    told = scanning.setting(["data.charset=lower36+/my words (2)/c.txt", "data.space=true"])
+    assert (
+        told
+        == ".venv/bin/python -m pipelines run --set 'data.charset=lower36+/my words (2)/c.txt' --set data.space=true"
+    )

@@ -220,15 +220,18 @@ def test_nothing_of_a_folder_is_left_out_silently(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"\0\5\x16\7")
     (tmp_path / "c.heic").write_bytes(b"\0\0\0\x18ftypheic")
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
-    others = [tmp_path / name for name in ("labels.txt", "new\nline", *(f"z{number}" for number in range(8)))]
-    for path in others:
+    (tmp_path / "film.mov").write_bytes(b"\0\0\0\x14ftypqt  \0\0\0\0")
+    others = [
+        tmp_path / name for name in ("film.mov", "labels.txt", "new\nline", *(f"z{number}" for number in range(8)))
+    ]
+    for path in others[1:]:
         path.write_text("word")
     found, left_out = find_images(tmp_path)
     assert [path.name for path in found] == ["a.jfif", "b.JPE", "c.heic", "gone", "noending", "photo.dat"]
     assert left_out == others
     assert left_out_text(left_out) == (
-        f"no pictures, left out: {tmp_path}/labels.txt, {tmp_path}/new\\nline, "
-        f"{', '.join(f'{tmp_path}/z{number}' for number in range(6))} and 2 more"
+        f"no pictures, left out: {tmp_path}/film.mov, {tmp_path}/labels.txt, {tmp_path}/new\\nline, "
+        f"{', '.join(f'{tmp_path}/z{number}' for number in range(5))} and 3 more"
     )
     assert left_out_text([]) == ""
 

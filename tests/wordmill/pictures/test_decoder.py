@@ -181,7 +181,9 @@ def test_what_is_encoded_is_decoded(shape: tuple[int, ...]) -> None:
 
 # The first bytes of what no decoder gets, and what the message calls it.
 STRANGERS = {
-    b"\0\0\0\x1cftypavif": "AVIF", b"\0\0\0\x18ftypheic": "HEIC", b"\0\0\0\x18ftypmif1": "HEIC",
+    b"\0\0\0\x1cftypavif": "AVIF", b"\0\0\0\x18ftypheic": "HEIC", b"\0\0\0\x18ftypmif1": "HEIC or AVIF",
+    b"\0\0\0\x18ftypisom": "a film, or another file in boxes",
+    b"\0\0\0\x14ftypqt  ": "a film, or another file in boxes",
     b"\0\0\0\x0cjP  \r\n\x87\n": "JPEG 2000", b"\xff\x4f\xff\x51\0\x2f": "JPEG 2000", b"\xff\x0a\xfa": "JPEG XL",
     b"v/1\x01\x02\0": "OpenEXR", b"#?RADIANCE\n": "Radiance HDR", b"8BPS\0\1": "Photoshop", b"%PDF-1.4": "PDF",
     b"<!DOCTYPE html>": "a web page", b"PK\x03\x04": "a zip file",
@@ -199,6 +201,14 @@ def saved(form: str, image: Image.Image, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
+
+
+@pytest.mark.parametrize(("most", "shown"), [(4095, [255, 127, 0]), (65535, [255, 127, 0])])
+def test_a_pnm_of_more_than_eight_bits_is_read_by_its_upper_ones(most: int, shown: list[int]) -> None:
+    gray = b"P5 3 1 %d\n" % most + pack(">3H", most, most // 2, 0)
+    assert decode(gray, 1).ravel().tolist() == shown
+    colour = b"P6 1 1 %d\n" % most + pack(">3H", most, most // 2, 0)
+    close(decode(colour, 3), np.array([[shown]], dtype=np.uint8), 1)
 
 
 def test_what_cannot_be_shown_in_eight_bits_is_refused_by_name() -> None:

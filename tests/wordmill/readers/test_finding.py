@@ -38,6 +38,8 @@ NFC, NFD = "crops/caf\u00e9.png", "crops/cafe\u0301.png"
         ("图片\\样本.png", "图片/样本.png".encode("gbk")),
         ("caf\u00e9.png", "caf\u00e9.png".encode("cp437")),
         ("caf\u00e9.png", "caf\u00e9.png".encode("latin-1")),
+        ("日本/語.png", "日本/語.png".encode("euc_jp")),
+        ("łódź.png", "łódź.png".encode("cp1250")),
         ("фото/слово.png", "фото/слово.png".encode("cp866")),
         # The second byte of each first character is that of a backslash, which an archive's unpacking takes for one.
         ("ソース/表.png", "ソース/表.png".encode("shift_jis").replace(b"\\", b"/")),
@@ -65,7 +67,9 @@ def test_a_file_is_found_where_one_alone_is_meant(path: str, name: bytes, tmp_pa
         ("/home/me/crops/0.png", (b"crops/0.png",), "picture file outside the data set: /home/me/crops/0.png is of"),
         (r"\\host\share\0.png", (b"crops/0.png",), "picture file outside the data set"),
         (r"crops\..\..\secret", (b"crops/0.png",), "picture file outside the data set"),
-        ("\udcff", (b"a",), "picture file missing"),
+        ("\udcff", (b"a",), "picture file missing$"),
+        ("crops/ქართული.png", (b"crops/\xff\xc1.png", b"crops/b.png"),
+         r"picture file missing: names there are in another encoding, such as crops/\\xff\\xc1.png$"),
     ],
 )  # fmt: skip
 def test_what_is_not_found_is_told_with_what_is_there(

@@ -200,14 +200,23 @@ def test_a_label_file_in_another_encoding_is_refused_by_its_line(
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
-def test_a_byte_order_mark_says_utf16(form: str, encoding: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be", "utf-32"])
+def test_a_byte_order_mark_says_utf16_or_utf32(form: str, encoding: str, tmp_path: Path) -> None:
     mark = "\ufeff" if encoding == "utf-16-be" else ""
     write(tmp_path, (mark + FORMS[form].replace("\n", "\r\n\r\n")).encode(encoding))
     assert read(tmp_path, form) == [(b"a.png", "You & me", ""), (b"b.png", "Café", "")]
     write(tmp_path, "x".encode("utf-16") + b"\0")
     with pytest.raises(ValueError, match=r"labels\.txt: begins as UTF-16 and goes on as something else"):
         LabelFile(tmp_path, "labels.txt", "space")
+    write(tmp_path, "a.png x\n".encode("utf-16-le"))  # without a mark
+    with pytest.raises(ValueError, match=r"labels\.txt, line 1: as UTF-8 it is full of NULs: UTF-16 or UTF-32"):
+        LabelFile(tmp_path, "labels.txt", "space")
+
+
+def test_lines_that_end_as_on_old_macs_are_told(tmp_path: Path) -> None:
+    write(tmp_path, b"a.png\tx\rb.png\ty\r")
+    ((_, _, problem),) = read(tmp_path, "dtrb")
+    assert problem.endswith("expected the form 'dtrb': lines end with CR alone: save it with LF or CRLF")
 
 
 @pytest.mark.parametrize(

@@ -79,14 +79,24 @@ def test_an_error_names_the_key_however_deep_it_lies(values: dict[str, Any], mes
         ("a: !!python/name:os.system\n", "line 1: not readable as YAML: could not determine a constructor"),
         ("é: 1\n".encode("latin-1"), "line 1: not UTF-8: as cp1252 it reads 'é: 1'"),
         ("\na: " + "[" * 5000, ""),
+        ("a: 1\nb: 2020-13-45\n", "line 2: not readable as YAML: month must be in 1..12"),
+        ("a: 1\nb:\n- " + "9" * 5000, "line 3: not readable as YAML: Exceeds the limit"),
+        ("a: &a [*a]\n", "not readable as YAML: aliases make more than 100,000 values of it"),
+        ("".join(f"k{n}: &k{n} [{','.join([f'*k{n - 1}' if n else 'x'] * 9)}]\n" for n in range(9)),
+         "not readable as YAML: aliases make more than 100,000 values of it"),
     ],
-)
+)  # fmt: skip
 def test_a_yaml_file_that_is_wrong_is_told_by_its_line(text: str | bytes, told: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ValueError, match=f"^{path}(, |: ){told}") as caught:
         read_yaml(path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_is_no_yaml_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=f"^{tmp_path}: not readable: Is a directory$"):
+        read_yaml(tmp_path)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])

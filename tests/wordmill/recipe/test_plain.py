@@ -5,7 +5,7 @@ import pytest
 from wordmill.recipe.plain import read_text
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
 def test_a_byte_order_mark_says_what_a_text_is_in(encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "text"
     path.write_bytes("a\u2028é\r\nb\x85\n".encode(encoding))
@@ -24,6 +24,15 @@ def test_a_byte_order_mark_says_what_a_text_is_in(encoding: str, tmp_path: Path)
 def test_another_encoding_is_told_by_file_and_line(content: bytes, told: str, tmp_path: Path) -> None:
     (tmp_path / "text").write_bytes(content)
     with pytest.raises(ValueError, match=f"^{tmp_path / 'text'}, {told}"):
+        read_text(tmp_path / "text")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le"])
+def test_wide_characters_without_a_mark_are_told(encoding: str, tmp_path: Path) -> None:
+    (tmp_path / "text").write_bytes("a.png\nb.png\n".encode(encoding))
+    with pytest.raises(
+        ValueError, match=f"^{tmp_path / 'text'}, line 1: as UTF-8 it is full of NULs: UTF-16 or UTF-32"
+    ):
         read_text(tmp_path / "text")
 
 

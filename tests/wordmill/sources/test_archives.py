@@ -290,13 +290,28 @@ def test_a_tar_of_the_seventh_unix_and_a_zip_that_was_not_split_are_unpacked(tmp
         (
             "good.zip",
             b"<!DOCTYPE html><html>Virus scan warning</html>",
-            "it is a web page, such as a site shows before",
+            "it is a web page, or another answer of a server, such as a site shows before",
         ),
         ("good.tar.gz", b"\n <HTML>", "it is a web page"),
         ("good.zip", b"404: Not Found", "it is no zip or tar, it begins with b'404: Not'"),
         ("good.zip.001", b"PK\x03\x04", "it is a part of a split archive: join all parts"),
         ("good.z01", b"PK\x07\x08", "it is a part of a split archive"),
         ("good.tar.gz.02", b"\x1f\x8b", "it is a part of a split archive"),
+        *(
+            (name, b"any", "it is a part of a split archive")
+            for name in (
+                "good.tar.gz.aa",
+                "good.tar.ab",
+                "good.tar.gz.part-ac",
+                "good.tar.partaa",
+                "good.zip.part1",
+                "good.part2.rar",
+            )
+        ),
+        ("good.zip", b"<?xml version='1.0'?><Error><Code>AccessDenied</Code>", "it is a web page, or another answer"),
+        ("good.zip", "<html>".encode("utf-16"), "it is a web page"),
+        ("good.zip", b"", "it is empty: get it again"),
+        ("good.7z", b"7z\xbc\xaf\x27\x1c", "it is 7z, rar or zstd, expected zip, tar"),
         ("labels.txt.gz", gzip.compress(b"a.png one\n"), "damaged or cut off, or a file packed alone that is no tar"),
         ("good.tar.xz", lzma.compress(b"a.png one\n" * 99), "damaged or cut off, or a file packed alone"),
     ],

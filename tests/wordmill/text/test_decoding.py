@@ -92,6 +92,13 @@ def test_the_confidence_of_ctc_is_the_geometric_mean_over_the_first_step_of_each
     assert (texts, confidences.tolist()) == (["ab"], pytest.approx([0.45**0.5], rel=1e-6))
 
 
+def test_logits_that_are_no_numbers_are_read_with_no_confidence() -> None:
+    logits = np.full((1, 2, 3), np.nan, dtype=np.float32)
+    logits[0, 0, 1] = 1.0
+    assert CtcCodec(charset=AB).decode(logits)[1].tolist() == [0.0]
+    assert AttentionCodec(charset=AB).decode(logits)[1].tolist() == [0.0]
+
+
 def test_the_confidence_of_attention_is_the_geometric_mean_over_the_characters_before_stop() -> None:
     # Probabilities of (GO, STOP, a, b); STOP's own 0.97 and what follows it do not count: sqrt(0.4 * 0.8).
     shares = [[0.3, 0.2, 0.4, 0.1], [0.1, 0.05, 0.05, 0.8], [0.01, 0.97, 0.01, 0.01], [0.01, 0.01, 0.97, 0.01]]
