@@ -1,4 +1,5 @@
 import ast
+import json
 import re
 import sys
 from collections.abc import Callable
@@ -42,6 +43,22 @@ def test_the_reader_takes_batches_and_says_what_it_does_not_take(
     ]:
         with pytest.raises(ValueError, match=told):
             reader.predict(wrong)
+
+
+def test_characters_of_a_file_that_straightens_pictures_have_no_places(
+    maker: Callable[..., Maker], images: list[Picture], tmp_path: Path
+) -> None:
+    made = maker(CRNN)
+    reader = made.open(tmp_path / "data", made.exported())
+    card = next((tmp_path / "data").rglob("card.json"))
+    plain = reader.predict(images[:3], {"characters": True})["characters"]
+    assert any(one["end"] is not None for found in plain for one in found)
+    told = json.loads(card.read_text())
+    told["recipe"]["model"]["rectification"] = "tps"
+    card.write_text(json.dumps(told))
+    found = open_onnx(card).predict(images[:3], {"characters": True})["characters"]
+    assert [[one["text"] for one in row] for row in found] == [[one["text"] for one in row] for row in plain]
+    assert all(one["start"] is one["end"] is None for row in found for one in row)
 
 
 def test_a_damaged_file_is_refused(maker: Callable[..., Maker], tmp_path: Path) -> None:
