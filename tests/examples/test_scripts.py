@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from pipelines.building import recipe_path
 from pipelines.local import services
 from tests.components.export.exported import png
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from tests.wordmill.inference.conftest import images, maker  # noqa: F401 (fixtures)
 from tests.wordmill.inference.maker import CRNN, Maker
 from wordmill.pictures.image import Picture
-from wordmill.recipe.loading import load_recipe
 from wordmill.store import tracking
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
@@ -90,28 +87,3 @@ def test_own_words_are_drawn_once_and_given_to_the_verb(
     assert (len(lines), len({line.split(" ")[1] for line in lines})) == (300, 300)
     assert main(folder) == 0
     assert (folder / "labels.txt").read_text(encoding="utf-8").splitlines() == lines
-
-
-@pytest.mark.slow
-def test_own_words_are_tuned_for_from_python(
-    maker: Callable[..., Maker],  # noqa: F811
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    recipe = load_recipe(recipe_path("quickstart"))
-    made = maker(recipe.model, recipe.data)
-    made.decide(made.exported())
-    own = yaml.safe_load(recipe_path("quickstart").read_text(encoding="utf-8"))
-    own |= {"benchmarks": ["rendered_easy"], "export": {"formats": ["onnx"]}}
-    own["gate"]["floors"] = {"rendered_easy": 0.0}
-    path = tmp_path / f"{made.recipe}.yaml"
-    path.write_text(yaml.safe_dump(own), encoding="utf-8")
-    monkeypatch.setattr(services, "STATE", tmp_path / "state")
-    changes = ["train.epochs=2", "data.limit=64"]
-    words = [word for change in changes for word in ("--set", change)]
-    code = script("tune_own_words")(tmp_path / "parts", "--recipe", str(path), "--processes", "1", *words)
-    out = capsys.readouterr().out
-    assert code == 0, out[-3000:]
-    assert "parts_test: own words, 0.0% read right before" in out
-    assert "rendered_easy: others, " in out
