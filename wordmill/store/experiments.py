@@ -148,7 +148,11 @@ def replace_tags(run: Run, tags: dict[str, str]) -> None:
 
 def system_monitor(run: Run) -> SystemMetricsMonitor:
     """Return what measures this machine as MLflow does; GPUs where nvidia-ml-py or pyrsmi is installed, no NPUs."""
-    return SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri())
+    monitor = SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri())
+    monitor.collect_metrics()  # what processors do is measured since the last look
+    for part in monitor.monitors:
+        part.clear_metrics()
+    return monitor
 
 
 def latest_steps(run: Run) -> dict[str, int]:
