@@ -25,6 +25,6 @@ def report(
         artifact.metadata.update(kubeflow.places(document))
     for name, value in kubeflow.metrics(document).items():
         metrics.log_metric(name, value)
-    if rows := kubeflow.confusion(document):
+    if rows := kubeflow.confusion_matrix(document):
         confusion.log_confusion_matrix(*rows)
     return told

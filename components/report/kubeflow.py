@@ -16,7 +16,7 @@ def metrics(summary: dict[str, Any]) -> dict[str, float]:
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def confusion(summary: dict[str, Any]) -> tuple[list[str], list[list[int]]] | None:
+def confusion_matrix(summary: dict[str, Any]) -> tuple[list[str], list[list[int]]] | None:
     """Return the characters confused most, and how often each, down, was read as each, across; None for none."""
     slips = summary["reading"]["confusion"] if summary["reading"] else []
     counts = {(row["truth"] or NOTHING, row["read"] or NOTHING): row["count"] for row in slips}

@@ -11,7 +11,7 @@ from components.report.gather import Gathered, gather_run
 from components.report.logged.datasets import input_sets
 from components.report.logged.description import description, links_in_kubeflow, links_in_mlflow
 from components.report.logged.entries import columns, parameters, points, tags
-from components.report.logged.model import model_text, name_of, version_text
+from components.report.logged.model import model_text, registered_name, version_text
 from components.report.logged.tables import write_tables
 from components.report.notify import close_night
 from components.report.page import Extras, collect_extras, report_html
@@ -101,9 +101,9 @@ def _log(run: tracking.Run, gathered: Gathered, summary: dict[str, Any]) -> None
     experiments.log_inputs(run, input_sets(gathered))
     experiments.show_columns(run, columns(summary))
     if summary["gate"] and gathered.one("train"):
-        name, version = name_of(summary["recipe"]), summary["gate"]["version"]
+        name, version = registered_name(summary["recipe"]), summary["gate"]["version"]
         shown = model_text(gathered, summary), version_text(gathered, summary, run)
-        experiments.describe_model(run, name, version, *shown)
+        experiments.describe_version(run, name, version, *shown)
 
 
 def _lay_out(store: Store, gathered: Gathered, summary: dict[str, Any], page: str, folder: Path) -> list[str]:

@@ -1,11 +1,11 @@
 """What people and MLflow see of training: a line of progress, points of curves, the profiler's trace."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.train.usage import SYSTEM, Usage
 from wordmill.store.progress import Progress, duration
 from wordmill.store.storage import Store
 from wordmill.training.job import Job
@@ -14,6 +14,8 @@ from wordmill.training.records import METRICS, read_notice
 if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
     from wordmill.store import tracking
 
+USAGE_EVERY_S = 10.0
+SYSTEM = "system/"  # how MLflow's page knows such metrics
 FORECAST_S = 10.0  # seconds of steps by which training's end is foretold; the first ones are slower
 NOTES = {  # what the line of progress says of the latest metrics: name, form and factor
     "train/loss": ("loss {:.3f}", 1),
@@ -21,6 +23,27 @@ NOTES = {  # what the line of progress says of the latest metrics: name, form an
     "train/memory_gib": ("memory {:.1f} GiB", 1),
     "val/accuracy": ("validation accuracy {:.1f} %", 100),
 }
+
+
+class Usage:
+    """Measures the machine by MLflow's own monitors, in a pod its whole node; `step` counts the measurements."""
+
+    def __init__(self, run: "tracking.Run", step: int) -> None:
+        from wordmill.store.experiments import system_monitor
+
+        self.monitor, self.step, self.measured = system_monitor(run), step, time.monotonic()
+
+    def points(self) -> list["tracking.Point"]:
+        """Return what the machine does now, every USAGE_EVERY_S seconds; else nothing."""
+        if time.monotonic() - self.measured < USAGE_EVERY_S:
+            return []
+        self.measured = time.monotonic()
+        self.monitor.collect_metrics()
+        found = self.monitor.aggregate_metrics()
+        for part in self.monitor.monitors:
+            part.clear_metrics()
+        self.step += 1
+        return [(f"{SYSTEM}{name}", float(value), self.step, time.time()) for name, value in found.items()]
 
 
 class Sender:

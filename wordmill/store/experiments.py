@@ -8,6 +8,7 @@ from typing import Any
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag
+from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.mlflow_tags import (
@@ -117,11 +118,16 @@ def _dataset(one: InputSet) -> Dataset:
                    profile=json.dumps(one.facts))  # fmt: skip
 
 
-def describe_model(run: Run, name: str, version: str, model_text: str, version_text: str) -> None:
-    """Write the descriptions of a registered model and of a version of it."""
+def describe_version(run: Run, name: str, version: str, model_text: str, version_text: str) -> None:
+    """Write the descriptions of a registered model and of a version of it, unless somebody has deleted them."""
     with asking(f"describe version {version} of {name}"):
-        run.client.update_registered_model(name, model_text)
-        run.client.update_model_version(name, version, version_text)
+        try:
+            run.client.update_registered_model(name, model_text)
+            run.client.update_model_version(name, version, version_text)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            print(f"warning: version {version} of {name} is no longer registered", flush=True)
 
 
 def name_tables(run: Run, paths: list[str]) -> None:
@@ -142,7 +148,11 @@ def replace_tags(run: Run, tags: dict[str, str]) -> None:
 
 def system_monitor(run: Run) -> SystemMetricsMonitor:
     """Return what measures this machine as MLflow does; GPUs where nvidia-ml-py or pyrsmi is installed, no NPUs."""
-    return SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri())
+    monitor = SystemMetricsMonitor(run.run_id, tracking_uri=tracking_uri())
+    monitor.collect_metrics()  # what processors do is measured since the last look
+    for part in monitor.monitors:
+        part.clear_metrics()
+    return monitor
 
 
 def latest_steps(run: Run) -> dict[str, int]:

@@ -21,7 +21,7 @@ recogniser.metadata.metadata  # its card: input, charset, files with digests, da
 ```"""
 
 
-def name_of(recipe: str) -> str:
+def registered_name(recipe: str) -> str:
     """Return what a recipe's recogniser is registered as."""
     return f"wordmill-{recipe}"
 
@@ -31,10 +31,11 @@ def version_text(gathered: Gathered, summary: dict[str, Any], run: Run) -> str:
     train = gathered.one("train")
     if train is None:
         return ""
-    name, version = name_of(summary["recipe"]), summary["gate"]["version"]
+    name, version = registered_name(summary["recipe"]), summary["gate"]["version"]
     use = USE.format(name=name, which=f"/{version}")
-    parts = [f"{reads(train)} {decision(summary)}", benchmark_table(summary), use, files(gathered, train),
-             data(gathered), pictures(gathered, run)]  # fmt: skip
+    plain = decision(summary).replace("**", "")  # the list of versions shows how it begins, as it is written
+    parts = [plain, reads(train), benchmark_table(summary), use, files(gathered, train), data(gathered),
+             example_pictures(gathered, run)]  # fmt: skip
     text = ""
     for part in parts:
         if part and len(text) + len(part) < CHARACTERS:
@@ -44,7 +45,7 @@ def version_text(gathered: Gathered, summary: dict[str, Any], run: Run) -> str:
 
 def model_text(gathered: Gathered, summary: dict[str, Any]) -> str:
     """Return what a registered model is, whatever version of it is looked at."""
-    train, name = gathered.one("train"), name_of(summary["recipe"])
+    train, name = gathered.one("train"), registered_name(summary["recipe"])
     if train is None:
         return ""
     use = USE.format(name=name, which="@champion")
@@ -83,7 +84,7 @@ def data(gathered: Gathered) -> str:
     return "\n".join(["| data | use | pictures | licence |", "|---|---|---|---|", *rows])
 
 
-def pictures(gathered: Gathered, run: Run) -> str:
+def example_pictures(gathered: Gathered, run: Run) -> str:
     """Return a sheet of pictures such as it reads, from the run's artifacts."""
     measured = [made.name for made in gathered.of("evaluate") if made.name in gathered.datasets]
     if not measured:

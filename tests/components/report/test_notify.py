@@ -175,8 +175,8 @@ def test_kubeflow_shows_accuracies_and_the_parity_table(seed: FinishedRun, tmp_p
     assert "| om | not made: no atc here | | | | |" in table
     assert "| words | 75.00 % | 10.00 to 95.00 | 3 / 4 |" in table
     assert kubeflow.places(summary)["mlflow"] == summary["mlflow"]["url"]
-    # One word of four was read as <dog>: one c as <, one g where nothing is.
-    assert kubeflow.confusion(summary) == (
-        ["c", "<", "nothing", "g"], [[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]],
+    # One word of four was read as <dog>: a g where nothing is, and c as <.
+    assert kubeflow.confusion_matrix(summary) == (
+        ["nothing", "g", "c", "<"], [[0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 0]],
     )  # fmt: skip
-    assert kubeflow.confusion(summary | {"reading": None}) is None
+    assert kubeflow.confusion_matrix(summary | {"reading": None}) is None

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.train import outcome, usage
+from components.train import outcome
 from components.train.watch import Sender, Watch, curves
 from tests.components.train.test_attempts import Silent
 from tests.wordmill.training.tiny import make_job
@@ -122,7 +122,7 @@ def test_what_the_machine_does_is_sent_as_mlflows_system_metrics(store: Store, m
     sender.run, sender.sent = run, {"system/cpu_utilization_percentage": 7, "train/loss": 99}  # type: ignore[assignment]
     sender.send_usage()
     assert run.points == []  # it is not time yet
-    monkeypatch.setattr(usage, "EVERY_S", 0.0)
+    monkeypatch.setattr("components.train.watch.USAGE_EVERY_S", 0.0)
     sender.send_usage()
     found = {name: (value, step) for name, value, step, _ in run.points}
     assert {step for _, step in found.values()} == {8}

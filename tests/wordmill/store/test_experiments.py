@@ -95,6 +95,18 @@ def test_the_last_step_of_each_metric(run: Run) -> None:
     assert experiments.latest_steps(run) == {"train/loss": 40, "val/loss": 0}
 
 
+def test_a_registered_model_and_its_version_are_described(
+    run: Run, recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"wordmill-{recipe}"
+    experiments.describe_version(run, name, "1", "a model", "a version")
+    assert f"warning: version 1 of {name} is no longer registered" in capsys.readouterr().out
+    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, tags={}, description="test")
+    experiments.describe_version(run, name, "1", "a model", "a version")
+    assert run.client.get_registered_model(name).description == "a model"
+    assert run.client.get_model_version(name, "1").description == "a version"
+
+
 def test_tables_are_named_as_mlflow_names_its_own(run: Run) -> None:
     experiments.name_tables(run, ["predictions/words.json"])
     experiments.name_tables(run, [])
