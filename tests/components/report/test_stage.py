@@ -15,7 +15,7 @@ from components.report.cluster import Fate
 from components.report.gather import gather_run
 from components.report.stage import run
 from components.report.summary import LOST, summarise
-from pipelines.local.run import _keep
+from pipelines.local.run import keep_report
 from pipelines.local.summary import summary_text
 from tests.components.gate.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
@@ -241,7 +241,7 @@ def test_a_trace_of_training_lies_beside_the_report_and_the_end_says_where(seed:
     assert [entry["name"] for entry in summary["trace"]] == ["trace/steps.json"]
     folder = tmp_path / "run"
     folder.mkdir()
-    page = _keep(seed.store, folder, seed.run_tag, summary)
+    page = keep_report(seed.store, folder, seed.run_tag, summary)
     assert (folder / "trace" / "steps.json").read_bytes() == b'{"traceEvents": []}'
     assert (
         f"  trace  {folder}/trace, in MLflow among the artifacts: steps.json"
