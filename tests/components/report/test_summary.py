@@ -306,6 +306,11 @@ def test_what_training_on_for_own_words_has_changed_is_on_the_page_and_in_mlflow
     alone = tune.facts | {"curve": {"points": [], "text": "too few words"}}
     few = Gathered(records=[], manifests={"tune.w": replace(tune, facts=alone)}, datasets={})
     assert "Too few words." in text_of(summarise(few, "crnn_vgg7", "tag"))
+    bare = Gathered(records=[], manifests={"tune.w": replace(tune, facts={"gains": gains})}, datasets={})
+    without = summarise(bare, "crnn_vgg7", "tag")  # a run that was to have no curve
+    assert "w_test own, held out" in text_of(without)
+    assert "More words" not in text_of(without)
+    assert not [name for name, *_ in mlflow_points(bare, without) if "curve" in name]
     assert "Own words" not in text_of(summary_of("crnn_vgg7", FIRST, evaluation("SVT")))
 
 

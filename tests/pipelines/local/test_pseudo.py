@@ -1,5 +1,6 @@
 import argparse
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,6 +16,9 @@ from pipelines.local.pseudo import NOT_VALIDATED, pseudo_label
 from pipelines.local.tuning import floors_key, mixing_keys, run_options
 from wordmill.inference.reading import Result
 from wordmill.recipe.loading import load_recipe
+from wordmill.text.charset import load_charset
+
+LOWER36 = load_charset("lower36").symbols
 
 
 def options(images: Path, *words: str) -> argparse.Namespace:
@@ -91,3 +95,30 @@ def test_a_round_mixes_half_pseudo_labels_with_the_recipes_sets_and_measures_on_
     assert told.data.shares == {own: 0.5, "rendered_train": 0.5}
     assert (told.benchmarks[-1], told.gate.floors["rendered_colour_test"]) == ("rendered_colour_test", 0.0)
     assert (told.train.start_from, told.train.epochs, entries[own].samples) == ("s.safetensors", 2, 35)
+
+
+def test_a_round_starts_from_the_champion_and_ends_with_what_it_has_gained(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start, built, told = tmp_path / "start.safetensors", list[argparse.Namespace](), list[tuple[Any, ...]]()
+    recipe = load_recipe(recipe_path("quickstart"))
+    monkeypatch.setattr("pipelines.local.services.open_store", lambda: None)
+    monkeypatch.setattr(pseudo, "starting_weights", lambda store, name, own, changes, folder: start)
+    monkeypatch.setattr(pseudo, "known_symbols", lambda path: f"{LOWER36}é")
+    monkeypatch.setattr(pseudo, "build_pipeline", lambda asked: built.append(asked) or (recipe, None))
+    # In the place of modules that import kfp and what reads.
+    ran = SimpleNamespace(run_locally=lambda pipeline, name, run_tag: 0)
+    answers = SimpleNamespace(told_outcome=lambda *given: told.append(given) or "told")
+    monkeypatch.setitem(sys.modules, "pipelines.local.run", ran)
+    monkeypatch.setitem(sys.modules, "pipelines.local.outcome", answers)
+    assert pseudo_label(options(crops, "--benchmarks", "+mine,other", "--set", "train.epochs=2")) == 0
+    [asked], [(_, given, own, test, first, run_tag, curve)] = built, told
+    assert capsys.readouterr().out.endswith("told\n")
+    assert asked.benchmarks == "+mine,other"
+    assert asked.catalogue.endswith("catalogue.yaml")
+    changes = dict(change.split("=", 1) for change in asked.set)
+    assert (changes["train.epochs"], changes["train.start_from"]) == ("2", str(start))
+    assert json.loads(changes["gate.floors"]) == recipe.gate.floors | {"mine": 0.0, "other": 0.0}
+    assert changes["data.charset"].startswith("lower36+")  # with what the champion knows beside it
+    assert (given, own in changes["data.train"], test, first, curve) == (recipe, True, "mine", start, None)
+    assert run_tag.startswith("quickstart-pseudo-")
