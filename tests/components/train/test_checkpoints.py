@@ -148,9 +148,8 @@ def test_a_run_goes_on_from_its_own_codes_checkpoints_before_newer_ones_of_other
     forget(store, place_in_store("r", "a" * 32, 4))
     for path in folder.iterdir():
         path.unlink()
-    assert (
-        step_of(newest(store, place_in_store("r", "a" * 32, 2), folder, SECTIONS, True)) == 30
-    )  # whoever takes it says so
+    # Other code's: whoever takes it says so.
+    assert step_of(newest(store, place_in_store("r", "a" * 32, 2), folder, SECTIONS, True)) == 30
 
 
 def test_what_is_stored_already_is_not_stored_again_and_what_has_changed_is(
