@@ -24,6 +24,7 @@ KILLED, BROKEN = 137, 99
 WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = {"os.rename": "rename", "os.remove": "remove", "os.rmdir": "remove", "os.mkdir": "make a folder",
            "os.link": "link", "os.symlink": "link", "os.truncate": "truncate"}  # fmt: skip
+Attempt = Callable[[Path, int], tuple[int, list[str]]]  # by folder and point: the exit code, the kinds of all events
 VERDICTS = ("clean", "crash", "silent", "lost", "left over")
 
 
@@ -87,23 +88,33 @@ class Points:
         sys.addaudithook(self.hear)
 
 
+def counted(work: Callable[[], None], folder: Path, at: int) -> None:
+    """Do work in this process, which ends at an event, or leaves the kinds of all of them."""
+    points = Points(folder, at)
+    points.watch()
+    work()
+    points.at = 0
+    folder.with_name(f"{folder.name}.kinds").write_text(json.dumps(points.kinds))
+
+
+def kinds_of(folder: Path) -> list[str]:
+    """Return the kinds of the events of work that came to its end."""
+    kinds: list[str] = json.loads(folder.with_name(f"{folder.name}.kinds").read_bytes())
+    return kinds
+
+
 def forked(work: Callable[[], None], folder: Path, at: int = 0) -> tuple[int, list[str]]:
     """Do work in a copy of this process that ends at an event; return its exit code and the kinds of its events."""
-    told = folder.with_name(f"{folder.name}.kinds")
     if pid := os.fork():
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        return code, json.loads(told.read_bytes()) if code == 0 else []
+        return code, kinds_of(folder) if code == 0 else []
     code = BROKEN
     try:  # nothing of the tests may run on in the copy
         log = os.open(folder.with_name(f"{folder.name}.log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         for stream in (1, 2):
             os.dup2(log, stream)
         sys.stdout = sys.stderr = os.fdopen(1, "w", encoding="utf-8", buffering=1, closefd=False)
-        points = Points(folder, at)
-        points.watch()
-        work()
-        points.at = 0
-        told.write_text(json.dumps(points.kinds))
+        counted(work, folder, at)
         code = 0
     except SystemExit as error:
         code = error.code if isinstance(error.code, int) else BROKEN
@@ -136,29 +147,36 @@ class Tally:
 
 
 def try_all(
-    prepare: Callable[[int], Path], work: Callable[[], None], look: Callable[[], Found], every: int = 1
+    prepare: Callable[[int], Path], work: Attempt, look: Callable[[], Found], points: int = sys.maxsize
 ) -> Tally:
-    """Kill the work at every, or every so manieth, of its points and start it again.
+    """Kill work at every one of its points, or at about so many that lie evenly, and start it again.
 
     `prepare` makes the place for a try of this number and returns the folder whose events count.
     """
     folder = prepare(0)
-    code, kinds = forked(work, folder)
+    code, kinds = work(folder, 0)
     assert code == 0, folder.with_name(f"{folder.name}.log").read_text()[-3000:]
     expected, tally = look(), Tally()
-    for at in range(1, len(kinds) + 1, every):
+    for at in range(1, len(kinds) + 1, max(1, len(kinds) // points)):
         folder = prepare(at)
-        forked(work, folder, at)
-        code, _ = forked(work, folder)
+        work(folder, at)
+        code, _ = work(folder, 0)
         verdict = judge(code, expected, look() if code == 0 else expected)
         tally.points += 1
         tally.verdicts[verdict] += 1
         print(f"{at}/{len(kinds)} {kinds[at - 1]}: {verdict}", flush=True)
         if verdict != "clean":
             log = folder.with_name(f"{folder.name}.log").read_text()[-1500:]
-            told = f"found {look()}, expected {expected}" if code == 0 else f"code {code}"
+            told = "; ".join(differences(expected, look())) if code == 0 else f"code {code}"
             tally.wrong.append(f"{verdict} at point {at} of {len(kinds)}, {kinds[at - 1]}: {told}\n{log}")
+            print(tally.wrong[-1], flush=True)
     return tally
+
+
+def differences(expected: Found, found: Found) -> list[str]:
+    """Name the parts of what was expected that are not so."""
+    return [f"{name}: found {getattr(found, name)}, expected {getattr(expected, name)}"
+            for name in ("result", "missing", "about") if getattr(found, name) != getattr(expected, name)]  # fmt: skip
 
 
 def judge(code: int, expected: Found, found: Found) -> str:

@@ -1,10 +1,12 @@
 """Every stage that was killed at any of its points and is started again makes what it would have made."""
 
 import json
+import os
 import secrets
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,21 +14,18 @@ import wordmill.store.tracking  # noqa: F401
 from components import keys
 from components.fetch import stage as fetch_stage
 from components.shard import stage as shard_stage
-from components.train import attempts, mirror
-from components.train import stage as train_stage
 from tests.components.shard.shard_sets import drawn, photos, png, section
 from tests.components.train.test_stage import combined_manifest
-from tests.crashes import Found, Tally, forked, try_all
+from tests.crashed_training import train, train_here
+from tests.crashes import Attempt, Found, Tally, forked, kinds_of, try_all
 from tests.wordmill.training.numpy_trainer import Group, NumpyTrainer
-from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
-from wordmill.recipe.parsing import to_json
-from wordmill.recipe.sections import Train
+from tests.wordmill.training.tiny import DATA, TRAIN
+from wordmill.recipe.frameworks import PACKAGES, environment
 from wordmill.sources.locating import RENDERER
 from wordmill.store.artifacts import read_manifest
+from wordmill.store.children import tied
+from wordmill.store.stages import work_folder
 from wordmill.store.storage import Store
-from wordmill.training.job import Job, write_job
-from wordmill.training.loop import Loop
-from wordmill.training.state import Saver
 
 # What every copy of this process would find out, or import, anew.
 KNOWN = (
@@ -64,7 +63,8 @@ class Place:
 
     def look(self, kept: tuple[str, ...] = ()) -> Found:
         """Tell what a stage has left: of its objects those `kept`, or all."""
-        made = read_manifest(self.output)
+        with work_folder(self.store, "any"):  # what was left is removed by whoever works next
+            made = read_manifest(self.output)
         objects = {entry.name: entry.sha256 for entry in made.objects if not kept or entry.name in kept}
         missing = [entry.name for entry in made.objects if not self.store.has(entry)]
         facts = {name: value for name, value in made.facts.items() if name not in VOLATILE}
@@ -79,6 +79,11 @@ def place(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plac
     return (
         Place(tmp_path / "tries", monkeypatch) if (tmp_path / "tries").mkdir() is None else Place(tmp_path, monkeypatch)
     )
+
+
+def in_a_copy(work: Callable[[], None]) -> Attempt:
+    """Return what does this work in a copy of this process."""
+    return lambda folder, at: forked(work, folder, at)
 
 
 def table(name: str, tally: Tally) -> None:
@@ -99,7 +104,7 @@ def fetch(sources: str, output: Path) -> None:
 
 @pytest.mark.slow
 def test_fetch(place: Place, sources: str) -> None:
-    table("fetch", try_all(place.prepare, lambda: fetch(sources, place.output), place.look))
+    table("fetch", try_all(place.prepare, in_a_copy(lambda: fetch(sources, place.output)), place.look))
 
 
 @pytest.mark.slow
@@ -113,15 +118,7 @@ def test_shard(place: Place, sources: str) -> None:
         data = section(train=["drawn"], val=["words"])
         shard_stage.run(data=data, sources=str(place.folder / "fetched"), run_tag="r", output=str(place.output))
 
-    table("shard", try_all(prepare, work, place.look))
-
-
-def train(place: Place, section: Train) -> None:
-    """Train by the manifest of two sets that `trained_on` has left, in this process."""
-    train_stage.run(
-        recipe="tiny", data=to_json(DATA), model=to_json(MODEL), train=to_json(section), device="cpu", processes=1,
-        shards=str(place.folder / "shards.json"), gang="", run_tag="r", output=str(place.output),
-    )  # fmt: skip
+    table("shard", try_all(prepare, in_a_copy(work), place.look))
 
 
 def trained_on(place: Place) -> Callable[[int], Path]:
@@ -133,25 +130,26 @@ def trained_on(place: Place) -> Callable[[int], Path]:
     return prepare
 
 
-def work_by(loop: Callable[[Job], Loop[Any]]) -> Callable[..., None]:
-    """Return what trains in this process as workers do in theirs."""
-
-    def run(job: Job, look: Callable[[], None], *_: object) -> None:
-        write_job(job.folder / "job.json", job)
-        loop(job).run()
-        look()
-
-    return run
-
-
 WEIGHTS = ("model.safetensors", "last.safetensors", "reference.npz")
 
 
 @pytest.mark.slow
 def test_training_at_every_point(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Saver, "due", lambda saver: True)
-    monkeypatch.setattr(mirror, "LOOK_EVERY_S", 0.005)
-    trainer = lambda job: Loop(NumpyTrainer(job, 0, Group(1), frozenset(), lambda step: None))  # noqa: E731
-    monkeypatch.setattr(attempts, "run_workers", work_by(trainer))
-    look = lambda: place.look(WEIGHTS)  # noqa: E731
-    table("train, NumPy", try_all(trained_on(place), lambda: train(place, TRAIN), look))
+    train_here(monkeypatch, lambda job: NumpyTrainer(job, 0, Group(1), frozenset(), lambda step: None))
+    work = in_a_copy(lambda: train(place.folder, TRAIN))
+    table("train, NumPy", try_all(trained_on(place), work, lambda: place.look(WEIGHTS)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("framework", PACKAGES)
+def test_training_at_twenty_points_of_a_framework(framework: str, place: Place) -> None:
+    """By a process of its own for each try: a framework's threads do not live on in a copy."""
+
+    def work(folder: Path, at: int) -> tuple[int, list[str]]:
+        command = tied([sys.executable, "-m", "tests.crashed_training", framework, str(folder), str(at)])
+        with folder.with_name(f"{folder.name}.log").open("ab") as log:
+            variables = os.environ | environment(framework, "cpu")
+            code = subprocess.run(command, env=variables, stdout=log, stderr=log, check=False).returncode
+        return code, kinds_of(folder) if code == 0 else []
+
+    table(f"train, {framework}", try_all(trained_on(place), work, lambda: place.look(WEIGHTS), 20))

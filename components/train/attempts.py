@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from components import keys
-from components.train.checkpoints import codes_of, described, newest, place_of, prefix_of, step_of
+from components.train.checkpoints import codes_of, described, newest, place_in_store, prefix_of, step_of
 from components.train.folder import prepare_folder
 from components.train.launch import Node
 from components.train.memory import Machine, ShortOfMemoryError
-from components.train.mirror import NONFINITE, Mirror, StoreAwayError, left_out
+from components.train.mirror import NONFINITE, Mirror, StoreAwayError, left_out_batches
 from components.train.watch import Sender, Watch
 from components.train.workers import LostError, run_workers
 from wordmill.store.runs import starts_key
@@ -29,7 +29,7 @@ def train_to_end(store: Store, job: Job, resume: str, sender: Sender) -> None:
 
     `resume` identifies what is trained, by whatever code and number of processes.
     """
-    place = place_of(resume, job.code, job.processes)
+    place = place_in_store(resume, job.code, job.processes)
     found = find(store, job, place, afresh=True)
     reached, restarts = step_of(found), 0
     with counted(store, sender.run_tag, reached), mirrored(store, job, place) as mirror:
@@ -63,12 +63,12 @@ def train_on_node(
     The first one has the run's checkpoints, and `begin` is told the step that it goes on after. `check` is called
     every second.
     """
-    place = place_of(resume, job.code, job.processes)
+    place = place_in_store(resume, job.code, job.processes)
     if node.rank > 0:
         try:
             attempt(job, None, sender, check, lambda _: None, node)
         finally:
-            for path in left_out(job.folder):
+            for path in left_out_batches(job.folder):
                 with suppress(RuntimeError):  # where the store is away they stay here
                     store.upload(path, f"{prefix_of(place)}{NONFINITE}/{path.name}")
         return

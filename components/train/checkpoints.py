@@ -20,7 +20,7 @@ UNITS = {"day": 86400, "hour": 3600, "minute": 60, "second": 1}  # in seconds
 Sections = tuple[Data, Model, Train]
 
 
-def place_of(resume: str, code: str, processes: int) -> str:
+def place_in_store(resume: str, code: str, processes: int) -> str:
     """Return the place below checkpoints/ of what this code keeps with so many processes of what `resume` identifies.
 
     Runs that may be alive at the same time write, and remove, nothing of each other's.

@@ -89,7 +89,7 @@ class Mirror:
             self._look()
         for record in records(self.folder / "checkpoints"):
             self._store_checkpoint(record)
-        for path in left_out(self.folder):
+        for path in left_out_batches(self.folder):
             self._store_file(path, f"{NONFINITE}/{path.name}", path.name)
         self._trim()
 
@@ -147,7 +147,7 @@ class Mirror:
                 del self.stored[name]
 
 
-def left_out(folder: Path) -> list[Path]:
+def left_out_batches(folder: Path) -> list[Path]:
     """Return the files of the batches that a run has left out, by its folder."""
     return sorted(path for path in (folder / NONFINITE).glob("*.npz") if BATCH.fullmatch(path.name))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from components import keys
 from components.train.attempts import train_to_end
-from components.train.checkpoints import DATA_KEYS, place_of, train_inputs
+from components.train.checkpoints import DATA_KEYS, place_in_store, train_inputs
 from components.train.folder import finish_folder, run_folder
 from components.train.gang.work import GangSpec, Work
 from components.train.mirror import forget
@@ -95,13 +95,13 @@ def train_or_find(
         )  # fmt: skip
         make = partial(make_on_nodes, store, spec, work, sets)
         result = find_or_make(store, "train", model.name, inputs, make, ingredients)
-        forget(store, place_of(resume, code, total))
+        forget(store, place_in_store(resume, code, total))
     else:
         with run_folder(store.cache, resume) as folder:
             job = partial(make_job, store, data, model, train, shards, start, device, total, folder, code)
             make = partial(make_here, store, job, resume, sender, sets)
             result = find_or_make(store, "train", model.name, inputs, make, ingredients)
-            forget(store, place_of(resume, code, total))
+            forget(store, place_in_store(resume, code, total))
             finish_folder(folder)
     return result
 

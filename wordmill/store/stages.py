@@ -62,7 +62,7 @@ def find_or_make(
     """
     code = ingredients.digest()
     key = _key(stage, name, inputs, (code,))
-    if found := find_manifest(store, f"{stage}/{key}") or _find_other(store, stage, name, inputs):
+    if found := _find_own(store, stage, name, inputs, key) or _find_other(store, stage, name, inputs):
         found = dataclasses.replace(found, reused=_reused(stage, name, found.made_by, code))
         told = "".join(f", {text}" for text in found.reused.values())
         # One write, line end included: data sets are looked for in threads.
@@ -98,6 +98,14 @@ def _latest(stage: str, name: str, inputs: dict[str, Any]) -> str:
 def _place(code: str) -> str:
     """Return the place in the store of what a digest of code is of."""
     return f"codes/{code}.json"
+
+
+def _find_own(store: Store, stage: str, name: str, inputs: dict[str, Any], key: str) -> Manifest | None:
+    """Return this code's finished work, found by other code too from now on where a kill came before it could be."""
+    found = find_manifest(store, f"{stage}/{key}")
+    if found and store.get_json(_latest(stage, name, inputs)) is None:
+        store.put_json(_latest(stage, name, inputs), {"manifest": found.reference})
+    return found
 
 
 def _find_other(store: Store, stage: str, name: str, inputs: dict[str, Any]) -> Manifest | None:

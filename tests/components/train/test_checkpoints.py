@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from components.train import mirror
-from components.train.checkpoints import described, kept_parts, newest, place_of, step_of
+from components.train.checkpoints import described, kept_parts, newest, place_in_store, step_of
 from components.train.mirror import Mirror, forget
 from tests.waiting import LIMIT_S
 from tests.wordmill.training.tiny import DATA, MODEL, best_of
@@ -116,8 +116,8 @@ def test_other_files_among_checkpoints_are_left_alone_here_and_in_the_store(
 
 def test_runs_of_one_identity_that_live_at_once_touch_nothing_of_each_others(store: Store, tmp_path: Path) -> None:
     """Two machines: other code, or another number of processes, goes by another place below the same identity."""
-    mine, theirs = place_of("r", "a" * 32, 2), place_of("r", "b" * 32, 2)
-    assert (mine, place_of("r", "a" * 32, 4)) == (f"r/{'a' * 16}.2", f"r/{'a' * 16}.4")
+    mine, theirs = place_in_store("r", "a" * 32, 2), place_in_store("r", "b" * 32, 2)
+    assert (mine, place_in_store("r", "a" * 32, 4)) == (f"r/{'a' * 16}.2", f"r/{'a' * 16}.4")
     folders = {place: tmp_path / place.replace("/", "-") / "checkpoints" for place in (mine, theirs)}
     for place, folder in folders.items():
         folder.mkdir(parents=True)
@@ -139,16 +139,17 @@ def test_a_run_goes_on_from_its_own_codes_checkpoints_before_newer_ones_of_other
         made = folder.parent / f"{code}{processes}" / "checkpoints"
         made.mkdir(parents=True)
         write(made, step, best=10, code=code * 32)
-        assert Mirror(store, made.parent, place_of("r", code * 32, processes)).finish(LIMIT_S)
+        assert Mirror(store, made.parent, place_in_store("r", code * 32, processes)).finish(LIMIT_S)
         for path in folder.iterdir():
             path.unlink()
-        found[step] = step_of(newest(store, place_of("r", "a" * 32, 2), folder, SECTIONS, True))
+        found[step] = step_of(newest(store, place_in_store("r", "a" * 32, 2), folder, SECTIONS, True))
     assert list(found.values()) == [10, 20, 20]
-    forget(store, place_of("r", "a" * 32, 2))
-    forget(store, place_of("r", "a" * 32, 4))
+    forget(store, place_in_store("r", "a" * 32, 2))
+    forget(store, place_in_store("r", "a" * 32, 4))
     for path in folder.iterdir():
         path.unlink()
-    assert step_of(newest(store, place_of("r", "a" * 32, 2), folder, SECTIONS, True)) == 30  # whoever takes it says so
+    # Other code's: whoever takes it says so.
+    assert step_of(newest(store, place_in_store("r", "a" * 32, 2), folder, SECTIONS, True)) == 30
 
 
 def test_what_is_stored_already_is_not_stored_again_and_what_has_changed_is(

@@ -77,6 +77,19 @@ def test_work_of_other_code_is_not_found_unless_it_is_asked_for(
     assert code_changes(store, "0" * 32, new) == "what differs is not known"
 
 
+def test_work_whose_maker_was_killed_before_other_code_could_find_it_is_found_by_it_once_it_was_found_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = (Ingredients(data=(f"requirements/{name}.txt",)) for name in ("torch", "mindspore"))
+    first, _ = find_or_make(store, "train", "crnn", {"test": "killed"}, make, old)
+    (latest,) = store.keys("made/train/")
+    store.delete(latest)  # which a killed maker had not come to
+    assert find_or_make(store, "train", "crnn", {"test": "killed"}, make, old)[1]
+    assert store.get_json(latest) == {"manifest": first.reference}
+    monkeypatch.setenv(OTHER_CODE, "reuse")
+    assert find_or_make(store, "train", "crnn", {"test": "killed"}, make, new)[0].reference == first.reference
+
+
 def test_work_that_holds_parts_of_other_code_says_so_and_is_not_taken_for_pure(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
