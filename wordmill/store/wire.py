@@ -23,7 +23,7 @@ NEEDED = {"HeadObject": "ContentLength", "PutObject": "ETag", "UploadPart": "ETa
 def ask_again(client: "S3Client") -> None:
     """Have a client ask again where the head of an answer was cut off, which boto3 takes for an empty answer."""
     hush()
-    client.meta.events.register("needs-retry.s3", _pause)
+    client.meta.events.register("needs-retry.s3", _pause)  # type: ignore[arg-type]
 
 
 def hush() -> None:
