@@ -28,7 +28,7 @@ def ask_again(client: "S3Client") -> None:
 
 def hush() -> None:
     """Keep urllib3 from telling of every such head, with a traceback."""
-    logging.getLogger("urllib3.connectionpool").addFilter(_is_of_something_else)
+    logging.getLogger("urllib3.connection").addFilter(_is_of_something_else)
 
 
 def _is_of_something_else(record: logging.LogRecord) -> bool:

@@ -76,7 +76,7 @@ def test_a_wire_drawn_from_a_seed_is_the_same_again() -> None:
 
 def test_urllib3_tells_of_everything_but_heads_that_are_cut_off(caplog: pytest.LogCaptureFixture) -> None:
     wire.hush()
-    log = logging.getLogger("urllib3.connectionpool")
+    log = logging.getLogger("urllib3.connection")
     log.warning("Failed to parse headers (url=%s): %s", "http://a", "cut off")
     log.warning("Retrying after connection broken by %s", "a reset")
     assert [record.getMessage() for record in caplog.records] == ["Retrying after connection broken by a reset"]
