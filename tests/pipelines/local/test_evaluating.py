@@ -47,7 +47,7 @@ def test_which_file_has_the_labels_is_asked_where_there_are_several_or_none(fold
 def test_an_lmdb_may_be_one_file(tmp_path: Path) -> None:
     with (
         lmdb.open(str(tmp_path / "words.lmdb"), subdir=False, map_size=1 << 20) as made,
-        made.begin(write=True) as all_,
+        made.begin(write=True) as kept,
     ):
         kept.put(b"num-samples", b"3")
     found = entry(str(tmp_path))[1]
