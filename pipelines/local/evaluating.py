@@ -100,10 +100,12 @@ def data_set(options: argparse.Namespace) -> tuple[str, Entry]:
 def folder_entry(folder: Path, options: argparse.Namespace) -> Entry:
     """Return the entry of a folder: an LMDB, or pictures with a text file of their labels."""
     from wordmill.readers.opening import open_reader
+    from wordmill.sources.leftovers import is_leftover
 
     labels = options.labels
-    if not labels and not (folder / "data.mdb").is_file():
-        texts = sorted(path.name for path in folder.glob("*.txt"))
+    files = [path.name for path in folder.iterdir() if not is_leftover(Path(path.name))]
+    if not labels and not any(name == "data.mdb" or name.endswith(".lmdb") for name in files):
+        texts = sorted(name for name in files if name.lower().endswith(".txt"))
         if len(texts) != 1:
             raise ValueError(f"{folder}: found {', '.join(texts) or 'no .txt file'}: name the file of labels, --labels")
         labels = texts[0]

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import cv2
+import lmdb
 import numpy as np
 import pytest
 
@@ -34,6 +35,8 @@ def test_a_folder_is_a_data_set_of_its_name_with_as_many_samples_as_it_has(folde
 
 
 def test_which_file_has_the_labels_is_asked_where_there_are_several_or_none(folder: Path) -> None:
+    (folder / "._gt.txt").touch()  # which macOS has left
+    assert entry(str(folder))[1].labels == "gt.txt"
     (folder / "more.txt").touch()
     with pytest.raises(ValueError, match="my words: found gt.txt, more.txt: name the file of labels"):
         entry(str(folder))
@@ -42,6 +45,16 @@ def test_which_file_has_the_labels_is_asked_where_there_are_several_or_none(fold
         path.unlink()
     with pytest.raises(ValueError, match=r"found no \.txt file"):
         entry(str(folder))
+
+
+def test_an_lmdb_may_be_one_file(tmp_path: Path) -> None:
+    with (
+        lmdb.open(str(tmp_path / "words.lmdb"), subdir=False, map_size=1 << 20) as made,
+        made.begin(write=True) as kept,
+    ):
+        kept.put(b"num-samples", b"3")
+    found = entry(str(tmp_path))[1]
+    assert (found.reader, found.samples) == ("lmdb", 3)
 
 
 def test_a_name_is_the_catalogues(tmp_path: Path) -> None:

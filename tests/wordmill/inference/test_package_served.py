@@ -52,6 +52,7 @@ def test_base64_is_read_and_a_path_is_none_and_nothing_of_the_servers_files_is_t
     packed = [base64.b64encode(png(image)).decode() for image in images[:2]]
     assert [answer["text"] for answer in ask(packed)] == texts
     assert [answer["text"] for answer in ask([f"data:image/png;base64,{packed[0]}"])] == texts[:1]
+    assert [answer["text"] for answer in ask([base64.encodebytes(png(images[0])).decode()])] == texts[:1]  # in lines
     assert ask([]) == []
     secret = tmp_path / "secret.png"
     secret.write_bytes(b"hush hush")
@@ -96,6 +97,8 @@ def test_python_callers_have_paths_and_base64_too(made: Maker, images: list[Pict
     assert list(model.predict(forms)["text"]) == made.expected(images[:1])[0] * 3
     with pytest.raises(ValueError, match=r"image 0 \(absent.png\): \[Errno 2\]"):
         model.predict(["absent.png"])
+    with pytest.raises(ValueError, match=r"image 0 \(A{1024}\): expected a path, or a picture's bytes in base64$"):
+        model.predict(["A" * 5000])
 
 
 def test_readings_of_nothing_have_the_types_of_all_others(made: Maker, images: list[Picture]) -> None:

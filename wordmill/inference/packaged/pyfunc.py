@@ -29,6 +29,7 @@ from wordmill.text.positions import Floats, as_they_lie, characters, document, i
 COLUMN = "image"
 BATCH = 64  # pictures at a time through the network
 NAMED = 10  # pictures that one error names
+LONGEST_PATH = 1024  # characters: what is longer is base64 that is damaged
 SERVERS = ("mlflow.pyfunc.scoring_server", "mlserver")  # in whose process strings are a client's
 
 Network = Callable[[Picture], Logits]  # from uint8 (N, H, W, C) of the recipe's size to (N, T, classes)
@@ -207,7 +208,11 @@ class TextRecogniser:
             try:
                 fitted.append(self.fit_and_share(row))
             except (ValueError, OSError) as error:
-                name = f" ({row})" if isinstance(row, os.PathLike) or (isinstance(row, str) and not _served()) else ""
+                name = (
+                    f" ({str(row)[:LONGEST_PATH]})"
+                    if isinstance(row, os.PathLike) or (isinstance(row, str) and not _served())
+                    else ""
+                )
                 wrong.append(f"image {number}{name}: {error}")
         if wrong:
             more = "; ..." if len(wrong) > NAMED else ""
@@ -249,13 +254,15 @@ def _from_text(text: str) -> bytes | Path:
     """Return a picture's bytes of their base64, else the path that it is; ValueError for one behind a server."""
     packed = text.partition(",")[2] if text.startswith("data:") else text
     try:
-        content = base64.b64decode(packed, validate=True)
+        content = base64.b64decode("".join(packed.split()), validate=True)  # programs break its lines
     except (binascii.Error, ValueError):
         content = b""
     if _served():
         if not content:
             raise ValueError("expected a picture's bytes in base64")
         return content
+    if len(text) > LONGEST_PATH and not is_picture(content):
+        raise ValueError("expected a path, or a picture's bytes in base64")
     return content if is_picture(content) else Path(text)
 
 
