@@ -19,7 +19,7 @@ from wordmill.models.pt import weights as pt_weights
 CHANNELS = {
     "compact": 1, "separable": 1, "vgg7": 3, "vgg7_padded": 1, "resnet34_vd": 3, "mobilenet_v3": 3, "views_cnn": 3,
 }  # fmt: skip
-NECKS = [("bilstm", 2), ("bilstm_linked", 1), ("bilstm_linked", 3)]
+NECKS = [("bilstm", 2), ("bilstm_linked", 1), ("bilstm_linked", 3), ("none", 0)]
 
 
 def backbones(name: str) -> tuple[torch.nn.Module, "ms.nn.Cell", np.ndarray]:

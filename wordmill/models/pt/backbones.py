@@ -17,15 +17,16 @@ from wordmill.models.architectures import (
 from wordmill.models.pt.layers import ConvNorm
 from wordmill.models.pt.mobilenet import MobileNetV3
 from wordmill.models.pt.resnet import ResNet34Vd
+from wordmill.models.pt.svtr import SvtrTiny
 from wordmill.models.pt.views import ViewsCnn
 
 
 class Compact(nn.Module):
-    """A small backbone for processors: (N, C, 32, W) to (N, 320, 1, W/4), 32x100 gives 25 columns."""
+    """A small backbone for processors: (N, C, H, W) to (N, 320, 1, W/4), 32x100 gives 25 columns; H is 32 or 48."""
 
     channels = COMPACT[-1]
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, height: int = 32) -> None:
         super().__init__()
         c = (channels, *COMPACT)
         # The first layer halves the picture both ways, which saves most of the work of a VGG.
@@ -35,7 +36,8 @@ class Compact(nn.Module):
         self.conv4, self.bn4 = nn.Conv2d(c[3], c[4], 3, padding=1, bias=False), nn.BatchNorm2d(c[4])
         self.conv5, self.bn5 = nn.Conv2d(c[4], c[5], 3, padding=1, bias=False), nn.BatchNorm2d(c[5])
         self.conv6, self.bn6 = nn.Conv2d(c[5], c[6], 3, padding=1, bias=False), nn.BatchNorm2d(c[6])
-        self.conv7, self.bn7 = nn.Conv2d(c[6], c[7], (2, 3), padding=(0, 1), bias=False), nn.BatchNorm2d(c[7])
+        self.conv7 = nn.Conv2d(c[6], c[7], (height // 16, 3), padding=(0, 1), bias=False)
+        self.bn7 = nn.BatchNorm2d(c[7])
         self.pool = nn.MaxPool2d(2)
         self.pool_height = nn.MaxPool2d((2, 1))
         self.relu = nn.ReLU(inplace=True)
@@ -71,16 +73,16 @@ class SeparableConv(nn.Module):
 
 
 class Separable(nn.Module):
-    """A third of a compact CNN's work: (N, C, 32, W) to (N, 256, 1, W/4), 32x100 gives 25 columns."""
+    """A third of a compact CNN's work: (N, C, H, W) to (N, 256, 1, W/4), 32x100 gives 25 columns; H is 32 or 48."""
 
     channels = SEPARABLE_HEAD
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, height: int = 32) -> None:
         super().__init__()
         self.conv1 = ConvNorm(channels, SEPARABLE_STEM, 3, stride=2)
         inputs = (SEPARABLE_STEM, *(outputs for _, outputs, _ in SEPARABLE_BLOCKS))
         self.blocks = nn.Sequential(*(SeparableConv(inputs[i], *row) for i, row in enumerate(SEPARABLE_BLOCKS)))
-        self.conv2 = nn.Conv2d(SEPARABLE_HEAD, SEPARABLE_HEAD, (2, 1), bias=False)
+        self.conv2 = nn.Conv2d(SEPARABLE_HEAD, SEPARABLE_HEAD, (height // 16, 1), bias=False)
         self.bn2 = nn.BatchNorm2d(SEPARABLE_HEAD)
         self.relu = nn.ReLU(inplace=True)
 
@@ -146,9 +148,22 @@ def _start_from_normals(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, 1.0, NORMALS)
 
 
-Backbone = Compact | Separable | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
+AnySize = Compact | Separable | Vgg7 | ResNet34Vd | MobileNetV3 | ViewsCnn
+Backbone = AnySize | SvtrTiny
 
-BACKBONES: dict[str, type[Backbone]] = {
+BACKBONES: dict[str, type[AnySize]] = {
     "compact": Compact, "separable": Separable, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "resnet34_vd": ResNet34Vd,
     "mobilenet_v3": MobileNetV3, "views_cnn": ViewsCnn,
 }  # fmt: skip
+
+
+def build_backbone(name: str, channels: int, height: int, width: int) -> Backbone:
+    """Return a backbone with fresh weights for pictures (N, channels, height, width)."""
+    match name:
+        case "compact":
+            return Compact(channels, height)
+        case "separable":
+            return Separable(channels, height)
+        case "svtr_tiny":
+            return SvtrTiny(channels, height, width)
+    return BACKBONES[name](channels)
