@@ -125,7 +125,7 @@ def window_mask(rows: int, columns: int) -> npt.NDArray[np.float32]:
     """Return what SVTR's local mixing adds to scores (patches, patches): 0 within a patch's window, -inf outside it."""
     y, x = np.divmod(np.arange(rows * columns), columns)
     apart = np.abs(y[:, None] - y) * 2 > SVTR_WINDOW[0], np.abs(x[:, None] - x) * 2 > SVTR_WINDOW[1]
-    return np.where(apart[0] | apart[1], np.float32(-np.inf), np.float32(0.0))
+    return np.asarray(np.where(apart[0] | apart[1], -np.inf, 0.0), dtype=np.float32)
 
 
 def seen_size(model: Model, data: Data) -> tuple[int, int]:

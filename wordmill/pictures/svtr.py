@@ -4,8 +4,6 @@ By its svtr_tiny.yaml and svtr_transform.py. A picture is changed as it comes, b
 draws alone; what lies outside it is as its edge.
 """
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +21,6 @@ HALVINGS, BASE = 4, (512, 128)  # at most so many, of a picture that is resized 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = 0.5, 0.5, 0.5, 0.1
 WAYS = (cv2.INTER_NEAREST, cv2.INTER_LINEAR, cv2.INTER_CUBIC, cv2.INTER_AREA)
 
-Change = Callable[[Picture, np.random.Generator], Picture]
 Matrix = npt.NDArray[np.float64]
 
 

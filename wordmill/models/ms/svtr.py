@@ -65,7 +65,9 @@ class SvtrTiny(nn.Cell):
                 number += 1
         x = self.norm(x).transpose(0, 2, 1).reshape(-1, SVTR_STAGES[-1][0], *self.size).mean(2, keep_dims=True)
         x = ops.hardswish(self.conv(x))
-        return x if seeds is None else self.dropout(x, seeds, 2 * len(self.blocks))
+        if seeds is not None:
+            x = self.dropout(x, seeds, 2 * len(self.blocks))
+        return x
 
 
 class Block(nn.Cell):

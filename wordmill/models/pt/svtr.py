@@ -60,7 +60,9 @@ class SvtrTiny(nn.Module):
                 number += 1
         x = self.norm(x).transpose(1, 2).reshape(-1, SVTR_STAGES[-1][0], *self.size).mean(2, keepdim=True)
         x = nn.functional.hardswish(self.conv(x))
-        return x if seeds is None else self.dropout(x, seeds, 2 * len(self.blocks))
+        if seeds is not None:
+            x = self.dropout(x, seeds, 2 * len(self.blocks))
+        return x
 
 
 class Block(nn.Module):

@@ -24,7 +24,7 @@ from wordmill.models.architectures import GUIDE
 from wordmill.models.characters import start_from
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.checkpoint import load as load_checkpoint
-from wordmill.models.pt.model import EncoderDecoder, add_guide, build, count_steps
+from wordmill.models.pt.model import CRNN, EncoderDecoder, add_guide, build, count_steps
 from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.predict import Predictor, open_device
 from wordmill.models.pt.weights import load_weights
@@ -64,7 +64,7 @@ class Trainer:
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
         self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
         self.scored = copy.deepcopy(self.net).eval()
-        if job.train.guide:
+        if job.train.guide and isinstance(self.net, CRNN):
             add_guide(self.net, self.codec.classes, self.steps)
             self.net.to(device)
         self.context = make_context(job, rank, self.codec, self.steps)
@@ -130,7 +130,7 @@ class Trainer:
         given = () if not net.training else (classes, forced, seeds) if self.writes else (seeds, told)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
             found = net(images, *given)
-        logits, written = (found, None) if told is None else found
+        logits = found if told is None else found[0]
         if self.writes:
             losses = sequence_losses(logits, classes, lengths)
         else:
@@ -139,7 +139,7 @@ class Trainer:
             frames, flat = send(self.device, targets.frames, targets.flat)
             losses = torch.lerp(losses, frame_losses(logits, frames), flat)
         if told is not None:
-            losses = losses + self.job.train.guide * sequence_losses(written, told, lengths + 1)
+            losses = losses + self.job.train.guide * sequence_losses(found[1], told, lengths + 1)
         return losses * weights, logits
 
     def descend(self, number: int) -> torch.Tensor:
