@@ -49,7 +49,7 @@ SMALL = "small" if (FOLDER / "recipes" / "small.yaml").is_file() else "quickstar
 SMALL_BATCH, EPOCHS, MEASURED = 256, 1000, 500
 WARM, STEPS = 3, 30
 LOGITS = 1e-3  # what exported files may differ by too
-POLL_S, CHECKPOINT_S, LATEST_S = 0.2, 10.0, 120.0
+POLL_S, CHECKPOINT_S = 0.2, 10.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,7 @@ class Size:
     steps: int
     most: int  # pictures of a step, at most
     seconds: float  # of training
+    patience_s: float = 60.0  # a worker that takes longer to begin, or to end, hangs
 
 
 def speed(name: str, size: Size) -> list[Row]:
@@ -134,9 +135,9 @@ def logits(name: str, size: Size) -> Row:
 def train_small(size: Size, folder: Path) -> list[Row]:
     """Train on streamed pictures by the stage's worker, which is killed half-way; return what came of it."""
     job = small_job(size, folder)
-    first = follow(job, size.seconds / 2, kill=True)
+    first = follow(job, size, kill=True)
     resumed = records(folder / "checkpoints")[0]
-    second = follow(dataclasses.replace(job, resume=resumed), size.seconds / 2, kill=False)
+    second = follow(dataclasses.replace(job, resume=resumed), size, kill=False)
     state = read_state(records(folder / "checkpoints")[0])
     step, kept = state.progress.step, read_state(resumed).progress.step if resumed.is_file() else first
     label = f"{SMALL} x{job.train.global_batch}, streamed"
@@ -164,18 +165,17 @@ def small_job(size: Size, folder: Path) -> Job:
                rendered=load_catalogue([FOLDER / "datasets.yaml"])[recipe.data.train[0]].source)  # fmt: skip
 
 
-def follow(job: Job, seconds: float, kill: bool) -> int:
-    """Run a worker from its first checkpoint on for so long, then kill it or stop it; return the last step kept."""
+def follow(job: Job, size: Size, kill: bool) -> int:
+    """Run a worker for half of the time and a checkpoint at least, then kill or stop it; return the last step kept."""
     path, checkpoints = job.folder / "job.json", job.folder / "checkpoints"
     write_job(path, job)
     (job.folder / STOP).unlink(missing_ok=True)
     before = records(checkpoints) if checkpoints.is_dir() else []
     command, variables = launch("pytorch", job.device, 1, path), environment("pytorch", job.device)
-    latest = time.monotonic() + seconds + LATEST_S
+    end = time.monotonic() + size.seconds / 2
     with subprocess.Popen(command, env=os.environ | variables) as worker:
-        end = time.monotonic() + seconds
         while time.monotonic() < end or not (checkpoints.is_dir() and records(checkpoints) != before):
-            if worker.poll() is not None or time.monotonic() > latest:
+            if worker.poll() is not None or time.monotonic() > end + size.patience_s:
                 worker.kill()
                 raise RuntimeError(f"the worker ended with code {worker.wait()}, or wrote no checkpoint: see above")
             time.sleep(POLL_S)
@@ -183,7 +183,7 @@ def follow(job: Job, seconds: float, kill: bool) -> int:
             worker.send_signal(signal.SIGKILL)
         else:
             (job.folder / STOP).touch()
-        worker.wait(LATEST_S)
+        worker.wait(size.patience_s)
     return int(records(checkpoints)[0].stem.partition("-")[2])
 
 
@@ -214,7 +214,7 @@ def main() -> None:
     options = parser.parse_args()
     size = Size(device="cuda", peak_tflops=options.peak_tflops, steps=STEPS, most=1024, seconds=60 * options.minutes)
     if options.dry:
-        size = dataclasses.replace(size, device="cpu", steps=1, most=2, seconds=8.0)
+        size = dataclasses.replace(size, device="cpu", steps=1, most=2, seconds=8.0, patience_s=1200.0)
     rows = []
     for name in BATCHES:
         rows += [*speed(name, size), logits(name, size)]
