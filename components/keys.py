@@ -30,7 +30,7 @@ PACKED = _of("wordmill.shards", "blocks index loader")
 TEXTS = _of("wordmill.text", "charset decoding")
 SIMPLIFIED = "wordmill/text/charsets/simplified.tsv"
 
-PARTS = "backbones decoders layers mobilenet model necks precision rectification resnet svtr views weights"
+PARTS = "backbones decoders layers mobilenet model necks precision rectification resnet svtr weights"
 COMMON = _of("wordmill.models", "architectures checkpoint tps")
 NETWORKS = {
     "pytorch": COMMON + _of("wordmill.models.pt", PARTS),

@@ -92,8 +92,8 @@ BLOCKS = {
     "residual": tuple(m.BasicBlock(6, 8, (2, 1), projects=True) for m in (pt_resnet, ms_resnet)),
     "swishing": tuple(m.InvertedResidual(6, 5, 16, 6, True, True, 1) for m in (pt_mobilenet, ms_mobilenet)),
     "striding": tuple(m.InvertedResidual(6, 3, 16, 7, True, False, 2) for m in (pt_mobilenet, ms_mobilenet)),
-    "mixing near": tuple(m.Block(1, 10, 2, (6, 8)) for m in (pt_svtr, ms_svtr)),
-    "mixing all": tuple(m.Block(11, 10, 2, (6, 8)) for m in (pt_svtr, ms_svtr)),
+    "mixing near": tuple(m.MixingBlock(1, 10, 2, (6, 8)) for m in (pt_svtr, ms_svtr)),
+    "mixing all": tuple(m.MixingBlock(11, 10, 2, (6, 8)) for m in (pt_svtr, ms_svtr)),
     "merging": tuple(m.Merge(10, 6, (6, 8)) for m in (pt_svtr, ms_svtr)),
 }
 

@@ -4,13 +4,12 @@ from mindspore import Tensor, nn, ops
 from mindspore.common.initializer import Normal, Zero, initializer
 
 from wordmill.models.architectures import GUIDE_HIDDEN, STN_MAKES, SVTR_HEAD, VIEWS_DROPOUT, check_size, seen_size
-from wordmill.models.ms.backbones import Backbone, build_backbone
+from wordmill.models.ms.backbones import Backbone, ViewsCnn, build_backbone
 from wordmill.models.ms.decoders import Decoder, GruAttention, PositionAttention
 from wordmill.models.ms.layers import Dropout
 from wordmill.models.ms.necks import NECKS, Neck
 from wordmill.models.ms.rectification import RECTIFIERS, Stn
 from wordmill.models.ms.svtr import SvtrTiny
-from wordmill.models.ms.views import ViewsCnn
 from wordmill.recipe.sections import Data, Model
 
 

@@ -42,7 +42,7 @@ class SvtrTiny(nn.Cell):
                 self.merges.append(Merge(SVTR_STAGES[stage - 1][0], width_of, (rows, columns)))
                 rows //= 2
             for _ in range(depth):
-                self.blocks.append(Block(len(self.blocks), width_of, heads, (rows, columns)))
+                self.blocks.append(MixingBlock(len(self.blocks), width_of, heads, (rows, columns)))
         self.size = rows, columns
         self.norm = nn.LayerNorm((SVTR_STAGES[-1][0],), epsilon=SVTR_EPSILON)
         self.conv = conv(SVTR_STAGES[-1][0], SVTR_COLUMNS, 1, padding=0)
@@ -70,7 +70,7 @@ class SvtrTiny(nn.Cell):
         return x
 
 
-class Block(nn.Cell):
+class MixingBlock(nn.Cell):
     """A mixing block: attention among patches and two dense layers, each added to what it was given."""
 
     def __init__(self, number: int, channels: int, heads: int, size: Size) -> None:

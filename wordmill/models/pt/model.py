@@ -4,13 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from wordmill.models.architectures import GUIDE_HIDDEN, STN_MAKES, SVTR_HEAD, VIEWS_DROPOUT, check_size, seen_size
-from wordmill.models.pt.backbones import Backbone, build_backbone
+from wordmill.models.pt.backbones import Backbone, ViewsCnn, build_backbone
 from wordmill.models.pt.decoders import Decoder, GruAttention, PositionAttention
 from wordmill.models.pt.layers import Dropout
 from wordmill.models.pt.necks import NECKS, Neck
 from wordmill.models.pt.rectification import RECTIFIERS, Stn
 from wordmill.models.pt.svtr import SvtrTiny
-from wordmill.models.pt.views import ViewsCnn
 from wordmill.recipe.sections import Data, Model
 
 
@@ -31,7 +30,7 @@ class CRNN(nn.Module):
         While training, what the backbone leaves out goes by seeds (N,) int32. With a guide and what it is told,
         classes (N, T + 1) int32 of an attention decoder, its logits (N, T + 1, classes + 1) too.
         """
-        features = self.neck(features_of(self.backbone, self.rectifier(images), seeds))
+        features = self.neck(_features_of(self.backbone, self.rectifier(images), seeds))
         with torch.autocast(images.device.type, enabled=False):
             logits: Tensor = self.head(features)
         if self.guide is None or told is None:
@@ -52,7 +51,7 @@ class EncoderDecoder(nn.Module):
 
         While training, dropout goes by seeds (N,) int32.
         """
-        features = features_of(self.backbone, self.rectifier(images), seeds)
+        features = _features_of(self.backbone, self.rectifier(images), seeds)
         if self.dropout is not None and seeds is not None:
             features = self.dropout(features, seeds, 0)
         encoded: Tensor = self.neck(features)
@@ -69,7 +68,7 @@ class EncoderDecoder(nn.Module):
 Recogniser = CRNN | EncoderDecoder
 
 
-def features_of(backbone: Backbone, images: Tensor, seeds: Tensor | None) -> Tensor:
+def _features_of(backbone: Backbone, images: Tensor, seeds: Tensor | None) -> Tensor:
     """Return a backbone's features (N, C, 1, T) of images, which SVTR has layers for that go by seeds (N,)."""
     features: Tensor = backbone(images, seeds) if isinstance(backbone, SvtrTiny) else backbone(images)
     return features

@@ -41,7 +41,7 @@ class SvtrTiny(nn.Module):
                 self.merges.append(Merge(SVTR_STAGES[stage - 1][0], width_of, (rows, columns)))
                 rows //= 2
             for _ in range(depth):
-                self.blocks.append(Block(len(self.blocks), width_of, heads, (rows, columns)))
+                self.blocks.append(MixingBlock(len(self.blocks), width_of, heads, (rows, columns)))
         self.size = rows, columns
         self.norm = nn.LayerNorm(SVTR_STAGES[-1][0], SVTR_EPSILON)
         self.conv = nn.Conv2d(SVTR_STAGES[-1][0], SVTR_COLUMNS, 1, bias=False)
@@ -65,7 +65,7 @@ class SvtrTiny(nn.Module):
         return x
 
 
-class Block(nn.Module):
+class MixingBlock(nn.Module):
     """A mixing block: attention among patches and two dense layers, each added to what it was given."""
 
     mask: Tensor | None

@@ -10,8 +10,8 @@ from wordmill.models.pt import weights as pt_weights
 
 SEEDS = np.array([7, -8, 2**31 - 1, 0], np.int32)
 PARTS = {  # of both modules, and patches in and channels
-    "local": (lambda m: m.Block(3, 8, 2, (4, 5)), 20, 8),
-    "global": (lambda m: m.Block(11, 8, 2, (2, 5)), 10, 8),
+    "local": (lambda m: m.MixingBlock(3, 8, 2, (4, 5)), 20, 8),
+    "global": (lambda m: m.MixingBlock(11, 8, 2, (2, 5)), 10, 8),
     "merging": (lambda m: m.Merge(8, 6, (4, 5)), 20, 8),
 }
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from wordmill.models.architectures import skipped_share, window_mask
-from wordmill.models.pt.svtr import Block, Merge, SvtrTiny
+from wordmill.models.pt.svtr import Merge, MixingBlock, SvtrTiny
 
 SEEDS = torch.tensor([7, -8, 2**31 - 1, 0], dtype=torch.int32)
 
@@ -32,7 +32,7 @@ def test_local_mixing_sees_seven_rows_and_eleven_columns() -> None:
 
 def test_a_local_block_passes_nothing_from_beyond_its_window() -> None:
     torch.manual_seed(1)
-    block, x = Block(1, 8, 2, (1, 20)).eval(), torch.randn(1, 20, 8)
+    block, x = MixingBlock(1, 8, 2, (1, 20)).eval(), torch.randn(1, 20, 8)
     changed = x.clone()
     changed[0, 12] = torch.randn(8)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_later_blocks_are_skipped_by_more_samples() -> None:
 
 def test_what_is_skipped_goes_by_the_samples_seed_and_only_while_training() -> None:
     torch.manual_seed(1)
-    block, x = Block(11, 8, 2, (1, 5)), torch.randn(1, 5, 8).expand(500, 5, 8)
+    block, x = MixingBlock(11, 8, 2, (1, 5)), torch.randn(1, 5, 8).expand(500, 5, 8)
     seeds = torch.arange(500, dtype=torch.int32) * 7919
     with torch.no_grad():
         found = block.train()(x, seeds)
