@@ -36,7 +36,8 @@ class Objective(nn.Cell):
         self.writes = isinstance(net, EncoderDecoder)
         self.losses = SequenceLosses() if self.writes else CtcLosses()
         self.flat_start, self.frame_losses = flat_start, FrameLosses()
-        self.guide, self.written_losses = guide, SequenceLosses()
+        self.guide, self.guided, self.written_losses = guide, guide > 0, SequenceLosses()
+        self.drops = net.drops and not self.writes
 
     def construct(
         self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, forced: Tensor, seeds: Tensor,
@@ -44,17 +45,17 @@ class Objective(nn.Cell):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return sum(weights * losses) and the logits (N, T, C) of images (N, H, W, C) uint8 and their targets."""
         x = ((images.astype(ms.float32) - self.middle) / self.middle).transpose(0, 3, 1, 2)
-        if self.guide > 0:
+        if self.guided:
             told = as_written(classes, lengths)
             logits, written = self.net(x, seeds, told)
-        elif self.writes and self.training:
-            logits = self.net(x, classes, forced, seeds)
+        elif self.drops:
+            logits = self.net(x, seeds)
         else:
-            logits = self.net(x, seeds) if self.net.drops and self.training else self.net(x)
+            logits = self.net(x, classes, forced, seeds) if self.writes and self.training else self.net(x)
         losses = self.losses(logits, classes, lengths)
         if self.flat_start:
             losses = losses + flat * (self.frame_losses(logits, frames) - losses)
-        if self.guide > 0:
+        if self.guided:
             losses = losses + self.guide * self.written_losses(written, told, lengths + 1)
         return (losses * weights).sum(), logits
 
