@@ -71,6 +71,7 @@ CONTESTS = {
     "rare_r34_tps": Contest(32, ()),
     "rare_r34_ch": Contest(8, ("mindocr",)),
     "seq2seq_fsns": Contest(8, ()),
+    "svtr_tiny": Contest(16, ()),
 }
 
 

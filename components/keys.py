@@ -18,7 +18,11 @@ READERS = {
     "lmdb": ("wordmill.readers.lmdb", "wordmill.readers.pages"),
     "fsns": ("wordmill.readers.fsns", "wordmill.readers.tfrecord"),
 }
-AUGMENTED = {"views": ("wordmill.pictures.augmentation",), "words": ("wordmill.pictures.distortion",)}
+AUGMENTED = {
+    "views": ("wordmill.pictures.augmentation",),
+    "words": ("wordmill.pictures.distortion",),
+    "svtr": _of("wordmill.pictures", "augmentation svtr"),
+}
 UNPACKED = _of("wordmill.sources", "archives leftovers members")
 FITTED = "wordmill.pictures.image"  # how a picture becomes an input
 DECODED = "wordmill.pictures.decoder"
@@ -26,7 +30,7 @@ PACKED = _of("wordmill.shards", "blocks index loader")
 TEXTS = _of("wordmill.text", "charset decoding")
 SIMPLIFIED = "wordmill/text/charsets/simplified.tsv"
 
-PARTS = "backbones decoders layers mobilenet model necks precision rectification resnet views weights"
+PARTS = "backbones decoders layers mobilenet model necks precision rectification resnet svtr weights"
 COMMON = _of("wordmill.models", "architectures checkpoint tps")
 NETWORKS = {
     "pytorch": COMMON + _of("wordmill.models.pt", PARTS),

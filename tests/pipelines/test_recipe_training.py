@@ -24,7 +24,8 @@ NONE = {"start_charset": "same", "step_epochs": 0.0, "step_factor": 0.0, "piece_
         "clip_norm": 0.0, "accumulation": 0, "ema_decay": 0.0, "beta1": 0.9, "beta2": 0.999,
         "decay_all": True, "teacher_forcing": 1.0, "augment": "none", "schedule": "warmup_cosine", "warmup_epochs": 0,
         "weight_decay": 0.0, "sync_batch_norm": False, "loss_scaling": "static", "validations_per_epoch": 1,
-        "start_from": "", "seed": 42, "flat_start_epochs": 0.0}
+        "start_from": "", "seed": 42, "flat_start_epochs": 0.0,
+        "guide": 0.0}
 # fmt: on
 PUBLISHED: dict[str, dict[str, Any]] = {
     "crnn_vgg7": {
@@ -94,6 +95,21 @@ PUBLISHED: dict[str, dict[str, Any]] = {
         "loss_scale": 1024,
         "validations_per_epoch": 7,
     },
+    "svtr_tiny": {
+        "epochs": 30,
+        "global_batch": 2048,
+        "loss": "ctc",
+        "optimizer": "adamw",
+        "lr": 1e-3,
+        "min_lr": 1e-5,
+        "warmup_epochs": 3,
+        "weight_decay": 0.05,
+        "ema_decay": 0.9999,
+        "augment": "svtr",
+        "amp": "O2",
+        "loss_scale": 512,
+        "loss_scaling": "dynamic",
+    },
     "seq2seq_fsns": {
         "epochs": 20,
         "global_batch": 256,
@@ -123,6 +139,7 @@ RATES = {
     "crnn_npu": (2_822, 1.0, 1.0),
     "crnn_mv3": (14_103, 5e-4, 5e-4),
     "seq2seq_fsns": (4_081, 8e-4, 8e-4),
+    "svtr_tiny": (7_051, 0, 4.72746e-8, 9.9995273e-4, 1e-3, 5.05e-4, 1.0000000674e-5),
 }
 
 

@@ -85,7 +85,8 @@ def _open_checkpoint(path: Path) -> TextRecogniser:
     except ImportError as error:
         raise RuntimeError(f"{path}: trained by {framework}, which cannot be imported here: {error}") from None
     codec = codec_of(saved.model, saved.data, saved.temperature)
-    return TextRecogniser(saved.data, codec, predictor, predictor.attend, predictor.columns)
+    straightened = saved.model.rectification != "none"
+    return TextRecogniser(saved.data, codec, predictor, predictor.attend, predictor.columns, straightened)
 
 
 def find_images(path: Path) -> tuple[list[Path], list[Path]]:

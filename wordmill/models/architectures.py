@@ -1,5 +1,8 @@
 """The recognisers' numbers, which both frameworks build them of: what stands here stands nowhere else."""
 
+import numpy as np
+import numpy.typing as npt
+
 from wordmill.recipe.sections import Data, Model
 
 # Channels behind each convolution of a backbone.
@@ -40,17 +43,28 @@ MOBILENET_BLOCKS = (
     (5, 480, 80, True, True, 1),
 )
 SQUEEZE = 4  # of so many channels, squeeze and excitation has one inside
+# SVTR-Tiny (Du et al. 2022, arXiv 2205.00159), as MindOCR's SVTRNet has it: of each stage channels, blocks and heads.
+SVTR_STAGES = ((64, 3, 2), (128, 6, 4), (256, 3, 8))
+SVTR_LOCAL, SVTR_WINDOW = 6, (7, 11)  # so many blocks mix a window of patches, height and width; the others mix all
+SVTR_PATCH = 4  # pixels of a patch, either way
+SVTR_WIDER = 4  # times as many channels within a block's two dense layers
+SVTR_COLUMNS = 192  # channels of a column at the end
+# The largest share of samples that skip a block, the last one's; it rises evenly from none of the first.
+SVTR_SKIPPED, SVTR_DROPOUT = 0.1, 0.1
+SVTR_EPSILON, SVTR_MERGE_EPSILON = 1e-6, 1e-7  # of layer normalisation; the second is MindSpore's own
+SVTR_HEAD = 0.01  # deviation of the head's normals; its biases start from 0
 
 VIEWS = 4  # of a picture of FSNS, square and side by side
 # Heights of the pictures that backbones make one row of.
 HEIGHTS = {
-    "compact": 32, "separable": 32, "vgg7": 32, "vgg7_padded": 32, "vgg7_dtrb": 32, "resnet34_vd": 32,
-    "resnet34_vd_padded": 32, "mobilenet_v3": 32, "views_cnn": 128,
+    "compact": (32, 48), "separable": (32, 48), "vgg7": (32,), "vgg7_padded": (32,), "vgg7_dtrb": (32,),
+    "resnet34_vd": (32,), "resnet34_vd_padded": (32,), "mobilenet_v3": (32,), "svtr_tiny": (32, 48),
+    "views_cnn": (128,),
 }  # fmt: skip
 # Pixels of width of which they make a column; of a narrower picture there is nothing to read.
 LEAST_WIDTHS = {
     "compact": 4, "separable": 1, "vgg7": 8, "vgg7_padded": 4, "vgg7_dtrb": 8, "resnet34_vd": 3,
-    "resnet34_vd_padded": 3, "mobilenet_v3": 3,
+    "resnet34_vd_padded": 3, "mobilenet_v3": 3, "svtr_tiny": 4,
 }  # fmt: skip
 
 VGG7_EPSILON = 1e-4  # of its batch normalisation, MindOCR's; everywhere else NORM_EPSILON, PyTorch's
@@ -60,6 +74,15 @@ NORMALS = 0.02  # deviation of DCGAN's weights, and of its normalisation's aroun
 
 RECTIFIER = (64, 128, 256, 512)  # channels behind each convolution of what finds the control points, as DTRB's
 RECTIFIER_HIDDEN = 256
+# Of MindOCR's STN_ON: channels behind each convolution, each but the last with a pool behind it; the size that it looks
+# at and that of what it makes, height and width; how far in control points lie, in the straight picture and at first.
+STN, STN_HIDDEN = (32, 64, 128, 256, 256, 256), 512
+STN_LOOKS, STN_MAKES = (32, 64), (32, 100)
+STN_MARGIN, STN_START = 0.05, 0.01
+STN_SLOW = 0.1  # what the control points' layer takes of the one before it
+
+# Of the attention decoder that guides CTC while training; its weights' names, which no finished recogniser has.
+GUIDE_HIDDEN, GUIDE = 256, "guide."
 
 VIEWS_DROPOUT, DECODER_DROPOUT = 0.5, 0.1  # of seq2seq, as CRNN-Seq2Seq-OCR's
 
@@ -80,15 +103,42 @@ PLACE, SALT, MIX1, MIX2 = map(signed, (0x9E3779B1, 0x85EBCA77, 0x7FEB352D, 0x846
 # text; decoders compute in float32, where CRNN-Seq2Seq-OCR has float16.
 def check_size(model: Model, data: Data) -> None:
     """Refuse pictures of a height, a width or of views that the recogniser's backbone does not take."""
-    expected = HEIGHTS[model.backbone]
-    if data.height != expected:
-        raise ValueError(f"data.height is {data.height}, expected {expected}: "
+    if model.rectification == "stn":
+        check_stn(data.height, data.width)
+    height, width = seen_size(model, data)
+    if height not in HEIGHTS[model.backbone]:
+        expected = " or ".join(map(str, HEIGHTS[model.backbone]))
+        raise ValueError(f"data.height is {height}, expected {expected}: "
                          f"backbone {model.backbone} makes one row of so many")  # fmt: skip
     if model.backbone == "views_cnn":
-        check_views(data.height, data.width)
-    elif data.width < LEAST_WIDTHS[model.backbone]:
-        raise ValueError(f"data.width is {data.width}, expected at least {LEAST_WIDTHS[model.backbone]}: "
+        check_views(height, width)
+    elif width < LEAST_WIDTHS[model.backbone]:
+        raise ValueError(f"data.width is {width}, expected at least {LEAST_WIDTHS[model.backbone]}: "
                          f"backbone {model.backbone} makes a column of so many pixels")  # fmt: skip
+
+
+def skipped_share(block: int) -> float:
+    """Return the share of samples that skip a block of SVTR while training."""
+    return SVTR_SKIPPED * block / (sum(depth for _, depth, _ in SVTR_STAGES) - 1)
+
+
+def window_mask(rows: int, columns: int) -> npt.NDArray[np.float32]:
+    """Return what SVTR's local mixing adds to scores (patches, patches): 0 within a patch's window, -inf outside it."""
+    y, x = np.divmod(np.arange(rows * columns), columns)
+    apart = np.abs(y[:, None] - y) * 2 > SVTR_WINDOW[0], np.abs(x[:, None] - x) * 2 > SVTR_WINDOW[1]
+    return np.asarray(np.where(apart[0] | apart[1], -np.inf, 0.0), dtype=np.float32)
+
+
+def seen_size(model: Model, data: Data) -> tuple[int, int]:
+    """Return height and width of the pictures that the backbone is given."""
+    return STN_MAKES if model.rectification == "stn" else (data.height, data.width)
+
+
+def check_stn(height: int, width: int) -> None:
+    """Refuse a picture that has fewer pixels than STN looks at."""
+    if height < STN_LOOKS[0] or width < STN_LOOKS[1]:
+        raise ValueError(f"data.height and data.width are {height} and {width}, expected at least {STN_LOOKS[0]} and "
+                         f"{STN_LOOKS[1]}: rectification stn looks at so many pixels")  # fmt: skip
 
 
 def check_views(height: int, width: int) -> None:

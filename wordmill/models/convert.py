@@ -86,10 +86,11 @@ def _framework(path: Path, recipe: Recipe) -> str:
         endings = dict.fromkeys(origin.ending for origin in ORIGINS.values())
         raise ValueError(f"{path}: expected a file that is there, of one of {', '.join(endings)}")
     backbones = [backbone for origin in origins for backbone in origin.backbones]
-    if model.backbone not in backbones or model.rectification != "none":
+    rectified = {"svtr_tiny": ("none", "stn")}.get(model.backbone, ("none",))
+    if model.backbone not in backbones or model.rectification not in rectified:
         raise ValueError(f"{path}: recipe {recipe.name} has backbone {model.backbone}, rectification "
                          f"{model.rectification}; {path.suffix} files are read for backbone "
-                         f"{' or '.join(backbones)} without rectification")  # fmt: skip
+                         f"{' or '.join(backbones)} without rectification, svtr_tiny with stn too")  # fmt: skip
     return origins[0].framework
 
 

@@ -1,7 +1,8 @@
 """Where published weights come from: whose names they have, and what of their layout is put right.
 
-MindOCR's .ckpt files: names and order of classes as in its release 0.5.0 (mindocr/models/backbones/rec_vgg.py and
-rec_resnet.py, necks/rnn.py, heads/rec_ctc_head.py and rec_attn_head.py), which its published files are loaded by.
+MindOCR's .ckpt files: names and order of classes as in its release 0.5.0 (mindocr/models/backbones/rec_vgg.py,
+rec_resnet.py and rec_svtr.py, transforms/stn.py, necks/rnn.py, heads/rec_ctc_head.py and rec_attn_head.py), which its
+published files are loaded by.
 CRNN's .pth files: names as in meijieru/crnn.pytorch, Sierkinhane/CRNN_Chinese_Characters_Rec and Ascend's port of it
 (Ascend/ModelZoo-PyTorch, CRNN_for_PyTorch/crnn.py), which splits each bidirectional LSTM into one for each direction.
 DTRB's .pth files: clovaai/deep-text-recognition-benchmark, model.py and modules/ (None-VGG-BiLSTM-CTC alone fits).
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from wordmill.models.architectures import RESNET_STAGES
+from wordmill.models.architectures import RESNET_STAGES, SVTR_STAGES
 from wordmill.models.checkpoint import Tensors
 
 Rename = str | Callable[[re.Match[str]], str]
@@ -41,6 +42,17 @@ class Origin:
 def _from_one(pattern: str, name: str) -> tuple[str, Rename]:
     """Return the renaming of layers that are counted from 0 there and from 1 here."""
     return pattern, lambda match: f"{name}{int(match[1]) + 1}."
+
+
+def _after_pool(match: re.Match[str]) -> int:
+    """Return the number of a convolution, from 1, that is counted together with the pools between there."""
+    return int(match[1]) // 2 + 1
+
+
+def _svtr_block(match: re.Match[str]) -> str:
+    """Return the name of a block that is counted from 0 within its stage there and through all stages here."""
+    before = sum(depth for _, depth, _ in SVTR_STAGES[: int(match[1]) - 1])
+    return f"backbone.blocks.{before + int(match[2])}."
 
 
 def _block(match: re.Match[str]) -> str:
@@ -86,15 +98,25 @@ ORIGINS = {
     "MindOCR": Origin(
         ending=".ckpt",
         framework="mindspore",
-        backbones=("vgg7", "resnet34_vd"),
+        backbones=("vgg7", "resnet34_vd", "svtr_tiny"),
         names=(
+            (r"transform\.stn_head\.stn_convnet\.(\d+)\.0\.", lambda match: f"rectifier.conv{_after_pool(match)}."),
+            (r"transform\.stn_head\.stn_convnet\.(\d+)\.1\.", lambda match: f"rectifier.bn{_after_pool(match)}."),
+            (r"transform\.stn_head\.stn_fc1\.0\.", "rectifier.fc1."),
+            (r"transform\.stn_head\.stn_fc1\.1\.", "rectifier.norm1."),
+            (r"transform\.stn_head\.stn_fc2\.", "rectifier.fc2."),
+            (r"backbone\.pos_embed\Z", "backbone.positions"),
+            (r"backbone\.last_conv\.", "backbone.conv."),
+            _from_one(r"backbone\.patch_embed\.proj\.(\d)\.", "backbone.embed"),
+            (r"backbone\.blocks(\d)\.(\d)\.(?:mixer\.|mlp\.)?", _svtr_block),
+            (r"backbone\.sub_sample(\d)\.", lambda match: f"backbone.merges.{int(match[1]) - 1}."),
             (r"backbone\.conv(\d)\.conv\.", r"backbone.conv\1."),
             (r"backbone\.conv(\d)\.bn\.", r"backbone.bn\1."),
             (r"backbone\.conv1_(\d)\.", r"backbone.conv\1."),
             (r"backbone\.block_list\.(\d+)\.short\.", r"backbone.blocks.\1.shortcut."),
             (r"backbone\.block_list\.(\d+)\.conv0\.", r"backbone.blocks.\1.conv1."),
             (r"backbone\.block_list\.(\d+)\.conv1\.", r"backbone.blocks.\1.conv2."),
-            (r"(backbone\..*)\.norm\.", r"\1.bn."),
+            (r"(backbone\.(?!merges\.).*)\.norm\.", r"\1.bn."),
             (r"neck\.seq_encoder\.", "neck.rnn."),
             (r"head\.dense1\.", "head."),
             (r"head\.attention_cell\.rnn\.", "decoder.gru."),

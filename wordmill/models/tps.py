@@ -11,15 +11,22 @@ import numpy.typing as npt
 CONTROL_POINTS = 20  # the paper's number: one half on the upper edge, one on the lower
 
 
-def control_points() -> npt.NDArray[np.float64]:
-    """Return the control points (20, 2) of a straight picture: the upper edge from left to right, then the lower."""
-    x = np.linspace(-1.0, 1.0, CONTROL_POINTS // 2)
-    return np.concatenate([np.stack([x, np.full_like(x, y)], axis=1) for y in (-1.0, 1.0)])
+def control_points(margin: float = 0.0) -> npt.NDArray[np.float64]:
+    """Return the control points (20, 2) of a straight picture: the upper edge from left to right, then the lower.
+
+    They lie `margin` in from the edges, a share of the picture's sides.
+    """
+    edge = 1.0 - 2.0 * margin
+    x = np.linspace(-edge, edge, CONTROL_POINTS // 2)
+    return np.concatenate([np.stack([x, np.full_like(x, y)], axis=1) for y in (-edge, edge)])
 
 
-def pixel_matrix(height: int, width: int) -> npt.NDArray[np.float32]:
-    """Return the matrix (height * width, 20) that turns places (20, 2) of the control points into those of pixels."""
-    points = control_points()
+def pixel_matrix(height: int, width: int, margin: float = 0.0) -> npt.NDArray[np.float32]:
+    """Return the matrix (height * width, 20) that turns places (20, 2) of the control points into those of pixels.
+
+    Its rows add up to 1, so that it does so in any coordinates.
+    """
+    points = control_points(margin)
     affine = np.concatenate([np.ones((CONTROL_POINTS, 1)), points], axis=1)
     # The spline goes through the control points, and its bends add up to nothing that an affine map could do.
     system = np.block([[_bend(points, points), affine], [affine.T, np.zeros((3, 3))]])
@@ -36,6 +43,15 @@ def columns_of(points: npt.NDArray[np.float32], height: int, width: int) -> npt.
     """
     x = (pixel_matrix(height, width) @ points[:, :, 0].T).reshape(height, width, len(points)).mean(axis=0).T
     return np.asarray(np.clip(((x + 1) / 2 * (width - 1) + 0.5) / width, 0.0, 1.0), np.float32)
+
+
+def resize_matrix(before: int, after: int) -> npt.NDArray[np.float32]:
+    """Return the matrix (after, before) that resizes a line of pixels bilinearly, without smoothing it first.
+
+    As frameworks do with half-pixel centres: pixel i of the new line lies at (i + 1/2) * before / after - 1/2.
+    """
+    places = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0.0, before - 1.0)
+    return np.asarray(np.clip(1.0 - np.abs(places[:, np.newaxis] - np.arange(before)), 0.0, None), dtype=np.float32)
 
 
 def _bend(places: npt.NDArray[np.float64], points: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

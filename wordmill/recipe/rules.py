@@ -28,6 +28,7 @@ BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "clip_norm": (lambda value: 0 <= value < math.inf, "0, no limit, or more"),
     "ema_decay": (lambda value: 0 <= value < 1, "0, none, or more and less than 1"),
     "teacher_forcing": (lambda value: 0 <= value <= 1, "a share of 0 to 1"),
+    "guide": (lambda value: 0 <= value < math.inf, "0, none, or more"),
     "flat_start_epochs": (lambda value: 0 <= value < math.inf, "0, none, or more"),
     "loss_scale": (lambda value: value >= 1 and math.frexp(value)[0] == 0.5, "a power of two from 1 on"),
     "profile": (lambda value: value >= 0, "0, none, or a number of steps"),
@@ -48,6 +49,10 @@ def check_together(recipe: Recipe, where: str) -> None:
     if (model.decoder_hidden > 0) != (model.name != "crnn"):
         needed = "none: model crnn has no decoder" if model.name == "crnn" else f"at least 1 for model {model.name}"
         raise ValueError(f"{where}: model.decoder_hidden: found {model.decoder_hidden}, expected {needed}")
+    for key in ("hidden", "layers"):
+        if (getattr(model, key) > 0) != (model.neck != "none"):
+            needed = "none: there is no neck" if model.neck == "none" else f"at least 1 for neck {model.neck}"
+            raise ValueError(f"{where}: model.{key}: found {getattr(model, key)}, expected {needed}")
     if recipe.data.max_label < 0:
         raise ValueError(f"{where}: data.max_label: found {recipe.data.max_label}, expected 0, any length, or more")
     if recipe.data.streamed and len(recipe.data.train) != 1:
@@ -102,16 +107,17 @@ def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
     _check_parts(train, model, where)
     if train.start_charset != "same" and not train.start_from:
         raise ValueError(f"{where}.start_charset: found {train.start_charset}, expected none without train.start_from")
-    if train.flat_start_epochs and model.name != "crnn":
-        raise ValueError(f"{where}.flat_start_epochs: found {train.flat_start_epochs}: model {model.name} has no CTC")
+    for key in ("flat_start_epochs", "guide"):
+        if getattr(train, key) and model.name != "crnn":
+            raise ValueError(f"{where}.{key}: found {getattr(train, key)}: model {model.name} has no CTC")
     if train.teacher_forcing < 1 and model.name == "crnn":
         raise ValueError(f"{where}.teacher_forcing: found {train.teacher_forcing}: model crnn has no decoder")
     if (train.augment == "words") != (0 < train.augment_strength <= 1):
         expected = "more than 0 and at most 1" if train.augment == "words" else "none, which is for words alone"
         raise ValueError(f"{where}.augment_strength: found {train.augment_strength} with augment {train.augment}, "
                          f"expected {expected}")  # fmt: skip
-    if train.augment == "words" and data.stored != "encoded" and not data.streamed:
-        raise ValueError(f"{where}.augment: found words with data.stored {data.stored}, expected encoded, or "
+    if train.augment in ("words", "svtr") and data.stored != "encoded" and not data.streamed:
+        raise ValueError(f"{where}.augment: found {train.augment} with data.stored {data.stored}, expected encoded, or "
                          "data.streamed: pictures are changed before they are fitted")  # fmt: skip
     if train.augment == "views" and data.width % data.height:
         raise ValueError(f"{where}.augment: found views of pictures of {data.height} x {data.width}, expected a width "
@@ -170,7 +176,7 @@ def _check_model(export: Export, model: Model, named: tuple[str, ...], where: st
     if export.beam and ("onnx" not in named or model.name == "crnn"):
         raise ValueError(f"{where}.beam: found {', '.join(named)} of model {model.name}, expected onnx of a model with "
                          "a decoder, rare or seq2seq: CTC's beam search needs the logits alone")  # fmt: skip
-    bound = model.name != "crnn" or model.backbone == "views_cnn" or model.rectification != "none"
+    bound = model.name != "crnn" or model.backbone in ("svtr_tiny", "views_cnn") or model.rectification != "none"
     if export.any_width and (bound or export.batches):
         raise ValueError(f"{where}.any_width: expected model crnn of one view without rectification and no "
                          f"export.batches: the weights or sizes of others hold the width")  # fmt: skip
@@ -180,9 +186,9 @@ def _check_model(export: Export, model: Model, named: tuple[str, ...], where: st
 
 def check_grid_sample(opset: int, model: Model, where: str) -> None:
     """Refuse an opset without the operator that a rectifying model needs."""
-    if model.rectification == "tps" and opset < GRID_SAMPLE_OPSET:
+    if model.rectification != "none" and opset < GRID_SAMPLE_OPSET:
         raise ValueError(f"{where}.opset: found {opset}, expected at least {GRID_SAMPLE_OPSET}: ONNX has GridSample, "
-                         "which model.rectification tps needs, from there on")  # fmt: skip
+                         f"which model.rectification {model.rectification} needs, from there on")  # fmt: skip
 
 
 def _check_converters(export: Export, named: tuple[str, ...], where: str) -> None:

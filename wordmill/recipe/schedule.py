@@ -84,7 +84,8 @@ def one_cycle(lr: float, steps: int, warmup_steps: int, min_lr: float) -> npt.ND
 def parts_of_model(model: Model) -> tuple[str, ...]:
     """Return the names of a recogniser's parts, which its weights' names begin with."""
     rectifier = ("rectifier",) if model.rectification != "none" else ()
-    return (*rectifier, "backbone", "neck", "head" if model.name == "crnn" else "decoder")
+    neck = ("neck",) if model.neck != "none" else ()
+    return (*rectifier, "backbone", *neck, "head" if model.name == "crnn" else "decoder")
 
 
 def part_factor(train: Train, part: str, step: int) -> float:

@@ -42,13 +42,13 @@ class Data:
 class Model:
     """The recogniser: what turns (N, C, H, W) into logits (N, T, classes)."""
 
-    name: Literal["crnn", "rare", "seq2seq"]
+    name: Literal["crnn", "rare", "seq2seq"]  # crnn: what CTC reads, with a recurrent neck or without one
     backbone: Literal["compact", "separable", "vgg7", "vgg7_padded", "vgg7_dtrb", "resnet34_vd", "resnet34_vd_padded",
-                      "mobilenet_v3", "views_cnn"]  # fmt: skip
-    neck: Literal["bilstm", "bilstm_linked"]
-    hidden: int
-    layers: int
-    rectification: Literal["none", "tps"] = "none"
+                      "mobilenet_v3", "svtr_tiny", "views_cnn"]  # fmt: skip
+    neck: Literal["bilstm", "bilstm_linked", "none"]
+    hidden: int = 0  # of the neck
+    layers: int = 0
+    rectification: Literal["none", "tps", "stn"] = "none"  # stn: to 32x100, as MindOCR's SVTR
     max_length: int = 0  # characters that rare's decoder can write; others derive it from the picture's width
     decoder_hidden: int = 0  # of the attention decoders of rare and seq2seq
 
@@ -91,9 +91,12 @@ class Train:
     # Whether data.charset has the characters of those weights in their order, all of them and others, or any.
     start_charset: Literal["same", "union", "new"] = "same"
     teacher_forcing: float = 1.0  # share of the samples whose decoder is told the truth before each step
-    # words: pictures are changed before they are fitted, up to augment_strength, 0 to 1; views: of each its parts.
-    augment: Literal["none", "views", "words"] = "none"
+    # words: pictures are changed before they are fitted, up to augment_strength, 0 to 1; svtr: as MindOCR's SVTR has
+    # them changed; views: of each its parts.
+    augment: Literal["none", "views", "words", "svtr"] = "none"
     augment_strength: float = 0.0
+    # What the loss of an attention decoder counts that is trained beside CTC's head, then left out; 0: there is none.
+    guide: float = 0.0
     # For so long CTC learns less and less where letters would lie were all as wide, and leaves its plateau the sooner.
     flat_start_epochs: float = 0.0
     validations_per_epoch: int = 1

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from wordmill.pictures.distortion import distort
 from wordmill.pictures.image import Edits
+from wordmill.pictures.svtr import roughen
 from wordmill.recipe.sections import Train
 from wordmill.shards.index import MANY, count_repeats
 from wordmill.shards.sets import ShardSet
@@ -138,8 +139,10 @@ def draw(train: Train, step: int, rows: slice) -> Draws:
 
 
 def edits_of(train: Train, first: int, rows: slice, step: int) -> Edits:
-    """Return what is done to the pictures of some rows of global batch `first` + `step`; none unless they are words."""
-    if train.augment != "words":
+    """Return what is done to the pictures of some rows of global batch `first` + `step` before they are fitted."""
+    if train.augment not in ("words", "svtr"):
         return ()
     seeds = draw(train, first + step, rows).seeds.view(np.uint32).tolist()
+    if train.augment == "svtr":
+        return [partial(roughen, seed=seed) for seed in seeds]
     return [partial(distort, seed=seed, strength=train.augment_strength) for seed in seeds]

@@ -73,7 +73,7 @@ def test_every_recipe_can_be_trained_on_for_own_words(name: str, tmp_path: Path)
     assert sum(told.data.shares.values()) == pytest.approx(1)
     assert entries["w_test"].part == "test"
     assert (told.train.start_from, told.train.start_charset) == (str(START), "union")
-    assert told.train.augment == ("views" if name == "seq2seq_fsns" else "words")
+    assert told.train.augment == {"seq2seq_fsns": "views", "svtr_tiny": "svtr"}.get(name, "words")
     assert told.train.lr < recipe.train.lr
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from wordmill.models.tps import columns_of, control_points, pixel_matrix
+from wordmill.models.tps import columns_of, control_points, pixel_matrix, resize_matrix
 
 
 def pixels(height: int, width: int) -> np.ndarray:
@@ -60,3 +60,19 @@ def test_columns_of_a_straightened_picture_lie_where_the_mean_of_their_pixels_do
     # x of -1, -0.5 .. 1 becomes -0.25, 0 .. 0.75, and the middles of 5 pixels lie at 0.1, 0.3 .. 0.9 for -1 to 1.
     assert halved == pytest.approx([0.4, 0.5, 0.6, 0.7, 0.8], abs=1e-5)
     assert leaning == pytest.approx([0.4, 0.6, 0.8, 1.0, 1.0], abs=1e-5)
+
+
+def test_control_points_may_lie_in_from_the_edges_and_rows_still_add_up() -> None:
+    points = control_points(0.05)
+    assert points[0].tolist() == pytest.approx([-0.9, -0.9])
+    assert points[19].tolist() == pytest.approx([0.9, 0.9])
+    matrix = pixel_matrix(4, 7, 0.05)
+    assert np.abs(matrix.sum(1) - 1).max() < 1e-4
+    assert np.abs(matrix @ points - pixels(4, 7)).max() < 1e-4
+
+
+def test_a_line_is_resized_between_the_pixels_that_lie_nearest() -> None:
+    """To half: the mean of two each; to a quarter: that of the middle two of four; to twice: quarters."""
+    assert resize_matrix(4, 2).tolist() == [[0.5, 0.5, 0, 0], [0, 0, 0.5, 0.5]]
+    assert resize_matrix(8, 2).tolist() == [[0, 0.5, 0.5, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 0.5, 0.5, 0]]
+    assert resize_matrix(2, 4).tolist() == [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]

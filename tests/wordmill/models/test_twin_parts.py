@@ -9,11 +9,13 @@ from wordmill.models.ms import backbones as ms_backbones
 from wordmill.models.ms import mobilenet as ms_mobilenet
 from wordmill.models.ms import necks as ms_necks
 from wordmill.models.ms import resnet as ms_resnet
+from wordmill.models.ms import svtr as ms_svtr
 from wordmill.models.ms import weights as ms_weights
 from wordmill.models.pt import backbones as pt_backbones
 from wordmill.models.pt import mobilenet as pt_mobilenet
 from wordmill.models.pt import necks as pt_necks
 from wordmill.models.pt import resnet as pt_resnet
+from wordmill.models.pt import svtr as pt_svtr
 from wordmill.models.pt import weights as pt_weights
 
 CHANNELS = {
@@ -22,7 +24,7 @@ CHANNELS = {
 }  # fmt: skip
 # The padded one is resnet34_vd but for its pool, which has a test of its own.
 WHOLE = [pytest.param(name, marks=pytest.mark.slow) if name == "resnet34_vd_padded" else name for name in CHANNELS]
-NECKS = [("bilstm", 2), ("bilstm_linked", 1), ("bilstm_linked", 3)]
+NECKS = [("bilstm", 2), ("bilstm_linked", 1), ("bilstm_linked", 3), ("none", 0)]
 
 
 def backbones(name: str) -> tuple[torch.nn.Module, "ms.nn.Cell", np.ndarray]:
@@ -93,6 +95,9 @@ BLOCKS = {
     "residual": tuple(m.BasicBlock(6, 8, (2, 1), projects=True) for m in (pt_resnet, ms_resnet)),
     "swishing": tuple(m.InvertedResidual(6, 5, 16, 6, True, True, 1) for m in (pt_mobilenet, ms_mobilenet)),
     "striding": tuple(m.InvertedResidual(6, 3, 16, 7, True, False, 2) for m in (pt_mobilenet, ms_mobilenet)),
+    "mixing near": tuple(m.MixingBlock(1, 10, 2, (6, 8)) for m in (pt_svtr, ms_svtr)),
+    "mixing all": tuple(m.MixingBlock(11, 10, 2, (6, 8)) for m in (pt_svtr, ms_svtr)),
+    "merging": tuple(m.Merge(10, 6, (6, 8)) for m in (pt_svtr, ms_svtr)),
 }
 
 
@@ -106,6 +111,8 @@ def test_blocks_of_the_same_weights_have_the_same_gradients(name: str) -> None:
     give_both(one.eval(), other.set_train(False))
     rng = np.random.default_rng(4)
     images = rng.normal(size=(3, 6, 8, 10)).astype(np.float32)
+    if name in ("mixing near", "mixing all", "merging"):  # of patches
+        images = images.reshape(3, 48, 10)
     slopes = rng.normal(size=one(torch.from_numpy(images)).shape).astype(np.float32)
 
     def loss(net: torch.nn.Module) -> torch.Tensor:

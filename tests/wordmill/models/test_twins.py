@@ -68,7 +68,7 @@ def tensors(recipe: Recipe, codec: Codec, images: np.ndarray) -> Tensors:
     tensors = pt_weights.dump(net)
     last = "head" if recipe.model.name == "crnn" else "decoder.generator"
     tensors[f"{last}.weight"] /= float(logits.std())
-    if recipe.model.rectification == "tps":  # fresh, it leaves pictures as they are, whatever it sees
+    if recipe.model.rectification != "none":  # fresh, it leaves pictures as they are, whatever it sees
         tensors["rectifier.fc2.weight"] = (
             np.random.default_rng(6).normal(0, 0.01, tensors["rectifier.fc2.weight"].shape).astype(np.float32)
         )
@@ -160,7 +160,7 @@ def torch_step(recipe: Recipe, net: pt_model.Recogniser, images: np.ndarray, tar
     arrays = targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds
     classes, lengths, weights, forced, seeds = map(torch.from_numpy, arrays)
     writes = isinstance(net, pt_model.EncoderDecoder)
-    logits = net(inputs, classes, forced, seeds) if writes else net(inputs)
+    logits = net(inputs, classes, forced, seeds) if writes else net(inputs, seeds)
     losses = pt_losses.sequence_losses if writes else pt_losses.ctc_losses
     loss = (losses(logits, classes, lengths) * weights).sum()
     loss.backward()

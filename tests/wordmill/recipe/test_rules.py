@@ -172,6 +172,7 @@ POLICIES = {
     "crnn_npu": ("dtrb", 0),
     "seq2seq_fsns": ("dtrb", 62),
     "quickstart": ("mindocr", 25),
+    "svtr_tiny": ("parseq", 24),
 }
 
 
@@ -216,3 +217,21 @@ def test_shares_are_of_sets_that_are_stored() -> None:
     assert load_recipe(RECIPES / "quickstart.yaml", one).data.shares == {"rendered_train": 1.0}
     with pytest.raises(ValueError, match=r"data\.shares: found .* with data\.streamed, expected none: it has one set"):
         load_recipe(RECIPES / "quickstart.yaml", (*one, "data.streamed=true"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        ("svtr_tiny", "model.hidden=3", "model.hidden: found 3, expected none: there is no neck"),
+        ("crnn_r34", "model.layers=0", "model.layers: found 0, expected at least 1 for neck bilstm"),
+        ("svtr_tiny", "export.any_width=true", "export.any_width: expected model crnn of one view without"),
+        ("svtr_tiny", "export.opset=15", "export.opset: found 15, expected at least 16: ONNX has GridSample, which "
+         "model.rectification stn needs"),
+        ("svtr_tiny", "data.stored=decoded", "train.augment: found svtr with data.stored decoded, expected encoded"),
+        ("quickstart", "train.guide=-1.0", "train.guide: found -1.0, expected 0, none, or more"),
+        ("rare_r34", "train.guide=1.0", "train.guide: found 1.0: model rare has no CTC"),
+    ],
+)  # fmt: skip
+def test_svtr_and_a_guide_go_with_what_they_need(name: str, change: str, told: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}\.yaml: {told}"):
+        load_recipe(RECIPES / f"{name}.yaml", (change,))

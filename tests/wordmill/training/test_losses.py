@@ -132,3 +132,14 @@ def test_unmasked_cross_entropy_counts_the_padding_too(sequence: Losses) -> None
     expected = [-sum(likely[n, step, number] for step, number in enumerate(row)) for n, row in enumerate(rows)]
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
     assert (found * targets.weights).sum() == pytest.approx(sum(expected) / 2, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "as_written",
+    [torch_losses(pt_losses.as_written), mindspore_losses(ms_losses.as_written)],
+    ids=["pytorch", "mindspore"],
+)
+def test_a_guide_is_told_the_letters_one_further_and_stop_behind_them(as_written: Losses) -> None:
+    """CTC has the blank as class 0 and letters from 1 on; a decoder GO as 0, STOP as 1 and letters from 2 on."""
+    classes, lengths = np.array([[1, 2, 0], [2, 1, 2]], np.int32), np.array([2, 3], np.int32)
+    assert as_written(classes, lengths).tolist() == [[2, 3, 1, 0], [3, 2, 3, 1]]

@@ -33,16 +33,18 @@ def batch_of(seed: int) -> Batch:
 
 @pytest.mark.arithmetic
 @pytest.mark.parametrize(
-    ("model", "loss", "flat"),
-    [(MODEL, "ctc", 0.0), (MODEL, "ctc", 0.25), (RARE, "cross_entropy", 0.0)],
-    ids=["crnn", "crnn-flat-start", "rare"],
+    ("model", "loss", "flat", "guide"),
+    [(MODEL, "ctc", 0.0, 0.0), (MODEL, "ctc", 0.25, 0.0), (MODEL, "ctc", 0.25, 0.5), (RARE, "cross_entropy", 0.0, 0.0)],
+    ids=["crnn", "crnn-flat-start", "crnn-guided", "rare"],
 )
 def test_the_parts_of_a_batch_have_the_same_loss_and_the_same_mean_gradients(
-    model: Model, loss: str, flat: float, tmp_path: Path
+    model: Model, loss: str, flat: float, guide: float, tmp_path: Path
 ) -> None:
-    train = dataclasses.replace(TRAIN, accumulation=2, loss=loss, clip_norm=0.0)
+    train = dataclasses.replace(TRAIN, accumulation=2, loss=loss, clip_norm=0.0, guide=guide)
     trainer = Trainer(dataclasses.replace(make_job(tmp_path, train=train), model=model), torch.device("cpu"), 0)
     net = ms_model.build(model, DATA, trainer.codec.classes)
+    if guide:
+        ms_model.add_guide(net, trainer.codec.classes, trainer.steps)
     ms_weights.load_weights(net, pt_weights.dump(trainer.net), "PyTorch's weights")
     drawn = Draws(forced=np.array([0, 1, 1, 0] * 2, np.float32), seeds=np.arange(SAMPLES, dtype=np.int32))
     batch = dataclasses.replace(batch_of(0), labels=sorted(WORDS, key=len))  # the second part has more characters
@@ -55,7 +57,8 @@ def test_the_parts_of_a_batch_have_the_same_loss_and_the_same_mean_gradients(
     )
     told = trainer.result(trainer.step(1, parts, 0.0, (False, False)))
 
-    gradients = Gradients(Objective(net, DATA.middle, flat_start=flat > 0), LossScale(1.0, dynamic=False)).set_train()
+    objective = Objective(net, DATA.middle, flat > 0, guide)
+    gradients = Gradients(objective, LossScale(1.0, dynamic=False)).set_train()
     mean, nothing = ms.Tensor([sum(counts) / 2], ms.float32), ms.Tensor([0, 0], ms.float32)
     vectors = [gradients(ms.Tensor([part[1].counted], ms.float32), mean, nothing, *tensors_of(part)) for part in parts]
     vector = (sum(vectors) / 2).asnumpy()[:-2]

@@ -1,7 +1,7 @@
 """Backbones in MindSpore: from normalised pictures (N, C, H, W) to features (N, channels, 1, T)."""
 
 from mindspore import Tensor, nn, ops
-from mindspore.common.initializer import Normal, TruncatedNormal, initializer
+from mindspore.common.initializer import HeNormal, Normal, TruncatedNormal, initializer
 
 from wordmill.models.architectures import (
     COMPACT,
@@ -14,19 +14,22 @@ from wordmill.models.architectures import (
     VGG7_BIASES,
     VGG7_EPSILON,
     VGG7_WEIGHTS,
+    VIEWS,
+    VIEWS_CNN,
+    check_views,
 )  # fmt: skip
 from wordmill.models.ms.layers import ConvNorm, conv, norm
 from wordmill.models.ms.mobilenet import MobileNetV3
 from wordmill.models.ms.resnet import ResNet34Vd, ResNet34VdPadded
-from wordmill.models.ms.views import ViewsCnn
+from wordmill.models.ms.svtr import SvtrTiny
 
 
 class Compact(nn.Cell):
-    """A small backbone for processors: (N, C, 32, W) to (N, 320, 1, W/4), 32x100 gives 25 columns."""
+    """A small backbone for processors: (N, C, H, W) to (N, 320, 1, W/4), 32x100 gives 25 columns; H is 32 or 48."""
 
     channels = COMPACT[-1]
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, height: int = 32) -> None:
         super().__init__()
         c = (channels, *COMPACT)
         # The first layer halves the picture both ways, which saves most of the work of a VGG.
@@ -36,7 +39,7 @@ class Compact(nn.Cell):
         self.conv4, self.bn4 = conv(c[3], c[4], 3, padding=1), norm(c[4])
         self.conv5, self.bn5 = conv(c[4], c[5], 3, padding=1), norm(c[5])
         self.conv6, self.bn6 = conv(c[5], c[6], 3, padding=1), norm(c[6])
-        self.conv7, self.bn7 = conv(c[6], c[7], (2, 3), padding=(0, 0, 1, 1)), norm(c[7])
+        self.conv7, self.bn7 = conv(c[6], c[7], (height // 16, 3), padding=(0, 0, 1, 1)), norm(c[7])
         self.pool = nn.MaxPool2d(2, 2)
         self.pool_height = nn.MaxPool2d((2, 1), (2, 1))
 
@@ -71,16 +74,16 @@ class SeparableConv(nn.Cell):
 
 
 class Separable(nn.Cell):
-    """A third of a compact CNN's work: (N, C, 32, W) to (N, 256, 1, W/4), 32x100 gives 25 columns."""
+    """A third of a compact CNN's work: (N, C, H, W) to (N, 256, 1, W/4), 32x100 gives 25 columns; H is 32 or 48."""
 
     channels = SEPARABLE_HEAD
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, height: int = 32) -> None:
         super().__init__()
         self.conv1 = ConvNorm(channels, SEPARABLE_STEM, 3, stride=2)
         inputs = (SEPARABLE_STEM, *(outputs for _, outputs, _ in SEPARABLE_BLOCKS))
         self.blocks = nn.SequentialCell(*(SeparableConv(inputs[i], *row) for i, row in enumerate(SEPARABLE_BLOCKS)))
-        self.conv2 = conv(SEPARABLE_HEAD, SEPARABLE_HEAD, (2, 1), padding=0)
+        self.conv2 = conv(SEPARABLE_HEAD, SEPARABLE_HEAD, (height // 16, 1), padding=0)
         self.bn2 = norm(SEPARABLE_HEAD)
 
     def columns(self, width: int) -> int:
@@ -198,10 +201,79 @@ def _start_from_normals(layer: nn.Cell) -> None:
         layer.gamma.set_data(initializer(Normal(NORMALS, mean=1.0), layer.gamma.shape))
 
 
-Backbone = Compact | Separable | Vgg7 | Vgg7Dtrb | ResNet34Vd | MobileNetV3 | ViewsCnn
+class ViewsCnn(nn.Cell):
+    """One network for four square views: (N, C, 128, 512) to (N, 128, 1, 64), 32 channels of each view in turn.
 
-BACKBONES: dict[str, type[Backbone]] = {
+    The views go through it as one batch, so batch normalisation sees all of them together; the published code
+    takes one after the other.
+    """
+
+    channels = VIEWS * VIEWS_CNN[-1]
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        c = (channels, *VIEWS_CNN)
+        self.conv1 = conv(c[0], c[1], 3, padding=1)
+        self.conv2 = conv(c[1], c[2], 3, padding=1)
+        self.conv3, self.bn3 = conv(c[2], c[3], 3, padding=1), norm(c[3])
+        self.conv4 = conv(c[3], c[4], 3, padding=1)
+        self.conv5, self.bn5 = conv(c[4], c[5], 3, padding=1), norm(c[5])
+        self.conv6 = conv(c[5], c[6], 3, padding=1)
+        self.conv7, self.bn7 = conv(c[6], c[7], 3, padding=1), norm(c[7])
+        self.conv8 = conv(c[7], c[8], 3, padding=1)
+        self.conv9, self.bn9 = conv(c[8], c[9], 3, padding=1), norm(c[9])
+        self.conv10 = conv(c[9], c[10], 3, padding=1)
+        self.conv11, self.bn11 = conv(c[10], c[11], 2, padding=(0, 0, 0, 1)), norm(c[11])
+        self.pool = nn.MaxPool2d(2, 2)
+        self.pool_height = nn.MaxPool2d((2, 1), (2, 1))
+        for layer in self.cells():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight.set_data(initializer(HeNormal(nonlinearity="relu"), layer.weight.shape))
+
+    def columns(self, width: int) -> int:
+        """Return T for pictures of a width, four views of which pooling halves."""
+        return width // VIEWS // 2
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return features (N, 128, 1, 64); ValueError for a picture that is not four squares side by side."""
+        _, channels, height, width = x.shape
+        check_views(height, width)
+        views = x.reshape(-1, channels, height, VIEWS, height).transpose(0, 3, 1, 2, 4)
+        features = self.read(views.reshape(-1, channels, height, height))
+        return features.reshape(-1, self.channels, 1, features.shape[3])
+
+    def read(self, x: Tensor) -> Tensor:
+        """Return features (N, 32, 1, 64) of single views (N, C, 128, 128)."""
+        x = self.pool(ops.relu(self.conv1(x)))
+        x = self.pool_height(ops.relu(self.conv2(x)))
+        x = ops.relu(self.bn3(self.conv3(x)))
+        x = self.pool_height(ops.relu(self.conv4(x)))
+        x = ops.relu(self.bn5(self.conv5(x)))
+        x = self.pool_height(ops.relu(self.conv6(x)))
+        x = ops.relu(self.bn7(self.conv7(x)))
+        x = self.pool_height(ops.relu(self.conv8(x)))
+        x = ops.relu(self.bn9(self.conv9(x)))
+        x = self.pool_height(ops.relu(self.conv10(x)))
+        return ops.relu(self.bn11(self.conv11(x)))
+
+
+AnySize = Compact | Separable | Vgg7 | Vgg7Dtrb | ResNet34Vd | MobileNetV3 | ViewsCnn
+Backbone = AnySize | SvtrTiny
+
+BACKBONES: dict[str, type[AnySize]] = {
     "compact": Compact, "separable": Separable, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "vgg7_dtrb": Vgg7Dtrb,
     "resnet34_vd": ResNet34Vd, "resnet34_vd_padded": ResNet34VdPadded, "mobilenet_v3": MobileNetV3,
     "views_cnn": ViewsCnn,
 }  # fmt: skip
+
+
+def build_backbone(name: str, channels: int, height: int, width: int) -> Backbone:
+    """Return a backbone with fresh weights for pictures (N, channels, height, width)."""
+    match name:
+        case "compact":
+            return Compact(channels, height)
+        case "separable":
+            return Separable(channels, height)
+        case "svtr_tiny":
+            return SvtrTiny(channels, height, width)
+    return BACKBONES[name](channels)

@@ -7,11 +7,11 @@ from mindspore import Tensor, nn, ops
 from wordmill.models.attention import Floats as Floats32
 from wordmill.models.attention import attention_of, columns_of_views
 from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.ms.backbones import ViewsCnn
 from wordmill.models.ms.decoders import Memory
 from wordmill.models.ms.model import EncoderDecoder, Recogniser, build
 from wordmill.models.ms.precision import choose_precision, halve
 from wordmill.models.ms.rectification import Tps
-from wordmill.models.ms.views import ViewsCnn
 from wordmill.models.ms.weights import load_weights
 from wordmill.models.tps import columns_of
 from wordmill.pictures.image import Picture, normalise

@@ -1,6 +1,7 @@
 """Backbones in PyTorch: from normalised pictures (N, C, H, W) to features (N, channels, 1, T)."""
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from wordmill.models.architectures import (
     COMPACT,
@@ -13,19 +14,22 @@ from wordmill.models.architectures import (
     VGG7_BIASES,
     VGG7_EPSILON,
     VGG7_WEIGHTS,
+    VIEWS,
+    VIEWS_CNN,
+    check_views,
 )  # fmt: skip
 from wordmill.models.pt.layers import ConvNorm
 from wordmill.models.pt.mobilenet import MobileNetV3
 from wordmill.models.pt.resnet import ResNet34Vd, ResNet34VdPadded
-from wordmill.models.pt.views import ViewsCnn
+from wordmill.models.pt.svtr import SvtrTiny
 
 
 class Compact(nn.Module):
-    """A small backbone for processors: (N, C, 32, W) to (N, 320, 1, W/4), 32x100 gives 25 columns."""
+    """A small backbone for processors: (N, C, H, W) to (N, 320, 1, W/4), 32x100 gives 25 columns; H is 32 or 48."""
 
     channels = COMPACT[-1]
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, height: int = 32) -> None:
         super().__init__()
         c = (channels, *COMPACT)
         # The first layer halves the picture both ways, which saves most of the work of a VGG.
@@ -35,7 +39,8 @@ class Compact(nn.Module):
         self.conv4, self.bn4 = nn.Conv2d(c[3], c[4], 3, padding=1, bias=False), nn.BatchNorm2d(c[4])
         self.conv5, self.bn5 = nn.Conv2d(c[4], c[5], 3, padding=1, bias=False), nn.BatchNorm2d(c[5])
         self.conv6, self.bn6 = nn.Conv2d(c[5], c[6], 3, padding=1, bias=False), nn.BatchNorm2d(c[6])
-        self.conv7, self.bn7 = nn.Conv2d(c[6], c[7], (2, 3), padding=(0, 1), bias=False), nn.BatchNorm2d(c[7])
+        self.conv7 = nn.Conv2d(c[6], c[7], (height // 16, 3), padding=(0, 1), bias=False)
+        self.bn7 = nn.BatchNorm2d(c[7])
         self.pool = nn.MaxPool2d(2)
         self.pool_height = nn.MaxPool2d((2, 1))
         self.relu = nn.ReLU(inplace=True)
@@ -71,16 +76,16 @@ class SeparableConv(nn.Module):
 
 
 class Separable(nn.Module):
-    """A third of a compact CNN's work: (N, C, 32, W) to (N, 256, 1, W/4), 32x100 gives 25 columns."""
+    """A third of a compact CNN's work: (N, C, H, W) to (N, 256, 1, W/4), 32x100 gives 25 columns; H is 32 or 48."""
 
     channels = SEPARABLE_HEAD
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, height: int = 32) -> None:
         super().__init__()
         self.conv1 = ConvNorm(channels, SEPARABLE_STEM, 3, stride=2)
         inputs = (SEPARABLE_STEM, *(outputs for _, outputs, _ in SEPARABLE_BLOCKS))
         self.blocks = nn.Sequential(*(SeparableConv(inputs[i], *row) for i, row in enumerate(SEPARABLE_BLOCKS)))
-        self.conv2 = nn.Conv2d(SEPARABLE_HEAD, SEPARABLE_HEAD, (2, 1), bias=False)
+        self.conv2 = nn.Conv2d(SEPARABLE_HEAD, SEPARABLE_HEAD, (height // 16, 1), bias=False)
         self.bn2 = nn.BatchNorm2d(SEPARABLE_HEAD)
         self.relu = nn.ReLU(inplace=True)
 
@@ -177,10 +182,77 @@ def _start_from_normals(layer: nn.Module) -> None:
         nn.init.normal_(layer.weight, 1.0, NORMALS)
 
 
-Backbone = Compact | Separable | Vgg7 | Vgg7Dtrb | ResNet34Vd | MobileNetV3 | ViewsCnn
+class ViewsCnn(nn.Module):
+    """One network for four square views: (N, C, 128, 512) to (N, 128, 1, 64), 32 channels of each view in turn.
 
-BACKBONES: dict[str, type[Backbone]] = {
+    The views go through it as one batch, so batch normalisation sees all of them together; the published code
+    takes one after the other.
+    """
+
+    channels = VIEWS * VIEWS_CNN[-1]
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        c = (channels, *VIEWS_CNN)
+        self.conv1 = nn.Conv2d(c[0], c[1], 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(c[1], c[2], 3, padding=1, bias=False)
+        self.conv3, self.bn3 = nn.Conv2d(c[2], c[3], 3, padding=1, bias=False), nn.BatchNorm2d(c[3])
+        self.conv4 = nn.Conv2d(c[3], c[4], 3, padding=1, bias=False)
+        self.conv5, self.bn5 = nn.Conv2d(c[4], c[5], 3, padding=1, bias=False), nn.BatchNorm2d(c[5])
+        self.conv6 = nn.Conv2d(c[5], c[6], 3, padding=1, bias=False)
+        self.conv7, self.bn7 = nn.Conv2d(c[6], c[7], 3, padding=1, bias=False), nn.BatchNorm2d(c[7])
+        self.conv8 = nn.Conv2d(c[7], c[8], 3, padding=1, bias=False)
+        self.conv9, self.bn9 = nn.Conv2d(c[8], c[9], 3, padding=1, bias=False), nn.BatchNorm2d(c[9])
+        self.conv10 = nn.Conv2d(c[9], c[10], 3, padding=1, bias=False)
+        self.conv11, self.bn11 = nn.Conv2d(c[10], c[11], 2, bias=False), nn.BatchNorm2d(c[11])
+        self.pool = nn.MaxPool2d(2)
+        self.pool_height = nn.MaxPool2d((2, 1))
+        self.relu = nn.ReLU(inplace=True)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, 128, 1, 64); ValueError for a picture that is not four squares side by side."""
+        _, channels, height, width = x.shape
+        check_views(height, width)
+        views = x.reshape(-1, channels, height, VIEWS, height).permute(0, 3, 1, 2, 4)
+        features = self.read(views.reshape(-1, channels, height, height))
+        return features.reshape(-1, self.channels, 1, features.shape[3])
+
+    def read(self, x: Tensor) -> Tensor:
+        """Return features (N, 32, 1, 64) of single views (N, C, 128, 128)."""
+        x = self.relu(self.pool(self.conv1(x)))
+        x = self.relu(self.pool_height(self.conv2(x)))
+        x = self.relu(self.bn3(self.conv3(x)))
+        x = self.relu(self.pool_height(self.conv4(x)))
+        x = self.relu(self.bn5(self.conv5(x)))
+        x = self.relu(self.pool_height(self.conv6(x)))
+        x = self.relu(self.bn7(self.conv7(x)))
+        x = self.relu(self.pool_height(self.conv8(x)))
+        x = self.relu(self.bn9(self.conv9(x)))
+        x = self.relu(self.pool_height(self.conv10(x)))
+        features: Tensor = self.relu(self.bn11(self.conv11(functional.pad(x, (0, 1)))))
+        return features
+
+
+AnySize = Compact | Separable | Vgg7 | Vgg7Dtrb | ResNet34Vd | MobileNetV3 | ViewsCnn
+Backbone = AnySize | SvtrTiny
+
+BACKBONES: dict[str, type[AnySize]] = {
     "compact": Compact, "separable": Separable, "vgg7": Vgg7, "vgg7_padded": Vgg7Padded, "vgg7_dtrb": Vgg7Dtrb,
     "resnet34_vd": ResNet34Vd, "resnet34_vd_padded": ResNet34VdPadded, "mobilenet_v3": MobileNetV3,
     "views_cnn": ViewsCnn,
 }  # fmt: skip
+
+
+def build_backbone(name: str, channels: int, height: int, width: int) -> Backbone:
+    """Return a backbone with fresh weights for pictures (N, channels, height, width)."""
+    match name:
+        case "compact":
+            return Compact(channels, height)
+        case "separable":
+            return Separable(channels, height)
+        case "svtr_tiny":
+            return SvtrTiny(channels, height, width)
+    return BACKBONES[name](channels)

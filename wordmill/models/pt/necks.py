@@ -39,6 +39,18 @@ class BiLstmLinked(nn.Module):
         return columns.float().permute(1, 0, 2)
 
 
-Neck = BiLstm | BiLstmLinked
+class Columns(nn.Module):
+    """No neck: columns as the backbone makes them, (N, C, 1, T) to (N, T, C)."""
 
-NECKS: dict[str, type[Neck]] = {"bilstm": BiLstm, "bilstm_linked": BiLstmLinked}
+    def __init__(self, channels: int, hidden: int, layers: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return features (N, T, C) float32."""
+        return x.squeeze(2).float().permute(0, 2, 1)
+
+
+Neck = BiLstm | BiLstmLinked | Columns
+
+NECKS: dict[str, type[Neck]] = {"bilstm": BiLstm, "bilstm_linked": BiLstmLinked, "none": Columns}

@@ -10,11 +10,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from wordmill.models.attention import Floats as Floats32
 from wordmill.models.attention import attention_of, columns_of_views
 from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.pt.backbones import ViewsCnn
 from wordmill.models.pt.decoders import Decoder
 from wordmill.models.pt.model import EncoderDecoder, build
 from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.rectification import Tps
-from wordmill.models.pt.views import ViewsCnn
 from wordmill.models.pt.weights import load_weights
 from wordmill.models.tps import columns_of
 from wordmill.pictures.image import Picture

@@ -3,7 +3,15 @@
 import mindspore as ms
 from mindspore import Tensor, nn, ops
 
-from wordmill.text.decoding import CtcCodec
+from wordmill.text.decoding import AttentionCodec, CtcCodec
+
+
+def as_written(classes: Tensor, lengths: Tensor) -> Tensor:
+    """Return CTC's classes (N, T) of lengths (N,) as those of an attention decoder, (N, T + 1) with STOP behind."""
+    spelt = ops.concat((classes, classes[:, :1]), axis=1) + (AttentionCodec.FIRST - CtcCodec.FIRST)
+    places, ends = ops.arange(classes.shape[1] + 1), lengths.expand_dims(1)
+    written = ops.where(places == ends, ops.full_like(spelt, AttentionCodec.STOP), spelt)
+    return ops.where(places > ends, ops.full_like(spelt, AttentionCodec.GO), written)
 
 
 class CtcLosses(nn.Cell):

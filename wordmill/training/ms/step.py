@@ -9,7 +9,7 @@ from mindspore.ops.auto_generate import SplitWithSize
 from wordmill.models.ms.model import EncoderDecoder, Recogniser
 from wordmill.models.ms.parameters import statistics, trained_names
 from wordmill.training.constants import GROWTH_INTERVAL
-from wordmill.training.ms.losses import CtcLosses, FrameLosses, SequenceLosses
+from wordmill.training.ms.losses import CtcLosses, FrameLosses, SequenceLosses, as_written
 from wordmill.training.ms.optimisers import Optimiser, assigned, each
 
 ROW = 1024  # numbers that are summed up at a time
@@ -29,13 +29,15 @@ def _shaped(piece: Tensor, weight: Parameter) -> Tensor:
 class Objective(nn.Cell):
     """The loss of a batch as it comes from the shards; pictures are normalised on the device."""
 
-    def __init__(self, net: Recogniser, middle: float, flat_start: bool = False) -> None:
+    def __init__(self, net: Recogniser, middle: float, flat_start: bool = False, guide: float = 0.0) -> None:
         super().__init__()
         self.net = net
         self.middle = middle
         self.writes = isinstance(net, EncoderDecoder)
         self.losses = SequenceLosses() if self.writes else CtcLosses()
         self.flat_start, self.frame_losses = flat_start, FrameLosses()
+        self.guide, self.guided, self.written_losses = guide, guide > 0, SequenceLosses()
+        self.drops = net.drops and not self.writes
 
     def construct(
         self, images: Tensor, classes: Tensor, lengths: Tensor, weights: Tensor, forced: Tensor, seeds: Tensor,
@@ -43,10 +45,18 @@ class Objective(nn.Cell):
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         """Return sum(weights * losses) and the logits (N, T, C) of images (N, H, W, C) uint8 and their targets."""
         x = ((images.astype(ms.float32) - self.middle) / self.middle).transpose(0, 3, 1, 2)
-        logits = self.net(x, classes, forced, seeds) if self.writes and self.training else self.net(x)
+        if self.guided:
+            told = as_written(classes, lengths)
+            logits, written = self.net(x, seeds, told)
+        elif self.drops:
+            logits = self.net(x, seeds)
+        else:
+            logits = self.net(x, classes, forced, seeds) if self.writes and self.training else self.net(x)
         losses = self.losses(logits, classes, lengths)
         if self.flat_start:
             losses = losses + flat * (self.frame_losses(logits, frames) - losses)
+        if self.guided:
+            losses = losses + self.guide * self.written_losses(written, told, lengths + 1)
         return (losses * weights).sum(), logits
 
 

@@ -13,11 +13,12 @@ import mindspore as ms
 import numpy as np
 from mindspore.communication import get_rank, init
 
+from wordmill.models.architectures import GUIDE
 from wordmill.models.characters import start_from
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.checkpoint import load as load_checkpoint
-from wordmill.models.ms.model import build, count_steps
-from wordmill.models.ms.parameters import statistics
+from wordmill.models.ms.model import add_guide, build, count_steps
+from wordmill.models.ms.parameters import named, statistics
 from wordmill.models.ms.precision import choose_precision, halve
 from wordmill.models.ms.predict import Predictor, open_device
 from wordmill.models.ms.weights import dump, load_weights
@@ -51,6 +52,8 @@ class Trainer:
             where = f"train.start_from {job.train.start_from}, file {job.start}"
             start = start_from(load_checkpoint(job.start), job.model, job.data, job.train.start_charset, where)
             load_weights(self.net, start.tensors, where)
+        if job.train.guide:
+            add_guide(self.net, self.codec.classes, self.steps)
         if job.train.sync_batch_norm and job.processes > 1:
             synchronise(self.net, job.device, job.processes)
         self.context = make_context(job, rank, self.codec, self.steps)
@@ -65,7 +68,7 @@ class Trainer:
             halve(self.net, train.amp)
             self.precision += f", {train.loss_scaling} loss scale {train.loss_scale:g}"
         scale = LossScale(train.loss_scale if half else 1.0, half and train.loss_scaling == "dynamic")
-        objective = Objective(self.net, self.job.data.middle, flat_start=train.flat_start_epochs > 0)
+        objective = Objective(self.net, self.job.data.middle, train.flat_start_epochs > 0, train.guide)
         self.gradients = Gradients(objective, scale).set_train()
         optimiser = build_optimiser(self.net, train)
         by_part = bool(train.lr_factors or train.freeze)
@@ -130,7 +133,8 @@ class Trainer:
         own = {name: parameter.asnumpy() for name, parameter in statistics(self.net).items()}
         rows = self.processes.gather(own)
         means = {name: row.mean(0, dtype=np.float64).astype(np.float32) for name, row in rows.items()}
-        return dump(self.net) | means | (self.average.tensors() if self.average else {})
+        weights = dump(self.net) | means | (self.average.tensors() if self.average else {})
+        return {name: tensor for name, tensor in weights.items() if not name.startswith(GUIDE)}
 
     def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Logits]]:
         """Return what tells the loss and the logits that these weights have for a part."""
@@ -177,7 +181,8 @@ class Trainer:
     def facts(self) -> dict[str, Any]:
         """Return what the outcome tells of the framework."""
         versions = {"mindspore": ms.__version__, "numpy": np.__version__, "python": platform.python_version()}
-        parameters = sum(weight.size for weight in self.net.trainable_params())
+        sizes = {name: weight.size for name, weight in named(self.net).items() if weight.requires_grad}
+        parameters = sum(size for name, size in sizes.items() if not name.startswith(GUIDE))
         return {"precision": self.precision, "parameters": parameters, "versions": versions}
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from wordmill.models.architectures import GUIDE
 from wordmill.models.checkpoint import Tensors
 from wordmill.models.pt.model import Recogniser
 from wordmill.training.pt.optimisers import Average
@@ -86,7 +87,8 @@ class TrainingState:
     def weights(self) -> Tensors:
         """Return the weights or their moving average, and running statistics averaged over the processes."""
         kind = AVERAGE if self.averaged else MODEL
-        weights = {name.removeprefix(kind): _copy(t) for name, t in self.live.items() if name.startswith(kind)}
+        named = {name.removeprefix(kind): t for name, t in self.live.items() if name.startswith(kind)}
+        weights = {name: _copy(tensor) for name, tensor in named.items() if not name.startswith(GUIDE)}
         means = {name: rows.mean(0, dtype=np.float64) for name, rows in self.statistics().items()}
         return weights | {name: mean.astype(np.float32) for name, mean in means.items()}
 

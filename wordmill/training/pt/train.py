@@ -19,10 +19,11 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wordmill.models.architectures import GUIDE
 from wordmill.models.characters import start_from
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.checkpoint import load as load_checkpoint
-from wordmill.models.pt.model import EncoderDecoder, build, count_steps
+from wordmill.models.pt.model import CRNN, EncoderDecoder, add_guide, build, count_steps
 from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.predict import Predictor, open_device
 from wordmill.models.pt.weights import load_weights
@@ -34,7 +35,7 @@ from wordmill.training.context import make_context
 from wordmill.training.job import Job, read_job
 from wordmill.training.loop import Loop
 from wordmill.training.pt.device import fetch, memory_bytes, send, trace
-from wordmill.training.pt.losses import ctc_losses, frame_losses, sequence_losses
+from wordmill.training.pt.losses import as_written, ctc_losses, frame_losses, sequence_losses
 from wordmill.training.pt.optimisers import Average, build_optimiser
 from wordmill.training.pt.processes import gather, join, share, synchronise
 from wordmill.training.pt.scaler import Scaler
@@ -61,9 +62,12 @@ class Trainer:
             load_weights(self.net, start.tensors, where)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
         self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
+        self.scored = copy.deepcopy(self.net).eval()
+        if job.train.guide and isinstance(self.net, CRNN):
+            add_guide(self.net, self.codec.classes, self.steps)
+            self.net.to(device)
         self.context = make_context(job, rank, self.codec, self.steps)
         self.dtype, self.precision = choose_precision(job.train.amp, job.device)
-        self.scored = copy.deepcopy(self.net).eval()
         self.parallel = self.spread()
         self.optimizer = build_optimiser(self.net, job.train)
         self.average = Average(self.net, job.train.ema_decay) if job.train.ema_decay else None
@@ -121,8 +125,11 @@ class Trainer:
         )
         middle = self.job.data.middle
         images = (pictures.permute(0, 3, 1, 2).float() - middle) / middle
+        told = as_written(classes, lengths) if self.job.train.guide and net.training else None
+        given = () if not net.training else (classes, forced, seeds) if self.writes else (seeds, told)
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32):
-            logits = net(images, classes, forced, seeds) if self.writes and net.training else net(images)
+            found = net(images, *given)
+        logits = found if told is None else found[0]
         if self.writes:
             losses = sequence_losses(logits, classes, lengths)
         else:
@@ -130,6 +137,8 @@ class Trainer:
         if targets.flat.any():
             frames, flat = send(self.device, targets.frames, targets.flat)
             losses = torch.lerp(losses, frame_losses(logits, frames), flat)
+        if told is not None:
+            losses = losses + self.job.train.guide * sequence_losses(found[1], told, lengths + 1)
         return losses * weights, logits
 
     def descend(self, number: int) -> torch.Tensor:
@@ -209,7 +218,8 @@ class Trainer:
     def facts(self) -> dict[str, Any]:
         """Return what the outcome tells of the framework: precision, parameters, versions."""
         versions = {"torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
-        parameters = sum(weight.numel() for weight in self.net.parameters())
+        own = [weight for name, weight in self.net.named_parameters() if not name.startswith(GUIDE)]
+        parameters = sum(weight.numel() for weight in own)
         return {"precision": self.precision, "parameters": parameters, "versions": versions}
 
 

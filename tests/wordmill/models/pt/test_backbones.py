@@ -72,7 +72,7 @@ def test_backbones_have_the_published_size_and_columns(name: str) -> None:
     channels, width, parameters, columns = SIZES[name]
     net = BACKBONES[name](channels).eval()
     assert sum(weight.numel() for weight in net.parameters()) == parameters
-    pictures = torch.zeros(2, channels, HEIGHTS[name], width)
+    pictures = torch.zeros(2, channels, HEIGHTS[name][0], width)
     with torch.no_grad():
         assert net.to(memory_format=torch.channels_last)(pictures).shape == (2, net.channels, 1, columns)
         with bfloat16():

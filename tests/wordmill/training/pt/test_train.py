@@ -275,3 +275,15 @@ def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
     told = [path.read_text() for path in tmp_path.glob("failure.*.txt")]
     assert told
     assert "absent.npz: not a readable" in told[0]
+
+
+def test_a_guide_is_gone_on_with_and_left_out_of_everything_else(tmp_path: Path) -> None:
+    trainer = Trainer(make_job(tmp_path, train=dataclasses.replace(TRAIN, guide=1.0, ema_decay=0.9)), CPU, 0)
+    trainer.result(trainer.step(1, [part_of(a_batch())], 1e-3, NO))
+    state, weights = trainer.state(), trainer.weights()
+    kept = {name.split("/")[0] for name in state if "guide." in name}
+    assert kept == {"model", "optimizer", "average"}
+    assert not [name for name in weights if "guide" in name]
+    assert set(weights) == set(dump(trainer.scored))
+    assert trainer.facts()["parameters"] == 1_285_093
+    assert np.isfinite(trainer.scorer(weights)(part_of(a_batch()))[0])
