@@ -12,10 +12,10 @@ from pipelines.cluster import verbs as cluster_verbs
 from pipelines.completion import COMMAND, add_completion_verb
 from pipelines.images import publish
 from pipelines.local.evaluating import add_evaluate_verb
-from pipelines.local.pseudo import add_pseudo_verb
+from pipelines.local.own.pseudo import add_pseudo_verb
+from pipelines.local.own.tuning import add_tune_verb
 from pipelines.local.scanning import add_charset_verb
 from pipelines.local.sweeping import add_sweep_verb
-from pipelines.local.tuning import add_tune_verb
 from pipelines.local.using import add_models_verb, add_read_verb, add_serve_verb
 from pipelines.output import add_json_option, print_json, told_beside
 from pipelines.places import CHECKOUT, version_text

@@ -11,8 +11,7 @@ from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data, Evaluation, Export, Train
 from wordmill.sources.locating import check_sources, locate
 from wordmill.store.artifacts import ROOT, Manifest, digest, read_manifest, record_manifest
-from wordmill.store.nights import finished_night
-from wordmill.store.runs import begin_run
+from wordmill.store.runs import begin_run, finished_night
 from wordmill.store.stages import run_stage
 from wordmill.store.storage import Store, hash_file
 

@@ -7,7 +7,7 @@ import urllib.request
 from typing import Any
 from urllib.parse import urlsplit
 
-from wordmill.store.nights import beat, keep_night
+from wordmill.store.runs import beat, keep_night
 from wordmill.store.storage import Store
 
 ATTEMPTS, PAUSE_S, TIMEOUT_S = 3, 2.0, 10

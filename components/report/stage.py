@@ -11,7 +11,7 @@ from components.report.gather import Gathered, gather_run
 from components.report.logged.datasets import input_sets
 from components.report.logged.description import description, links_in_kubeflow, links_in_mlflow
 from components.report.logged.entries import columns, parameters, points, tags
-from components.report.logged.model import model_text, registered_name, version_text
+from components.report.logged.model import card_text, model_text, registered_name
 from components.report.logged.tables import write_tables
 from components.report.notify import close_night
 from components.report.page import Extras, collect_extras, report_html
@@ -102,7 +102,7 @@ def _log(run: tracking.Run, gathered: Gathered, summary: dict[str, Any]) -> None
     experiments.show_columns(run, columns(summary))
     if summary["gate"] and gathered.one("train"):
         name, version = registered_name(summary["recipe"]), summary["gate"]["version"]
-        shown = model_text(gathered, summary), version_text(gathered, summary, run)
+        shown = model_text(gathered, summary), card_text(gathered, summary, run)
         experiments.describe_version(run, name, version, *shown)
 
 

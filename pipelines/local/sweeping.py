@@ -11,13 +11,13 @@ DAYS = 30.0
 def sweep_store(options: argparse.Namespace) -> int:
     """List the objects that no work of the last days and no registered model names, and delete them where told."""
     from pipelines.local import services
-    from wordmill.store import tracking
+    from wordmill.store.experiments import version_tags
     from wordmill.store.sweeping import sweep
 
     if options.days < 1:
         raise ValueError(f"--days: found {options.days:g}, expected 1 or more: runs of today name what they work with")
     store = services.open_store()
-    swept = sweep(store, options.days, tracking.version_tags(), options.delete)
+    swept = sweep(store, options.days, version_tags(), options.delete)
     for key in sorted(swept.unnamed) if options.list else ():
         print(f"{swept.unnamed[key]:>15,}  {key}")
     print(sweep_text(store.bucket, swept, options.days, options.delete))

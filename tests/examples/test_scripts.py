@@ -76,7 +76,7 @@ def test_own_words_are_drawn_once_and_given_to_the_verb(
         (run / "tune.json").write_text(json.dumps([row]), encoding="utf-8")
         return 0
 
-    monkeypatch.setattr("pipelines.local.tuning.tune", tune)
+    monkeypatch.setattr("pipelines.local.own.tuning.tune", tune)
     monkeypatch.setattr(services, "STATE", tmp_path / "state")
     main, folder = script("tune_own_words"), tmp_path / "parts"
     assert main(folder, "--recipe", "crnn_vgg7") == 0

@@ -19,9 +19,9 @@ from wordmill.sources.leftovers import is_leftover
 from wordmill.sources.patience import patiently
 from wordmill.sources.remote import Remote, s3_file, s3_folder, web_file
 from wordmill.store.artifacts import ROOT, digest
-from wordmill.store.files import require_space
+from wordmill.store.files import copy_file, require_space
 from wordmill.store.keys import Ingredients
-from wordmill.store.storage import Store, copy_file, hash_file
+from wordmill.store.storage import Store, hash_file
 from wordmill.synth.renderer import DATA, SynthSpec
 
 FEW, FEW_SMALL = 1000, 16  # local files that are stored one by one, of small ones; more become a tar

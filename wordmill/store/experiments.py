@@ -97,6 +97,23 @@ def _newest(client: MlflowClient) -> Experiment | None:
     return client.get_experiment(runs[0].info.experiment_id) if runs else None
 
 
+def model_page(name: str, version: str) -> str:
+    """Return where MLflow's pages show a version of a registered model, from wherever they are opened."""
+    return f"#/models/{name}/versions/{version}?{TRAINING}"
+
+
+def version_tags() -> list[str]:
+    """Return the values of all tags of all versions of all registered models: what a version is made of is in them."""
+    with asking("look for registered models"):
+        found: list[str] = []
+        token: str | None = ""
+        while token is not None:
+            page = connect().search_model_versions(page_token=token or None)
+            found += [str(value) for version in page for value in version.tags.values()]
+            token = page.token or None
+        return found
+
+
 def log_versions(run: Run, versions: dict[str, str]) -> None:
     """Log the versions of installed packages as parameters; those of its first report stay where a run is continued."""
     with asking("read the parameters"):

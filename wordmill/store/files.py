@@ -2,6 +2,7 @@
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -13,6 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
+READ = 8 << 20  # bytes at a time
 RESERVE = 64 << 20  # bytes of disk left free
 FULL = {errno.ENOSPC, errno.EDQUOT}
 TEMPORARY = re.compile(r".+\.[0-9a-f]{12}\.part(\..+)?")  # and what a writer, such as boto3, appends to it
@@ -154,3 +156,13 @@ def require_space(what: str, folder: Path, needed: int) -> Iterator[None]:
         if not is_full(error):
             raise
         raise RuntimeError(f"{what}: no space left on {folder}: make room and run again") from None
+
+
+def copy_file(source: Path, target: Path) -> str:
+    """Copy a file and return the sha256 of what was copied, by one reading."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("wb") as writer:
+        while chunk := reader.read(READ):
+            digest.update(chunk)
+            writer.write(chunk)
+    return digest.hexdigest()

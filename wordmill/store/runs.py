@@ -1,6 +1,8 @@
-"""What one run of a pipeline leaves in the store beside its results: its stages' records, its training's starts."""
+"""What runs of a pipeline leave in the store beside their results: records of stages, starts of training, nights."""
 
 import os
+import time
+from typing import Any
 
 from wordmill.store.storage import Store
 
@@ -40,3 +42,23 @@ def _reopen(store: Store, run_tag: str) -> None:
         tracking.open_run(store, run_tag).reopen()
     except RuntimeError as error:
         print(f"warning: MLflow shows the run as ended until its report: {error}", flush=True)
+
+
+def finished_night(store: Store, recipe: str) -> dict[str, Any] | None:
+    """Return {run_tag, finished, parts} of the last night that retrained a recipe, None for none."""
+    return store.get_json(f"nights/{recipe}.json")
+
+
+def keep_night(store: Store, recipe: str, run_tag: str, parts: dict[str, str]) -> None:
+    """Remember what a night that finished was trained with."""
+    store.put_json(f"nights/{recipe}.json", {"run_tag": run_tag, "finished": _now(), "parts": parts})
+
+
+def beat(store: Store, recipe: str, run_tag: str, outcome: str) -> None:
+    """Write the heartbeat: the last night that ended well. Monitoring outside the pipeline looks at its age."""
+    store.put_json(f"heartbeats/{recipe}.json", {"run_tag": run_tag, "finished": _now(), "outcome": outcome})
+
+
+def _now() -> str:
+    """Return the time as ISO 8601, UTC, whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -46,16 +46,6 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {"name": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size}
 
 
-def copy_file(source: Path, target: Path) -> str:
-    """Copy a file and return the sha256 of what was copied, by one reading."""
-    digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("wb") as writer:
-        while chunk := reader.read(CHUNK):
-            digest.update(chunk)
-            writer.write(chunk)
-    return digest.hexdigest()
-
-
 @cache
 def descriptions() -> "Loader":
     """Return what reads boto3's descriptions of services and keeps them: that is most of the time to make a client."""

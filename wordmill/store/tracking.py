@@ -210,9 +210,8 @@ def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str,
 
 def explain(name: str, version: str, why: str) -> None:
     """Write on a version what the gate found, whatever it decides."""
-    client = connect()
     with asking(f"explain version {version} of {name}"):
-        client.set_model_version_tag(name, version, "wordmill.gate", why)
+        connect().set_model_version_tag(name, version, "wordmill.gate", why)
 
 
 def set_alias(name: str, alias: str, version: str) -> None:
@@ -224,8 +223,8 @@ def set_alias(name: str, alias: str, version: str) -> None:
 
 def _run_of(client: MlflowClient, experiment_id: str, run_tag: str) -> str | None:
     """Return the run of a pipeline run, if there is one; others, of a lost answer that was asked for again, go."""
-    which = f"tags.`wordmill.run_tag` = '{run_tag}'"
-    found = client.search_runs([experiment_id], which, order_by=["attributes.start_time ASC", "attributes.run_id ASC"])
+    tagged = f"tags.`wordmill.run_tag` = '{run_tag}'"
+    found = client.search_runs([experiment_id], tagged, order_by=["attributes.start_time ASC", "attributes.run_id ASC"])
     for double in found[1:]:
         client.delete_run(double.info.run_id)
     return str(found[0].info.run_id) if found else None
@@ -242,18 +241,6 @@ def _version(found: ModelVersion) -> Version:
     return Version(version=str(found.version), source=found.source, tags=dict(found.tags))
 
 
-def version_tags() -> list[str]:
-    """Return the values of all tags of all versions of all registered models: what a version is made of is in them."""
-    with asking("look for registered models"):
-        found: list[str] = []
-        token: str | None = ""
-        while token is not None:
-            page = connect().search_model_versions(page_token=token or None)
-            found += [str(value) for version in page for value in version.tags.values()]
-            token = page.token or None
-        return found
-
-
 def connect() -> MlflowClient:
     """Return a client of the server that MLFLOW_TRACKING_URI names."""
     for variable, value in SETTINGS.items():
@@ -265,20 +252,14 @@ def connect() -> MlflowClient:
 
 def tracking_uri() -> str:
     """Return MLFLOW_TRACKING_URI; RuntimeError where it is not set."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    if not uri:
-        raise RuntimeError("MLFLOW_TRACKING_URI is not set: it is the address of the MLflow server")
-    return uri
+    if uri := os.environ.get("MLFLOW_TRACKING_URI"):
+        return uri
+    raise RuntimeError("MLFLOW_TRACKING_URI is not set: it is the address of the MLflow server")
 
 
 def page_of(experiment_id: str, run_id: str) -> str:
     """Return the address of a run's page."""
     return f"{tracking_uri().rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{TRAINING}"
-
-
-def model_page(name: str, version: str) -> str:
-    """Return where MLflow's pages show a version of a registered model, from wherever they are opened."""
-    return f"#/models/{name}/versions/{version}?{TRAINING}"
 
 
 @contextmanager

@@ -5,7 +5,8 @@ from typing import Any
 from components.report.gather import Gathered
 from components.report.kubeflow import files_table
 from components.report.logged.entries import used_sets
-from wordmill.store.tracking import Run, model_page
+from wordmill.store.experiments import model_page
+from wordmill.store.tracking import Run
 
 CHARACTERS = 7500  # of the 8000 that MLflow takes
 

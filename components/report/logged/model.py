@@ -26,7 +26,7 @@ def registered_name(recipe: str) -> str:
     return f"wordmill-{recipe}"
 
 
-def version_text(gathered: Gathered, summary: dict[str, Any], run: Run) -> str:
+def card_text(gathered: Gathered, summary: dict[str, Any], run: Run) -> str:
     """Return a version's model card: what it reads, how well, how it is used, its files, and what it was made of."""
     train = gathered.one("train")
     if train is None:

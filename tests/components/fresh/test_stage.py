@@ -13,8 +13,7 @@ from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import Evaluation, Export, Gate
 from wordmill.store.artifacts import Manifest, read_manifest
 from wordmill.store.keys import Ingredients
-from wordmill.store.nights import keep_night
-from wordmill.store.runs import records_prefix
+from wordmill.store.runs import keep_night, records_prefix
 from wordmill.store.storage import Store
 
 SECTIONS = {"data": DATA, "model": MODEL, "train": TRAIN, "evaluation": Evaluation(protocol="mindocr"),

@@ -11,7 +11,7 @@ import pytest
 
 from components.report import heartbeat
 from tests.manifests.rendered import templates, variables
-from wordmill.store.nights import beat
+from wordmill.store.runs import beat
 from wordmill.store.storage import Store
 
 LIMIT = timedelta(hours=36)

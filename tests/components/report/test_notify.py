@@ -15,7 +15,7 @@ from components.report.summary import LOST
 from tests.components.gate.finished_run import FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from wordmill.store import tracking
-from wordmill.store.nights import finished_night
+from wordmill.store.runs import finished_night
 from wordmill.store.storage import Store
 
 pytestmark = pytest.mark.usefixtures("mlflow_uri")

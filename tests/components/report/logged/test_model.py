@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from components.report.gather import Gathered
-from components.report.logged.model import CHARACTERS, model_text, version_text
+from components.report.logged.model import CHARACTERS, card_text, model_text
 from tests.components.report.logged.test_description import gathered, summary
 from wordmill.store.artifacts import Manifest
 from wordmill.store.storage import Object
@@ -38,7 +38,7 @@ def whole(symbols: str = "abc") -> Gathered:
 
 
 def test_a_version_says_what_it_reads_how_well_how_it_is_used_and_what_it_is_made_of() -> None:
-    text = version_text(whole(), summary(), RUN)
+    text = card_text(whole(), summary(), RUN)
     assert text.startswith("75.00 % of words read right on words. The gate has refused version 7 of wordmill-tiny: ")
     for part in (
         "**Reads one word of a picture**, fitted to 32 x 100 pixels, grey, in 3 characters, charset lower36: ` abc `.",
@@ -53,7 +53,7 @@ def test_a_version_says_what_it_reads_how_well_how_it_is_used_and_what_it_is_mad
 
 def test_a_card_has_room_in_mlflow_whatever_the_charset_and_however_many_benchmarks() -> None:
     rows = [summary()["benchmarks"][0] | {"name": f"benchmark_{number}"} for number in range(100)]
-    text = version_text(whole("x" * 6000), summary(benchmarks=rows), RUN)
+    text = card_text(whole("x" * 6000), summary(benchmarks=rows), RUN)
     assert len(text) <= CHARACTERS
     assert "6,000 characters" in text
     assert "benchmark_3 |" not in text  # a table that has no room is left out as a whole

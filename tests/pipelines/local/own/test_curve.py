@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from pipelines.building import recipe_path
-from pipelines.local import curve
-from pipelines.local.curve import fitted, gain_text, learning_curve, short_training
+from pipelines.local.own import curve
+from pipelines.local.own.curve import fitted, gain_text, learning_curve, short_training
 from wordmill.recipe.loading import load_recipe
 from wordmill.store.artifacts import Manifest, to_document
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipelines.building import recipe_path
-from pipelines.local import outcome
+from pipelines.local.own import outcome
 from tests.components.gate.finished_run import FinishedRun
 from wordmill.recipe.loading import load_recipe
 from wordmill.store.storage import Store

@@ -58,7 +58,7 @@ def tune(options: argparse.Namespace) -> int:
 
     code = run_locally(pipeline, recipe.name, run_tag=run_tag)
     if not code:
-        from pipelines.local.outcome import told_outcome
+        from pipelines.local.own.outcome import told_outcome
 
         where = options.device or "cpu", options.processes or 2
         print(told_outcome(store, told, name, f"{name}_test", start, run_tag, None if options.no_curve else where))

@@ -5,7 +5,7 @@ import pytest
 
 from components.gate.sampling import Paired
 from components.report.gather import Gathered
-from pipelines.local.gains import gain_row, gains_text, known_before, paired
+from pipelines.local.own.gains import gain_row, gains_text, known_before, paired
 from wordmill.store.artifacts import Manifest
 from wordmill.store.stages import StageResult, find_or_make
 from wordmill.store.storage import Store

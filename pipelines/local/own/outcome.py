@@ -10,9 +10,9 @@ from typing import Any
 
 from components.report.gather import gather_run
 from pipelines.local import run, services
-from pipelines.local.curve import learning_curve
 from pipelines.local.evaluating import stage_program
-from pipelines.local.gains import gains_text, measure_gains
+from pipelines.local.own.curve import learning_curve
+from pipelines.local.own.gains import gains_text, measure_gains
 from pipelines.training import recorded_tasks
 from wordmill.recipe.sections import Recipe
 from wordmill.store.artifacts import Manifest, digest, record_manifest, to_document

@@ -11,9 +11,9 @@ import pytest
 
 from pipelines import cli
 from pipelines.building import load_inputs, recipe_path
-from pipelines.local import pseudo
-from pipelines.local.pseudo import NOT_VALIDATED, pseudo_label
-from pipelines.local.tuning import floors_key, mixing_keys, run_options
+from pipelines.local.own import pseudo
+from pipelines.local.own.pseudo import NOT_VALIDATED, pseudo_label
+from pipelines.local.own.tuning import floors_key, mixing_keys, run_options
 from wordmill.inference.reading import Result
 from wordmill.recipe.loading import load_recipe
 from wordmill.text.charset import load_charset
@@ -110,7 +110,7 @@ def test_a_round_starts_from_the_champion_and_ends_with_what_it_has_gained(
     ran = SimpleNamespace(run_locally=lambda pipeline, name, run_tag: 0)
     answers = SimpleNamespace(told_outcome=lambda *given: told.append(given) or "told")
     monkeypatch.setitem(sys.modules, "pipelines.local.run", ran)
-    monkeypatch.setitem(sys.modules, "pipelines.local.outcome", answers)
+    monkeypatch.setitem(sys.modules, "pipelines.local.own.outcome", answers)
     assert pseudo_label(options(crops, "--benchmarks", "+mine,other", "--set", "train.epochs=2")) == 0
     [asked], [(_, given, own, test, first, run_tag, curve)] = built, told
     assert capsys.readouterr().out.endswith("told\n")

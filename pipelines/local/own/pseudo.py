@@ -12,7 +12,7 @@ from typing import Any
 
 from pipelines.building import build_pipeline, new_run_tag, recipe_path
 from pipelines.local.evaluating import named_model
-from pipelines.local.tuning import (
+from pipelines.local.own.tuning import (
     add_training_options,
     added_symbols,
     charset_file,
@@ -90,7 +90,7 @@ def train_round(options: argparse.Namespace, catalogue: Path, own: str, samples:
 
     code = run_locally(pipeline, recipe.name, run_tag=run_tag)
     if not code:
-        from pipelines.local.outcome import told_outcome
+        from pipelines.local.own.outcome import told_outcome
 
         print(told_outcome(store, told, own, tests.split(",")[0], start, run_tag, None))
     return code

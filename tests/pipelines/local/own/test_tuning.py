@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.building import FOLDER, load_inputs, recipe_path
-from pipelines.local import tuning
-from pipelines.local.tuning import (
+from pipelines.local.own import tuning
+from pipelines.local.own.tuning import (
     added_symbols,
     changed_keys,
     charset_file,
