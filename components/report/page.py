@@ -93,8 +93,9 @@ def charts(curves: dict[str, Curve]) -> list[dict[str, Any]]:
 def _dataset(store: Store, name: str, manifest: Manifest, entry: dict[str, Any] | None) -> dict[str, Any]:
     pictures = [item for item in manifest.objects if item.name.endswith(".png")]
     drawn = {item.name: base64.b64encode(store.fetch(item).read_bytes()).decode("ascii") for item in pictures}
-    sheets = {"sheet": drawn["contact_sheet.png"], "quarantine_sheet": drawn.get("quarantine.png", "")}
-    return {"name": name, "key": manifest.key, "entry": entry, **sheets, **manifest.facts}
+    sheets = {"sheet": drawn.get("contact_sheet.png", ""), "quarantine_sheet": drawn.get("quarantine.png", "")}
+    streamed = bool(manifest.inputs.get("streamed"))
+    return {"name": name, "key": manifest.key, "entry": entry, "streamed": streamed, **sheets, **manifest.facts}
 
 
 def percent(share: float) -> str:

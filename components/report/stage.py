@@ -115,5 +115,7 @@ def _lay_out(store: Store, gathered: Gathered, summary: dict[str, Any], page: st
     for name, manifest in gathered.datasets.items():
         sheet = folder / "contact_sheets" / f"{name}.png"
         sheet.parent.mkdir(exist_ok=True)
-        shutil.copy(store.fetch(manifest.object("contact_sheet.png")), sheet)
+        for entry in manifest.objects:
+            if entry.name == "contact_sheet.png":  # what is drawn while training has none
+                shutil.copy(store.fetch(entry), sheet)
     return write_tables(store, gathered, folder)

@@ -20,7 +20,9 @@ def input_sets(gathered: Gathered) -> list[InputSet]:
 
 
 def _shown(name: str, packed: Manifest, entry: dict[str, Any], context: str) -> InputSet:
-    facts = {"num_rows": packed.facts["samples"], "read": packed.facts["read"],
-             "dropped": sum(packed.facts["dropped"].values()), "quarantined": packed.facts["quarantined"],
-             "shape": "x".join(map(str, packed.facts["shape"])), "licence": entry.get("licence", "")}  # fmt: skip
+    told = packed.facts
+    facts = {"num_rows": told["samples"], "licence": entry.get("licence", "")}
+    if "read" in told:  # one that is drawn while training is packed nowhere, and nothing of it is left out
+        facts |= {"read": told["read"], "dropped": sum(told["dropped"].values()), "quarantined": told["quarantined"],
+                  "shape": "x".join(map(str, told["shape"]))}  # fmt: skip
     return InputSet(name=name, digest=packed.key, source=entry.get("source", ""), context=context, facts=facts)

@@ -83,7 +83,8 @@ def _data(gathered: Gathered, train: Manifest) -> dict[str, Any]:
     """Return the recipe's data section as it took effect: what training read, its sets, and how those were packed."""
     sets = used_sets(gathered)
     packed = gathered.datasets[sets["train"][0]].inputs
-    labels = {"label_policy": packed["labels"]["policy"], "max_label": packed["labels"]["longest"]}
+    told = packed.get("labels")  # of a set that is drawn while training nothing is packed, so no label is changed
+    labels = {"label_policy": told["policy"], "max_label": told["longest"]} if told else {}
     return {**train.inputs["data"], **packed["picture"], **sets, "limit": packed["limit"], **labels}
 
 

@@ -93,7 +93,8 @@ class FinishedRun:
                           "stands_for": list(stands_for)} for name in names}  # fmt: skip
         return self.record(self.manifest("fetch", "datasets", {}, {"entries": entries}))
 
-    def shards(self, *names: str) -> Manifest:
+    def shards(self, *names: str, streamed: str = "") -> Manifest:
+        """Record packed sets; of the one that is `streamed` there is what its stage leaves: no file, and few facts."""
         facts = {"samples": 98, "read": 100, "shape": [32, 100, 1], "shards": [], "dropped": {"empty label": 1},
                  "changed": {}, "quarantined": 1, "reasons": {"no picture": 1},
                  "quarantine": [{"where": "a<b>.png", "reason": "no picture"}]}  # fmt: skip
@@ -104,6 +105,10 @@ class FinishedRun:
             ).reference
             for name in names
         }
+        if streamed:
+            drawn = {"picture": inputs["picture"], "limit": 0, "streamed": True}
+            told = {"address": "synth://words", "content": "", "samples": 98}
+            self.sets[streamed] = self.manifest("shard", streamed, {}, told, inputs=drawn).reference
         indices = {name: f"index of {name}" for name in names}
         return self.record(self.manifest("shard", "datasets", {}, {"datasets": self.sets, "indices": indices}))
 

@@ -72,6 +72,21 @@ class Outline(HTMLParser):
         assert self.open.pop() == tag
 
 
+def test_a_set_that_is_drawn_while_training_is_told_of_though_no_file_holds_it(
+    seed: FinishedRun, tmp_path: Path
+) -> None:
+    seed.fetched("drawn", "checks")
+    seed.shards("drawn", "checks", streamed="drawn")
+    seed.evaluation("words", "1110", seed.trained())
+    seed.parity("onnx")
+    seed.gate()
+    assert report(seed, tmp_path)["ok"]
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("drawn while training") == 1
+    assert "Samples of checks" in page
+    assert "Samples of drawn" not in page
+
+
 def test_the_summary_of_a_finished_run(seed: FinishedRun, tmp_path: Path) -> None:
     finish(seed)
     summary = report(seed, tmp_path)
