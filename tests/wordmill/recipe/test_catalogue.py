@@ -32,7 +32,7 @@ def test_the_built_in_counts_are_the_published_ones() -> None:
     assert sum(built_in[name].samples for name in [*benchmarks, "SVT", "SVTP", "CUTE80"]) == 12_067
     assert built_in["dtrb_validation"].samples == 6_992
     manual = [entry for entry in built_in.values() if entry.source.startswith("manual:")]
-    assert len(manual) == 26
+    assert len(manual) == 36
     assert all(entry.homepage in entry.steps for entry in manual)
     assert all(entry.citation and entry.licence for entry in built_in.values() if entry.reader != "synth")
 

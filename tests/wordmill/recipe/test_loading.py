@@ -108,7 +108,7 @@ def test_a_run_of_other_benchmarks_keeps_what_the_recipes_own_ask_for() -> None:
 def test_the_ten_english_benchmarks_are_the_same_in_every_recipe_that_has_them() -> None:
     recipes = [load_recipe(path) for path in sorted(RECIPES.glob("*.yaml"))]
     ten = [recipe.name for recipe in recipes if recipe.benchmarks == load_recipe(RECIPES / "crnn_r34.yaml").benchmarks]
-    assert ten == ["crnn_mv3", "crnn_r34", "crnn_vgg7", "rare_r34", "rare_r34_tps"]
+    assert ten == ["crnn_mv3", "crnn_r34", "crnn_vgg7", "rare_r34", "rare_r34_tps", "svtr_tiny"]
 
 
 def test_recipes_that_differ_in_one_thing_differ_in_that_alone() -> None:

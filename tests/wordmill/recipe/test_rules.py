@@ -172,6 +172,7 @@ POLICIES = {
     "crnn_npu": ("dtrb", 0),
     "seq2seq_fsns": ("dtrb", 62),
     "quickstart": ("mindocr", 25),
+    "small": ("mindocr", 25),
     "svtr_tiny": ("parseq", 24),
 }
 
