@@ -61,6 +61,7 @@ class Contest:
 
 CONTESTS = {
     "quickstart": Contest(64, ("dtrb",)),
+    "small": Contest(64, ()),  # the network of quickstart
     "crnn_vgg7": Contest(64, ("dtrb", "doctr", "mindocr")),
     "crnn_npu": Contest(64, ("dtrb",)),
     "crnn_mv3": Contest(64, ("doctr",)),

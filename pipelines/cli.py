@@ -24,8 +24,8 @@ from pipelines.profiles import PROFILES
 RUNNERS = ("subprocess", "docker")
 ABOUT = "Makes recognisers of word images: trains, measures, proves and serves them."
 GROUPS = {
-    "recognisers": ("run", "tune", "compare", "evaluate", "read", "serve", "models", "charset", "accept"),
-    "this machine's servers": ("up", "down", "ui"),
+    "recognisers": ("run", "tune", "pseudo", "compare", "evaluate", "read", "serve", "models", "charset", "accept"),
+    "this machine's servers": ("up", "down", "ui", "sweep"),
     "a cluster": ("doctor", "images", "push", "submit", "schedule", "schedules", "unschedule", "compile"),
     "this command": ("completion",),
 }

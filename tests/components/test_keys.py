@@ -64,6 +64,7 @@ BESIDE = {"google_crc32c", "lmdb", "onnx", "onnxruntime", "psutil", "safetensors
 
 VIEWS = dataclasses.replace(TRAIN, augment="views")
 WORDS = dataclasses.replace(TRAIN, augment="words", augment_strength=0.5)
+SVTR = dataclasses.replace(TRAIN, augment="svtr", augment_strength=0.5)
 MINDSPORE = dataclasses.replace(TRAIN, framework="mindspore")
 ENCODED, STREAMED = dataclasses.replace(DATA, stored="encoded"), dataclasses.replace(DATA, streamed=True)
 # Of each stage the module that a run begins with, the framework, and its key.
@@ -72,6 +73,7 @@ STAGES = {
     "train": ("wordmill.training.pt.train", "pytorch", keys.of_train(TRAIN, DATA, "cpu")),
     "train views": ("wordmill.training.pt.train", "pytorch", keys.of_train(VIEWS, ENCODED, "npu")),
     "train words": ("wordmill.training.pt.train", "pytorch", keys.of_train(WORDS, ENCODED, "cpu")),
+    "train svtr": ("wordmill.training.pt.train", "pytorch", keys.of_train(SVTR, ENCODED, "cpu")),
     "train streamed": ("wordmill.training.ms.train", "mindspore", keys.of_train(MINDSPORE, STREAMED, "npu")),
     "evaluate": ("components.evaluate.stage", "pytorch", keys.of_evaluate("pytorch", "cpu", "mindocr")),
     "evaluate fudan": ("components.evaluate.stage", "mindspore", keys.of_evaluate("mindspore", "npu", "fudan")),

@@ -143,7 +143,7 @@ def test_every_recipe_runs_on_rendered_sets_alone(name: str) -> None:
     assert dataclasses.replace(recipe.train, **{key: getattr(asked.train, key) for key in CHANGED}) == asked.train
 
 
-CHANGED = ("epochs", "global_batch", "warmup_epochs", "validations_per_epoch", "start_from")
+CHANGED = ("epochs", "global_batch", "warmup_epochs", "validations_per_epoch", "start_from", "flat_start_epochs")
 
 
 def test_a_set_that_is_built_in_elsewhere_too_is_at_hand() -> None:

@@ -98,7 +98,7 @@ def train_round(options: argparse.Namespace, catalogue: Path, own: str, samples:
 
 def add_pseudo_verb(verbs: Any) -> None:
     """Add the verb to a command line's."""
-    parser = verbs.add_parser("pseudo", help="train a recipe's champion on with pictures that it reads surely itself")
+    parser = verbs.add_parser("pseudo", help="train a champion on with pictures that it reads surely")
     parser.add_argument("images", help="as for read")
     parser.add_argument("--model", default="champion", help="as for read: whose readings become labels")
     parser.add_argument("--recipe", default="quickstart", help="whose champion is trained on")

@@ -170,7 +170,8 @@ FIRST = GATE | {"rivals": {}, "benchmarks": []}
 
 
 DATASET = {"name": "synth", "key": "k", "entry": None, "sheet": "", "quarantine_sheet": "", "read": 9, "samples": 9,
-           "dropped": {}, "changed": {}, "quarantined": 0, "quarantine": [], "reasons": {}}  # fmt: skip
+           "dropped": {}, "changed": {}, "quarantined": 0, "quarantine": [], "reasons": {},
+           "streamed": False}  # fmt: skip
 
 
 def summary_of(recipe: str, gate: dict[str, Any], *evaluations: Manifest) -> dict[str, Any]:

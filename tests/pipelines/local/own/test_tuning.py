@@ -16,6 +16,7 @@ from pipelines.local.own.tuning import (
 )
 from tests.components.train.trained import lively
 from wordmill.models import checkpoint
+from wordmill.models.pretrained import WEIGHTS
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.loading import load_recipe
 from wordmill.store.storage import hash_file
@@ -110,8 +111,11 @@ def test_training_starts_from_a_file_of_its_own_that_the_weights_digest_names(
     assert [path.read_bytes() for path in files] == [b"given", b"champion", b"champion"]
     assert files[1] == files[2] == folder / f"{hash_file(champion)[:16]}.safetensors"
     monkeypatch.setattr("components.train.start.start_without", lambda store, recipe, own: None)
-    with pytest.raises(ValueError, match="recipe 'quickstart' has no champion to train on from: make run RECIPE=quick"):
-        starting_weights(None, "quickstart", "w_train", [], folder)
+    with pytest.raises(
+        ValueError, match="recipe 'crnn_r34' has no champion to train on from: make run RECIPE=crnn_r34"
+    ):
+        starting_weights(None, "crnn_r34", "w_train", [], folder)
+    assert starting_weights(None, "quickstart", "w_train", [], folder).read_bytes() == WEIGHTS.read_bytes()
 
 
 def test_weights_that_fit_nothing_are_refused_before_anything_runs(

@@ -2,13 +2,15 @@ import pytest
 import torch
 
 from tests.wordmill.models.pt.half import bfloat16
-from wordmill.models.pt.necks import NECKS, BiLstm, BiLstmLinked
+from wordmill.models.pt.necks import BiLstm, BiLstmLinked
 from wordmill.models.pt.precision import choose_precision
 
 pytestmark = pytest.mark.arithmetic
 
+RECURRENT = (BiLstm, BiLstmLinked)
 
-@pytest.mark.parametrize("kind", NECKS.values())
+
+@pytest.mark.parametrize("kind", RECURRENT)
 def test_necks_read_columns_in_both_directions(kind: type[BiLstm] | type[BiLstmLinked]) -> None:
     torch.manual_seed(1)
     neck = kind(3, 2, 1)
@@ -20,7 +22,7 @@ def test_necks_read_columns_in_both_directions(kind: type[BiLstm] | type[BiLstmL
     assert moved[:, 2:].any(dim=1).tolist() == [True, True, True, True, False, False]
 
 
-@pytest.mark.parametrize("kind", NECKS.values())
+@pytest.mark.parametrize("kind", RECURRENT)
 @pytest.mark.parametrize("amp", ["O0", "O2"])
 def test_necks_give_float32_rows_of_twice_the_hidden_size_in_the_precision_of_this_processor(
     amp: str, kind: type[BiLstm] | type[BiLstmLinked]
@@ -38,7 +40,7 @@ def test_necks_give_float32_rows_of_twice_the_hidden_size_in_the_precision_of_th
     assert all(weight.grad.dtype == torch.float32 and weight.grad.any() for weight in neck.parameters())
 
 
-@pytest.mark.parametrize("kind", NECKS.values())
+@pytest.mark.parametrize("kind", RECURRENT)
 def test_necks_give_nearly_the_same_in_bfloat16(kind: type[BiLstm] | type[BiLstmLinked]) -> None:
     torch.manual_seed(1)
     neck, columns = kind(7, 5, 2), torch.randn(3, 7, 1, 4)

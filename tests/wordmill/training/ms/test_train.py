@@ -18,7 +18,6 @@ from wordmill.models.ms.model import build
 from wordmill.models.ms.weights import dump
 from wordmill.recipe import frameworks
 from wordmill.training.job import write_job
-from wordmill.training.ms import train
 from wordmill.training.ms.train import Trainer
 from wordmill.training.validation import score
 
@@ -157,9 +156,9 @@ def test_training_starts_from_the_weights_of_a_file_or_says_what_does_not_fit(tm
 
 def test_a_failing_worker_says_why(tmp_path: Path) -> None:
     write_job(tmp_path / "job.json", dataclasses.replace(make_job(tmp_path, 1), device="npu"))
-    command = [sys.executable, train.__file__, str(tmp_path / "job.json")]
+    command = [sys.executable, "-m", "wordmill.training.worker", "ms", str(tmp_path / "job.json")]
     told = os.environ | frameworks.environment("mindspore", "cpu") | {"DEVICE_ID": "0"}
-    assert subprocess.run(command, env=told, capture_output=True, check=False, cwd=tmp_path, timeout=LIMIT_S).returncode
+    assert subprocess.run(command, env=told, capture_output=True, check=False, timeout=LIMIT_S).returncode
     failure = (tmp_path / "failure.0.txt").read_text()
     assert failure.startswith("RuntimeError in process 0: device 'npu': MindSpore")
     assert not (tmp_path / "outcome.json").exists()

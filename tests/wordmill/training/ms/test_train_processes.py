@@ -23,7 +23,6 @@ from wordmill.recipe.sections import Model, Train
 from wordmill.shards.loader import training_batches
 from wordmill.shards.sets import open_sets
 from wordmill.training.job import Job, write_job
-from wordmill.training.ms import train as ms_train
 from wordmill.training.ms.step import Objective
 from wordmill.training.ms.train import tensors_of
 from wordmill.training.state import read_state, records
@@ -34,21 +33,23 @@ SEQ2SEQ = dataclasses.replace(tiny.MODEL, name="seq2seq", decoder_hidden=16)
 # At ten times this rate rounding grows from 1e-7 of the loss to 2e-4 of it within the 8 steps.
 LONG = dataclasses.replace(tiny.TRAIN, framework="mindspore", global_batch=16, epochs=2, optimizer="adadelta", lr=0.01,
                            clip_norm=0.0, sync_batch_norm=True, ema_decay=0.9, validations_per_epoch=1)  # fmt: skip
+STAGES = ("-m", "wordmill.training.worker", "ms")  # the worker that the stage starts
 OF_DECODERS = dataclasses.replace(LONG, loss="cross_entropy", teacher_forcing=0.5)
 
 
-def do(processes: int, *jobs: Job, script: str = worker.__file__) -> None:
+def do(processes: int, *jobs: Job, script: tuple[str, ...] = (worker.__file__,)) -> None:
     """Do jobs in so many processes, by default one after the other in the same ones."""
     paths = [job.folder / "job.json" for job in jobs]
     for path, job in zip(paths, jobs, strict=True):
         write_job(path, job)
-    msrun(processes, script, *paths)
+    msrun(processes, *script, *paths)
 
 
-def msrun(processes: int, script: str, *paths: Path) -> None:
-    """Start a script with files, and wait for it; AssertionError with what it printed if it fails."""
+def msrun(processes: int, *words: str | Path) -> None:
+    """Start a script or a module with files, beside the first of which are its logs; AssertionError where it fails."""
+    paths = [word for word in words if isinstance(word, Path)]
     command = launch("mindspore", "cpu", processes, paths[0])
-    command[-2:] = [script, *map(str, paths)]
+    command[-4:] = map(str, words)  # instead of the module, its twin and the job
     environment = os.environ | frameworks.environment("mindspore", "cpu", processes)
     done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=600)
     logs = "".join(path.read_text() for path in sorted((paths[0].parent / "msrun").glob("*.log")))
@@ -159,10 +160,10 @@ def test_two_runs_have_the_same_bytes_and_a_fresh_process_goes_on_to_them_too(mo
     one, other = (job_in(tmp_path / name, train, model, 2) for name in ("one", "other"))
     stopped = job_in(tmp_path / "stopped", train, model, 2, stop_at=3)
     rest = job_in(tmp_path / "rest", train, model, 2)
-    do(2, one, script=ms_train.__file__)
-    do(2, other, script=ms_train.__file__)
+    do(2, one, script=STAGES)
+    do(2, other, script=STAGES)
     do(2, stopped)
-    do(2, dataclasses.replace(rest, resume=records(stopped.folder / "checkpoints")[0]), script=ms_train.__file__)
+    do(2, dataclasses.replace(rest, resume=records(stopped.folder / "checkpoints")[0]), script=STAGES)
     for job in (other, rest):
         for name in ("last", "best"):
             path = f"{name}.safetensors"
@@ -188,7 +189,7 @@ class NamedGradients:
 
 def test_two_processes_make_the_step_of_their_mean_gradient(tmp_path: Path) -> None:
     job = make_job(tmp_path, 2)
-    do(2, job, script=ms_train.__file__)
+    do(2, job, script=STAGES)
     outcome = json.loads((tmp_path / "outcome.json").read_text())
     assert {name: outcome[name] for name in ("framework", "processes", "steps", "images", "unfit_labels")} == {
         "framework": "mindspore", "processes": 2, "steps": 1, "images": 32, "unfit_labels": 2}  # fmt: skip
