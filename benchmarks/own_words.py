@@ -10,6 +10,7 @@ N of them, drawn at random, to tune with, and all others to measure.
 import argparse
 import json
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -101,7 +102,7 @@ def tuned(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
     store = services.open_store()
     trained = gather_run(store, run.name).one("train")
     assert trained is not None  # noqa: S101 (the run has ended well)
-    gains = json.loads((run / "tune.json").read_text(encoding="utf-8"))
+    gains = json.loads((run / "tune.json").read_text(encoding="utf-8"))["gains"]
     return store.fetch(trained.object("model.safetensors")), gains
 
 
@@ -117,8 +118,9 @@ def rows(tune: list[Sample], measure: list[Sample]) -> list[Row]:
         write_folder(Path(folder) / "own_words", tune)
         paths, labels = write_folder(Path(folder) / "measured", measure), [label for _, label in measure]
         began = time.monotonic()
-        weights, gains = tuned(Path(folder) / "own_words")
+        stored, gains = tuned(Path(folder) / "own_words")
         minutes = (time.monotonic() - began) / 60
+        weights = Path(shutil.copyfile(stored, Path(folder) / "tuned.safetensors"))
         now = open_recogniser(weights)
         charset = charset_of(now.data)
         old, new = (rights(one, paths, labels, charset) for one in (open_recogniser(WEIGHTS), now))
