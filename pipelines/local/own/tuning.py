@@ -29,7 +29,10 @@ from wordmill.text.charset import Charset, charset_of
 
 SAMPLES = 60_000  # that training sees, half of them own words
 EPOCHS = (3, 40)  # at least, and at most
-OTHERS, LEAST_OTHERS = 4, 2_000  # of each of the recipe's sets so many times as many as own words, and at least
+OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
+MOST_OTHERS = (
+    30_000  # that are learnt from: half of what training sees, so that none comes again, to be learnt by heart
+)
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
 PATIENCE = 8
 WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0.5"]
@@ -150,15 +153,15 @@ def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str, start: Pa
 def mixing_keys(recipe: Recipe, own: str, samples: int, start: Path) -> list[str]:
     """Return what of a recipe is changed to train on from weights, half on a set of one's own, half on the recipe's."""
     others = recipe.data.train
-    limit = max(OTHERS * samples, LEAST_OTHERS)
-    epoch = samples + limit * len(others)  # at most: a set may be smaller
+    epoch = samples + max(OTHERS * samples, LEAST_OTHERS) * len(others)
     batch = min(BATCH, recipe.train.global_batch)
     rate = recipe.train.lr * math.sqrt(batch / recipe.train.global_batch) / SLOWER
     shares = {own: 0.5} | {other: 0.5 / len(others) for other in others}
     return [
         f"data.train=[{', '.join((own, *others))}]",
         f"data.shares={json.dumps(shares)}",
-        f"data.limit={limit}",
+        f"data.limit={MOST_OTHERS}",
+        f"data.epoch_samples={epoch}",
         "data.streamed=false",
         f"train.start_from={start}",
         "train.start_charset=union",

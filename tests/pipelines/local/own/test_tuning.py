@@ -86,7 +86,8 @@ def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_pat
     own = run_options(short, catalogue, "w_test", changed_keys(recipe, sets, "", START))
     assert load_inputs(own, 1)[0].train.epochs == 2
     changes = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "+x.txt", START))
-    assert (changes["data.limit"], changes["train.epochs"]) == ("2000", "27")  # 60,000 / (210 + 2,000)
+    assert (changes["data.limit"], changes["data.epoch_samples"]) == ("30000", "2210")
+    assert changes["train.epochs"] == "27"  # 60,000 / (210 + 2,000)
     assert (changes["train.lr"], changes["data.charset"]) == ("0.004000", "lower36+x.txt")
 
 
