@@ -35,6 +35,7 @@ MOST_OTHERS = (
 )
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
 PATIENCE = 8
+FACTORS = "train.lr_factors={backbone: 0.25}"  # what letters look like is known; which one is which is what is learnt
 WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0.5"]
 
 
@@ -174,6 +175,7 @@ def mixing_keys(recipe: Recipe, own: str, samples: int, start: Path) -> list[str
         "train.min_lr=0.0",
         "train.warmup_epochs=1.0",
         "train.flat_start_epochs=0.0",
+        *([] if recipe.train.lr_factors else [FACTORS]),
         *(WORDS if recipe.train.augment == "none" else []),
     ]
 

@@ -76,6 +76,7 @@ def test_every_recipe_can_be_trained_on_for_own_words(name: str, tmp_path: Path)
     assert (told.train.start_from, told.train.start_charset) == (str(START), "union")
     assert told.train.augment == {"seq2seq_fsns": "views", "svtr_tiny": "svtr"}.get(name, "words")
     assert told.train.lr < recipe.train.lr
+    assert told.train.lr_factors == {"backbone": 0.25}
 
 
 def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_path: Path) -> None:
