@@ -24,7 +24,8 @@ def pretrained(recipe: str) -> Path | None:
 
 def save_halved(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint with its weights rounded to float16."""
-    halved = {name: values.astype(np.float16) for name, values in checkpoint.tensors.items()}
+    with np.errstate(over="ignore"):  # it is told below, by name
+        halved = {name: values.astype(np.float16) for name, values in checkpoint.tensors.items()}
     if wrong := sorted(name for name, values in halved.items() if not np.isfinite(values).all()):
         raise ValueError(f"{path}: beyond the range of float16: {', '.join(wrong)}")
     save(path, dataclasses.replace(checkpoint, tensors=halved))  # type: ignore[arg-type]
