@@ -6,6 +6,7 @@ After `make run RECIPE=small`: `make pretrained` is both.
 from typing import Any
 
 from components.report.gather import gather_run
+from components.train.start import find_champion
 from pipelines.building import FOLDER, data_sets, recipe_path
 from pipelines.local import services
 from pipelines.local.evaluating import measure_sets
@@ -15,8 +16,7 @@ from wordmill.models.pretrained import NAME, WEIGHTS, save_halved, write_facts
 from wordmill.pictures.image import fit_pictures
 from wordmill.recipe.catalogue import load_catalogue, select
 from wordmill.recipe.loading import load_recipe
-from wordmill.store import tracking
-from wordmill.store.artifacts import Manifest, whole_manifest
+from wordmill.store.artifacts import Manifest
 from wordmill.store.storage import Store
 from wordmill.synth.renderer import SynthSpec, render
 
@@ -26,8 +26,9 @@ COUNTS = ("correct", "total", "accuracy", "low", "high", "protocol", "content")
 
 def write_weights(store: Store) -> dict[str, Any]:
     """Write the champion's weights in half precision, measure these, and return what is known of them."""
-    champion = tracking.find_version(f"wordmill-{NAME}", "champion")
-    trained = whole_manifest(store, champion.tags["wordmill.model"])
+    trained = find_champion(store, NAME)
+    if trained is None:
+        raise RuntimeError(f"recipe '{NAME}' has no champion: make run RECIPE={NAME} first")
     save_halved(WEIGHTS, load_trained(store, trained))
     recipe = load_recipe(recipe_path(NAME))
     sets = select(load_catalogue([FOLDER / "datasets.yaml"]), data_sets(recipe))

@@ -10,8 +10,8 @@ from components.report.cluster import fate_of_run
 from components.report.gather import Gathered, gather_run
 from components.report.logged.datasets import input_sets
 from components.report.logged.description import description, links_in_kubeflow, links_in_mlflow
-from components.report.logged.entries import columns, parameters, points, tags
-from components.report.logged.model import card_text, model_text, registered_name
+from components.report.logged.entries import columns, parameters, points, registered_name, tags
+from components.report.logged.model import card_text, model_text
 from components.report.logged.tables import write_tables
 from components.report.notify import close_night
 from components.report.page import Extras, collect_extras, report_html

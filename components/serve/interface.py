@@ -2,11 +2,13 @@
 
 from typing import Any
 
+from components.serve.body import IMAGES
+
 MOST_ALTERNATIVES = 20
 FILE = {"type": "string", "format": "binary"}
 FORM = {"type": "object", "properties": {"images": {"type": "array", "items": FILE, "minItems": 1}}}
 PACKED = {"type": "object", "required": ["images"], "properties": {
-    "images": {"type": "array", "items": {"type": "string", "format": "byte"}, "minItems": 1, "maxItems": 64}
+    "images": {"type": "array", "items": {"type": "string", "format": "byte"}, "minItems": 1, "maxItems": IMAGES}
 }}  # fmt: skip
 NUMBER = {"type": "number", "minimum": 0, "maximum": 1}
 READING = {"type": "object", "required": ["name", "text", "confidence"], "properties": {

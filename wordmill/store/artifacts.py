@@ -129,12 +129,12 @@ def digest(document: Any) -> str:
     return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:32]
 
 
-@cache
 def figures(path: str) -> dict[str, float]:
     """Return the metrics of the manifest in a file as an engine's page shows them: four digits behind the point."""
     return {name: round(value, 4) for name, value in read_manifest(path).metrics.items()}
 
 
+@cache
 def git_commit() -> str:
     """Return this code's commit, `-dirty` behind it where files differ; WORDMILL_COMMIT where there is no git."""
     if commit := os.environ.get("WORDMILL_COMMIT"):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wordmill.store.answers import WAITS_S, Refusal, no_answer
-from wordmill.store.files import atomic_file, is_full, write_atomically
+from wordmill.store.files import READ, atomic_file, is_full, write_atomically
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 LISTED = "sweep/listed.json"  # the keys of objects that nothing names, and since when that is known, see sweeping.py
-CHUNK = 8 << 20  # bytes: the size of a part of a multipart transfer, and of a read while hashing
+CHUNK = 8 << 20  # bytes: the size of a part of a multipart transfer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ def hash_file(path: Path) -> str:
     """Return the sha256 of a file's content as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
+        while chunk := file.read(READ):
             digest.update(chunk)
     return digest.hexdigest()
 

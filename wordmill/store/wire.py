@@ -61,15 +61,16 @@ def pause_s(attempts: int) -> float:
 
 def read_whole(ask: Callable[[], Any]) -> tuple[bytes, dict[str, Any]]:
     """Return the body of an object that `ask` asks for, once more where it breaks off, and what is said of it."""
-    for attempt in range(1, ATTEMPTS + 1):
+    attempt = 1
+    while True:
         reply = ask()
         try:
             return bytes(reply["Body"].read()), reply
         except BROKEN_OFF:
             if attempt == ATTEMPTS:
                 raise
-            time.sleep(pause_s(attempt))
-    raise AssertionError("an attempt returns or raises")
+        time.sleep(pause_s(attempt))
+        attempt += 1
 
 
 def upload_whole(client: "S3Client", path: Path, bucket: str, key: str, transfer: "TransferConfig") -> None:

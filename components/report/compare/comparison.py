@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from components.report.compare.runs import Logged
+from components.report.logged.entries import PLACES
 from components.report.page import count, percent, seconds_text
 from wordmill.recipe.sections import Format
 from wordmill.store.experiments import VERSIONS
@@ -17,7 +18,7 @@ ABSENT = "-"
 SECTIONS = ("data.", "model.", "train.", "gate.")
 RECIPE = {"wordmill.recipe": "recipe", "wordmill.protocol": "protocol"}  # tag -> what it is called here
 FORMATS = get_args(Format)
-SET, FILE = "benchmark/", "file/"  # where the metrics of a benchmark and of an exported file stand
+SET, FILE = PLACES["evaluate"], PLACES["smoke"]  # where the metrics of a benchmark and of an exported file stand
 
 
 @dataclass(frozen=True, kw_only=True)

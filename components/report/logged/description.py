@@ -4,7 +4,7 @@ from typing import Any
 
 from components.report.gather import Gathered
 from components.report.kubeflow import files_table
-from components.report.logged.entries import used_sets
+from components.report.logged.entries import registered_name, used_sets
 from wordmill.store.experiments import model_page
 from wordmill.store.tracking import Run
 
@@ -28,7 +28,7 @@ def decision(summary: dict[str, Any]) -> str:
     gate = summary["gate"]
     if gate is None:
         return f"{text}."
-    candidate = f"version {gate['version']} of wordmill-{summary['recipe']}"
+    candidate = f"version {gate['version']} of {registered_name(summary['recipe'])}"
     return f"{text}. The gate has **{gate['outcome']}** {candidate}: {'; '.join(gate['reasons'])}."
 
 
@@ -75,7 +75,7 @@ def links_in_mlflow(summary: dict[str, Any], run: Run) -> str:
     found = [f"[report]({run.page_of_file('report.html')})"]
     found += [f"[readings]({run.page_of_file('predictions')})"] if summary["benchmarks"] else []
     if summary["gate"]:
-        page = model_page(f"wordmill-{summary['recipe']}", summary["gate"]["version"])
+        page = model_page(registered_name(summary["recipe"]), summary["gate"]["version"])
         found.append(f"[registered model]({page})")
     return f"Pages: {', '.join(found)}.{_in_kubeflow(summary)}"
 

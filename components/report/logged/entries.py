@@ -22,7 +22,7 @@ def points(gathered: Gathered, summary: dict[str, Any]) -> list[Point]:
         if manifest.stage in PLACES:
             found |= {f"{PLACES[manifest.stage]}{name}": value for name, value in manifest.metrics.items()}
     for row in summary["benchmarks"]:
-        found |= {f"benchmark/{row['name']}/{key}": row[name]
+        found |= {f"{PLACES['evaluate']}{row['name']}/{key}": row[name]
                   for key, name in (("low", "low"), ("high", "high"), ("samples", "total"))}  # fmt: skip
     result = [(name, float(value), 0, at) for name, value in found.items()]
     if train and gathered.found("train"):
@@ -52,7 +52,7 @@ def headline(gathered: Gathered, summary: dict[str, Any]) -> dict[str, float | N
 
 def columns(summary: dict[str, Any]) -> dict[str, int]:
     """Return the columns that MLflow's table of this recipe's runs has first, with their widths in px."""
-    accuracies = [f"metrics.`benchmark/{row['name']}/accuracy`" for row in summary["benchmarks"]]
+    accuracies = [f"metrics.`{PLACES['evaluate']}{row['name']}/accuracy`" for row in summary["benchmarks"]]
     shown = ["metrics.`mean_accuracy`", *accuracies, "metrics.`images_per_s`", "metrics.`points_to_champion`",
              "tags.`wordmill.gate`"]  # fmt: skip
     return {name: LETTER * len(name.split("`")[1]) + MARGIN for name in shown}
@@ -86,6 +86,11 @@ def _data(gathered: Gathered, train: Manifest) -> dict[str, Any]:
     told = packed.get("labels")  # of a set that is drawn while training nothing is packed, so no label is changed
     labels = {"label_policy": told["policy"], "max_label": told["longest"]} if told else {}
     return {**train.inputs["data"], **packed["picture"], **sets, "limit": packed["limit"], **labels}
+
+
+def registered_name(recipe: str) -> str:
+    """Return what a recipe's recogniser is registered as."""
+    return f"wordmill-{recipe}"
 
 
 def used_sets(gathered: Gathered) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from components.report.gather import Gathered
 from components.report.logged.description import benchmark_table, decision
-from components.report.logged.entries import used_sets
+from components.report.logged.entries import registered_name, used_sets
 from wordmill.store.artifacts import Manifest
 from wordmill.store.tracking import Run
 
@@ -19,11 +19,6 @@ recogniser = mlflow.pyfunc.load_model("models:/{name}{which}")
 recogniser.predict(["word.png"])  # paths, bytes or arrays of pictures; a DataFrame of text and confidence
 recogniser.metadata.metadata  # its card: input, charset, files with digests, data, lineage
 ```"""
-
-
-def registered_name(recipe: str) -> str:
-    """Return what a recipe's recogniser is registered as."""
-    return f"wordmill-{recipe}"
 
 
 def card_text(gathered: Gathered, summary: dict[str, Any], run: Run) -> str:

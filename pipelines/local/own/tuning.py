@@ -30,9 +30,7 @@ from wordmill.text.charset import Charset, charset_of
 SAMPLES = 60_000  # that training sees, half of them own words
 EPOCHS = (3, 40)  # at least, and at most
 OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
-MOST_OTHERS = (
-    30_000  # that are learnt from: half of what training sees, so that none comes again, to be learnt by heart
-)
+MOST_OTHERS = SAMPLES // 2  # that are learnt from: none comes again, to be learnt by heart
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
 PATIENCE = 8
 FACTORS = "train.lr_factors={backbone: 0.25}"  # what letters look like is known; which one is which is what is learnt
@@ -43,12 +41,11 @@ def tune(options: argparse.Namespace) -> int:
     """Split the words, train on from the champion, and say how much better and how much worse it has become."""
     from pipelines.local import services
 
-    recipe = load_recipe(recipe_path(options.recipe))
-    store, folder = services.open_store(), services.STATE / "tune"
-    name, entry = data_set(options)
+    recipe, (name, entry) = load_recipe(recipe_path(options.recipe)), data_set(options)
     if entry.samples < LEAST:
         raise ValueError(f"data set '{name}': {entry.samples} words are too few to hold some out, expected at least "
                          f"{LEAST}")  # fmt: skip
+    store, folder = services.open_store(), services.STATE / "tune"
     start = starting_weights(store, recipe.name, f"{name}_train", options.set, folder)
     added = added_symbols(name, read_labels(name, entry), charset_of(recipe.data), known_symbols(start))
     catalogue, sets = folder / f"{name}.yaml", parts_of_entry(name, entry)

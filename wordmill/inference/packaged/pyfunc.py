@@ -208,11 +208,8 @@ class TextRecogniser:
             try:
                 fitted.append(self.fit_and_share(row))
             except (ValueError, OSError) as error:
-                name = (
-                    f" ({str(row)[:LONGEST_PATH]})"
-                    if isinstance(row, os.PathLike) or (isinstance(row, str) and not _served())
-                    else ""
-                )
+                told = isinstance(row, os.PathLike) or (isinstance(row, str) and not _served())
+                name = f" ({str(row)[:LONGEST_PATH]})" if told else ""
                 wrong.append(f"image {number}{name}: {error}")
         if wrong:
             more = "; ..." if len(wrong) > NAMED else ""
