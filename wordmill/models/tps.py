@@ -5,6 +5,8 @@ network say where in the crooked one they lie. The spline is linear in these pla
 place of every pixel. Coordinates (x, y) run from -1, the centre of the first pixel, to 1, that of the last.
 """
 
+from functools import cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,8 +43,14 @@ def columns_of(points: npt.NDArray[np.float32], height: int, width: int) -> npt.
 
     points (N, 20, 2) are where the control points lie; of a column it is the mean of its pixels.
     """
-    x = (pixel_matrix(height, width) @ points[:, :, 0].T).reshape(height, width, len(points)).mean(axis=0).T
+    x = points[:, :, 0] @ _column_matrix(height, width).T
     return np.asarray(np.clip(((x + 1) / 2 * (width - 1) + 0.5) / width, 0.0, 1.0), np.float32)
+
+
+@cache
+def _column_matrix(height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return the matrix (width, 20) that turns the control points' x into the mean x of each column's pixels."""
+    return np.asarray(pixel_matrix(height, width).reshape(height, width, CONTROL_POINTS).mean(axis=0))
 
 
 def resize_matrix(before: int, after: int) -> npt.NDArray[np.float32]:
