@@ -102,7 +102,9 @@ def folder_entry(folder: Path, options: argparse.Namespace) -> Entry:
     from wordmill.readers.opening import open_reader
     from wordmill.sources.leftovers import is_leftover
 
-    labels = options.labels
+    labels, path = options.labels, Path(options.labels).absolute()
+    if path.is_file() and path.is_relative_to(folder.absolute()):
+        labels = str(path.relative_to(folder.absolute()))
     files = [path.name for path in folder.iterdir() if not is_leftover(Path(path.name))]
     if not labels and not any(name == "data.mdb" or name.endswith(".lmdb") for name in files):
         texts = sorted(name for name in files if name.lower().endswith(".txt"))

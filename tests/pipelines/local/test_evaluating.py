@@ -40,7 +40,8 @@ def test_which_file_has_the_labels_is_asked_where_there_are_several_or_none(fold
     (folder / "more.txt").touch()
     with pytest.raises(ValueError, match="my words: found gt.txt, more.txt: name the file of labels"):
         entry(str(folder))
-    assert entry(str(folder), "--labels", "gt.txt")[1].labels == "gt.txt"
+    for named in ("gt.txt", str(folder / "gt.txt")):
+        assert entry(str(folder), "--labels", named)[1].labels == "gt.txt"
     for path in folder.glob("*.txt"):
         path.unlink()
     with pytest.raises(ValueError, match=r"found no \.txt file"):
