@@ -1,4 +1,5 @@
 import gc
+import importlib
 import inspect
 import os
 import secrets
@@ -21,8 +22,11 @@ from tests.ports import held_port
 from tests.waiting import LIMIT_S
 from wordmill.store.storage import Store
 
-# kfp, onnx and MindSpore share the test process: MindSpore cannot follow protobuf's C implementation.
+# kfp, onnx and MindSpore share the test process: MindSpore cannot follow protobuf's C implementation. Processes started
+# from here are as a user's: the servers and stages among them, to which the other one takes seconds to import.
 os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"] = "python"
+importlib.import_module("google.protobuf.internal.api_implementation")
+del os.environ["PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION"]
 # The threads of two test processes wait for each other on the same processors: asleep, they leave them to each other.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

@@ -54,6 +54,26 @@ def descriptions() -> "Loader":
     return create_loader()
 
 
+@cache
+def connect(variables: frozenset[tuple[str, str]]) -> "S3Client":
+    """Return the connection to the server that these variables tell of, which boto3 reads itself; made once for all."""
+    import boto3
+    import botocore.session
+    from botocore.config import Config
+
+    from wordmill.store.wire import ask_again
+
+    config = Config(
+        retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required", response_checksum_validation="when_required",
+    )  # fmt: skip
+    session = botocore.session.Session()
+    session.register_component("data_loader", descriptions())
+    client = boto3.Session(botocore_session=session).client("s3", config=config)
+    ask_again(client)
+    return client
+
+
 class Store:
     """One bucket of an S3 server, reached with the settings that every AWS tool reads (AWS_ENDPOINT_URL ...)."""
 
@@ -66,21 +86,7 @@ class Store:
     @cached_property
     def client(self) -> "S3Client":
         """The connection to the server, made when it is first needed: whoever finds all in the cache needs no boto3."""
-        import boto3
-        import botocore.session
-        from botocore.config import Config
-
-        from wordmill.store.wire import ask_again
-
-        config = Config(
-            retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, s3={"addressing_style": "path"},
-            request_checksum_calculation="when_required", response_checksum_validation="when_required",
-        )  # fmt: skip
-        session = botocore.session.Session()
-        session.register_component("data_loader", descriptions())
-        client = boto3.Session(botocore_session=session).client("s3", config=config)
-        ask_again(client)
-        return client
+        return connect(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
     @cached_property
     def transfer(self) -> "TransferConfig":

@@ -61,7 +61,7 @@ def put_files(
                  "files": {size: name for size, (name, _) in files.items()}, **facts}  # fmt: skip
         return StageResult(files={path.name: path for path in folder.iterdir()}, facts=known)
 
-    inputs = {"model": trained.reference, "of": str(files), "told": told}
+    inputs = {"model": trained.reference, "of": digests, "told": told}
     return find_or_make(store, "export", export_format, inputs, make)[0]
 
 

@@ -1,6 +1,8 @@
 """The recognisers in MindSpore."""
 
+import os
 import sys
+import tempfile
 
 
 def _check_protobuf() -> None:
@@ -18,3 +20,5 @@ def _check_protobuf() -> None:
 
 
 _check_protobuf()
+# Where MindSpore describes a graph that it cannot compile: else in a folder rank_0 where the process was started.
+os.environ.setdefault("MS_OM_PATH", os.path.join(tempfile.gettempdir(), f"wordmill-{os.getuid()}"))

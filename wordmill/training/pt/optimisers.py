@@ -1,5 +1,6 @@
 """The optimisers of the recipes in PyTorch, and the moving average of the weights that they make."""
 
+import inspect
 import math
 from typing import Any
 
@@ -24,7 +25,20 @@ from wordmill.training.pt.processes import divide
 Weights = dict[str, nn.Parameter]  # by canonical name
 
 
-class Lion(torch.optim.Optimizer):
+class Uncompiled:
+    """What PyTorch's optimisers do, without the compiler, which nothing here uses and which takes 2 s to import."""
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+
+
+class Adam(Uncompiled, torch.optim.Adam):
+    """PyTorch's own Adam and AdamW."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
+
+
+class Lion(Uncompiled, torch.optim.Optimizer):
     """Lion (Chen et al. 2023, arXiv 2302.06675, program 1) with decoupled weight decay."""
 
     _step_supports_amp_scaling = True  # GradScaler sets `found_inf` for a step, 1 where the step is to change nothing
@@ -50,7 +64,7 @@ class Lion(torch.optim.Optimizer):
             torch._foreach_lerp_(first, gradients, 1.0 - beta2)
 
 
-class Adadelta(torch.optim.Optimizer):
+class Adadelta(Uncompiled, torch.optim.Optimizer):
     """Adadelta (Zeiler 2012, arXiv 1212.5701) with a rate and the L2 penalty.
 
     PyTorch's own is left out by GradScaler only after the processor has waited for the device, in every step.
@@ -83,7 +97,7 @@ class Adadelta(torch.optim.Optimizer):
             torch._foreach_add_(weights, steps, alpha=-group["lr"])
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Uncompiled, torch.optim.Optimizer):
     """Muon with Nesterov's momentum and decoupled weight decay for matrices, and an AdamW for all else."""
 
     _step_supports_amp_scaling = True  # as Lion's
@@ -164,8 +178,8 @@ def build_optimiser(net: nn.Module, train: Train) -> torch.optim.Optimizer:
 
 def _adam(weights: Weights, train: Train) -> torch.optim.Optimizer:
     groups, betas = decay_groups(weights, train), (train.beta1, train.beta2)
-    kind = torch.optim.Adam if train.optimizer == "adam" else torch.optim.AdamW
-    optimizer = kind(groups, lr=train.lr, betas=betas, eps=EPSILON, fused=True)
+    decoupled = train.optimizer != "adam"
+    optimizer = Adam(groups, lr=train.lr, betas=betas, eps=EPSILON, decoupled_weight_decay=decoupled, fused=True)
     # As it would itself in its first step; a checkpoint of before has them too.
     _start_states(optimizer, "exp_avg", "exp_avg_sq")
     for weight, state in optimizer.state.items():

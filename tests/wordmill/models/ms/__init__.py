@@ -1,9 +1,10 @@
 """MindSpore for these tests, in a process that PyTorch's tests share.
 
 Its oneDNN reads its limit once, at its first primitive. The variable is taken back then, or PyTorch's oneDNN
-would be held to it too.
+would be held to it too. What the package itself sets stays.
 """
 
+import importlib
 import os
 from unittest import mock
 
@@ -21,6 +22,7 @@ VGG7 = Model(name="crnn", backbone="vgg7", neck="bilstm", hidden=256, layers=2)
 TRAIN = Train(framework="mindspore", epochs=1, global_batch=16, loss="ctc_by_length", optimizer="adamw", lr=1e-3,
               warmup_epochs=0.0, weight_decay=0.01, amp="O0", seed=7, clip_norm=5.0)  # fmt: skip
 
+importlib.import_module("wordmill.models.ms")
 with mock.patch.dict(os.environ):
     frameworks.twin("mindspore", "models.predict").open_device("cpu")
     import mindspore as ms

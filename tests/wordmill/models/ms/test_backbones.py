@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,10 +65,14 @@ def test_running_statistics_move_by_a_tenth_towards_the_unbiased_batch() -> None
     assert np.allclose(net.bn1.moving_variance.asnumpy(), expected, atol=1e-5)
 
 
-def test_views_cnn_refuses_what_is_not_four_squares() -> None:
+def test_views_cnn_refuses_what_is_not_four_squares_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     message = "data.width is 256, expected 512: backbone views_cnn reads 4 square views side by side"
     with pytest.raises(ValueError, match=message):
         ViewsCnn(3).set_train(False)(ms.Tensor(np.zeros((2, 3, 128, 256), dtype=np.float32)))
+    assert not list(tmp_path.iterdir())  # MindSpore describes the graph, elsewhere
 
 
 def test_vgg7_starts_from_normals_cut_at_two_deviations() -> None:

@@ -1,4 +1,6 @@
 import dataclasses
+import inspect
+import sys
 
 import numpy as np
 import pytest
@@ -59,6 +61,19 @@ def test_schedules_are_those_of_pytorch() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     cycle = schedulers.OneCycleLR(optimizer, 0.5, 20, pct_start=0.3, cycle_momentum=False, final_div_factor=100)
     assert one_cycle(0.5, 20, 6, 0.5 / 25 / 100) == pytest.approx(rates_of(cycle, optimizer), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "adadelta", "lion", "muon"])
+def test_no_step_waits_for_the_import_of_a_compiler(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    net = small_net()
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # importing it is an error
+    for method in (torch.optim.Optimizer.add_param_group, torch.optim.Optimizer.zero_grad):
+        monkeypatch.delattr(inspect.unwrap(method), "__dynamo_disable", raising=False)  # left by an import before
+    optimizer = build_optimiser(net, dataclasses.replace(TRAIN, optimizer=name))
+    optimizer.zero_grad(set_to_none=True)
+    for weight in net.parameters():
+        weight.grad = torch.ones_like(weight)
+    optimizer.step()
 
 
 def test_lion_goes_one_rate_against_the_sign() -> None:
