@@ -115,7 +115,7 @@ def options_of(options: argparse.Namespace) -> str:
     for name in ("framework", "benchmarks", "catalogue", "hardware", "device", "processes"):
         if value := getattr(options, name):
             words.append(f"--{name}={value}")
-    words += [f"--{flag}" for flag in ("smoke", "profile") if getattr(options, flag)]
+    words += [f"--{flag}" for flag in ("smoke", "profile", "nightly") if getattr(options, flag, False)]
     return shlex.join([*words, *(f"--{other}" for other in [getattr(options, "other_code", "")] if other)])
 
 

@@ -105,6 +105,9 @@ def _ui(options: argparse.Namespace) -> int:
     from wordmill.store.experiments import runs_page  # MLflow takes seconds to import
 
     address = runs_page(options.recipe)
+    if "#" not in address:
+        whose = f" of recipe {options.recipe}" if options.recipe else ""
+        print(f"there are no runs{whose} yet: this is MLflow's own front page", file=sys.stderr)
     print(address)
     if os.environ.get("DISPLAY") or sys.platform == "darwin":
         webbrowser.open(address)
@@ -216,7 +219,7 @@ def command_line() -> argparse.ArgumentParser:
     for add in (add_read_verb, add_evaluate_verb, add_serve_verb, add_models_verb, add_charset_verb, add_tune_verb,
                 add_pseudo_verb, add_sweep_verb, add_completion_verb):  # fmt: skip
         add(verbs)
-    cluster_verbs.add_cluster_verbs(verbs, recipe, other)
+    cluster_verbs.add_cluster_verbs(verbs, recipe, other, night)
     publish.add_image_verbs(verbs)
     accepts = verbs.add_parser("accept", help="go on with what a changed source holds now")
     accepts.add_argument("source", help="the source as the error names it")

@@ -17,10 +17,10 @@ COMMAND = "wordmill"
 BASH = """\
 _wordmill() {
   local word verb="" now="${COMP_WORDS[COMP_CWORD]}" words=""
-  for word in "${COMP_WORDS[@]:1:COMP_CWORD-1}"; do
+  for word in "${COMP_WORDS[@]:1:$((COMP_CWORD - 1))}"; do
     case "$word" in -*) ;; *) verb="$word"; break ;; esac
   done
-  case "$verb ${COMP_WORDS[COMP_CWORD-1]}" in
+  case "$verb ${COMP_WORDS[$((COMP_CWORD - 1))]}" in
 %s
     *)
       case "$verb" in
@@ -40,6 +40,7 @@ class Argument:
 
     flags: tuple[str, ...]
     words: tuple[str, ...]
+    closed: bool  # nothing else than these words, if there are any
     has_value: bool
     told: str
 
@@ -48,8 +49,8 @@ def arguments_of(parser: argparse.ArgumentParser) -> Iterator[Argument]:
     """Give what a verb's parser takes."""
     for action in parser._actions:
         words = recipe_names() if action.dest == "recipe" else action.choices or ()
-        yield Argument(flags=tuple(action.option_strings), words=tuple(map(str, words)), has_value=action.nargs != 0,
-                       told=(action.help or "").replace("%%", "%"))  # fmt: skip
+        yield Argument(flags=tuple(action.option_strings), words=tuple(map(str, words)), closed=bool(action.choices),
+                       has_value=action.nargs != 0, told=(action.help or "").replace("%%", "%"))  # fmt: skip
 
 
 def script(shell: str, verbs: dict[str, argparse.ArgumentParser]) -> str:
@@ -79,13 +80,16 @@ def _places(known: dict[str, list[Argument]]) -> Iterator[str]:
 
 
 def _fish(known: dict[str, list[Argument]], told: dict[str, str]) -> Iterator[str]:
+    for option in ("help", "version"):
+        yield f"complete -c {COMMAND} -n __fish_use_subcommand -l {option}"
     for verb, arguments in known.items():
         yield f"complete -c {COMMAND} -f -n __fish_use_subcommand -a {verb} -d {shlex.quote(told[verb])}"
         for one in arguments:
             line = f"complete -c {COMMAND} -n '__fish_seen_subcommand_from {verb}'"
             line += "".join(f" -l {flag[2:]}" if flag.startswith("--") else f" -s {flag[1:]}" for flag in one.flags)
             line += f" -a {shlex.quote(' '.join(one.words))}" if one.words else ""
-            line += " -r" if one.flags and one.has_value else ""
+            line += f" -{'x' if one.words and one.closed else 'r'}" if one.flags and one.has_value else ""
+            line += " -f" if one.words and one.closed and not one.flags else ""
             if one.flags or one.words:
                 yield f"{line} -d {shlex.quote(one.told)}" if one.flags else line
 

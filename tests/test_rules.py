@@ -55,6 +55,7 @@ ALLOWED = {
         "components/report/cluster.py",
         "components/serve/rollout/",
         "pipelines/cluster/",
+        "wordmill/store/pods.py",
     ),
     "kfp_server_api": ("pipelines/cluster/",),
     "cronsim": ("pipelines/cluster/cron.py",),

@@ -36,7 +36,7 @@ def run_rivals(
     def work(store: Store) -> tuple[Manifest, bool]:
         started, combined = time.monotonic(), read_manifest(shards)
         rules, names = from_json(Evaluation, evaluation), json.loads(benchmarks)
-        holders = [tracking.holder(f"wordmill-{recipe}", alias) for alias in ("champion", "best")]
+        holders = [tracking.holder(tracking.registered_name(recipe), alias) for alias in ("champion", "best")]
         versions = {version.version: version for version in holders if version}
         found = [_measured(store, version, names, rules, combined, device) for version in versions.values()]
         validation, known = from_json(Data, data).val, True

@@ -4,13 +4,12 @@ Samples are paired by what they are, label and picture, and measurements by how 
 Who has packed, read or stored them does not matter, and no digest of code is looked at.
 """
 
-import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from components.gate.sampling import Paired
+from wordmill.inference.evaluation import predictions_of
 from wordmill.store.artifacts import Manifest, find_manifest
 from wordmill.store.storage import Store
 
@@ -76,9 +75,3 @@ def outcomes(store: Store, evaluation: Manifest) -> dict[Sample, bool]:
             found[*content, seen[content]] = row["correct"]
             seen[content] += 1
     return found
-
-
-def predictions_of(store: Store, evaluation: Manifest) -> Iterator[dict[str, Any]]:
-    """Give what a measurement has recorded of every sample, in the stored order."""
-    with store.fetch(evaluation.object("predictions.jsonl")).open(encoding="utf-8") as file:
-        yield from map(json.loads, file)

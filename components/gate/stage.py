@@ -9,6 +9,7 @@ from typing import Any
 from components.gate.compare import PairedComparison, compare_pairs
 from components.gate.drift import compare_runs
 from components.gate.histories import both_runs
+from components.gate.judged import add_measurements, keep_words, measurements_of, words_of
 from components.gate.judging import Decision, disagreeing, judge_candidate, refuse_unjudged
 from components.gate.pairing import Pairing, pair_with
 from wordmill.inference.package import Lineage, keep_package, log_package, sweep_packages
@@ -105,7 +106,7 @@ def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
     """
     started, recipe = time.monotonic(), candidate.recipe
     _check(gate, candidate)
-    name = f"wordmill-{recipe}"
+    name = tracking.registered_name(recipe)
     with leased(store, f"gate/{recipe}", candidate.run_tag) as lease:
         version = _register(store, name, candidate)
         champion, best = tracking.holder(name, "champion"), tracking.holder(name, "best")
@@ -113,7 +114,7 @@ def decide(store: Store, gate: Gate, candidate: Candidate) -> Manifest:
         pairings = _pair(store, gate, candidate, registry)
         decision = _judge(store, gate, candidate, registry, pairings)
         moved = _drift(store, candidate, registry, pairings)
-        outcome = _act(registry, decision, lease)
+        outcome = _act(store, candidate, registry, decision, lease)
     for reason in decision.reasons:
         print(f"gate {recipe}: version {version} {outcome}: {reason}", flush=True)
     for words in moved["moved"] if moved else []:
@@ -155,7 +156,7 @@ def _pair(store: Store, gate: Gate, candidate: Candidate, registry: Registry) ->
     pairings = {}
     for what, rival in registry.rivals.items() if gate.promote else []:
         again = candidate.again(rival)["evaluations"].values()
-        references = [*json.loads(rival.tags.get("wordmill.evaluations", "[]")), *again]
+        references = [*measurements_of(store, rival), *again]
         pairings[what] = pair_with(store, candidate.measured, references)
     return pairings
 
@@ -175,7 +176,7 @@ def _judge(
     decision = judge_candidate(gate, candidate.accuracies, rivals, refusals)
     if registry.champion is None or not registry.is_champion:
         return decision
-    then = registry.champion.tags.get("wordmill.gate", "no reason is written on it")
+    then = words_of(store, registry.name, registry.champion)
     kept = f"the same model is the champion already, as version {registry.version}: {then}"
     return dataclasses.replace(decision, reasons=[kept])
 
@@ -202,11 +203,12 @@ def _blind(store: Store, called: str, seen: Pairing, reasons: dict[str, str]) ->
             f"{seen.gone[0]}{again}")  # fmt: skip
 
 
-def _act(registry: Registry, decision: Decision, lease: StoreLease) -> str:
-    """Write on the version what was found, move the aliases where the candidate is promoted; return the outcome."""
+def _act(store: Store, candidate: Candidate, registry: Registry, decision: Decision, lease: StoreLease) -> str:
+    """Note what was found, move the aliases where the candidate is promoted; return the outcome."""
     if registry.is_champion:
         return "kept"
-    tracking.explain(registry.name, registry.version, "; ".join(decision.reasons))
+    keep_words(store, registry.name, candidate.trained.reference, "; ".join(decision.reasons))
+    tracking.mark(registry.name, registry.version, decision.outcome)
     if decision.promoted:
         lease.check()
         tracking.set_alias(registry.name, "best", best_of(registry, decision))
@@ -228,9 +230,7 @@ def best_of(registry: Registry, decision: Decision) -> str:
 def _register(store: Store, name: str, candidate: Candidate) -> str:
     recipe, trained, measured, run_tag = candidate.recipe, candidate.trained, candidate.measured, candidate.run_tag
     known, run = tracking.registered(name, trained.reference), tracking.open_run(store, run_tag, recipe)
-    before = json.loads(known.tags.get("wordmill.evaluations", "[]")) if known else []
-    # What this model was measured on before stays with it: the next candidate may be compared on that.
-    evaluations = list(dict.fromkeys([*before, *(manifest.reference for manifest in measured)]))
+    add_measurements(store, trained.reference, [manifest.reference for manifest in measured])
     if swept := sweep_packages(run, name, tracking.sources(name)):
         print(f"gate {recipe}: swept what gates that were killed had logged: {', '.join(swept)}", flush=True)
     if known:
@@ -247,7 +247,6 @@ def _register(store: Store, name: str, candidate: Candidate) -> str:
         model=trained.reference,
         source=source,
         run_id=run.run_id,
-        tags={"wordmill.evaluations": json.dumps(evaluations)},
         description=f"{recipe} trained in run {run_tag}: {trained.reference}",
     )
     if not known:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 
-from wordmill.store.pods import pod_text
+from wordmill.store.pods import cluster_settings, pod_text
 
 if TYPE_CHECKING:
     from kubernetes import client
@@ -47,14 +47,9 @@ def fate_of_run() -> Fate:
 
 
 def _asked(pod: str) -> Fate:
-    from kubernetes import client, config
+    from kubernetes import client
 
-    settings = client.Configuration()
-    try:
-        config.load_incluster_config(client_configuration=settings)
-    except config.ConfigException:
-        config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
-    api, namespace = client.ApiClient(settings), NAMESPACE.read_text(encoding="utf-8").strip()
+    api, namespace = client.ApiClient(cluster_settings()), NAMESPACE.read_text(encoding="utf-8").strip()
     core = client.CoreV1Api(api)
     labels = core.read_namespaced_pod(pod, namespace, _request_timeout=TIMEOUT_S).metadata.labels or {}
     if not (name := labels.get(LABEL)):

@@ -1,5 +1,6 @@
-"""What Kubeflow's page of a run shows of it beside the report: single numbers; and a table of the exported files."""
+"""What Kubeflow's page of a run shows of it beside the report: numbers, addresses, a table of the exported files."""
 
+import os
 from typing import Any
 
 CHARACTERS = 20  # in the matrix that Kubeflow draws
@@ -31,8 +32,26 @@ def places(summary: dict[str, Any]) -> dict[str, str]:
     return {
         "run_tag": summary["run_tag"],
         "mlflow": summary["mlflow"]["url"] or "none",
+        "report": object_page(summary["report"]) or summary["report"],
         "git_commit": summary["git_commit"],
     }
+
+
+def object_page(key: str) -> str:
+    """Return where people's browsers find an object of the store; "" where the site names no such place."""
+    pages = os.environ.get("WORDMILL_S3_PAGES")
+    return f"{pages.rstrip('/')}/{key}" if pages else ""
+
+
+def run_page(run: str) -> str:
+    """Return where people's browsers find a run of Kubeflow's; "" where the site names no such place."""
+    pages = os.environ.get("WORDMILL_KUBEFLOW_PAGES")
+    return f"{pages.rstrip('/')}/#/runs/details/{run}" if pages else ""
+
+
+def is_inside() -> bool:
+    """Tell whether the address of MLflow's pages is the stages' own, which people's browsers may not reach."""
+    return "KUBERNETES_SERVICE_HOST" in os.environ and not os.environ.get("WORDMILL_MLFLOW_PAGES")
 
 
 def files_table(summary: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from components.report.cluster import fate_of_run
 from components.report.gather import Gathered, gather_run
 from components.report.logged.datasets import input_sets
 from components.report.logged.description import description, links_in_kubeflow, links_in_mlflow
-from components.report.logged.entries import columns, parameters, points, registered_name, tags
+from components.report.logged.entries import columns, parameters, points, tags
 from components.report.logged.model import card_text, model_text
 from components.report.logged.tables import write_tables
 from components.report.notify import close_night
@@ -101,8 +101,9 @@ def _log(run: tracking.Run, gathered: Gathered, summary: dict[str, Any]) -> None
     experiments.log_inputs(run, input_sets(gathered))
     experiments.show_columns(run, columns(summary))
     if summary["gate"] and gathered.one("train"):
-        name, version = registered_name(summary["recipe"]), summary["gate"]["version"]
-        shown = model_text(gathered, summary), card_text(gathered, summary, run)
+        name, version = tracking.registered_name(summary["recipe"]), summary["gate"]["version"]
+        example = experiments.example_picture(run, name, version)
+        shown = model_text(gathered, summary), card_text(gathered, summary, run, example)
         experiments.describe_version(run, name, version, *shown)
 
 

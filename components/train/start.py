@@ -39,7 +39,7 @@ def find_champion(store: Store, recipe: str) -> Manifest | None:
     """Return the manifest of what trained a recipe's champion; None where there is none."""
     from wordmill.store import tracking  # MLflow takes seconds to import, and most recipes start afresh
 
-    champion = tracking.holder(f"wordmill-{recipe}", "champion")
+    champion = tracking.holder(tracking.registered_name(recipe), "champion")
     if champion is None:
         return None
     try:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training n
 USAGE_EVERY_S = 10.0
 SYSTEM = "system/"  # how MLflow's page knows such metrics
 FORECAST_S = 10.0  # seconds of steps by which training's end is foretold; the first ones are slower
+UNFIT = "train/unfit_labels"  # samples that are left out, told once
 NOTES = {  # what the line of progress says of the latest metrics: name, form and factor
     "train/loss": ("loss {:.3f}", 1),
     "train/data_wait": ("waiting for data {:.1f} %", 100),
@@ -123,15 +124,17 @@ class Watch:
             self.latest |= line["metrics"]
             self._foretell(line)
             self.progress.update(line["images"], self.note())
-        self.sender.send(
-            [(name, value, line["step"], line["time"]) for line in lines for name, value in line["metrics"].items()]
-        )
+        points = [
+            (name, value, line["step"], line["time"]) for line in lines for name, value in line["metrics"].items()
+        ]
+        # MLflow's comparison begins with the metric that came first: that none is left out says nothing.
+        self.sender.send([point for point in points if point[1] or point[0] != UNFIT])
         if self.progress:  # of several nodes the first one alone has lines, and tells of its machine
             self.sender.send_usage()
 
     def _begin(self, line: dict[str, Any]) -> Progress:
         """Begin to measure progress from an attempt's first line on, which says what is left out."""
-        if unfit := line["metrics"].get("train/unfit_labels"):
+        if unfit := line["metrics"].get(UNFIT):
             print(f"train: {unfit:,} samples are left out: their labels do not fit the recogniser", flush=True)
         total = line["steps"] * self.job.train.global_batch
         return Progress("train", total, "images", already=line["images"])

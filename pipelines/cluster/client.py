@@ -70,9 +70,10 @@ class Server:
 
     def page_of(self, run_id: str) -> str:
         """Return the address of a run's page, or what to set to get it."""
-        ui = os.environ.get("KF_PIPELINES_UI_ENDPOINT") or os.environ.get("KF_PIPELINES_ENDPOINT")
+        named = os.environ.get("KF_PIPELINES_UI_ENDPOINT") or self.site.pages.kubeflow
+        ui = named or os.environ.get("KF_PIPELINES_ENDPOINT")
         if not ui:
-            return f"run id {run_id} (KF_PIPELINES_UI_ENDPOINT names the address of the pages)"
+            return f"run id {run_id} (spec.pages.kubeflow of values.yaml, or KF_PIPELINES_UI_ENDPOINT, names the pages)"
         ui = ui if ui.startswith("http") else f"https://{ui}"
         return f"{ui.rstrip('/')}/#/runs/details/{run_id}"
 

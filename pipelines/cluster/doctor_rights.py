@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from kubernetes import client, config
+from kubernetes import client
 
 from pipelines.cluster.doctor_services import Finding
 from pipelines.cluster.site import CACHE, QUEUE, STAGE_ACCOUNT, Accelerator, Site
 from pipelines.cluster.sizes import misfit, over_quota, sizes_of
 from pipelines.cluster.tasks import SECRET, SETTINGS
 from pipelines.profiles import PROFILES
+from wordmill.store.pods import cluster_settings
 
 TIMEOUT_S = 10
 APPLY = "apply the manifests: make manifests OVERLAY=... | kubectl apply -f -"
@@ -49,12 +50,7 @@ class Cluster:
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self.settings = client.Configuration()
-        context = os.environ.get("KFP_KUBE_CONTEXT")
-        try:
-            config.load_incluster_config(client_configuration=self.settings)
-        except config.ConfigException:
-            config.load_kube_config(os.environ.get("KUBECONFIG"), context, client_configuration=self.settings)
+        self.settings = cluster_settings(os.environ.get("KFP_KUBE_CONTEXT"))
         self.settings.retries = False
         self.api = client.ApiClient(self.settings)
         self.core = client.CoreV1Api(self.api)
@@ -94,13 +90,14 @@ class Cluster:
         """Check the config map, secret, service account and cache that every stage's pod names."""
         core, site = self.core, self.site
         settings = {"s3_endpoint": site.s3.endpoint, "region": site.s3.region, "bucket": site.s3.bucket,
-                    "mlflow": site.mlflow.address, "cache": "/cache"}  # fmt: skip
+                    "mlflow": site.mlflow.address, "cache": "/cache", "mlflow_pages": site.pages.mlflow,
+                    "s3_pages": site.pages.s3, "kubeflow_pages": site.pages.kubeflow}  # fmt: skip
         found = self._found("config map", SETTINGS, core.read_namespaced_config_map, APPLY)
         yield found[0]
         if found[1]:
-            data = found[1].data or {}
-            for key in [key for key, value in settings.items() if data.get(key) != value]:
-                text = f"{SETTINGS}: {key} is {data.get(key)!r}, values.yaml says {settings[key]!r}: {APPLY}"
+            data = dict.fromkeys(settings, "") | (found[1].data or {})
+            for key in [key for key, value in settings.items() if data[key] != value]:
+                text = f"{SETTINGS}: {key} is {data[key]!r}, values.yaml says {settings[key]!r}: {APPLY}"
                 yield Finding("config map", "fail", text)
         make = f"kubectl -n {site.namespace} create secret generic {SECRET} --from-literal=access_key=... secret_key"
         found = self._found("secret", SECRET, core.read_namespaced_secret, make)

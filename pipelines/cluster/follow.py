@@ -167,9 +167,9 @@ def recorded_errors(run_tag: str) -> list[str]:
             return list(summary["errors"]) if summary else []
         if run_tag and os.environ.get("MLFLOW_TRACKING_URI"):
             from components.report.compare.runs import find_run  # MLflow takes seconds to import
+            from wordmill.store.experiments import run_document
 
-            told = find_run(run_tag).tags.get("wordmill.errors", "none")
-            return [] if told == "none" else [told]
+            return list(run_document(find_run(run_tag).run_id, "summary.json")["errors"])
     except (RuntimeError, ValueError):
         pass  # what Kubernetes says is told instead
     return []

@@ -64,6 +64,15 @@ class MLflow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pages:
+    """Addresses as people's browsers reach them, "" for none: MLflow's, what objects' keys follow, Kubeflow's."""
+
+    mlflow: str
+    s3: str
+    kubeflow: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Storage:
     """Storage class, access mode and sizes of the volumes."""
 
@@ -146,6 +155,7 @@ class Site:
     kubeflow: Kubeflow
     s3: S3
     mlflow: MLflow
+    pages: Pages
     storage: Storage
     accelerators: dict[str, Accelerator]
     sizes: Sizes
@@ -196,6 +206,7 @@ _SHAPES = {
     r"spec\.(namespace|kubeflow\.namespace|storage\.class_name)": (_NAME, "a Kubernetes name"),
     r"spec\.images\..*": (_TAGGED, "an image with a digest or a tag other than latest"),
     r"spec\.(s3\.endpoint|mlflow\.address)": (r"https?://[^/\s]+", "http:// or https:// and a host, no path"),
+    r"spec\.pages\..*": (r"(https?://\S+)?", "http:// or https:// and a host, or nothing"),
     r"spec\.mlflow\.database": (r"postgresql\+psycopg2://[^@\s]+", "postgresql+psycopg2://host:port/name, no user"),
     r"spec\.(quota|queue|sizes\.changed)\..*|.*_size": (
         r"\d+(\.\d+)?(m|k|[MGTP]|[KMGTP]i)?",

@@ -30,6 +30,10 @@ SECRET_VARIABLES = {"access_key": "AWS_ACCESS_KEY_ID", "secret_key": "AWS_SECRET
 SETTINGS_VARIABLES = {"s3_endpoint": "AWS_ENDPOINT_URL", "region": "AWS_DEFAULT_REGION", "bucket": "WORDMILL_BUCKET",
                       "mlflow": "MLFLOW_TRACKING_URI", "cache": "WORDMILL_CACHE"}  # fmt: skip
 
+# Of what people's browsers reach; manifests that were applied before have none.
+PAGES_VARIABLES = {"mlflow_pages": "WORDMILL_MLFLOW_PAGES", "s3_pages": "WORDMILL_S3_PAGES",
+                   "kubeflow_pages": "WORDMILL_KUBEFLOW_PAGES"}  # fmt: skip
+
 # After how many hours a stage's pod is ended; training's, by its profile.
 HOURS = {"fresh": 1, "fetch": 24, "shard": 12, "evaluate": 4, "export": 2, "smoke": 2, "gate": 1, "report": 1}
 
@@ -61,7 +65,8 @@ def sized(task: dsl.PipelineTask, name: str) -> None:
 
 
 def notify(task: dsl.PipelineTask) -> dsl.PipelineTask:
-    """Let a task tell the team's webhook, where the site has one."""
+    """Let a task tell the team's webhook, where the site has one, and link to the site's pages."""
+    kubernetes.use_config_map_as_env(task, SETTINGS, PAGES_VARIABLES, optional=True)
     kubernetes.use_secret_as_env(task, WEBHOOK, {"url": "WORDMILL_WEBHOOK"}, optional=True)
     return task
 

@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 NIGHTLY = "0 30 2 * * *"
 
 
-def add_cluster_verbs(verbs: "Verbs", recipe: argparse.ArgumentParser, other: argparse.ArgumentParser) -> None:
-    """Add the verbs to the command line; `recipe` holds the options that make a pipeline, `other` two of a run."""
-    submits = verbs.add_parser("submit", parents=[recipe, other], help="start a run on Kubeflow Pipelines")
+def add_cluster_verbs(
+    verbs: "Verbs", recipe: argparse.ArgumentParser, other: argparse.ArgumentParser, night: argparse.ArgumentParser
+) -> None:
+    """Add the verbs to the command line; `recipe` has the options that make a pipeline, `other` and `night` a run's."""
+    submits = verbs.add_parser("submit", parents=[recipe, night, other], help="start a run on Kubeflow Pipelines")
     submits.add_argument(
         "--run-tag", default="", help="continue the work of an earlier run, which has ended: its tag, id or name"
     )
@@ -41,7 +43,7 @@ def add_cluster_verbs(verbs: "Verbs", recipe: argparse.ArgumentParser, other: ar
 
 
 def _submit(options: argparse.Namespace) -> int:
-    recipe, pipeline = build_pipeline(options)
+    recipe, pipeline = build_pipeline(options, options.nightly)
     from pipelines.cluster import client, follow, submit
 
     server = client.connect_kubeflow()
@@ -79,7 +81,7 @@ def watched(recipe: str, recipes: str) -> str:
     if recipe in [name.strip() for name in recipes.split(",")]:
         return f"the watchdog watches {recipe}, once the manifests are applied that say so"
     return (f"the watchdog does not watch {recipe}: add it to spec.nightly.recipes of manifests/site/values.yaml, then "
-            "kubectl apply -k manifests/overlays/...")  # fmt: skip
+            "make manifests OVERLAY=... | kubectl apply -f -")  # fmt: skip
 
 
 def silent_too_long(expression: str, now: datetime, silence_h: int) -> str:

@@ -71,7 +71,7 @@ def named_model(model: str, recipe: str) -> Path:
     if re.search(r"\.(onnx|mindir|om|safetensors)$", model):
         raise ValueError(f"{model}: no such file")
     name, _, which = re.sub("[@/]", "@", model).rpartition("@")
-    registered, stand_in = name or f"wordmill-{recipe}", pretrained(recipe) if model == "champion" else None
+    registered, stand_in = name or tracking.registered_name(recipe), pretrained(recipe) if model == "champion" else None
     if stand_in and not services.has_registry():
         return told_stand_in(recipe, stand_in)
     if "MLFLOW_TRACKING_URI" not in os.environ:

@@ -35,8 +35,8 @@ def test_kinds_values_are_the_repositorys_but_for_what_kind_asks_for() -> None:
     ours, theirs = (dict(leaves(yaml.safe_load(path.read_text(encoding="utf-8"))["spec"])) for path in (VALUES, KIND))
     assert ours.keys() == theirs.keys()
     assert sorted(key for key, value in ours.items() if theirs[key] != value) == [
-        "spec.images.services", "spec.kubeflow.mode", "spec.namespace", "spec.sizes.preset",
-        "spec.storage.cache_access", "spec.storage.cache_size", "spec.storage.database_size",
+        "spec.images.services", "spec.kubeflow.mode", "spec.namespace", "spec.pages.kubeflow", "spec.pages.mlflow",
+        "spec.sizes.preset", "spec.storage.cache_access", "spec.storage.cache_size", "spec.storage.database_size",
     ]  # fmt: skip
 
 

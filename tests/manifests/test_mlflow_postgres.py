@@ -98,10 +98,11 @@ def log(number: int, recipe: str, folder: Path, together: Barrier) -> None:
         run.log_metrics(points[first : first + 250])
     run.set_tags({"wordmill.recipe_digest": f"digest {number}"})
     run.log_artifact(folder, "files")
-    tracking.register(
+    version = tracking.register(
         f"wordmill-{recipe}", model=f"train/{number}", source=f"s3://{store.bucket}/{number}", run_id=run.run_id,
-        tags={"wordmill.evaluations": f'["evaluate/{number}"]'}, description=f"the model of run {number}",
+        description=f"the model of run {number}",
     )  # fmt: skip
+    tracking.mark(f"wordmill-{recipe}", version, f"outcome {number}")
     run.finish(True)
 
 
@@ -157,7 +158,7 @@ def test_models_registered_at_once_are_two_versions_and_the_alias_moves(store: S
         entry = found[f"train/{number}"]
         assert (entry.source, entry.description) == (f"s3://{store.bucket}/{number}", f"the model of run {number}")
         assert entry.run_id == tracking.open_run(store, f"{recipe}-{number}", recipe).run_id
-        assert entry.tags["wordmill.evaluations"] == f'["evaluate/{number}"]'
+        assert entry.tags["wordmill.gate"] == f"outcome {number}"
     assert client.get_model_version_by_alias(name, "candidate").version in ("1", "2")
     for version in ("1", "2", "1"):
         tracking.set_alias(name, "champion", version)

@@ -1,11 +1,18 @@
-"""The completion scripts: bash's is run by bash, which completes as for a person who presses the key."""
+"""The completion scripts, each run by its shell, which completes as for a person who presses the key."""
 
+import io
+import os
+import pty
+import re
+import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from pipelines.building import recipe_names
 from pipelines.cli import GROUPS, main
+from tests.waiting import LIMIT_S
 
 PRESSED = """
 while IFS= read -r line; do
@@ -54,11 +61,56 @@ def test_bash_completes_verbs_options_and_what_they_may_be(shell: str, capsys: p
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not shutil.which("zsh"), reason="there is no zsh")
+def test_zsh_completes_what_a_person_types(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    setup = tmp_path / "setup.zsh"
+    echo = 'wordmill() { print -r -- "ran:${(j: :)@}:" }\n'  # what is typed is echoed too, without this word
+    setup.write_text(script("zsh", capsys).replace("&& compinit &&", "&& compinit -D -u &&") + echo)  # asks nothing
+    terminal, end = pty.openpty()
+    shell = subprocess.Popen(["zsh", "-f", "-i"], stdin=end, stdout=end, stderr=end, cwd=tmp_path, close_fds=True)
+    os.close(end)
+    with os.fdopen(terminal, "rb+", buffering=0) as zsh:
+        zsh.write(f". {setup}; wordmill ready\n".encode())
+        assert heard(zsh) == "ready"
+        for line, expected in TYPED.items():
+            if expected and " " not in expected:
+                zsh.write(f"{line}\t\n".encode())
+                assert heard(zsh) == f"{line.partition(' ')[2].rpartition(' ')[0]} {expected}".strip()
+        zsh.write(b"exit\n")
+        assert shell.wait(LIMIT_S) == 0
+
+
+def heard(terminal: io.FileIO) -> str:
+    """Return what a shell's next command was given; it reads until the shell says so."""
+    text = ""
+    while not (found := re.search("ran:(.*):", text)):
+        text += terminal.read(1).decode(errors="replace")
+    return found[1]
+
+
+@pytest.mark.skipif(not shutil.which("fish"), reason="there is no fish")
+def test_fish_completes_what_a_person_types(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    typed = "".join(f"echo {line!r}; complete -C {line!r} | string replace -r '\\t.*' ''\n" for line in TYPED)
+    setup = script("fish", capsys) + "function wordmill; end\n" + typed + "true"
+    done = subprocess.run(["fish", "--no-config", "-c", setup], cwd=tmp_path, env=os.environ | {"HOME": str(tmp_path)},
+                          capture_output=True, text=True, check=True)  # fmt: skip
+    assert done.stderr == ""
+    found: dict[str, list[str]] = {}
+    for line in done.stdout.splitlines():
+        if line in TYPED:
+            found[line] = []
+        else:
+            found[next(reversed(found))].append(line)
+    assert {line: set(words) for line, words in found.items()} == {
+        line: set(words.split()) for line, words in TYPED.items()
+    }
+
+
 def test_fish_is_told_each_verb_and_option(capsys: pytest.CaptureFixture[str]) -> None:
     lines = script("fish", capsys).splitlines()
-    verbs = [line.split(" -a ")[1].split()[0] for line in lines if "__fish_use_subcommand" in line]
+    verbs = [line.split(" -a ")[1].split()[0] for line in lines if "__fish_use_subcommand -a" in line]
     assert sorted(verbs) == sorted(name for names in GROUPS.values() for name in names)
     of_run = "complete -c wordmill -n '__fish_seen_subcommand_from run'"
-    assert f"{of_run} -l device -a 'cpu cuda npu' -r -d 'what to train on, cpu by default'" in lines
+    assert f"{of_run} -l device -a 'cpu cuda npu' -x -d 'what to train on, cpu by default'" in lines
     assert f"{of_run} -l smoke -d 'the same graph on few pictures, never champion'" in lines
     assert f"{of_run} -a '{RECIPES}'" in lines

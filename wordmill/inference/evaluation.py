@@ -4,6 +4,7 @@ import base64
 import heapq
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,8 +16,10 @@ from wordmill.pictures.image import Picture
 from wordmill.recipe.sections import Evaluation
 from wordmill.shards.loader import ordered_batches
 from wordmill.shards.sets import ShardSet
+from wordmill.store.artifacts import Manifest
 from wordmill.store.files import write_atomically
 from wordmill.store.progress import Progress
+from wordmill.store.storage import Store
 from wordmill.text import metrics
 from wordmill.text.charset import Charset
 from wordmill.text.decoding import Codec, Reading
@@ -92,6 +95,12 @@ class Outcome:
         """Write every prediction as a line of JSON."""
         lines = (json.dumps(asdict(prediction), ensure_ascii=False) for prediction in self.predictions)
         write_atomically(path, "".join(f"{line}\n" for line in lines))
+
+
+def predictions_of(store: Store, evaluation: Manifest) -> Iterator[dict[str, Any]]:
+    """Give what a measurement has recorded of every sample, in the stored order."""
+    with store.fetch(evaluation.object("predictions.jsonl")).open(encoding="utf-8") as file:
+        yield from map(json.loads, file)
 
 
 def read_all(recogniser: Predictor, shards: ShardSet, rules: Evaluation, what: str) -> Outcome:

@@ -1,5 +1,6 @@
 """What a registered model carries: the ONNX file, a card that describes it, and the code that reads with it."""
 
+import base64
 import dataclasses
 import hashlib
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from mlflow import pyfunc
 from mlflow.entities import LoggedModelOutput
 from mlflow.models import Model as ModelFile
@@ -18,11 +20,14 @@ from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
 from wordmill.inference import card
 from wordmill.inference.card import CARD, REFERENCE
+from wordmill.inference.packaged.pyfunc import COLUMN
 from wordmill.models import checkpoint
+from wordmill.pictures.image import encode
 from wordmill.recipe import frameworks
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data, Model
 from wordmill.store.artifacts import ROOT, Manifest, stored_manifest
+from wordmill.store.experiments import EXAMPLE
 from wordmill.store.files import write_atomically
 from wordmill.store.keys import source_files
 from wordmill.store.storage import Object, Store, file_facts, object_key
@@ -57,12 +62,13 @@ def log_package(store: Store, lineage: Lineage, name: str, folder: Path) -> str:
     sections = place_model(store, lineage, data / FILE)
     told = describe_model(store, lineage, data / FILE, *sections)
     write_atomically(data / CARD, json.dumps(told, indent=1, ensure_ascii=False))
+    example = write_example(store, lineage.trained, folder / EXAMPLE)
     code, run = copy_code(folder), lineage.run
     with asking(f"log the model {name}"):
         logged = run.client.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id,
                                                 tags={UNREGISTERED: "true"})  # fmt: skip
         head = ModelFile(artifact_path=logged.artifact_location, run_id=run.run_id, model_id=logged.model_id)
-        _save(head, told, data, code, model)
+        _save(head, told, data, code, model, example)
         run.client.log_model_artifacts(logged.model_id, str(model))
         run.client.finalize_logged_model(logged.model_id, "READY")
         run.client.log_outputs(run.run_id, [LoggedModelOutput(logged.model_id, step=0)])
@@ -91,7 +97,15 @@ def keep_package(run: Run, source: str) -> None:
         run.client.set_logged_model_tags(source.removeprefix(LOGGED), {UNREGISTERED: "false"})
 
 
-def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder: Path) -> None:
+def write_example(store: Store, trained: Manifest, path: Path) -> pd.DataFrame:
+    """Write a picture such as the recogniser was validated on, fitted as it reads it; return the input that it is."""
+    with np.load(store.fetch(trained.object(REFERENCE)), allow_pickle=False) as reference:
+        picture = reference["images"][0]
+    path.write_bytes(encode(picture))
+    return pd.DataFrame({COLUMN: [base64.b64encode(path.read_bytes()).decode("ascii")]})
+
+
+def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder: Path, example: pd.DataFrame) -> None:
     """Write a model's folder as MLflow has it, with the card in its head too, where it is read without the files."""
     # Of inputs that it knows MLflow makes a table of scalars, which no array fits; the reader checks what it gets.
     signature = ModelSignature(outputs=OUTPUTS, params=PARAMS)
@@ -100,7 +114,7 @@ def _save(head: ModelFile, told: dict[str, Any], data: Path, code: Path, folder:
         pyfunc.save_model(
             folder, loader_module=READER.replace(PACKAGE.name, code.name, 1), data_path=str(data),
             code_paths=[str(code)], signature=signature, metadata=told, mlflow_model=head,
-            pip_requirements=REQUIREMENTS.read_text(encoding="utf-8").split(),
+            pip_requirements=REQUIREMENTS.read_text(encoding="utf-8").split(), input_example=example,
         )  # fmt: skip
 
 

@@ -5,8 +5,10 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import quote
 
 from mlflow import MlflowClient
+from mlflow.artifacts import load_dict
 from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
@@ -20,7 +22,7 @@ from mlflow.utils.mlflow_tags import (
 )
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-from wordmill.store.tracking import KIND, TRAINING, Run, asking, connect, tracking_uri
+from wordmill.store.tracking import KIND, LOGGED, TRAINING, Run, asking, connect, tracking_uri
 
 NOTE = MLFLOW_RUN_NOTE  # the tag that is a run's description
 VIEW = "wordmill"  # the key of the view of an experiment's runs that shows its columns
@@ -29,6 +31,7 @@ VIEW_NAME = "Benchmarks"
 COLUMNS = 40  # of a view, for which MLflow has room
 RUN = "/api/2.0/mlflow/runs/get"
 HISTORIES = "/ajax-api/2.0/mlflow/metrics/get-history-bulk-interval"
+EXAMPLE = "recogniser/example.png"  # among a logged model's data: its input example as a picture
 OURS, KEPT = "wordmill.", ("wordmill.run_tag", "wordmill.host")
 VERSIONS = "versions."  # how the parameters begin that are the versions of packages
 DIGEST = 36  # characters of a data set's digest that MLflow takes
@@ -135,6 +138,25 @@ def _dataset(one: InputSet) -> Dataset:
                    profile=json.dumps(one.facts))  # fmt: skip
 
 
+def example_picture(run: Run, name: str, version: str) -> str:
+    """Return where a version's input example is, as MLflow's pages name it; empty where it has none, or is gone."""
+    path = f"data/{EXAMPLE}"
+    with asking(f"look for the input example of version {version} of {name}"):
+        try:
+            source = str(run.client.get_model_version(name, version).source)
+            if not source.startswith(LOGGED):
+                return ""
+            model_id = source.removeprefix(LOGGED)
+            files = run.client.list_logged_model_artifacts(model_id, path.rpartition("/")[0])
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return ""
+    if path not in [file.path for file in files]:
+        return ""
+    return f"ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files?artifact_file_path={quote(path, safe='')}"
+
+
 def describe_version(run: Run, name: str, version: str, model_text: str, version_text: str) -> None:
     """Write the descriptions of a registered model and of a version of it, unless somebody has deleted them."""
     with asking(f"describe version {version} of {name}"):
@@ -145,6 +167,13 @@ def describe_version(run: Run, name: str, version: str, model_text: str, version
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             print(f"warning: version {version} of {name} is no longer registered", flush=True)
+
+
+def run_document(run_id: str, path: str) -> dict[str, Any]:
+    """Return a JSON document among a run's artifacts."""
+    with asking(f"read {path} of run {run_id}"):
+        found: dict[str, Any] = load_dict(f"runs:/{run_id}/{path}")
+        return found
 
 
 def name_tables(run: Run, paths: list[str]) -> None:

@@ -1,10 +1,29 @@
-"""What Kubernetes says of a pod, in words: what it waits for, and why it ended."""
+"""The way to Kubernetes, and what it says of a pod, in words: what it waits for, and why it ended."""
 
+import os
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kubernetes import client
 
 QUIET = ("ContainerCreating", "PodInitializing")  # what every pod waits for at first
 MAIN = "main"  # the container of a pod of Argo's that does the task's work
+
+
+def cluster_settings(context: str | None = None) -> "client.Configuration":
+    """Return where Kubernetes is and who asks: this pod's cluster, else that of kubectl (KUBECONFIG) by a context.
+
+    kubernetes.config.ConfigException where there is neither.
+    """
+    from kubernetes import client, config  # it takes a second to import, and few stages need it
+
+    settings = client.Configuration()
+    try:
+        config.load_incluster_config(client_configuration=settings)
+    except config.ConfigException:
+        config.load_kube_config(os.environ.get("KUBECONFIG"), context, client_configuration=settings)
+    return settings
 
 
 def pod_text(pod: Any) -> str:

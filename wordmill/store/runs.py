@@ -1,4 +1,4 @@
-"""What runs of a pipeline leave in the store beside their results: records of stages, starts of training, nights."""
+"""What runs leave in the store beside results: records of stages, starts of training, nights, what gates found."""
 
 import os
 import time
@@ -42,6 +42,11 @@ def _reopen(store: Store, run_tag: str) -> None:
         tracking.open_run(store, run_tag).reopen()
     except RuntimeError as error:
         print(f"warning: MLflow shows the run as ended until its report: {error}", flush=True)
+
+
+def judged_key(model: str) -> str:
+    """Return where it stands what gates know of a model, by the reference `train/<key>` of its manifest."""
+    return f"judged/{model}.json"
 
 
 def finished_night(store: Store, recipe: str) -> dict[str, Any] | None:

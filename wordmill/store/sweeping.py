@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+from wordmill.store.runs import judged_key
 from wordmill.store.storage import LISTED, Store
 
 GRACE_S = 86400.0  # more than passes between an object's storing and its manifest's
@@ -58,7 +59,7 @@ def named_digests(store: Store, since: float, texts: Iterable[str]) -> set[str]:
     A digest anywhere in a document counts, and so does every manifest that it refers to.
     """
     recent = [key for prefix in DOCUMENTS for key, at in store.modified(prefix).items() if at >= since]
-    waiting = {*recent, *(place for text in texts for place in _references(text))}
+    waiting = {*recent, *(place for text in texts for place in (*_references(text), *_judged(text)))}
     read, digests = set[str](), set[str]()
     with ThreadPoolExecutor(READS) as pool:
         while waiting:
@@ -79,6 +80,10 @@ def store_time(store: Store) -> float:
 def digest_of_key(key: str) -> str:
     """Return the sha256 of what lies under an object's key."""
     return key.rpartition("/")[2]
+
+
+def _judged(text: str) -> set[str]:
+    return {judged_key(found) for found in REFERENCE.findall(text)}
 
 
 def _references(text: str) -> set[str]:

@@ -136,6 +136,11 @@ def source_tags(run_tag: str, recipe: str) -> dict[str, str]:
     return tags
 
 
+def registered_name(recipe: str) -> str:
+    """Return what a recipe's recogniser is registered as."""
+    return f"wordmill-{recipe}"
+
+
 def holder(name: str, alias: str) -> Version | None:
     """Return the version with an alias, `champion` or `best`, or None where no model has it yet."""
     client = connect()
@@ -185,33 +190,27 @@ def sources(name: str) -> set[str]:
         return {str(found.source) for found in connect().search_model_versions(f"name = '{name}'")}
 
 
-def register(name: str, *, model: str, source: str, run_id: str, tags: dict[str, str], description: str) -> str:
+def register(name: str, *, model: str, source: str, run_id: str, description: str) -> str:
     """Register a model under its manifest reference `train/<key>`, once, as the candidate, and return its version.
 
-    `source` is the address of its files. A model that is registered already keeps its version and gets the new tags.
+    `source` is the address of its files. A model that is registered already keeps its version.
     """
-    client, tags, known = connect(), {**tags, "wordmill.model": model}, registered(name, model)
+    client, tags, known = connect(), {"wordmill.model": model}, registered(name, model)
     with asking(f"register {name}"):
-        if known:
-            version = known.version
-            for tag, value in tags.items():
-                client.set_model_version_tag(name, version, tag, value)
-        else:
+        if not known:
             _unless("RESOURCE_ALREADY_EXISTS", client.create_registered_model, name)
             model_id = source.removeprefix(LOGGED) if source.startswith(LOGGED) else None
-            made = client.create_model_version(
-                name, source, run_id=run_id, tags=tags, description=description, model_id=model_id
-            )
-            version = str(made.version)
-            _delete_doubles(client, name, model, version)
+            made = client.create_model_version(name, source, run_id, tags, description=description, model_id=model_id)
+            _delete_doubles(client, name, model, str(made.version))
+        version = known.version if known else str(made.version)
         _move_alias(client, name, "candidate", version)
     return version
 
 
-def explain(name: str, version: str, why: str) -> None:
-    """Write on a version what the gate found, whatever it decides."""
-    with asking(f"explain version {version} of {name}"):
-        connect().set_model_version_tag(name, version, "wordmill.gate", why)
+def mark(name: str, version: str, outcome: str) -> None:
+    """Write on a version what the gate did with it, in a word or two."""
+    with asking(f"mark version {version} of {name}"):
+        connect().set_model_version_tag(name, version, "wordmill.gate", outcome)
 
 
 def set_alias(name: str, alias: str, version: str) -> None:
@@ -258,8 +257,9 @@ def tracking_uri() -> str:
 
 
 def page_of(experiment_id: str, run_id: str) -> str:
-    """Return the address of a run's page."""
-    return f"{tracking_uri().rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{TRAINING}"
+    """Return the address of a run's page: the site's public one, where WORDMILL_MLFLOW_PAGES names it."""
+    pages = os.environ.get("WORDMILL_MLFLOW_PAGES") or tracking_uri()
+    return f"{pages.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{TRAINING}"
 
 
 @contextmanager

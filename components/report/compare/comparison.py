@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from components.report.compare.runs import Logged
-from components.report.logged.entries import PLACES
+from components.report.logged.entries import OFF, PLACES
 from components.report.page import count, percent, seconds_text
 from wordmill.recipe.sections import Format
 from wordmill.store.experiments import VERSIONS
@@ -83,7 +83,8 @@ def differences(facts: dict[str, dict[str, str]]) -> list[Difference]:
 
 def _recipe(run: Logged) -> dict[str, str]:
     facts = {label: run.tags[tag] for tag, label in RECIPE.items() if tag in run.tags}
-    return facts | {name: value for name, value in run.params.items() if name.startswith(SECTIONS)}
+    # Older runs have logged what they did not use, too.
+    return facts | {name: value for name, value in run.params.items() if name.startswith(SECTIONS) and value not in OFF}
 
 
 def _environment(run: Logged) -> dict[str, str]:

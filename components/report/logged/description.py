@@ -3,10 +3,10 @@
 from typing import Any
 
 from components.report.gather import Gathered
-from components.report.kubeflow import files_table
-from components.report.logged.entries import registered_name, used_sets
+from components.report.kubeflow import files_table, is_inside, object_page, run_page
+from components.report.logged.entries import used_sets
 from wordmill.store.experiments import model_page
-from wordmill.store.tracking import Run
+from wordmill.store.tracking import Run, registered_name
 
 CHARACTERS = 7500  # of the 8000 that MLflow takes
 
@@ -82,11 +82,17 @@ def links_in_mlflow(summary: dict[str, Any], run: Run) -> str:
 
 def links_in_kubeflow(summary: dict[str, Any], bucket: str) -> str:
     """Return where a run is in MLflow and in S3."""
-    mlflow = f"[MLflow run]({summary['mlflow']['url']}), " if summary["mlflow"]["url"] else ""
-    return (
-        f"Pages: {mlflow}the report is also `s3://{bucket}/{summary['report']}`, this run's tag {summary['run_tag']}."
-    )
+    url, key = summary["mlflow"]["url"], summary["report"]
+    inside = f"MLflow run: `{url}`, an address of the cluster (spec.pages of values.yaml names public ones), "
+    mlflow = (inside if is_inside() else f"[MLflow run]({url}), ") if url else ""
+    place, page = f"s3://{bucket}/{key}", object_page(key)
+    stored = f"[{place}]({page})" if page else f"`{place}`"
+    return f"Pages: {mlflow}the report is also {stored}, this run's tag {summary['run_tag']}."
 
 
 def _in_kubeflow(summary: dict[str, Any]) -> str:
-    return f" Kubeflow's run: `{summary['kubeflow']}`." if summary["kubeflow"] else ""
+    run = summary["kubeflow"]
+    if not run:
+        return ""
+    page = run_page(run)
+    return f" Kubeflow's run: {f'[{run}]({page})' if page else f'`{run}`'}."

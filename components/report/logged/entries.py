@@ -1,6 +1,7 @@
 """What of a run goes to MLflow as metrics, parameters and tags."""
 
 import json
+import re
 import time
 from typing import Any
 
@@ -8,9 +9,10 @@ from components.report.gather import Gathered
 from wordmill.store.artifacts import Manifest, digest
 from wordmill.store.tracking import COMMIT, Point
 
-TAG_CHARACTERS = 4000  # of the 8000 that MLflow takes
+TAG_CHARACTERS = 100  # which the table of runs shows
 # Where the numbers of a stage's manifest stand, so that MLflow puts those of one benchmark and of one file together.
 PLACES = {"evaluate": "benchmark/", "smoke": "file/"}
+OFF = ("", "0", "0.0", "false", "none", "{}", "[]")  # values of what a recipe does not use, which nobody has to read
 LETTER, MARGIN = 7, 20  # px of a column of the table of runs
 
 
@@ -59,7 +61,7 @@ def columns(summary: dict[str, Any]) -> dict[str, int]:
 
 
 def parameters(gathered: Gathered) -> dict[str, str]:
-    """Return the recipe as flat MLflow parameters: `train.lr`, `model.hidden` ..., and where it was trained."""
+    """Return what a recipe uses as flat MLflow parameters: `train.lr`, `model.hidden` ..., and where it was trained."""
     train, gate = gathered.one("train"), gathered.one("gate")
     sections = {}
     if train:
@@ -68,6 +70,7 @@ def parameters(gathered: Gathered) -> dict[str, str]:
         sections["gate"] = gate.inputs["gate"]
     flat = {f"{section}.{key}": value if isinstance(value, str) else json.dumps(value)
             for section, values in sections.items() for key, value in values.items()}  # fmt: skip
+    flat = {name: value for name, value in flat.items() if value not in OFF}
     if not train:
         return flat
     return flat | {
@@ -88,11 +91,6 @@ def _data(gathered: Gathered, train: Manifest) -> dict[str, Any]:
     return {**train.inputs["data"], **packed["picture"], **sets, "limit": packed["limit"], **labels}
 
 
-def registered_name(recipe: str) -> str:
-    """Return what a recipe's recogniser is registered as."""
-    return f"wordmill-{recipe}"
-
-
 def used_sets(gathered: Gathered) -> dict[str, list[str]]:
     """Return the names of the data sets that training learnt from and validated on; none before it was done."""
     packed_sets, train = gathered.one("shard"), gathered.one("train")
@@ -103,16 +101,16 @@ def used_sets(gathered: Gathered) -> dict[str, list[str]]:
 
 
 def tags(summary: dict[str, Any]) -> dict[str, str]:
-    """Return the few tags by which runs are found and told apart, and what went wrong in this one."""
+    """Return the few short tags by which runs are found and told apart, and what of this one went wrong."""
     left = [facts for facts in summary["formats"] if not facts["made"]]
-    told = {
+    told = {  # why and how stand in summary.json and the run's description
         "wordmill.run_tag": summary["run_tag"],  # an injected MLflow run has none yet
         COMMIT: summary["git_commit"],
         "wordmill.recipe": summary["recipe"],
         "wordmill.protocol": ", ".join(sorted({row["protocol"] for row in summary["benchmarks"]})),
         "wordmill.gate": summary["gate"]["outcome"] if summary["gate"] else "",
-        "wordmill.errors": "; ".join(summary["errors"])[:TAG_CHARACTERS],
-        "wordmill.reused": json.dumps(summary["reused"]) if summary["reused"] else "",
-        **{f"wordmill.not_made.{facts['format']}": facts["reason"] for facts in left},
+        "wordmill.failed": ", ".join(dict.fromkeys(re.split("[:;]", error)[0] for error in summary["errors"])),
+        "wordmill.reused": ", ".join(summary["reused"]),
+        "wordmill.not_made": ", ".join(facts["format"] for facts in left),
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value[:TAG_CHARACTERS] for name, value in told.items() if value}

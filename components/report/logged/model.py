@@ -4,9 +4,9 @@ from typing import Any
 
 from components.report.gather import Gathered
 from components.report.logged.description import benchmark_table, decision
-from components.report.logged.entries import registered_name, used_sets
+from components.report.logged.entries import used_sets
 from wordmill.store.artifacts import Manifest
-from wordmill.store.tracking import Run
+from wordmill.store.tracking import Run, registered_name
 
 CHARACTERS = 4900  # of the 5000 that MLflow takes
 SYMBOLS = 100  # characters of a charset that are shown
@@ -21,15 +21,19 @@ recogniser.metadata.metadata  # its card: input, charset, files with digests, da
 ```"""
 
 
-def card_text(gathered: Gathered, summary: dict[str, Any], run: Run) -> str:
-    """Return a version's model card: what it reads, how well, how it is used, its files, and what it was made of."""
+def card_text(gathered: Gathered, summary: dict[str, Any], run: Run, example: str) -> str:
+    """Return a version's model card: what it reads, how well, how it is used, its files, and what it was made of.
+
+    example: the address of its input example's picture, "" for none.
+    """
     train = gathered.one("train")
     if train is None:
         return ""
     name, version = registered_name(summary["recipe"]), summary["gate"]["version"]
     use = USE.format(name=name, which=f"/{version}")
     plain = decision(summary).replace("**", "")  # the list of versions shows how it begins, as it is written
-    parts = [plain, reads(train), benchmark_table(summary), use, files(gathered, train), data(gathered),
+    shown = f"Its input example:\n\n![input example]({example})" if example else ""
+    parts = [plain, reads(train), benchmark_table(summary), use, shown, files(gathered, train), data(gathered),
              example_pictures(gathered, run)]  # fmt: skip
     text = ""
     for part in parts:

@@ -1,10 +1,12 @@
 """The readings of each benchmark as a table that MLflow shows: the surest mistakes first."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from components.report.gather import Gathered
+from wordmill.inference.evaluation import predictions_of
 from wordmill.store.files import write_atomically
 from wordmill.store.storage import Store
 
@@ -16,14 +18,13 @@ def write_tables(store: Store, gathered: Gathered, folder: Path) -> list[str]:
     """Write predictions/<benchmark>.json into a folder, as mlflow.log_table does, and return their paths in it."""
     paths = []
     for measured in gathered.of("evaluate"):
-        lines = store.fetch(measured.object("predictions.jsonl")).read_text(encoding="utf-8").split("\n")
         paths.append(f"predictions/{measured.name}.json")
-        table = prediction_table([json.loads(line) for line in lines if line])
+        table = prediction_table(predictions_of(store, measured))
         write_atomically(folder / paths[-1], json.dumps(table, ensure_ascii=False))
     return paths
 
 
-def prediction_table(readings: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def prediction_table(readings: Iterable[dict[str, Any]]) -> dict[str, list[Any]]:
     """Return readings as columns and rows: what is wrong by falling confidence, then the rest as it is stored."""
 
     def place(reading: dict[str, Any]) -> tuple[bool, float]:

@@ -11,6 +11,7 @@ from kubernetes import client, config
 
 from components.train.gang.manifests import ASCEND, CONTAINER, INSTANCE, VOLCANO, Document, ascend_job, volcano_job
 from components.train.gang.work import GangSpec, job_name
+from wordmill.store.pods import cluster_settings
 
 CALL_TIMEOUT_S = 20
 AGAIN = (401, 408, 410, 429)  # and 5xx: refusals that pass, such as that of a token that has just been renewed
@@ -22,26 +23,17 @@ class ClusterAwayError(RuntimeError):
     """Kubernetes does not answer, or cannot now."""
 
 
-def _settings() -> client.Configuration:
-    """Return where Kubernetes is and who asks; RuntimeError where there is no cluster."""
-    settings = client.Configuration()
-    try:
-        config.load_incluster_config(client_configuration=settings)
-    except config.ConfigException:
-        try:
-            config.load_kube_config(os.environ.get("KUBECONFIG"), client_configuration=settings)
-        except config.ConfigException as error:
-            raise RuntimeError(f"several nodes need a cluster, or a profile of one node: {error}") from None
-    settings.retries = False  # whoever calls tries again
-    return settings
-
-
 class JobApi:
     """One job of several nodes and its pods, in this pod's cluster or, outside of one, in kubectl's (KUBECONFIG)."""
 
     def __init__(self, spec: GangSpec, key: str) -> None:
         self.spec, self.key, self.name, self.namespace = spec, key, job_name(key), spec.namespace
-        api = client.ApiClient(_settings())
+        try:
+            settings = cluster_settings()
+        except config.ConfigException as error:
+            raise RuntimeError(f"several nodes need a cluster, or a profile of one node: {error}") from None
+        settings.retries = False  # whoever calls tries again
+        api = client.ApiClient(settings)
         self.objects, self.core = client.CustomObjectsApi(api), client.CoreV1Api(api)
         # MindCluster's operator refuses jobs without NPUs.
         found = spec.device == "npu" and self._ask("look for AscendJobs", self.objects.get_api_resources, *ASCEND[:2])

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from components.gate.pairing import predictions_of
 from components.gate.sampling import Paired, bootstrap_means, mean_difference, strata_of
 from components.report.gather import Gathered
 from components.report.measuring import measure_file
+from wordmill.inference.evaluation import predictions_of
 from wordmill.inference.reading import open_recogniser
 from wordmill.recipe.sections import Recipe
 from wordmill.store.artifacts import Manifest, read_manifest, stored_manifest, whole_manifest

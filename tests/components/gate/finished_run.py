@@ -17,8 +17,8 @@ KEYS = ("index", "truth", "prediction", "confidence", "correct", "picture")
 RULES = {"beams": 1, "amp": "O0"}
 PNG = cv2.imencode(".png", np.full((8, 24), 200, np.uint8))[1].tobytes()
 SHEET = cv2.imencode(".png", np.full((300, 1400), 120, np.uint8))[1].tobytes()
-REFERENCE = io.BytesIO()
-np.savez(REFERENCE, logits=np.zeros((1, 25, 4), np.float32))  # of the charset abc
+REFERENCE = io.BytesIO()  # a grey picture, and logits of the charset abc
+np.savez(REFERENCE, images=np.zeros((1, 32, 100, 1), np.uint8), logits=np.zeros((1, 25, 4), np.float32))
 SECTIONS: dict[str, dict[str, Any]] = {
     "data": {"charset": "lower36", "height": 32, "width": 100, "channels": 1},
     "model": {"name": "crnn", "backbone": "compact", "neck": "bilstm", "hidden": 224, "layers": 1},

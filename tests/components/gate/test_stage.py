@@ -7,6 +7,7 @@ import pytest
 
 from components.gate import stage
 from components.gate.compare import PairedComparison
+from components.gate.judged import measurements_of, words_of
 from components.gate.judging import judge_candidate
 from components.gate.stage import Registry, best_of, run
 from tests.components.gate.finished_run import FinishedRun
@@ -35,7 +36,7 @@ def test_a_good_first_model_becomes_the_champion(trial: Trial) -> None:
     trained = read_manifest(arguments["model"])
     assert found.source.startswith("models:/m-")
     assert found.tags["wordmill.model"] == trained.reference
-    assert json.loads(found.tags["wordmill.evaluations"]) == json.loads(arguments["evaluations"])
+    assert measurements_of(trial.store, found) == json.loads(arguments["evaluations"])
 
 
 def test_a_bad_first_model_is_refused_and_says_why(trial: Trial, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,10 +131,15 @@ def test_the_registry_says_why(trial: Trial) -> None:
     trial.decide(trial.candidate("one", {"a": "1111111111"}))
     refused = trial.decide(trial.candidate("two", {"a": "0011111111"}))
     versions = {found.version: found for found in trial.versions()}
-    assert versions["1"].tags["wordmill.gate"] == (
-        "no champion yet: mean accuracy 1.0000 reaches the floor 0.5000, and each benchmark its own"
-    )
-    assert versions["2"].tags["wordmill.gate"] == "; ".join(refused["reasons"])
+    assert {number: found.tags["wordmill.gate"] for number, found in versions.items()} == {
+        "1": "promoted", "2": "refused",
+    }  # fmt: skip
+    assert max(len(text) for found in versions.values() for text in found.tags.values()) < 40
+    words = [words_of(trial.store, trial.name, tracking.find_version(trial.name, number)) for number in "12"]
+    assert words == [
+        "no champion yet: mean accuracy 1.0000 reaches the floor 0.5000, and each benchmark its own",
+        "; ".join(refused["reasons"]),
+    ]
     assert "worse by 35.00 is not ruled out" in refused["reasons"][0]
 
 

@@ -144,7 +144,7 @@ def promote(store: Store, recipe: str, seed: int) -> Manifest:
     run_id = tracking.open_run(store, f"{recipe}-{seed}", recipe).run_id
     name = f"wordmill-{recipe}"
     version = tracking.register(
-        name, model=trained.reference, source="s3://x/y", run_id=run_id, tags={}, description=""
+        name, model=trained.reference, source="s3://x/y", run_id=run_id, description=""
     )  # fmt: skip
     tracking.set_alias(name, "champion", version)
     return trained

@@ -1,6 +1,8 @@
 """What is shown of training while it runs, and what is stored of it afterwards."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,15 @@ def test_watch_takes_whole_lines_only(tmp_path: Path, capsys: pytest.CaptureFixt
     }  # fmt: skip
     assert "64/64 images  100.0 %" in capsys.readouterr().out
     assert watch.note() == "loss 3.250  validation accuracy 12.5 %"
+
+
+@pytest.mark.parametrize(("unfit", "sent"), [(0, []), (3, [("train/unfit_labels", 3, 0, 7.0)])])
+def test_that_no_label_is_left_out_is_no_metric(tmp_path: Path, unfit: int, sent: list[Any]) -> None:
+    watch = Watch(make_job(tmp_path), sender := Silent())
+    line = {"step": 0, "steps": 4, "images": 0, "time": 7.0, "metrics": {"train/unfit_labels": unfit}}
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(line)}\n")
+    watch.look()
+    assert sender.points == sent
 
 
 def test_the_trainers_last_word_is_shown_at_once_and_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,7 @@
 
 import ssl
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,5 +115,9 @@ def test_a_sites_own_certificate_is_trusted_where_named(
 def test_a_run_has_its_page_at_the_address_of_the_pages(
     kfp: KfpServer, monkeypatch: pytest.MonkeyPatch, ui: str, page: str
 ) -> None:
+    server = connect_kubeflow()
+    assert server.page_of("r1") == f"{kfp.url}/#/runs/details/r1"  # of the endpoint, where nothing else is named
+    server.site = replace(server.site, pages=replace(server.site.pages, kubeflow="https://a.example"))
+    assert server.page_of("r1") == "https://a.example/#/runs/details/r1"
     monkeypatch.setenv("KF_PIPELINES_UI_ENDPOINT", ui)
-    assert connect_kubeflow().page_of("r1") == page
+    assert server.page_of("r1") == page

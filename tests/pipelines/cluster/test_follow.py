@@ -173,11 +173,12 @@ def test_what_the_report_found_is_told_where_the_sites_store_is_known(
 def test_what_the_report_found_is_told_where_the_sites_mlflow_is_known(
     kfp: KfpServer, spec: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logged = SimpleNamespace(tags={"wordmill.errors": "train crnn: training diverged; gate: x"})
+    logged = {("r1", "summary.json"): {"errors": ["train crnn: training diverged", "gate: x"]}}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
-    monkeypatch.setattr("components.report.compare.runs.find_run", lambda name: logged)
+    monkeypatch.setattr("components.report.compare.runs.find_run", lambda name: SimpleNamespace(run_id="r1"))
+    monkeypatch.setattr("wordmill.store.experiments.run_document", lambda run_id, path: logged[run_id, path])
     followed(kfp, spec, {**tasks(train="FAILED"), "state": "FAILED"})
-    assert "  train crnn: training diverged; gate: x" in capsys.readouterr().out.splitlines()
+    assert {"  train crnn: training diverged", "  gate: x"} <= set(capsys.readouterr().out.splitlines())
 
 
 def test_pods_that_were_refused_say_so_in_kubernetes_words(

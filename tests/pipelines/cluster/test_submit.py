@@ -56,6 +56,13 @@ def test_submit_uploads_a_version_and_starts_a_run_of_it(kfp: KfpServer, capsys:
     ]
 
 
+def test_submit_starts_a_night_by_hand(kfp: KfpServer) -> None:
+    assert verb("submit", "quickstart", "--nightly") == 0
+    (version,), (run,) = kfp.made("versions"), kfp.made("runs")
+    assert version["pipeline_spec"]["pipeline_spec"]["pipelineInfo"]["name"] == "wordmill-quickstart-nightly"
+    assert run["description"].startswith("quickstart --nightly, version")
+
+
 def train_section(version: dict[str, Any]) -> dict[str, Any]:
     """Return the default of a version's parameter `train_section`."""
     parameters = version["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]

@@ -1,3 +1,4 @@
+import base64
 import dataclasses
 import json
 import os
@@ -11,9 +12,11 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+import requests
 
 from pipelines.cli import main
 from tests.components.export.exported import png
+from tests.waiting import LIMIT_S
 from tests.wordmill.inference.maker import CRNN, DATA, RARE, Maker
 from wordmill.inference import package
 from wordmill.inference.package import READER, place_model
@@ -23,7 +26,7 @@ from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Model
-from wordmill.store import tracking
+from wordmill.store import experiments, tracking
 from wordmill.store.keys import source_files
 from wordmill.store.storage import Store
 
@@ -182,6 +185,28 @@ def test_a_model_is_packaged_and_registered_once(maker: Callable[..., Maker], st
     assert (version.source, version.run_id) == (f"models:/{logged[0].model_id}", run.run_id)
     assert [output.model_id for output in client.get_run(run.run_id).outputs.model_outputs] == [logged[0].model_id]
     assert not list(store.cache.glob("work/*"))
+
+
+def test_a_models_input_example_is_a_picture_that_it_reads(maker: Callable[..., Maker]) -> None:
+    made = maker(CRNN)
+    made.decide(made.exported())
+    name, run = f"wordmill-{made.recipe}", tracking.open_run(made.store, made.seed.run_tag)
+    model = mlflow.pyfunc.load_model(f"models:/{name}/1")
+    (picture,) = model.input_example["image"]
+    assert np.array_equal(decode(base64.b64decode(picture), 3), np.zeros((32, 100, 3), np.uint8))
+    assert list(model.predict(model.input_example)["text"]) == made.expected([np.zeros((32, 100, 3), np.uint8)])[0]
+    place = f"{tracking.tracking_uri()}/{experiments.example_picture(run, name, '1')}"
+    assert requests.get(place, timeout=LIMIT_S).content == base64.b64decode(picture)
+
+
+def test_a_model_that_was_logged_without_an_example_has_none(
+    maker: Callable[..., Maker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "EXAMPLE", "other.png")
+    made = maker(CRNN)
+    made.decide(made.exported())
+    run = tracking.open_run(made.store, made.seed.run_tag)
+    assert experiments.example_picture(run, f"wordmill-{made.recipe}", "1") == ""
 
 
 def test_the_card_tells_what_the_file_needs_and_what_it_was_made_of(

@@ -101,7 +101,7 @@ def test_a_registered_model_and_its_version_are_described(
     name = f"wordmill-{recipe}"
     experiments.describe_version(run, name, "1", "a model", "a version")
     assert f"warning: version 1 of {name} is no longer registered" in capsys.readouterr().out
-    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, tags={}, description="test")
+    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, description="test")
     experiments.describe_version(run, name, "1", "a model", "a version")
     assert run.client.get_registered_model(name).description == "a model"
     assert run.client.get_model_version(name, "1").description == "a version"

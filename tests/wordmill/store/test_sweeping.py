@@ -7,6 +7,7 @@ import pytest
 
 from wordmill.store import artifacts, sweeping
 from wordmill.store.artifacts import Manifest, find_manifest, to_document
+from wordmill.store.runs import judged_key
 from wordmill.store.storage import LISTED, Object, Store, object_key
 from wordmill.store.sweeping import Swept, sweep
 
@@ -55,11 +56,13 @@ def night(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Nigh
 
 
 def test_what_recent_or_registered_work_names_stays_and_the_rest_goes_a_day_after_it_was_listed(night: Night) -> None:
-    names = ("old", "champion", "data", "start", "new", "unnamed")
+    names = ("old", "champion", "data", "read", "start", "new", "unnamed")
     objects = {name: night.put(name, name.encode() * 3) for name in names}
     night.manifest("train", "a", objects["old"])
     data = night.manifest("shard", "d", objects["data"])
     champion = night.manifest("train", "c", objects["champion"], dataset=data.reference)
+    measured = night.manifest("evaluate", "e", objects["read"])
+    night.store.put_json(judged_key(champion.reference), {"evaluations": [measured.reference]})
     night.passed_s += 31 * DAY_S
     night.manifest("train", "b", objects["new"])
     night.store.put_json("jobs/k/job.json", {"start": {"sha256": objects["start"].sha256}})
@@ -70,7 +73,7 @@ def test_what_recent_or_registered_work_names_stays_and_the_rest_goes_a_day_afte
     assert night.sweep(champion.reference) == Swept(unnamed=gone, ripe=sorted(gone), deleted=0)
     assert night.sweep(champion.reference, delete=True).deleted == 2
     left = set(night.store.sizes("objects/"))
-    assert left == {object_key(objects[name]) for name in ("champion", "data", "start", "new")}
+    assert left == {object_key(objects[name]) for name in ("champion", "data", "read", "start", "new")}
     assert night.sweep(champion.reference) == Swept(unnamed={}, ripe=[], deleted=0)
 
 

@@ -56,7 +56,7 @@ def test_a_lost_answer_makes_no_second_run_and_no_second_version(
         assert wire.met["lost answer"] == 1
     with bad_wire(uri, iter(["lost answer"]), "model-versions/create") as wire:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", wire.url)
-        version = tracking.register(name, model=f"train/{tag}", source=f"s3://{BUCKET}/x", run_id=run.run_id, tags={},
+        version = tracking.register(name, model=f"train/{tag}", source=f"s3://{BUCKET}/x", run_id=run.run_id,
                                     description="")  # fmt: skip
         assert wire.met["lost answer"] == 1
     runs = client.search_runs([run.experiment_id], f"tags.`wordmill.run_tag` = '{tag}'")
@@ -140,20 +140,19 @@ def test_a_model_is_registered_once_and_promoted_by_alias(store: Store, tag: str
     run, name = tracking.open_run(store, tag, "crnn_r34"), f"wordmill-{tag}"
     assert tracking.holder(name, "champion") is None
 
-    def register(model: str, evaluations: str) -> str:
-        tags = {"wordmill.evaluations": evaluations}
+    def register(model: str) -> str:
         source = f"s3://wordmill/objects/{model}"
-        return tracking.register(name, model=model, source=source, run_id=run.run_id, tags=tags, description="test")
+        return tracking.register(name, model=model, source=source, run_id=run.run_id, description="test")
 
-    assert register("train/a", "old") == "1"
+    assert register("train/a") == "1"
     assert tracking.holder(name, "champion") is None  # registered, not promoted
     tracking.set_alias(name, "champion", "1")
-    assert register("train/a", "new") == "1"
-    assert register("train/b", "other") == "2"
+    assert register("train/a") == "1"
+    assert register("train/b") == "2"
     found = tracking.holder(name, "champion")
     assert found is not None
     assert (found.version, found.source) == ("1", "s3://wordmill/objects/train/a")
-    assert found.tags == {"wordmill.model": "train/a", "wordmill.evaluations": "new"}
+    assert found.tags == {"wordmill.model": "train/a"}
     assert tracking.connect().get_model_version_by_alias(name, "candidate").version == "2"
 
 
@@ -178,18 +177,18 @@ def test_an_alias_that_another_run_has_just_made_is_moved(
         move(client, name, alias, version)
 
     monkeypatch.setattr(MlflowClient, "set_registered_model_alias", set_alias)
-    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, tags={}, description="test")
+    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, description="test")
     assert tracking.connect().get_model_version_by_alias(name, "candidate").version == "1"
 
 
-def test_a_version_says_what_the_gate_found(store: Store, tag: str) -> None:
+def test_a_version_says_what_the_gate_did(store: Store, tag: str) -> None:
     run, name = tracking.open_run(store, tag, tag), f"wordmill-{tag}"
-    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, tags={}, description="test")
-    tracking.explain(name, "1", "good enough")
+    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, description="test")
+    tracking.mark(name, "1", "promoted")
     tracking.set_alias(name, "champion", "1")
     found = tracking.holder(name, "champion")
     assert found is not None
-    assert found.tags == {"wordmill.model": "train/a", "wordmill.gate": "good enough"}
+    assert found.tags == {"wordmill.model": "train/a", "wordmill.gate": "promoted"}
 
 
 def test_a_refused_value_is_an_error_with_mlflows_reason(store: Store, tag: str) -> None:

@@ -61,7 +61,7 @@ def test_values_that_differ_stand_with_the_runs_that_have_them() -> None:
 
 def test_what_differs_is_told_by_recipe_data_code_and_environment() -> None:
     one = logged("a", tags={"wordmill.host": "x"}, datasets={"words": "11", "signs": "22"}, params={
-        "train.lr": "0.1", "device": "cpu", "processes": "2", "versions.torch": "2.12",
+        "train.lr": "0.1", "device": "cpu", "processes": "2", "versions.torch": "2.12", "train.guide": "0.0",
         "data.charset_digest": "aa"})  # fmt: skip
     other = logged("b", tags={"wordmill.host": "x", COMMIT: "facade"}, datasets={"words": "11", "signs": "33"}, params={
         "train.lr": "0.1", "device": "cuda", "processes": "2", "versions.torch": "2.13",
@@ -218,8 +218,9 @@ def test_a_report_leaves_in_mlflow_what_a_comparison_reads(store: Store, tmp_pat
     known = {"versions.torch": "2.13.0", "precision": "bf16", "train.start_digest": "none"}
     assert {name: run.params[name] for name in known} == known
     assert run.tags["wordmill.recipe"] == recipe
-    chosen = {"data.train": '["words"]', "data.val": "[]", "data.fit": "stretch", "data.limit": "0", "device": "cpu"}
+    chosen = {"data.train": '["words"]', "data.fit": "stretch", "device": "cpu"}
     assert {name: run.params[name] for name in chosen} == chosen
+    assert not {"data.val", "data.limit"} & set(run.params)  # [] and 0: what is not used is not listed
     assert run.metrics["benchmark/words/samples"] == 4
     assert run.metrics["device_hours"] == pytest.approx(12.5 * 2 / 3600)
 

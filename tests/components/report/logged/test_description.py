@@ -93,3 +93,23 @@ def test_links_lead_where_the_reader_is() -> None:
     assert "[MLflow run](http://x/#/runs/1)" in elsewhere
     assert "`s3://bucket/runs/tiny-1/report.html`" in elsewhere
     assert "MLflow" not in links_in_kubeflow(summary(mlflow={"url": None}), "bucket")
+
+
+def test_in_a_cluster_links_go_where_the_site_says_that_browsers_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://wordmill-mlflow:5000")
+    run = Run(None, "r1", "7")  # type: ignore[arg-type]
+    told = links_in_kubeflow(summary(mlflow={"url": run.url}), "bucket")
+    page = "#/experiments/7/runs/r1?workflowType=machine_learning"
+    assert told.startswith(f"Pages: MLflow run: `http://wordmill-mlflow:5000/{page}`, an address of the cluster (")
+    places = {"MLFLOW": "https://mlflow.example.com", "S3": "https://s3.example.com/browser/bucket/",
+              "KUBEFLOW": "https://kubeflow.example.com/pipeline/"}  # fmt: skip
+    for name, place in places.items():
+        monkeypatch.setenv(f"WORDMILL_{name}_PAGES", place)
+    told = links_in_kubeflow(summary(mlflow={"url": run.url}), "bucket")
+    assert told == (f"Pages: [MLflow run](https://mlflow.example.com/{page}), the report is also "
+                    "[s3://bucket/runs/tiny-1/report.html](https://s3.example.com/browser/bucket/runs/tiny-1/"
+                    "report.html), this run's tag tiny-1.")  # fmt: skip
+    assert links_in_mlflow(summary(kubeflow="k-9"), run).endswith(
+        " Kubeflow's run: [k-9](https://kubeflow.example.com/pipeline/#/runs/details/k-9)."
+    )

@@ -38,12 +38,13 @@ def whole(symbols: str = "abc") -> Gathered:
 
 
 def test_a_version_says_what_it_reads_how_well_how_it_is_used_and_what_it_is_made_of() -> None:
-    text = card_text(whole(), summary(), RUN)
+    text = card_text(whole(), summary(), RUN, "place/example.png")
     assert text.startswith("75.00 % of words read right on words. The gate has refused version 7 of wordmill-tiny: ")
     for part in (
         "**Reads one word of a picture**, fitted to 32 x 100 pixels, grey, in 3 characters, charset lower36: ` abc `.",
         "| words | 75.00 % | 30.00 to 95.40 | 3 / 4 |",
         'load_model("models:/wordmill-tiny/7")',
+        "Its input example:\n\n![input example](place/example.png)",
         "| safetensors | 3.1 |\n| onnx | 9.0 |\n\n",
         "| mj | training | 1,234 | CC-BY-4.0 |\n| checks | validation | 9 | not told |",
         "![pictures of words](get-artifact?path=contact_sheets%2Fwords.png&run_uuid=r1)",
@@ -53,9 +54,10 @@ def test_a_version_says_what_it_reads_how_well_how_it_is_used_and_what_it_is_mad
 
 def test_a_card_has_room_in_mlflow_whatever_the_charset_and_however_many_benchmarks() -> None:
     rows = [summary()["benchmarks"][0] | {"name": f"benchmark_{number}"} for number in range(100)]
-    text = card_text(whole("x" * 6000), summary(benchmarks=rows), RUN)
+    text = card_text(whole("x" * 6000), summary(benchmarks=rows), RUN, "")
     assert len(text) <= CHARACTERS
     assert "6,000 characters" in text
+    assert "input example" not in text
     assert "benchmark_3 |" not in text  # a table that has no room is left out as a whole
     assert 'load_model("models:/wordmill-tiny/7")' in text
 
