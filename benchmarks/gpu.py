@@ -14,11 +14,14 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
+import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +53,7 @@ SMALL_BATCH, EPOCHS, MEASURED = 256, 1000, 500
 WARM, STEPS = 3, 30
 LOGITS = 1e-3  # what exported files may differ by too
 POLL_S, CHECKPOINT_S = 0.2, 10.0
+FAILED = "failed"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +125,7 @@ def forbidden(device: str) -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-def logits(name: str, size: Size) -> Row:
+def logits(name: str, size: Size) -> list[Row]:
     """Return how far the logits of a recogniser with fresh weights are apart on the device and on a CPU."""
     recipe, images = bare(name), made_pictures(bare(name), 4)
     model, predict = twin("pytorch", "models.model"), twin("pytorch", "models.predict")
@@ -129,7 +133,7 @@ def logits(name: str, size: Size) -> Row:
     tensors = twin("pytorch", "models.weights").dump(net)
     checkpoint = Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=0)
     one, other = (predict.Predictor(checkpoint, device)(images) for device in (size.device, "cpu"))
-    return alone(f"{name}, logits on {size.device} and cpu", float(np.abs(one - other).max()), "apart", LOGITS)
+    return [alone(f"{name}, logits on {size.device} and cpu", float(np.abs(one - other).max()), "apart", LOGITS)]
 
 
 def train_small(size: Size, folder: Path) -> list[Row]:
@@ -202,8 +206,20 @@ def accuracy(tensors: Tensors, job: Job, device: str) -> float:
     return float(np.mean([text == fold(label) for text, (_, label) in zip(read, drawn, strict=True)]))
 
 
+def attempt(name: str, measure: Callable[[], list[Row]]) -> list[Row]:
+    """Measure and print at once; what fails is told, and is one row, so that the rest is measured all the same."""
+    began = time.monotonic()
+    try:
+        rows = measure()
+    except Exception:
+        traceback.print_exc()
+        rows = [alone(f"{name}, {FAILED}", 1.0, "failures")]
+    print(f"{name}: {time.monotonic() - began:.0f} s {json.dumps(rows)}", flush=True)
+    return rows
+
+
 def main() -> None:
-    """Measure, and print the figures."""
+    """Measure, and print the figures; code 1 where a part of it failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="the card's bfloat16 rate, by its data sheet")
     parser.add_argument("--minutes", type=float, default=5.0, help="of training on streamed pictures")
@@ -217,11 +233,12 @@ def main() -> None:
         size = dataclasses.replace(size, device="cpu", steps=1, most=2, seconds=8.0, patience_s=1200.0)
     rows = []
     for name in BATCHES:
-        rows += [*speed(name, size), logits(name, size)]
-        print(json.dumps(rows[-5:]), flush=True)  # what is known stays known, whatever comes after it
+        rows += attempt(f"{name}, logits", partial(logits, name, size))
+        rows += attempt(f"{name}, training", partial(speed, name, size))
     with tempfile.TemporaryDirectory(prefix="wordmill-benchmark-") as folder:
-        rows += train_small(size, Path(folder))
+        rows += attempt(SMALL, partial(train_small, size, Path(folder)))
     print_rows(rows, options.json)
+    sys.exit(any(str(row["name"]).endswith(FAILED) for row in rows))
 
 
 if __name__ == "__main__":

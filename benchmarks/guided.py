@@ -60,8 +60,11 @@ def step_seconds(name: str, weight: float, quick: bool) -> tuple[float, float]:
     return statistics.median(times[0]), statistics.median(times[1])
 
 
-def read_after(name: str, guide: float, seed: int, steps: int, quick: bool) -> float:
-    """Train for so many steps; return the mean share of the words of the rendered benchmarks that is read."""
+def read_after(name: str, guide: float, seed: int, steps: int, quick: bool) -> tuple[float, float]:
+    """Train for so many steps; return the mean share of the rendered benchmarks' words that is read, and the time.
+
+    It is the processor's, in seconds, without that of the process that draws the words.
+    """
     recipe = recipe_of(name, guide, seed)
     catalogue = load_catalogue([FOLDER / "datasets.yaml"])
     batch = 8 if quick else recipe.train.global_batch
@@ -72,12 +75,14 @@ def read_after(name: str, guide: float, seed: int, steps: int, quick: bool) -> f
         job = Job(data=data, model=recipe.model, train=train, train_sets=(), val_sets=val, start=None, device="cpu",
                   processes=1, folder=Path(folder), rendered=catalogue[data.train[0]].source)  # fmt: skip
         trainer = ours.pytorch_trainer(job)
-        rates = trainer.context.plan.rates
+        rates, began = trainer.context.plan.rates, time.process_time()
         for number, parts in enumerate(training_stream(trainer.context), start=1):
             trainer.result(trainer.step(number, parts, float(rates[number - 1]), (False, False)))
+        seconds = time.process_time() - began
         checkpoint = Checkpoint(tensors=trainer.weights(), data=data, model=job.model, train=train, step=steps)
     sources = [catalogue[benchmark].source for benchmark in recipe.benchmarks]
-    return statistics.mean(share_read(checkpoint, source, 20 if quick else MEASURED) for source in sources)
+    shares = [share_read(checkpoint, source, 20 if quick else MEASURED) for source in sources]
+    return statistics.mean(shares), seconds
 
 
 def share_read(checkpoint: Checkpoint, source: str, count: int) -> float:
@@ -97,16 +102,17 @@ def compare(options: argparse.Namespace) -> list[Row]:
             alone(f"{options.recipe}, a step with it", 1000 * guided, "ms CPU"),
             alone(f"{options.recipe}, its cost", 100 * (guided / plain - 1), "%")]  # fmt: skip
     steps = 4 if options.quick else max(1, round(60 * options.minutes / plain))
+    trainings = {"without": (0.0, steps), "with": (options.weight, max(1, round(steps * plain / guided)))}
+    rows += [alone(f"{name} the head", counted, "steps") for name, (_, counted) in trainings.items()]
     gains = []
     for seed in options.seeds:
-        found = [
-            read_after(options.recipe, 0.0, seed, steps, options.quick),
-            read_after(options.recipe, options.weight, seed, max(1, round(steps * plain / guided)), options.quick),
-        ]
-        gains.append(100 * (found[1] - found[0]))
-        rows += [alone(f"seed {seed}, {name}", 100 * share, "% read")
-                 for name, share in zip(("without", "with"), found, strict=True)]  # fmt: skip
-        print(json.dumps(rows[-2:]), flush=True)
+        found = {name: read_after(options.recipe, guide, seed, counted, options.quick)
+                 for name, (guide, counted) in trainings.items()}  # fmt: skip
+        gains.append(100 * (found["with"][0] - found["without"][0]))
+        rows += [line for name, (share, seconds) in found.items()
+                 for line in (alone(f"seed {seed}, {name}", 100 * share, "% read"),
+                              alone(f"seed {seed}, {name}, training", seconds, "s CPU"))]  # fmt: skip
+        print(json.dumps(rows[-4:]), flush=True)
     rows.append(alone("gain, mean of the seeds", statistics.mean(gains), "points"))
     return [*rows, alone("gain, least to most", max(gains) - min(gains), "points")]
 

@@ -26,6 +26,7 @@ MARK = "WORDMILL_SERVICE"  # in the environment of a server and of what it start
 HOST = "127.0.0.1"
 STATE = state_folder()
 DATABASE = "mlflow.db"
+UNSERVED = f"{DATABASE}.unserved"  # stands beside a database that no server has answered from yet
 START_TIMEOUT_S = 120
 END_TIMEOUT_S = 10
 
@@ -84,6 +85,8 @@ def _settings() -> dict[str, str]:
             os.environ["MLFLOW_TRACKING_URI"] = started["mlflow"].address
         for name, service in started.items():
             _wait_until_it_answers(name, service)
+        if "mlflow" in started:
+            (STATE / UNSERVED).unlink(missing_ok=True)
     Store.from_environment().make_bucket()
     return environment | {"MLFLOW_TRACKING_URI": os.environ["MLFLOW_TRACKING_URI"]}
 
@@ -162,16 +165,32 @@ def _embedded_s3(ports: contextlib.ExitStack) -> tuple[dict[str, str], Service]:
 
 
 def _embedded_mlflow(ports: contextlib.ExitStack) -> Service:
+    if not _running("mlflow"):
+        _make_room_for_tables()
     database = f"sqlite:///{DATABASE}"  # in STATE, where servers are started: an address takes no `?`, `#` or `%`
     bucket = os.environ["WORDMILL_BUCKET"]
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", "PORT", "--workers", "1",
                "--backend-store-uri", database, "--artifacts-destination", f"s3://{bucket}/mlflow"]  # fmt: skip
-    variables = {
-        "MLFLOW_S3_ENDPOINT_URL": endpoint_url(),
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # saves eight processes that nothing here uses
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-    }
+    # Job execution would be eight processes that nothing here uses.
+    variables = {"MLFLOW_S3_ENDPOINT_URL": endpoint_url(), "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+                 "MLFLOW_DISABLE_TELEMETRY": "true"}  # fmt: skip
     return _found_or_started("mlflow", command, variables, 5000, ports)
+
+
+def _make_room_for_tables() -> None:
+    """Remove the database of a first server that never answered: MLflow does not go on with tables half made."""
+    _end(_marked("mlflow"))
+    unserved = STATE / UNSERVED
+    if unserved.exists():
+        for path in STATE.glob(f"{DATABASE}*"):
+            path.unlink()
+    if not (STATE / DATABASE).exists():
+        unserved.touch()
+
+
+def _running(name: str) -> Service | None:
+    service = _read(name)
+    return service if service and service.process() else None
 
 
 def _found_or_started(
@@ -181,8 +200,7 @@ def _found_or_started(
 
     `ports` keeps others from that port until the server has it.
     """
-    service = _read(name)
-    if service and service.process():
+    if service := _running(name):
         return service
     _end(_marked(name))
     port = next(_free_ports(first_port))

@@ -51,6 +51,13 @@ def test_weights_are_taken_out_of_a_checkpoint_with_the_mean_of_the_statistics(
     assert {name: array.tolist() for name, array in seen.items()} == {"head.bias": [1, 2], "bn.running_mean": [2, 4]}
 
 
+def test_what_fails_is_told_and_the_rest_is_measured(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = gpu.attempt("one", lambda: [gpu.alone("one", 2.0, "steps")])
+    rows += gpu.attempt("other", lambda: [gpu.alone("other", 1 / 0, "steps")])
+    assert [(row["name"], row["value"]) for row in rows] == [("one", 2.0), ("other, failed", 1.0)]
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_a_dry_run_does_every_line_on_a_cpu() -> None:
     command = [sys.executable, "-m", "benchmarks.gpu", "--dry", "--json"]

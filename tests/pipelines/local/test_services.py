@@ -105,6 +105,26 @@ def test_a_server_that_cannot_start_says_where_its_log_is(state: Path) -> None:
         services._wait_until_it_answers("s3", service)
 
 
+def test_the_database_of_a_first_mlflow_that_never_answered_is_made_anew(
+    state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setenv("WORDMILL_BUCKET", "wordmill")
+    monkeypatch.setattr(services, "_found_or_started", lambda name, *_: started.append(name))
+    state.mkdir(parents=True)
+    for attempt in range(2):  # neither of them ever answers
+        with ExitStack() as ports:
+            services._embedded_mlflow(ports)
+        assert [path.name for path in state.iterdir()] == [services.UNSERVED], attempt
+        (state / services.DATABASE).write_text("half of the tables", encoding="utf-8")
+        (state / f"{services.DATABASE}-journal").touch()
+    (state / services.UNSERVED).unlink()  # one has answered
+    with ExitStack() as ports:
+        services._embedded_mlflow(ports)
+    assert (state / services.DATABASE).read_text(encoding="utf-8") == "half of the tables"
+    assert (started, (state / services.UNSERVED).exists()) == (["mlflow"] * 3, False)
+
+
 def test_given_services_are_used_and_nothing_is_started(state: Path, store: object) -> None:
     # The fixture `store` has put the way to a real S3 server into the environment.
     with pytest.MonkeyPatch.context() as patch:

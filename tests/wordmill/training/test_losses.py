@@ -25,8 +25,11 @@ def mindspore_losses(cell: ms.nn.Cell) -> Losses:
 
 
 CTC = pytest.mark.parametrize(
-    "ctc", [torch_losses(pt_losses.ctc_losses), mindspore_losses(ms_losses.CtcLosses())], ids=["pytorch", "mindspore"]
-)
+    "ctc",
+    [torch_losses(pt_losses.ctc_losses), torch_losses(pt_losses.ctc_losses_on_cuda),
+     mindspore_losses(ms_losses.CtcLosses())],
+    ids=["pytorch", "pytorch-cuda", "mindspore"],
+)  # fmt: skip
 SEQUENCE = pytest.mark.parametrize(
     "sequence",
     [torch_losses(pt_losses.sequence_losses), mindspore_losses(ms_losses.SequenceLosses())],
@@ -68,6 +71,20 @@ def test_ctc_is_the_sum_over_all_paths_repeated_letters_included(ctc: Losses) ->
     expected = [ctc_by_all_paths(*pair) for pair in zip(logits, rows, strict=True)]
     assert targets.weights.tolist() == pytest.approx([1 / 6] * 6)
     assert ctc(logits, targets.classes, targets.lengths).tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_gradients_of_ctc_are_those_of_pytorchs_own_where_the_loss_is_worked_out_on_cuda() -> None:
+    labels = ["a", "ab", "aa", "abb", "bab", "aab"]
+    targets = encode_labels(labels, CtcCodec(charset=AB), 5, "ctc")
+    arrays = targets.classes, targets.lengths, random_logits(6, 1, 1)[0, :, 0]
+    classes, lengths, weights = map(torch.from_numpy, arrays)
+    gradients = []
+    for losses in (pt_losses.ctc_losses, pt_losses.ctc_losses_on_cuda):
+        logits = torch.from_numpy(random_logits(5, 3, len(labels))).requires_grad_()
+        (losses(logits, classes, lengths) * weights).sum().backward()
+        gradients.append(logits.grad.numpy())
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-5, atol=1e-6)
+    assert np.abs(gradients[0]).min() > 1e-4
 
 
 @CTC

@@ -1,5 +1,6 @@
 """Training by a job file, one process per device, which msrun starts: `-m wordmill.training.worker ms FILE`."""
 
+import copy
 import gc
 import os
 import platform
@@ -17,7 +18,7 @@ from wordmill.models.architectures import GUIDE
 from wordmill.models.characters import start_from
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.checkpoint import load as load_checkpoint
-from wordmill.models.ms.model import add_guide, build, count_steps
+from wordmill.models.ms.model import Recogniser, add_guide, build, count_steps
 from wordmill.models.ms.parameters import named, statistics
 from wordmill.models.ms.precision import choose_precision, halve
 from wordmill.models.ms.predict import Predictor, open_device
@@ -52,13 +53,14 @@ class Trainer:
             where = f"train.start_from {job.train.start_from}, file {job.start}"
             start = start_from(load_checkpoint(job.start), job.model, job.data, job.train.start_charset, where)
             load_weights(self.net, start.tensors, where)
+        scored = copy.deepcopy(self.net)  # to draw fresh weights once more would take a second of the start
         if job.train.guide:
             add_guide(self.net, self.codec.classes, self.steps)
         if job.train.sync_batch_norm and job.processes > 1:
             synchronise(self.net, job.device, job.processes)
         self.context = make_context(job, rank, self.codec, self.steps)
         self.compile()
-        self.scored = self.build_scored()
+        self.scored = self.build_scored(scored)
 
     def compile(self) -> None:
         """Build the graphs of a step."""
@@ -78,10 +80,10 @@ class Trainer:
         self.average = Average(self.net, train.ema_decay) if train.ema_decay else None
         self.parameters = TrainingState(self.net, self.update, self.average, self.processes)
 
-    def build_scored(self) -> Objective:
-        """Build the recogniser that is scored: fp32, evaluation mode, compiled once for batches of any size."""
+    def build_scored(self, net: Recogniser) -> Objective:
+        """Build what scores: the recogniser in fp32 and evaluation mode, compiled once for batches of any size."""
         data = self.job.data
-        scored = Objective(build(self.job.model, data, self.codec.classes), data.middle)
+        scored = Objective(net, data.middle)
         scored.set_train(False)
         shape = [None, data.height, data.width, data.channels]
         scored.set_inputs(

@@ -1,8 +1,8 @@
 """Training by a job file, one process per device, which torchrun starts: `-m wordmill.training.worker pt FILE`.
 
 On a CPU the same job gives the same bits. On CUDA it need not: by PyTorch's documentation the order of sums varies in
-the gradients of ctc_loss and of grid_sample (rectification), in nll_loss (of cross_entropy), in convolutions and, with
-some versions of cuDNN, in LSTMs.
+the gradients of gather (CTC) and of grid_sample (rectification), in nll_loss (of cross_entropy), in convolutions and,
+with some versions of cuDNN, in LSTMs.
 """
 
 import copy
@@ -35,7 +35,7 @@ from wordmill.training.context import make_context
 from wordmill.training.job import Job, read_job
 from wordmill.training.loop import Loop
 from wordmill.training.pt.device import fetch, memory_bytes, send, trace
-from wordmill.training.pt.losses import as_written, ctc_losses, frame_losses, sequence_losses
+from wordmill.training.pt.losses import as_written, ctc_losses, ctc_losses_on_cuda, frame_losses, sequence_losses
 from wordmill.training.pt.optimisers import Average, build_optimiser
 from wordmill.training.pt.processes import gather, join, share, synchronise
 from wordmill.training.pt.scaler import Scaler
@@ -132,6 +132,8 @@ class Trainer:
         logits = found if told is None else found[0]
         if self.writes:
             losses = sequence_losses(logits, classes, lengths)
+        elif self.device.type == "cuda":
+            losses = ctc_losses_on_cuda(logits, classes, lengths)
         else:
             losses = ctc_losses(logits, classes, torch.from_numpy(targets.lengths))
         if targets.flat.any():

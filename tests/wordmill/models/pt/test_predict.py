@@ -10,7 +10,7 @@ from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.pt import predict
 from wordmill.models.pt.model import build
-from wordmill.models.pt.predict import Predictor, open_device
+from wordmill.models.pt.predict import Predictor, keep_float32, open_device
 from wordmill.models.pt.weights import dump
 from wordmill.pictures.image import normalise
 from wordmill.recipe.loading import load_recipe
@@ -78,6 +78,18 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
         open_device("cuda", 99)
     with pytest.raises(ValueError, match="device 'gpu': expected one of cpu, cuda, npu"):
         open_device("gpu")
+
+
+def test_float32_is_not_tf32_on_cuda() -> None:
+    parts = torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    before = [part.fp32_precision for part in parts]
+    try:
+        keep_float32()
+        assert [part.fp32_precision for part in parts] == ["ieee", "ieee"]
+    finally:
+        for part, precision in zip(parts, before, strict=True):
+            part.fp32_precision = precision
+    assert torch.backends.cuda.matmul.fp32_precision != "tf32"  # PyTorch's own choice
 
 
 def test_npu_without_torch_npu_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
