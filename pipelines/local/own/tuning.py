@@ -1,8 +1,8 @@
 """`python -m pipelines tune`: a recipe's champion made better on words of one's own, and what that costs on others.
 
 Some of the words are held out. Training goes on from the champion's weights, or from those that come with the project,
-half of every batch own words and half what the recipe trains on, and takes in the characters that its charset lacks;
-the rest is a run as any other.
+half of every batch own words and half what the recipe trains on, and takes in the characters that its charset lacks,
+of which drawn words have many; the rest is a run as any other.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from wordmill.store.files import atomic_file, write_atomically
 from wordmill.store.storage import hash_file
 from wordmill.text.charset import Charset, charset_of
 
-SAMPLES = 60_000  # that training sees, half of them own words
+SAMPLES = 60_000  # that training sees
 EPOCHS = (3, 40)  # at least, and at most
 OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
 DRAWN = 0.3  # share of drawn words with characters that are new
