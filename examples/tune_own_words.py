@@ -39,7 +39,7 @@ def draw(folder: Path, count: int) -> None:
 def newest_gains() -> list[dict[str, object]]:
     """Return what the newest tuning has changed: for each benchmark the accuracy before and now, in shares."""
     files = sorted((services.STATE / "runs").glob("*/tune.json"), key=lambda path: path.stat().st_mtime)
-    found: list[dict[str, object]] = json.loads(files[-1].read_text(encoding="utf-8"))
+    found: list[dict[str, object]] = json.loads(files[-1].read_text(encoding="utf-8"))["gains"]
     return found
 
 

@@ -73,7 +73,7 @@ def test_own_words_are_drawn_once_and_given_to_the_verb(
         run = tmp_path / "state" / "runs" / f"quickstart-tune-{len(asked)}"
         run.mkdir(parents=True)
         row = {"name": "parts_test", "own": True, "before": 0.125, "now": 0.75 + len(asked) / 100}
-        (run / "tune.json").write_text(json.dumps([row]), encoding="utf-8")
+        (run / "tune.json").write_text(json.dumps({"gains": [row]}), encoding="utf-8")
         return 0
 
     monkeypatch.setattr("pipelines.local.own.tuning.tune", tune)

@@ -23,6 +23,7 @@ _FOLDER = Path(__file__).parent / "data"
 ATLAS = _FOLDER / "atlas.bin"
 CHINESE_ATLAS = _FOLDER / "atlas_chinese.bin"
 SIGN_ATLAS = _FOLDER / "atlas_signs.bin"
+LETTER_ATLAS = _FOLDER / "atlas_letters.bin"
 PAD = 12  # empty pixels around a line: room for outlines and shadows
 _SPACE = 10.0  # pixels
 _TEST_PERCENT = 15
@@ -115,7 +116,7 @@ class Faces:
         return dice.pick(self.families[min(family, len(self.families) - 1)])
 
 
-@lru_cache(maxsize=3)
+@lru_cache(maxsize=4)
 def read_atlas(path: Path) -> tuple[Face, ...]:
     """All faces of an atlas; unpacks none of them."""
     content = path.read_bytes()

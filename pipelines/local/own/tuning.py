@@ -1,8 +1,8 @@
 """`python -m pipelines tune`: a recipe's champion made better on words of one's own, and what that costs on others.
 
 Some of the words are held out. Training goes on from the champion's weights, or from those that come with the project,
-half of every batch own words and half what the recipe trains on, and takes in the characters that its charset lacks;
-the rest is a run as any other.
+half of every batch own words and half what the recipe trains on, and takes in the characters that its charset lacks,
+of which drawn words have many; the rest is a run as any other.
 """
 
 import argparse
@@ -10,13 +10,15 @@ import dataclasses
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import urlencode
 
 from pipelines.building import build_pipeline, new_run_tag, recipe_path
 from pipelines.local.evaluating import add_data_options, data_set
 from pipelines.local.scanning import missing, read_labels, write_symbols
-from wordmill.models.characters import start_from
+from wordmill.models.characters import start_from, symbols_text
 from wordmill.models.checkpoint import load
 from wordmill.models.pretrained import pretrained
 from wordmill.recipe.catalogue import LEAST, Entry, Part
@@ -27,12 +29,12 @@ from wordmill.store.files import atomic_file, write_atomically
 from wordmill.store.storage import hash_file
 from wordmill.text.charset import Charset, charset_of
 
-SAMPLES = 60_000  # that training sees, half of them own words
+SAMPLES = 60_000  # that training sees
 EPOCHS = (3, 40)  # at least, and at most
 OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
-MOST_OTHERS = SAMPLES // 2  # that are learnt from: none comes again, to be learnt by heart
+DRAWN = 0.3  # share of drawn words with characters that are new
+MOST_DRAWN, SEED = round(SAMPLES * DRAWN), 91  # of the renderer
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
-PATIENCE = 8
 FACTORS = "train.lr_factors={backbone: 0.25}"  # what letters look like is known; which one is which is what is learnt
 WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0.5"]
 
@@ -49,8 +51,9 @@ def tune(options: argparse.Namespace) -> int:
     start = starting_weights(store, recipe.name, f"{name}_train", options.set, folder)
     added = added_symbols(name, read_labels(name, entry), charset_of(recipe.data), known_symbols(start))
     catalogue, sets = folder / f"{name}.yaml", parts_of_entry(name, entry)
-    write_atomically(catalogue, json.dumps({key: dataclasses.asdict(one) for key, one in sets.items()}, indent=1))
-    changes = changed_keys(recipe, sets, charset_file(folder / name, added.replace(" ", "")), start)
+    drawn = drawn_words(name, recipe, added)
+    write_catalogue(catalogue, sets | drawn)
+    changes = changed_keys(recipe, sets, charset_file(folder / name, added.replace(" ", "")), start, [*drawn])
     changes += ["data.space=true"] if " " in added else []
     told, pipeline = build_pipeline(run_options(options, catalogue, f"{name}_test", changes))
     start_from(load(start), told.model, told.data, told.train.start_charset, f"train.start_from {start}")  # if it fits
@@ -125,6 +128,33 @@ def parts_of_entry(name: str, entry: Entry) -> dict[str, Entry]:
     return {f"{name}_{part}": dataclasses.replace(entry, part=part, samples=count) for part, count in counts.items()}
 
 
+def drawn_words(name: str, recipe: Recipe, added: str) -> dict[str, Entry]:
+    """Return a set of drawn words with the characters that are added to a recipe's, none where no face has any.
+
+    A charset with one case alone folds the other, so that letters are drawn in both.
+    """
+    from wordmill.synth.letters import drawable
+
+    if recipe.model.name == "seq2seq":  # which reads signs in four views
+        return {}
+    charset = Charset(name=name, symbols=charset_of(recipe.data).symbols + added)
+    cases = dict.fromkeys(case for symbol in added for case in (symbol, symbol.lower(), symbol.upper()))
+    found = drawable("".join(case for case in cases if len(case) == 1 and charset.fold(case) in added))
+    if left_out := "".join(symbol for symbol in added if symbol not in charset.fold(found)):
+        print(f"{name}: no face that words are drawn in has {symbols_text(left_out)}: learnt from these words alone")
+    if not found:
+        return {}
+    keys = {"seed": SEED, "count": MOST_DRAWN, "fonts": "train", "words": "train", "difficulty": "mixed",
+            "colour": int(recipe.data.channels == 3), "characters": found}  # fmt: skip
+    return {f"{name}_drawn": Entry(source=f"synth://words?{urlencode(keys)}", reader="synth", samples=MOST_DRAWN,
+                                   licence="drawn by this project")}  # fmt: skip
+
+
+def write_catalogue(path: Path, sets: dict[str, Entry]) -> None:
+    """Write a catalogue's file."""
+    write_atomically(path, json.dumps({name: dataclasses.asdict(entry) for name, entry in sets.items()}, indent=1))
+
+
 def charset_file(stem: Path, symbols: str) -> str:
     """Write characters to a file for a charset's name to join; return what is added to that name, "" for none.
 
@@ -137,35 +167,44 @@ def charset_file(stem: Path, symbols: str) -> str:
     return f"+{path.absolute()}"
 
 
-def changed_keys(recipe: Recipe, sets: dict[str, Entry], charset: str, start: Path) -> list[str]:
-    """Return what of a recipe is changed for own words, whose parts are `sets`: train, val and test."""
+def changed_keys(
+    recipe: Recipe, sets: dict[str, Entry], charset: str, start: Path, drawn: Sequence[str] = ()
+) -> list[str]:
+    """Return what of a recipe is changed for own words, whose parts are `sets`: train, val and test.
+
+    drawn: the set of words with characters that are new, none where there is none.
+    """
     (train, learnt), (val, _), (test, _) = sets.items()
     return [
         f"data.charset={recipe.data.charset}{charset}",
         f"data.val=[{val}]",
-        *mixing_keys(recipe, train, learnt.samples, start),
+        *mixing_keys(recipe, train, learnt.samples, start, drawn),
         floors_key(recipe, [test]),
     ]
 
 
-def mixing_keys(recipe: Recipe, own: str, samples: int, start: Path) -> list[str]:
-    """Return what of a recipe is changed to train on from weights, half on a set of one's own, half on the recipe's."""
+def mixing_keys(recipe: Recipe, own: str, samples: int, start: Path, drawn: Sequence[str] = ()) -> list[str]:
+    """Return what of a recipe is changed to train on from weights: half a set of one's own, half the recipe's.
+
+    drawn: a set of words with characters that are new, which takes its share of both, none where there is none.
+    """
     others = recipe.data.train
     epoch = samples + max(OTHERS * samples, LEAST_OTHERS) * len(others)
     batch = min(BATCH, recipe.train.global_batch)
     rate = recipe.train.lr * math.sqrt(batch / recipe.train.global_batch) / SLOWER
-    shares = {own: 0.5} | {other: 0.5 / len(others) for other in others}
+    left = (1 - DRAWN * len(drawn)) / 2
+    shares = {own: left} | dict.fromkeys(drawn, DRAWN) | {other: left / len(others) for other in others}
     return [
-        f"data.train=[{', '.join((own, *others))}]",
+        f"data.train=[{', '.join(shares)}]",
         f"data.shares={json.dumps(shares)}",
-        f"data.limit={MOST_OTHERS}",
+        f"data.limit={round(SAMPLES * max(list(shares.values())[1:]))}",  # others come once: none is learnt by heart
         f"data.epoch_samples={epoch}",
         "data.streamed=false",
         f"train.start_from={start}",
         "train.start_charset=union",
         f"train.epochs={min(EPOCHS[1], max(EPOCHS[0], round(SAMPLES / epoch)))}",
         "train.validations_per_epoch=1",
-        f"train.patience={PATIENCE}",
+        "train.patience=0",  # what the rate's fall gives comes last
         f"train.global_batch={batch}",
         "train.schedule=warmup_cosine",
         f"train.lr={rate:.6f}",

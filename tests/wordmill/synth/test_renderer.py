@@ -141,7 +141,7 @@ def test_ranges_outside_the_count_are_refused(start: int, stop: int) -> None:
 
 
 def test_every_file_is_among_those_that_pictures_depend_on() -> None:
-    names = ["atlas.bin", "atlas_chinese.bin", "atlas_signs.bin", "words_common.txt.xz", "words_large.txt.xz"]
-    names += ["shapes.txt", "chinese.txt", "french.txt"]
+    names = ["atlas.bin", "atlas_chinese.bin", "atlas_letters.bin", "atlas_signs.bin", "words_common.txt.xz"]
+    names += ["words_large.txt.xz", "shapes.txt", "chinese.txt", "french.txt"]
     assert {path.name for path in DATA.iterdir()} == {*names, "README.md", "LICENCES", "LICENCES_scripts"}
     assert sorted(path.name for path in renderer.DATA) == sorted(names)

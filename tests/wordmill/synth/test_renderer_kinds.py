@@ -8,7 +8,7 @@ import pytest
 from wordmill.pictures.image import fit_picture
 from wordmill.recipe.loading import load_recipe
 from wordmill.synth.chinese import Lines, common_characters
-from wordmill.synth.fonts import ATLAS, CHINESE_ATLAS, SIGN_ATLAS, Faces, read_atlas
+from wordmill.synth.fonts import ATLAS, CHINESE_ATLAS, LETTER_ATLAS, SIGN_ATLAS, Faces, read_atlas
 from wordmill.synth.french import Streets, lines_of
 from wordmill.synth.random import Dice
 from wordmill.synth.renderer import SynthSpec, render
@@ -53,7 +53,7 @@ def test_a_space_moves_the_pen_by_ten_pixels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("licences", "atlases"), [("LICENCES", [ATLAS]), ("LICENCES_scripts", [CHINESE_ATLAS, SIGN_ATLAS])]
+    ("licences", "atlases"), [("LICENCES", [ATLAS, LETTER_ATLAS]), ("LICENCES_scripts", [CHINESE_ATLAS, SIGN_ATLAS])]
 )
 def test_licences_name_every_package_and_face(licences: str, atlases: list[Path]) -> None:
     text = (DATA / licences).read_text(encoding="utf-8")

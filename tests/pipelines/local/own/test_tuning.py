@@ -10,6 +10,7 @@ from pipelines.local.own.tuning import (
     added_symbols,
     changed_keys,
     charset_file,
+    drawn_words,
     parts_of_entry,
     run_options,
     starting_weights,
@@ -20,6 +21,7 @@ from wordmill.models.pretrained import WEIGHTS
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.loading import load_recipe
 from wordmill.store.storage import hash_file
+from wordmill.synth.renderer import SynthSpec
 from wordmill.text.charset import load_charset
 
 LOWER36 = load_charset("lower36")
@@ -54,6 +56,29 @@ def test_added_characters_are_a_file_that_the_charset_is_joined_with(tmp_path: P
     assert load_charset(f"lower36{second}").symbols == f"{LOWER36.symbols}üßé"
 
 
+@pytest.mark.parametrize(("added", "characters"), [("éß-", "éÉß-"), ("éÀ", "éÀ")])
+def test_words_with_new_characters_are_drawn_in_both_cases_where_the_charset_has_one(
+    added: str, characters: str
+) -> None:
+    [(called, entry)] = drawn_words("w", load_recipe(recipe_path("quickstart")), added).items()
+    assert (called, entry.reader) == ("w_drawn", "synth")
+    spec = SynthSpec.parse(entry.source)
+    assert (spec.characters, spec.fonts, spec.words, spec.colour) == (characters, "train", "train", "0")
+    assert spec.count == entry.samples == 18_000  # 0.3 of 60,000
+
+
+def test_nothing_is_drawn_of_what_no_face_has_or_for_signs_in_four_views(capsys: pytest.CaptureFixture[str]) -> None:
+    assert drawn_words("w", load_recipe(recipe_path("quickstart")), "") == {}
+    assert drawn_words("w", load_recipe(recipe_path("seq2seq_fsns")), "ő") == {}
+    assert capsys.readouterr().out == ""
+    assert drawn_words("w", load_recipe(recipe_path("quickstart")), " ก") == {}
+    told = "w: no face that words are drawn in has U+0020 ก: learnt from these words alone"
+    assert capsys.readouterr().out == f"{told}\n"
+    [entry] = drawn_words("w", load_recipe(recipe_path("crnn_r34")), "éก").values()
+    assert SynthSpec.parse(entry.source).colour == "1"
+    assert "has ก: learnt" in capsys.readouterr().out
+
+
 def options(recipe: str, *changes: str) -> argparse.Namespace:
     return argparse.Namespace(recipe=recipe, set=list(changes), framework="", catalogue="", places=[], device="",
                               processes=0)  # fmt: skip
@@ -77,6 +102,14 @@ def test_every_recipe_can_be_trained_on_for_own_words(name: str, tmp_path: Path)
     assert told.train.augment == {"seq2seq_fsns": "views", "svtr_tiny": "svtr"}.get(name, "words")
     assert told.train.lr < recipe.train.lr
     assert told.train.lr_factors == {"backbone": 0.25}
+
+
+def test_words_that_are_drawn_take_their_share_of_own_words_and_of_others() -> None:
+    recipe, sets = load_recipe(recipe_path("quickstart")), parts_of_entry("w", WORDS)
+    keys = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "", START, ["w_drawn"]))
+    assert keys["data.train"] == "[w_train, w_drawn, rendered_train]"
+    assert json.loads(keys["data.shares"]) == pytest.approx({"w_train": 0.35, "w_drawn": 0.3, "rendered_train": 0.35})
+    assert keys["data.limit"] == "21000"  # 0.35 of 60,000
 
 
 def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_path: Path) -> None:
