@@ -11,13 +11,13 @@ from components.gate.drift import compare_runs
 from components.gate.histories import both_runs
 from components.gate.judged import add_measurements, keep_words, measurements_of, words_of
 from components.gate.judging import Decision, disagreeing, judge_candidate, refuse_unjudged
+from components.gate.lease import StoreLease, leased
 from components.gate.pairing import Pairing, pair_with
 from wordmill.inference.package import Lineage, keep_package, log_package, sweep_packages
 from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Gate
 from wordmill.store import tracking
 from wordmill.store.artifacts import Manifest, digest, read_manifest, record_manifest, stored_manifest, whole_manifest
-from wordmill.store.lease import StoreLease, leased
 from wordmill.store.stages import run_stage, work_folder
 from wordmill.store.storage import Store
 from wordmill.store.tracking import Version

@@ -15,6 +15,7 @@ from kfp.local import docker_task_handler
 
 from pipelines.images.building import key_of
 from pipelines.images.references import KEY
+from wordmill.store.cache import VARIABLE, limit_bytes
 
 LABEL = "wordmill.state"  # whose containers they are: the folder of state of the run that started them
 USER = 10001  # of every image
@@ -39,7 +40,8 @@ def runner(pipeline: GraphComponent, state: Path, tasks: Path) -> local.DockerRu
         if os.getuid() == 0:
             _give(folder)
     return local.DockerRunner(
-        environment={name: os.environ[name] for name in PASSED if name in os.environ} | {"WORDMILL_CACHE": str(cache)},
+        environment={name: os.environ[name] for name in PASSED if name in os.environ}
+        | {"WORDMILL_CACHE": str(cache), VARIABLE: str(limit_bytes(cache))},  # there it looks like a volume of its own
         mounts=[Mount(str(cache), str(cache), type="bind")],
         network_mode="host",
         user=f"{os.getuid() or USER}:{os.getgid() or USER}",

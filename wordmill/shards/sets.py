@@ -199,7 +199,7 @@ def open_sets(paths: Sequence[Path]) -> ShardSet:
         return ShardSet(index, Files(index, files), None)
     store = Store.from_environment()
     files = [path or store.find(entry) for path, entry in zip(files, index.objects, strict=True)]
-    return ShardSet(index, Files(index, files), BlockCache.from_environment(store, index))
+    return ShardSet(index, Files(index, files), BlockCache(store, index))
 
 
 def open_dataset(store: Store, combined: Manifest, name: str) -> ShardSet:

@@ -109,7 +109,7 @@ def locked(path: Path, *, wait: bool = True, waiting: str = "", remove: bool = F
     while True:
         with path.open("ab") as file:
             _lock(file, wait, waiting)
-            if _is_at(path, file):  # else the last owner has removed it meanwhile, and a third may hold a new one
+            if is_at(path, file):  # else the last owner has removed it meanwhile, and a third may hold a new one
                 try:
                     yield
                 finally:
@@ -129,7 +129,7 @@ def _lock(file: BinaryIO, wait: bool, waiting: str) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _is_at(path: Path, file: BinaryIO) -> bool:
+def is_at(path: Path, file: BinaryIO) -> bool:
     """Tell whether an open file is the one at a path, not one that was removed from there."""
     with suppress(FileNotFoundError):
         return os.path.samestat(path.stat(), os.fstat(file.fileno()))

@@ -2,8 +2,8 @@
 
 import hashlib
 import json
+import math
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wordmill.store.answers import WAITS_S, Refusal, no_answer
-from wordmill.store.files import READ, atomic_file, is_full, write_atomically
+from wordmill.store.cache import ObjectCache
+from wordmill.store.files import READ, atomic_file, is_full
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 LISTED = "sweep/listed.json"  # the keys of objects that nothing names, and since when that is known, see sweeping.py
+LIST_S = 600.0  # so long that list is taken for the newest
 CHUNK = 8 << 20  # bytes: the size of a part of a multipart transfer
 
 
@@ -80,8 +82,10 @@ class Store:
     def __init__(self, bucket: str, cache: Path) -> None:
         self.bucket = bucket
         self.cache = cache
+        self.objects = ObjectCache(cache)
         self.endpoint = endpoint_url() or "AWS"
         self.put_before: set[str] = set()
+        self.list, self.list_read = dict[str, Any](), -math.inf  # of what may be swept, and when, monotonic time in s
 
     @cached_property
     def client(self) -> "S3Client":
@@ -112,46 +116,27 @@ class Store:
         """
         state = path.stat()
         entry = Object(name=name, sha256=sha256 or hash_file(path), bytes=state.st_size)
-        if not self.has(entry) or object_key(entry) in (self.get_json(LISTED) or ()):
+        if not self.has(entry) or self._is_listed(object_key(entry)):
             self.upload(path, object_key(entry))
-        cached = self.cache / object_key(entry)
-        if not cached.exists():
-            with atomic_file(cached) as temporary:
-                try:
-                    os.link(path, temporary)
-                    self._note(entry, state)
-                except OSError:  # the cache lies on another file system
-                    shutil.copyfile(path, temporary)
+        self.objects.keep(path, entry.sha256, state)
         return entry
 
     def find(self, entry: Object) -> Path | None:
         """Return the cache's copy of an object, if it has a whole one; a file's bytes are looked at once.
 
-        A damaged one is removed, and said.
+        It stays for as long as this store is used. A damaged one is removed, and said.
         """
-        cached = self.cache / object_key(entry)
-        try:
-            state = cached.stat()
-        except FileNotFoundError:
+        cached, state = self.objects.path(entry.sha256), self.objects.take(entry.sha256)
+        if state is None or state.st_size != entry.bytes:
             return None
-        if state.st_size != entry.bytes:
-            return None
-        noted = self._place_of_note(entry)
-        if noted.exists() and noted.read_text() == _identity(state):
+        if self.objects.is_noted(entry.sha256, state):
             return cached
         if (found := hash_file(cached)) != entry.sha256:
             print(f"warning: {cached}: its sha256 is {found}: the damaged copy is removed\n", end="", flush=True)
-            cached.unlink(missing_ok=True)
+            self.objects.remove(entry.sha256)
             return None
-        self._note(entry, state)
+        self.objects.note(entry.sha256, state)
         return cached
-
-    def _note(self, entry: Object, state: os.stat_result) -> None:
-        """Write down that the file of this state holds the object."""
-        write_atomically(self._place_of_note(entry), _identity(state))
-
-    def _place_of_note(self, entry: Object) -> Path:
-        return self.cache / "verified" / entry.sha256[:2] / entry.sha256
 
     def read_range(self, entry: Object, start: int, size: int) -> bytes:
         """Read `size` bytes of an object from byte `start` on."""
@@ -161,18 +146,16 @@ class Store:
         return bytes(body)
 
     def fetch(self, entry: Object) -> Path:
-        """Return a local file with the object's bytes, verified."""
+        """Return a local file with the object's bytes, verified; it stays for as long as this store is used."""
         if whole := self.find(entry):
             return whole
         key = object_key(entry)
-        cached = self.cache / key
-        with atomic_file(cached) as temporary:
+        with self.objects.filling(entry.sha256, entry.bytes) as temporary:
             self._download(key, temporary)
             if (found := hash_file(temporary)) != entry.sha256:
                 damaged = f"sha256 is {found}, expected {entry.sha256}: the stored object is damaged"
                 raise RuntimeError(f"s3://{self.bucket}/{key} ({entry.name}): {damaged}, delete it and run again")
-            self._note(entry, temporary.stat())
-        return cached
+        return self.objects.path(entry.sha256)
 
     def has(self, entry: Object) -> bool:
         """Tell whether the object is stored with its full size."""
@@ -230,15 +213,22 @@ class Store:
 
     def modified(self, prefix: str) -> dict[str, float]:
         """Return of each key below a prefix, in order, when it was written: unix time in s, by the store's clock."""
-        return {item["Key"]: item["LastModified"].timestamp() for item in self._listed(prefix)}
+        return {key: at for key, (_, at) in self.stored(prefix).items()}
 
-    def sizes(self, prefix: str) -> dict[str, int]:
-        """Return of each key below a prefix, in order, how many bytes it has."""
-        return {item["Key"]: item["Size"] for item in self._listed(prefix)}
+    def stored(self, prefix: str) -> dict[str, tuple[int, float]]:
+        """Return of each key below a prefix, in order, its bytes, and when it was written: unix time in s."""
+        pages = self._ask("list", prefix, list, self._pages(prefix))
+        items = (item for page in pages for item in page.get("Contents", []))
+        return {item["Key"]: (item["Size"], item["LastModified"].timestamp()) for item in items}
 
-    def _listed(self, prefix: str) -> list[Any]:
-        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
-        return [item for page in self._ask("list", prefix, list, pages) for item in page.get("Contents", [])]
+    def _pages(self, prefix: str) -> Any:
+        return self.client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=prefix)
+
+    def _is_listed(self, key: str) -> bool:
+        """Tell whether a sweep has listed an object, as of some minutes ago: nothing listed goes for a day."""
+        if time.monotonic() - self.list_read > LIST_S:
+            self.list, self.list_read = self.get_json(LISTED) or {}, time.monotonic()
+        return key in self.list
 
     def make_bucket(self) -> None:
         """Create the bucket where it does not exist yet."""
@@ -288,11 +278,6 @@ class Store:
             if wait_s == WAITS_S[0]:
                 print(f"warning: {where}: {refusal.code}: the server is busy, this waits\n", end="", flush=True)
             time.sleep(wait_s)
-
-
-def _identity(state: os.stat_result) -> str:
-    """Return what is another where a file is another, or has been written to."""
-    return f"{state.st_ino} {state.st_size} {state.st_mtime_ns}"
 
 
 def endpoint_url() -> str:

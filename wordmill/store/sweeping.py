@@ -32,22 +32,22 @@ class Swept:
 def sweep(store: Store, days: float, registered: Iterable[str], delete: bool) -> Swept:
     """List what no document of so many days and no registered text, such as a tag, names; delete what is ripe."""
     now = store_time(store)
-    objects = store.sizes("objects/")
-    times = store.modified("objects/")
+    objects = store.stored("objects/")
     named = named_digests(store, now - 86400 * days, registered)
-    unnamed = {key: size for key, size in objects.items()
-               if digest_of_key(key) not in named and now - times.get(key, now) > GRACE_S}  # fmt: skip
+    unnamed = {key: size for key, (size, at) in objects.items()
+               if digest_of_key(key) not in named and now - at > GRACE_S}  # fmt: skip
     before = store.get_json(LISTED) or {}
     listed = {key: float(before.get(key, now)) for key in unnamed}
     store.put_json(LISTED, listed)
     ripe = sorted(key for key, since in listed.items() if now - since > GRACE_S)
-    return Swept(unnamed=unnamed, ripe=ripe, deleted=remove(store, ripe, now, times) if delete else 0)
+    times = {key: objects[key][1] for key in ripe}
+    return Swept(unnamed=unnamed, ripe=ripe, deleted=remove(store, times, now) if delete else 0)
 
 
-def remove(store: Store, ripe: list[str], now: float, times: dict[str, float]) -> int:
-    """Delete objects that nothing has named or stored again since they were looked at; return how many."""
-    newly, again = named_digests(store, now, ()), store.modified("objects/")
-    going = [key for key in ripe if digest_of_key(key) not in newly and again.get(key) == times[key]]
+def remove(store: Store, times: dict[str, float], now: float) -> int:
+    """Delete objects, by key, that nothing has named or stored again since they were looked at; return how many."""
+    newly, again = named_digests(store, now, ()), store.modified("objects/") if times else {}
+    going = [key for key, at in times.items() if digest_of_key(key) not in newly and again.get(key) == at]
     for key in going:
         store.delete(key)
     return len(going)

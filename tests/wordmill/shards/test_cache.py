@@ -13,10 +13,11 @@ from tests.waiting import LIMIT_S
 from tests.wordmill.training.tiny import write_index
 from wordmill.shards import cache as block_cache
 from wordmill.shards.blocks import ShardWriter
-from wordmill.shards.cache import BlockCache, DiskQuota
+from wordmill.shards.cache import BlockCache
 from wordmill.shards.index import Index
 from wordmill.shards.loader import ordered_batches, training_batches
 from wordmill.shards.sets import ShardSet, open_sets
+from wordmill.store.cache import VARIABLE
 from wordmill.store.storage import Store
 
 SAMPLES, BLOCKS, BLOCK = 2560, 10, 256 * 160  # of 8 x 20 gray pixels; a record has some bytes more
@@ -162,7 +163,7 @@ def test_the_cache_keeps_to_its_bound_and_what_was_used_last(
     store: Store, index: Path, asked: Counter[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limit = 5 * (BLOCK + 4096)
-    monkeypatch.setenv(block_cache.VARIABLE, str(limit))
+    monkeypatch.setenv(VARIABLE, str(limit))
     shards = open_sets([index])
     for block in (0, 1, 2, 3, 0, 4, 5):
         assert shards.block(block).labels[0] == str(256 * block)
@@ -179,22 +180,6 @@ def test_the_cache_keeps_to_its_bound_and_what_was_used_last(
     assert (held == before).all()  # its file is gone
 
 
-def test_room_counts_files_that_others_wrote_and_removes_what_a_killed_process_left(tmp_path: Path) -> None:
-    folder = tmp_path / "blocks"
-    (folder / "ab").mkdir(parents=True)
-    (folder / "ab" / "old").write_bytes(bytes(600))
-    os.utime(folder / "ab" / "old", (1, 1))
-    (folder / "ab" / "left.1-2.part").write_bytes(bytes(300))
-    os.utime(folder / "ab" / "left.1-2.part", (2, 2))
-    (folder / "ab" / "new.3-4.part").write_bytes(bytes(100))
-    DiskQuota(folder, 1200).put(folder / "ab" / "own", np.zeros(500, dtype=np.uint8))
-    assert sorted(path.name for path in (folder / "ab").iterdir()) == ["left.1-2.part", "new.3-4.part", "own"]
-    assert (folder / "used").read_text() == "900"
-    DiskQuota(folder, 1200).put(folder / "ab" / "more", np.zeros(400, dtype=np.uint8))
-    assert sorted(path.name for path in (folder / "ab").iterdir()) == ["more", "new.3-4.part", "own"]
-    assert (folder / "used").read_text() == "1000"
-
-
 def test_threads_and_processes_fetch_a_block_once(
     store: Store, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +194,7 @@ def test_threads_and_processes_fetch_a_block_once(
     monkeypatch.setattr(Store, "read_range", slow)
 
     def work() -> None:
-        cache = BlockCache.from_environment(Store.from_environment(), Index.load(index))
+        cache = BlockCache(Store.from_environment(), Index.load(index))
         cache.prefetch(range(6))
         for block in range(6):
             cache.record(block)
@@ -234,7 +219,7 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_in_the_way(
 
     def work() -> None:
         monkeypatch.setattr(os, "fsync", stuck)
-        BlockCache.from_environment(Store.from_environment(), Index.load(index)).record(1)
+        BlockCache(Store.from_environment(), Index.load(index)).record(1)
 
     child = multiprocessing.get_context("fork").Process(target=work)
     child.start()
@@ -248,6 +233,6 @@ def test_a_process_that_is_killed_while_it_fetches_leaves_nothing_in_the_way(
 
 @pytest.mark.parametrize("text", ["1000", "32G", "-1"])
 def test_a_bound_that_makes_no_sense_is_refused(text: str, index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(block_cache.VARIABLE, text)
+    monkeypatch.setenv(VARIABLE, text)
     with pytest.raises(ValueError, match=f"WORDMILL_CACHE_BYTES: found '{text}', expected a number of bytes"):
         open_sets([index])

@@ -20,10 +20,10 @@ class Night:
     def __init__(self, store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.store, self.folder, self.passed_s = store, folder, 0.0
         self.written: dict[str, float] = {}  # by how much the clock had been moved on when a key was written
-        modified, put_bytes, upload = store.modified, store.put_bytes, store.upload
+        stored, put_bytes, upload = store.stored, store.put_bytes, store.upload
 
-        def moved(prefix: str) -> dict[str, float]:
-            return {key: at + self.written.get(key, 0.0) for key, at in modified(prefix).items()}
+        def moved(prefix: str) -> dict[str, tuple[int, float]]:
+            return {key: (size, at + self.written.get(key, 0.0)) for key, (size, at) in stored(prefix).items()}
 
         def put(key: str, body: bytes, kind: str) -> None:
             put_bytes(key, body, kind)
@@ -33,7 +33,7 @@ class Night:
             upload(path, key)
             self.written[key] = self.passed_s
 
-        for name, call in (("modified", moved), ("put_bytes", put), ("upload", uploaded)):
+        for name, call in (("stored", moved), ("put_bytes", put), ("upload", uploaded)):
             monkeypatch.setattr(store, name, call)
 
     def put(self, name: str, content: bytes) -> Object:
@@ -72,7 +72,7 @@ def test_what_recent_or_registered_work_names_stays_and_the_rest_goes_a_day_afte
     night.passed_s += 1.1 * DAY_S
     assert night.sweep(champion.reference) == Swept(unnamed=gone, ripe=sorted(gone), deleted=0)
     assert night.sweep(champion.reference, delete=True).deleted == 2
-    left = set(night.store.sizes("objects/"))
+    left = set(night.store.keys("objects/"))
     assert left == {object_key(objects[name]) for name in ("champion", "data", "read", "start", "new")}
     assert night.sweep(champion.reference) == Swept(unnamed={}, ripe=[], deleted=0)
 
@@ -103,10 +103,10 @@ def test_what_is_named_between_the_look_and_the_deletion_stays(night: Night, mon
     night.passed_s += 1.1 * DAY_S
     remove = sweeping.remove
 
-    def late(store: Store, ripe: list[str], now: float, times: dict[str, float]) -> int:
-        assert ripe == [object_key(entry)]
+    def late(store: Store, times: dict[str, float], now: float) -> int:
+        assert list(times) == [object_key(entry)]
         night.manifest("train", "b", entry)
-        return remove(store, ripe, now, times)
+        return remove(store, times, now)
 
     monkeypatch.setattr(sweeping, "remove", late)
     assert night.sweep(delete=True).deleted == 0
@@ -118,3 +118,22 @@ def test_the_list_is_a_small_document_that_people_can_read(night: Night) -> None
     night.passed_s += 40 * DAY_S
     night.sweep()
     assert list(json.loads(night.store.get_bytes(LISTED) or b"")) == [object_key(entry)]
+
+
+def test_one_look_lists_the_objects_once_and_the_list_is_read_once_for_many_objects(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    night.put("a", b"content")
+    asked = list[str]()
+    stored, get_json = night.store.stored, night.store.get_json
+    monkeypatch.setattr(night.store, "stored", lambda prefix: asked.append(prefix) or stored(prefix))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(night.store, "get_json", lambda key: asked.append(key) or get_json(key))  # type: ignore[func-returns-value]
+    night.sweep(delete=True)
+    assert asked.count("objects/") == 1
+    asked.clear()
+    for name in ("b", "c"):
+        night.put(name, b"content")
+    assert asked == [LISTED]
+    monkeypatch.setattr("wordmill.store.storage.LIST_S", -1.0)
+    night.put("d", b"content")
+    assert asked == [LISTED, LISTED]

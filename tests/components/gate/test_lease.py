@@ -7,8 +7,8 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from wordmill.store import lease
-from wordmill.store.lease import leased
+from components.gate import lease
+from components.gate.lease import leased
 from wordmill.store.storage import Store
 
 
