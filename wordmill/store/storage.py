@@ -57,7 +57,7 @@ def descriptions() -> "Loader":
 
 
 @cache
-def connect(variables: frozenset[tuple[str, str]]) -> "S3Client":
+def s3_client(variables: frozenset[tuple[str, str]]) -> "S3Client":
     """Return the connection to the server that these variables tell of, which boto3 reads itself; made once for all."""
     import boto3
     import botocore.session
@@ -90,7 +90,7 @@ class Store:
     @cached_property
     def client(self) -> "S3Client":
         """The connection to the server, made when it is first needed: whoever finds all in the cache needs no boto3."""
-        return connect(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+        return s3_client(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
     @cached_property
     def transfer(self) -> "TransferConfig":
