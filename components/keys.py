@@ -30,7 +30,7 @@ PACKED = _of("wordmill.shards", "blocks index loader")
 TEXTS = _of("wordmill.text", "charset decoding")
 SIMPLIFIED = "wordmill/text/charsets/simplified.tsv"
 
-PARTS = "backbones decoders layers mobilenet model necks precision rectification resnet svtr weights"
+PARTS = "backbones decoders layers mobilenet model necks rectification resnet svtr weights"
 COMMON = _of("wordmill.models", "architectures checkpoint tps")
 NETWORKS = {
     "pytorch": COMMON + _of("wordmill.models.pt", PARTS),
@@ -74,7 +74,7 @@ def of_train(train: Train, data: Data, device: str) -> Ingredients:
     fitted = (FITTED, *streamed, *decoded) if data.streamed or data.stored == "encoded" else ()
     return Ingredients(
         code=(*LOOP, *STEPS[train.framework],
-              *NETWORKS[train.framework], *AUGMENTED.get(train.augment, ()),
+              *NETWORKS[train.framework], f"{TWINS[train.framework]}.precision", *AUGMENTED.get(train.augment, ()),
               *fitted, *PACKED, *TEXTS, *_of("wordmill.text", "protocols temperature"), "wordmill.recipe.schedule"),
         data=(SIMPLIFIED,) if train.protocol == "fudan" else (),
         distributions=(*COMPUTING[train.framework], *PICTURES, *_chip(train.framework, device)),
@@ -85,7 +85,7 @@ def of_evaluate(framework: str, device: str, protocol: str) -> Ingredients:
     """Return what reads benchmarks in this framework on this kind of device and compares by this protocol."""
     return Ingredients(
         code=("components.evaluate.stage", "wordmill.inference.evaluation", *NETWORKS[framework],
-              f"{TWINS[framework]}.predict", FITTED, DECODED, *PACKED, *TEXTS,
+              *_of(TWINS[framework], "precision predict"), FITTED, DECODED, *PACKED, *TEXTS,
               *_of("wordmill.text", "beam metrics protocols")),
         data=(SIMPLIFIED,) if protocol == "fudan" else (),
         distributions=(*COMPUTING[framework], *PICTURES, "rapidfuzz", *_chip(framework, device)),

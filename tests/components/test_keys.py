@@ -55,7 +55,7 @@ APART = {
                "components.export.converter": "runs programs", "wordmill.recipe.schedule": "of training alone",
                "wordmill.inference.onnx_runtime": "proves a pair", "wordmill.inference.packaged": "proves a pair",
                "wordmill.text.beam": "proves a pair", "wordmill.models.pt.predict": "proves a pair",
-               "wordmill.models.ms.predict": "proves a pair", "wordmill.shards.content": "told by shards"},
+               "wordmill.models.pt.precision": "proves a pair", "wordmill.shards.content": "told by shards"},
     "smoke": {"components.smoke.job": "what a process is told", "components.smoke.launch": "starts it"},
 }  # fmt: skip
 # Distributions by the names that they are imported by, and those that compute nothing that a byte depends on.
@@ -89,12 +89,16 @@ def imports(module: str, framework: str) -> frozenset[str]:
     """Return what a module imports anywhere but for checkers, a framework's twin and programs by their names too."""
     [file] = files_of(module)
     tree, found = ast.parse(file.read_text(encoding="utf-8")), set()
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and len(node.args) == 2]
+    told = {node.args[1]: first.value for node in calls if isinstance(first := node.args[0], ast.Constant)}
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = {f"{node.module}.{alias.name}" for alias in node.names}
             found |= {name if exists(name) else node.module for name in names}
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
+        elif told.get(node, framework) in PACKAGES.keys() - {framework}:
+            continue  # twin("pytorch", "models.predict") is PyTorch's alone
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not within(module, ORCHESTRATION):
             room, _, name = node.value.partition(".")
             found |= {other for other in (node.value, f"wordmill.{room}.{PACKAGES[framework]}.{name}") if exists(other)}

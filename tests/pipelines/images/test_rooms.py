@@ -108,13 +108,26 @@ def named(ingredients: store_keys.Ingredients) -> set[str]:
 
 KEYED = {
     "shard": [keys.of_shard(reader) for reader in keys.READERS],
+    "evaluate-pytorch": [keys.of_evaluate("pytorch", "cpu", "mindocr")],
     "evaluate-mindspore": [keys.of_evaluate("mindspore", "cpu", "fudan")],
+    "evaluate-cann": [keys.of_evaluate("mindspore", "npu", "fudan")],
     "export-pytorch": [keys.of_export("onnx"), keys.of_export("onnx_int8")],
+    "export-mindspore": [keys.of_export("mindir")],
+    "export-lite": [keys.of_export("lite")],
+    "export-cann": [keys.of_export("om")],
+    "smoke-pytorch": [keys.of_smoke("onnx")],
     "smoke-mindspore": [keys.of_smoke("mindir")],
+    "smoke-lite": [keys.of_smoke("lite")],
+    "smoke-cann": [keys.of_smoke("om")],
     "train-pytorch": [STAGES["train views"][2], STAGES["train"][2]],
     "train-mindspore": [STAGES["train streamed"][2]],
+    "train-cann": [STAGES["train views"][2], STAGES["train streamed"][2]],
     "fresh": [key for _, _, key in STAGES.values()],
 }
+
+
+def test_all_images_whose_stages_have_keys_are_asked_for_them() -> None:
+    assert set(NAMES) - set(KEYED) == {"fetch", "gate", "gate-pytorch", "report"}
 
 
 @pytest.mark.parametrize("name", KEYED)
