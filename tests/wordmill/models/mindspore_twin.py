@@ -56,13 +56,17 @@ def step(
     """Make a step by the cells that training compiles; return its loss, logits and gradients."""
     objective = Objective(net, recipe.data.middle)
     arrays = tensors_of((Batch(images=images, labels=[]), targets))
-    logits = objective.set_train()(*arrays)[1].asnumpy()
-    load_weights(net, tensors, "given")  # that pass has moved the running statistics
+    made: list[np.ndarray] = []
+    if ms.get_context("mode") == ms.PYNATIVE_MODE:
+        objective.register_forward_hook(lambda cell, given, results: made.append(results[1].asnumpy()))
+    else:  # a graph tells of nothing within it
+        made.append(objective.set_train()(*arrays)[1].asnumpy())
+        load_weights(net, tensors, "given")  # that pass has moved the running statistics
     scale, ones = LossScale(1.0, dynamic=False), ms.Tensor([1.0], ms.float32)
     vector = Gradients(objective, scale).set_train()(ones, ones, ms.Tensor([0, 0], ms.float32), *arrays)
     gradients = split(vector.asnumpy(), net)
     update = Update(net, build_optimiser(net, recipe.train), scale, recipe.train.clip_norm, parts=1, processes=1)
-    return update(vector, ms.Tensor(recipe.train.lr, ms.float32)).asnumpy()[0], logits, gradients
+    return update(vector, ms.Tensor(recipe.train.lr, ms.float32)).asnumpy()[0], made[0], gradients
 
 
 def split(vector: np.ndarray, net: Recogniser) -> Tensors:

@@ -56,15 +56,23 @@ def images(recipe: Recipe) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def tensors(recipe: Recipe, codec: Codec, images: np.ndarray) -> Tensors:
-    """Weights with running statistics as after training, and a last layer that writes more than one class."""
+def net(recipe: Recipe, codec: Codec) -> pt_model.Recogniser:
+    """PyTorch's twin in training mode, into which each test loads its weights: all of them are built once."""
     torch.manual_seed(6)
-    net = pt_model.build(recipe.model, recipe.data, codec.classes).train()
-    for part in net.modules():
-        if isinstance(part, torch.nn.BatchNorm2d):
-            part.momentum = 1.0  # one pass leaves the batch's own statistics
+    return pt_model.build(recipe.model, recipe.data, codec.classes).train()
+
+
+@pytest.fixture(scope="module")
+def tensors(recipe: Recipe, net: pt_model.Recogniser, images: np.ndarray) -> Tensors:
+    """Weights with running statistics as after training, and a last layer that writes more than one class."""
+    norms = [part for part in net.modules() if isinstance(part, torch.nn.BatchNorm2d)]
+    momenta = [part.momentum for part in norms]
+    for part in norms:
+        part.momentum = 1.0  # one pass leaves the batch's own statistics
     with torch.no_grad():
         logits = net(torch.from_numpy(normalise(images, recipe.data.middle)))
+    for part, momentum in zip(norms, momenta, strict=True):
+        part.momentum = momentum
     tensors = pt_weights.dump(net)
     last = "head" if recipe.model.name == "crnn" else "decoder.generator"
     tensors[f"{last}.weight"] /= float(logits.std())
@@ -76,8 +84,7 @@ def tensors(recipe: Recipe, codec: Codec, images: np.ndarray) -> Tensors:
 
 
 @pytest.fixture(scope="module")
-def targets(recipe: Recipe, codec: Codec) -> Targets:
-    net = pt_model.build(recipe.model, recipe.data, codec.classes)
+def targets(recipe: Recipe, codec: Codec, net: pt_model.Recogniser) -> Targets:
     steps = pt_model.count_steps(net, recipe.data)
     labels = ["a", "hello", "00112", "zz"]
     return encode_labels(labels, codec, steps, recipe.train.loss, DRAWN)
@@ -119,16 +126,12 @@ def mindspore(
     return results
 
 
-def torch_twin(recipe: Recipe, codec: Codec, tensors: Tensors) -> pt_model.Recogniser:
-    net = pt_model.build(recipe.model, recipe.data, codec.classes).train()
-    pt_weights.load_weights(net, tensors, "torch")
-    return net
-
-
 def test_weights_pass_from_one_to_the_other_and_back_bit_for_bit(
-    recipe: Recipe, codec: Codec, tensors: Tensors, mindspore: Tensors
+    net: pt_model.Recogniser, tensors: Tensors, mindspore: Tensors
 ) -> None:
-    returned = pt_weights.dump(torch_twin(recipe, codec, part_of(mindspore, "weights")))
+    pt_weights.load_weights(net, {name: np.full_like(tensor, np.nan) for name, tensor in tensors.items()}, "none")
+    pt_weights.load_weights(net, part_of(mindspore, "weights"), "mindspore")
+    returned = pt_weights.dump(net)
     assert set(returned) == set(tensors)
     assert all(np.array_equal(returned[name], tensors[name]) for name in tensors)
 
@@ -175,9 +178,11 @@ def length(arrays: Iterable[np.ndarray]) -> float:
 
 
 def test_a_training_step_has_the_same_logits_loss_statistics_and_weights(
-    recipe: Recipe, codec: Codec, tensors: Tensors, images: np.ndarray, targets: Targets, mindspore: Tensors
+    recipe: Recipe, net: pt_model.Recogniser, tensors: Tensors, images: np.ndarray, targets: Targets, mindspore: Tensors
 ) -> None:
-    expected = torch_step(recipe, torch_twin(recipe, codec, tensors), images, targets)
+    net.zero_grad()
+    pt_weights.load_weights(net, tensors, "torch")
+    expected = torch_step(recipe, net, images, targets)
     gradients, updated = part_of(mindspore, "gradients"), part_of(mindspore, "updated")
     assert np.abs(mindspore["logits"] - expected.logits).max() <= 1e-4
     # A float32 in the hundreds has no fourth decimal.

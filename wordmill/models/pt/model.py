@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from wordmill.models.architectures import GUIDE_HIDDEN, STN_MAKES, SVTR_HEAD, VIEWS_DROPOUT, check_size, seen_size
 from wordmill.models.pt.backbones import Backbone, ViewsCnn, build_backbone
@@ -114,8 +115,9 @@ def _count_columns(rectifier: nn.Module, backbone: Backbone, data: Data) -> int:
     """Return how many columns a backbone makes of one picture."""
     training = backbone.training
     size = STN_MAKES if isinstance(rectifier, Stn) else (data.height, data.width)
-    with torch.no_grad():
-        images = torch.zeros(1, data.channels, *size, device=next(backbone.parameters()).device)
-        features = backbone.eval()(images)
-    backbone.train(training)  # in training mode the batch of zeros would have moved the running statistics
+    with torch.no_grad():  # on the device of shapes alone: nothing is computed
+        tensors = dict(backbone.named_parameters()) | dict(backbone.named_buffers())
+        shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
+        features = functional_call(backbone.eval(), shapes, torch.empty(1, data.channels, *size, device="meta"))
+    backbone.train(training)
     return int(features.shape[3])
