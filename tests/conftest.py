@@ -47,7 +47,8 @@ hypothesis.settings.load_profile("busy")
 # The files that take longest come first: one of them at the end would have one processor wait for the other.
 LONG = ("models/test_twins", "local/test_run_whole", "ms/test_train_processes", "training/test_curves",
         "smoke/test_stage", "models/test_twin_decoders", "pipelines/test_training", "pt/test_export",
-        "models/test_convert", "training/test_twin_steps", "pt/test_predict", "ms/test_export")  # fmt: skip
+        "models/test_convert", "training/test_twin_steps", "pt/test_predict", "ms/test_export", "train/test_stage",
+        "gate/test_stage", "training/test_worker", "pt/test_train_resume", "inference/test_package")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def report_html(summary: dict[str, Any], extras: Extras) -> str:
     return templates().get_template("page.html.j2").render(s=summary, x=extras, css=css, made=made)
 
 
+@cache
 def templates() -> Environment:
     """Return the templates of this folder: everything is escaped, and a name that is not given is an error."""
     found = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True,

@@ -2,7 +2,6 @@
 
 import platform
 from dataclasses import asdict
-from importlib.metadata import distributions
 from typing import Any
 
 from components.report.cluster import Fate
@@ -10,6 +9,7 @@ from components.report.gather import Gathered, lost_tasks, task_names
 from components.report.published import Published, published
 from components.report.reading import sum_by_length, sum_calibration, sum_confusion
 from wordmill.store.artifacts import Manifest, git_commit
+from wordmill.store.keys import version_of
 from wordmill.text.metrics import plain_mean, weighted_mean
 
 SCHEMA = 1
@@ -132,5 +132,5 @@ def _means(benchmarks: list[dict[str, Any]]) -> dict[str, float | None]:
 
 
 def _versions() -> dict[str, str]:
-    installed = {item.metadata["Name"]: item.version for item in distributions() if item.metadata["Name"] in PACKAGES}
-    return {"python": platform.python_version(), **dict(sorted(installed.items()))}
+    installed = {name: version for name in sorted(PACKAGES) if (version := version_of(name))}
+    return {"python": platform.python_version(), **installed}

@@ -1,6 +1,8 @@
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import yaml
@@ -18,20 +20,20 @@ def _images(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORDMILL_TAG", "dev")
 
 
-def compile_recipe(recipe: str, folder: Path, *options: str) -> str:
-    path = folder / f"{recipe}.yaml"
-    with pytest.raises(SystemExit) as end:
-        main(["compile", recipe, "-o", str(path), *options])
-    assert end.value.code == 0
-    return path.read_text(encoding="utf-8")
+@cache
+def compile_recipe(recipe: str, *options: str) -> str:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / f"{recipe}.yaml"
+        with pytest.raises(SystemExit) as end:
+            main(["compile", recipe, "-o", str(path), *options])
+        assert end.value.code == 0
+        return path.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", COMPILED)
-def test_the_compiled_pipeline_is_the_golden_one(name: str, tmp_path: Path) -> None:
+def test_the_compiled_pipeline_is_the_golden_one(name: str) -> None:
     golden = (GOLDEN / f"{name}.yaml").read_text(encoding="utf-8")
-    assert compile_recipe(COMPILED[name][0], tmp_path, *COMPILED[name][1:]) == golden, (
-        "changed: look at it, then `make golden`"
-    )
+    assert compile_recipe(COMPILED[name][0], *COMPILED[name][1:]) == golden, "changed: look at it, then `make golden`"
 
 
 def tasks(text: str) -> dict[str, dict]:
@@ -39,14 +41,14 @@ def tasks(text: str) -> dict[str, dict]:
     return spec["components"]["comp-exit-handler-1"]["dag"]["tasks"]
 
 
-def test_every_benchmark_and_every_format_is_a_task_of_its_name(tmp_path: Path) -> None:
-    compiled = tasks(compile_recipe("quickstart", tmp_path))
+def test_every_benchmark_and_every_format_is_a_task_of_its_name() -> None:
+    compiled = tasks(compile_recipe("quickstart"))
     names = {task["taskInfo"]["name"] for task in compiled.values()}
     assert {"fetch", "shard", "train", "rendered_easy", "rendered_hard", "mindir", "onnx", "gate"} <= names
 
 
-def test_data_flows_one_way(tmp_path: Path) -> None:
-    compiled = tasks(compile_recipe("quickstart", tmp_path))
+def test_data_flows_one_way() -> None:
+    compiled = tasks(compile_recipe("quickstart"))
     needs = {name: set(task.get("dependentTasks", [])) for name, task in compiled.items()}
     assert needs["fetch"] == set()
     assert needs["shard"] == {"fetch"}
@@ -58,22 +60,22 @@ def test_data_flows_one_way(tmp_path: Path) -> None:
     assert needs["gate"] == {"evaluate", "evaluate-2", "evaluate-rivals", "smoke", "smoke-2", "train"}
 
 
-def test_a_run_that_promotes_nobody_measures_no_champion(tmp_path: Path) -> None:
-    compiled = tasks(compile_recipe("quickstart", tmp_path, "--set", "gate.promote=false"))
+def test_a_run_that_promotes_nobody_measures_no_champion() -> None:
+    compiled = tasks(compile_recipe("quickstart", "--set", "gate.promote=false"))
     assert "evaluate-rivals" not in compiled
     assert compiled["gate"]["inputs"]["parameters"]["rivals"]["runtimeValue"]["constant"] == ""
 
 
-def test_a_machine_of_ones_own_is_named_by_device_and_processes(tmp_path: Path) -> None:
-    spec = compile_recipe("quickstart", tmp_path, "--device", "npu", "--processes", "4")
+def test_a_machine_of_ones_own_is_named_by_device_and_processes() -> None:
+    spec = compile_recipe("quickstart", "--device", "npu", "--processes", "4")
     executors = next(iter(yaml.load_all(spec, yaml.CSafeLoader)))["deploymentSpec"]["executors"]
     accelerator = executors["exec-train"]["container"]["resources"]["accelerator"]
     assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("huawei.com/Ascend910", "4")
 
 
 @pytest.mark.parametrize("choice", ["reuse", "afresh"])
-def test_what_becomes_of_other_codes_work_is_told_to_every_task(choice: str, tmp_path: Path) -> None:
-    plain, told = (compile_recipe("quickstart", tmp_path, *options) for options in ((), (f"--{choice}",)))
+def test_what_becomes_of_other_codes_work_is_told_to_every_task(choice: str) -> None:
+    plain, told = (compile_recipe.__wrapped__("quickstart", *options) for options in ((), (f"--{choice}",)))  # anew
     executors = next(iter(yaml.load_all(told, yaml.CSafeLoader)))["deploymentSpec"]["executors"].values()
     assert all(item["container"]["env"] == [{"name": OTHER_CODE, "value": choice}] for item in executors)
     assert OTHER_CODE not in plain
@@ -83,17 +85,15 @@ def test_what_becomes_of_other_codes_work_is_told_to_every_task(choice: str, tmp
     ("formats", "batches", "environment"),
     [("[mindir, onnx]", "[]", ""), ("[mindir]", "[]", "-pytorch"), ("[onnx]", "[1]", "-pytorch")],
 )
-def test_the_gate_can_make_the_onnx_file_that_it_registers(
-    formats: str, batches: str, environment: str, tmp_path: Path
-) -> None:
+def test_the_gate_can_make_the_onnx_file_that_it_registers(formats: str, batches: str, environment: str) -> None:
     keys = ["--set", f"export.formats={formats}", "--set", f"export.batches={batches}"]
-    spec = compile_recipe("quickstart", tmp_path, *keys)
+    spec = compile_recipe("quickstart", *keys)
     executors = next(iter(yaml.load_all(spec, yaml.CSafeLoader)))["deploymentSpec"]["executors"]
     assert f"/gate{environment}:" in executors["exec-gate"]["container"]["image"]
 
 
-def test_optional_formats_are_made_and_tried_each_in_its_own_environment(tmp_path: Path) -> None:
-    spec = compile_recipe("quickstart", tmp_path, "--set", "export.optional=[om, lite, onnx_int8]")
+def test_optional_formats_are_made_and_tried_each_in_its_own_environment() -> None:
+    spec = compile_recipe("quickstart", "--set", "export.optional=[om, lite, onnx_int8]")
     document = next(iter(yaml.load_all(spec, yaml.CSafeLoader)))
     tasks = document["components"]["comp-exit-handler-1"]["dag"]["tasks"]
     named = {task["taskInfo"]["name"]: task["componentRef"]["name"] for task in tasks.values()}

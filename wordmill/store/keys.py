@@ -100,14 +100,21 @@ def source_files(modules: Iterable[str]) -> list[Path]:
 
 def _imports(path: Path) -> Iterator[str]:
     """Give the modules of this project that a file imports, inside functions too."""
+    for module, names in _named(path.read_text(encoding="utf-8")):
+        if ROOT.joinpath(*module.split(".")).is_dir():
+            yield from (f"{module}.{name}" for name in names)
+        else:
+            yield module
+
+
+@cache
+def _named(source: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return from which packages and modules of this project a module's text imports, and what."""
     with PARSING:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(OURS):
-            if ROOT.joinpath(*str(node.module).split(".")).is_dir():
-                yield from (f"{node.module}.{alias.name}" for alias in node.names)
-            else:
-                yield node.module or ""
+        tree = ast.parse(source)
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in found if (node.module or "").startswith(OURS)]
+    return tuple((str(node.module), tuple(alias.name for alias in node.names)) for node in ours)
 
 
 def meanings_of(file: Path) -> dict[str, str]:

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ from wordmill.store.artifacts import git_commit
 from wordmill.store.files import atomic_folder, locked
 from wordmill.store.storage import Store
 from wordmill.store.wire import hush
+
+# Else MLflow looks for Databricks's package in the whole search path, several times for every request.
+sys.modules.setdefault("dbruntime", None)  # type: ignore[arg-type]
 
 Point = tuple[str, float, int, float]  # name, value, step, unix time in s
 
