@@ -19,6 +19,7 @@ TYPED = {
         ["run", "quickstart", "--from", "mj=/data/mj", "--from", "st=s3://b/st.zip"]
     ),
     ("run", "SMOKE=0", "TRACE=1", "NIGHTLY=1"): ["run", "quickstart", "--profile", "--nightly"],
+    ("submit", "PIPELINE=small", "NIGHTLY=1", "WAIT=1"): ["submit", "small", "--nightly", "--wait"],
     ("compile", "PIPELINE=my recipe.yaml"): ["compile", "my recipe.yaml"],
     ("read", "IMAGES=my words", "MODEL=a b/model.onnx", "OUTPUT=c d.jsonl"): (
         ["read", "my words", "--recipe", "quickstart", "--model", "a b/model.onnx", "--output", "c d.jsonl"]

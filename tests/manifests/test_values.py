@@ -134,6 +134,9 @@ def test_the_objects_hold_what_the_site_says(overlay: str) -> None:
         "region": values.s3.region,
         "bucket": values.s3.bucket,
         "mlflow": values.mlflow.address,
+        "mlflow_pages": values.pages.mlflow,
+        "s3_pages": values.pages.s3,
+        "kubeflow_pages": values.pages.kubeflow,
         "cache": "/cache",
     }
     (quota,) = of_kind(overlay, "ResourceQuota")

@@ -15,6 +15,8 @@ from wordmill.text.metrics import plain_mean, wilson_interval
 
 LETTERS = "ABCDEFGH"  # what tables and charts call the runs
 ABSENT = "-"
+MISSING = "absent"
+UNUSED = {MISSING, *OFF}  # older runs have logged what they did not use
 SECTIONS = ("data.", "model.", "train.", "gate.")
 RECIPE = {"wordmill.recipe": "recipe", "wordmill.protocol": "protocol"}  # tag -> what it is called here
 FORMATS = get_args(Format)
@@ -74,17 +76,16 @@ def differences(facts: dict[str, dict[str, str]]) -> list[Difference]:
     for name in sorted({name for known in recorded.values() for name in known}):
         values: dict[str, str] = {}
         for letter, known in recorded.items():
-            value = known.get(name, "absent")
+            value = known.get(name, MISSING)
             values[value] = f"{values.get(value, '')} {letter}".strip()
-        if len(values) > 1:
+        if len(values) > 1 and not set(values) <= UNUSED:
             found.append(Difference(name=name, values=values))
     return found
 
 
 def _recipe(run: Logged) -> dict[str, str]:
     facts = {label: run.tags[tag] for tag, label in RECIPE.items() if tag in run.tags}
-    # Older runs have logged what they did not use, too.
-    return facts | {name: value for name, value in run.params.items() if name.startswith(SECTIONS) and value not in OFF}
+    return facts | {name: value for name, value in run.params.items() if name.startswith(SECTIONS)}
 
 
 def _environment(run: Logged) -> dict[str, str]:
