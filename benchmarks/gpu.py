@@ -6,6 +6,7 @@ For each recogniser: training steps of its recipe on a batch that lies ready, pi
 card's bfloat16 peak (989 TFLOP/s: an H100's or H200's by its data sheet), whether a step waits for the device, and how
 far the same weights' logits on CUDA and on a CPU are apart. Then a small recogniser learns from streamed pictures by
 the worker of the train stage, which is killed half-way and goes on. --dry does every line of it on a CPU, at tiny size.
+It needs PyTorch for CUDA, NumPy, OpenCV, Pillow, lmdb, xxhash, safetensors and PyYAML: no kfp, MLflow or MindSpore.
 """
 
 import argparse

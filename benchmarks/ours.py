@@ -51,8 +51,9 @@ def step(trainer: Any, parts: Any, rate: float, numbers: Iterator[int]) -> None:
 
 
 def make_job(recipe: Recipe, batch: int, device: str, folder: Path) -> Job:
-    """Return a job of one epoch on shards of made-up samples, two batches of them."""
-    data = recipe.data
+    """Return a job of one epoch on shards of made-up samples, two batches of them, of pictures that lie ready."""
+    data = dataclasses.replace(recipe.data, stored="decoded")
+    augment = recipe.train.augment if recipe.train.augment == "views" else "none"  # others change pictures before that
     shape, shard, words = (data.height, data.width, data.channels), folder / "made.shard", made_words(recipe, 2 * batch)
     with ShardWriter(shard, shape, 2 * batch) as writer:
         for picture, word in zip(made_pictures(recipe, 2 * batch), words, strict=True):
@@ -62,8 +63,9 @@ def make_job(recipe: Recipe, batch: int, device: str, folder: Path) -> Job:
     measured = measure_labels(words, charset_of(data))
     Index.of_shard(entry, shape, None, writer.table, measured, writer.content).save(index)
     train = dataclasses.replace(
-        recipe.train, epochs=1, global_batch=batch, warmup_epochs=0.0, validations_per_epoch=1, start_from=""
-    )
+        recipe.train, epochs=1, global_batch=batch, warmup_epochs=0.0, validations_per_epoch=1, start_from="",
+        augment=augment,
+    )  # fmt: skip
     return Job(
         data=data, model=recipe.model, train=train, train_sets=(index,), val_sets=(index,), start=None,
         device=device, processes=1, folder=folder,

@@ -1,6 +1,10 @@
+from pathlib import Path
+
 import pytest
 
-from benchmarks.memory import rows_of
+from benchmarks import ours
+from benchmarks.memory import RECIPES, rows_of
+from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.memory import NEED
 
 MIB = 2**20
@@ -12,3 +16,10 @@ def test_two_sizes_tell_a_pictures_memory_from_the_processs() -> None:
     assert (process["value"], pixel["value"]) == (pytest.approx(400), pytest.approx(2))
     assert [process["goal"], pixel["goal"]] == list(NEED["pytorch"]["crnn/vgg7"])
     assert process["met"] is (NEED["pytorch"]["crnn/vgg7"][0] >= 400)
+
+
+def test_pictures_lie_ready_whatever_the_recipe_changes_of_them_before_they_are_fitted(tmp_path: Path) -> None:
+    recipe = load_recipe(RECIPES / "svtr_tiny.yaml")
+    job = ours.make_job(recipe, 2, "cpu", tmp_path)
+    assert (recipe.train.augment, job.train.augment) == ("svtr", "none")
+    assert (recipe.data.stored, job.data.stored) == ("encoded", "decoded")

@@ -1,6 +1,6 @@
 """The precision that a recogniser computes in.
 
-amp O0 computes in float32 everywhere, on cuda too (`keep_float32` in predict.py). O1, O2 and O3 are one in PyTorch:
+amp O0 computes in float32 everywhere, on cuda too (`_keep_float32` in predict.py). O1, O2 and O3 are one in PyTorch:
 weights, their gradients and the optimiser are float32, and autocast picks the type of each operation:
 
 - half: convolutions, linear layers and LSTMs of backbone and neck; what lies between them keeps the type that it has

@@ -39,14 +39,14 @@ def open_device(device: str, index: int = 0) -> torch.device:
         raise RuntimeError(f"device '{device}' number {index}: PyTorch {torch.__version__} sees {found} of them")
     torch.get_device_module(device).set_device(index)
     if device == "cuda":
-        keep_float32()
+        _keep_float32()
     return torch.device(device, index)
 
 
-def keep_float32() -> None:
+def _keep_float32() -> None:
     """Have cuDNN compute what is float32 in float32: by default it is TF32, with three digits."""
-    for part in (torch.backends.cudnn.conv, torch.backends.cudnn.rnn):
-        part.fp32_precision = "ieee"
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]  # unknown to PyTorch's types
+    torch.backends.cudnn.rnn.fp32_precision = "ieee"  # type: ignore[attr-defined]  # as well
 
 
 class Predictor:

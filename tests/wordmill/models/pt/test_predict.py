@@ -10,7 +10,7 @@ from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.pt import predict
 from wordmill.models.pt.model import build
-from wordmill.models.pt.predict import Predictor, keep_float32, open_device
+from wordmill.models.pt.predict import Predictor, _keep_float32, open_device
 from wordmill.models.pt.weights import dump
 from wordmill.pictures.image import normalise
 from wordmill.recipe.loading import load_recipe
@@ -84,7 +84,7 @@ def test_float32_is_not_tf32_on_cuda() -> None:
     parts = torch.backends.cudnn.conv, torch.backends.cudnn.rnn
     before = [part.fp32_precision for part in parts]
     try:
-        keep_float32()
+        _keep_float32()
         assert [part.fp32_precision for part in parts] == ["ieee", "ieee"]
     finally:
         for part, precision in zip(parts, before, strict=True):
