@@ -30,7 +30,6 @@ from wordmill.store.wire import hush
 sys.modules.setdefault("dbruntime", None)  # type: ignore[arg-type]
 
 Point = tuple[str, float, int, float]  # name, value, step, unix time in s
-
 BATCH = 1000  # entries: the most that MLflow's log-batch call takes, metrics, parameters and tags together
 COMMIT = MLFLOW_GIT_COMMIT  # the tag with a run's commit
 LOGGED = "models:/"  # the address of a model that a run has logged begins so, its id follows
@@ -157,9 +156,8 @@ def holder(name: str, alias: str) -> Version | None:
 
 def find_version(name: str, which: str) -> Version:
     """Return a version of a registered model by its number or by an alias; ValueError where there is none."""
-    client = connect()
-    by_number, by_alias = client.get_model_version, client.get_model_version_by_alias
-    kind, call = ("version", by_number) if which.isdigit() else ("alias", by_alias)
+    client, kind = connect(), "version" if which.isdigit() else "alias"
+    call = client.get_model_version if kind == "version" else client.get_model_version_by_alias
     with asking(f"look for {name}, {which}"):
         found = _unless("RESOURCE_DOES_NOT_EXIST INVALID_PARAMETER_VALUE", call, name, which)
     if found is None:
@@ -219,9 +217,8 @@ def mark(name: str, version: str, outcome: str) -> None:
 
 def set_alias(name: str, alias: str, version: str) -> None:
     """Move an alias, `champion` or `best`, to this version."""
-    client = connect()
     with asking(f"make version {version} of {name} its {alias}"):
-        _move_alias(client, name, alias, version)
+        _move_alias(connect(), name, alias, version)
 
 
 def _run_of(client: MlflowClient, experiment_id: str, run_tag: str) -> str | None:
@@ -246,8 +243,7 @@ def _version(found: ModelVersion) -> Version:
 
 def connect() -> MlflowClient:
     """Return a client of the server that MLFLOW_TRACKING_URI names."""
-    for variable, value in SETTINGS.items():
-        os.environ.setdefault(variable, value)
+    os.environ.update({name: value for name, value in SETTINGS.items() if name not in os.environ})
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every model version that it makes
     hush()
     return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())
@@ -299,6 +295,6 @@ def _unless(codes: str, call: Callable[..., Any], *arguments: str) -> Any:
     try:
         return call(*arguments)
     except MlflowException as error:
-        if error.error_code not in codes.split():
-            raise
-    return None
+        if error.error_code in codes.split():
+            return None
+        raise
