@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -172,8 +173,15 @@ def load_site(path: Path = VALUES) -> Site:
 
     KFP_NAMESPACE, which kfp's users set, stands above the file's namespace.
     """
+    content = path.read_bytes() if os.access(path, os.R_OK) and path.is_file() else b""
+    return _loaded(path, content, os.environ.get("KFP_NAMESPACE", ""))
+
+
+@cache
+def _loaded(path: Path, content: bytes, namespace: str) -> Site:
+    """Read a file once for the content that it has: every task of a pipeline asks for the site."""
     site = parse_section(Site, read_yaml(path).get("spec"), f"{path.name}: spec")
-    site = replace(site, namespace=os.environ.get("KFP_NAMESPACE") or site.namespace)
+    site = replace(site, namespace=namespace or site.namespace)
     for key, value in _leaves(asdict(site), "spec"):
         _check(value, key, f"{path.name}: {key}")
     _check_namespace(site, f"{path.name}: spec.namespace: found '{site.namespace}'")

@@ -12,7 +12,7 @@ import kfp.dsl.executor_main  # noqa: F401
 import wordmill.store.tracking  # noqa: F401
 from components import keys
 from wordmill.store.keys import Ingredients
-from wordmill.store.storage import descriptions
+from wordmill.store.wire import descriptions
 
 descriptions().load_service_model("s3", "service-2")
 descriptions().load_data("endpoints")

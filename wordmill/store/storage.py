@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,6 @@ from wordmill.store.files import READ, atomic_file, is_full
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
-    from botocore.loaders import Loader
     from mypy_boto3_s3 import S3Client
 
 LISTED = "sweep/listed.json"  # the keys of objects that nothing names, and since when that is known, see sweeping.py
@@ -48,34 +47,6 @@ def file_facts(path: Path) -> dict[str, Any]:
     return {"name": path.name, "sha256": hash_file(path), "bytes": path.stat().st_size}
 
 
-@cache
-def descriptions() -> "Loader":
-    """Return what reads boto3's descriptions of services and keeps them: that is most of the time to make a client."""
-    from botocore.loaders import create_loader
-
-    return create_loader()
-
-
-@cache
-def s3_client(variables: frozenset[tuple[str, str]]) -> "S3Client":
-    """Return the connection to the server that these variables tell of, which boto3 reads itself; made once for all."""
-    import boto3
-    import botocore.session
-    from botocore.config import Config
-
-    from wordmill.store.wire import ask_again
-
-    config = Config(
-        retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, s3={"addressing_style": "path"},
-        request_checksum_calculation="when_required", response_checksum_validation="when_required",
-    )  # fmt: skip
-    session = botocore.session.Session()
-    session.register_component("data_loader", descriptions())
-    client = boto3.Session(botocore_session=session).client("s3", config=config)
-    ask_again(client)
-    return client
-
-
 class Store:
     """One bucket of an S3 server, reached with the settings that every AWS tool reads (AWS_ENDPOINT_URL ...)."""
 
@@ -90,7 +61,9 @@ class Store:
     @cached_property
     def client(self) -> "S3Client":
         """The connection to the server, made when it is first needed: whoever finds all in the cache needs no boto3."""
-        return s3_client(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
+        from wordmill.store.wire import client_of
+
+        return client_of(frozenset((name, value) for name, value in os.environ.items() if name.startswith("AWS_")))
 
     @cached_property
     def transfer(self) -> "TransferConfig":

@@ -1,5 +1,4 @@
-"""The MLflow run of a pipeline run, and the registry of models with its aliases: `candidate`, `champion`
-and `best`, the best of all that were champion."""
+"""The MLflow run of a pipeline run; the registry, its aliases `candidate`, `champion` and `best` of all champions."""
 
 import getpass
 import json
@@ -39,11 +38,8 @@ KIND = {"mlflow.experimentKind": "custom_model_development"}
 TRAINING = "workflowType=machine_learning"
 # MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang for minutes. The last one keeps
 # its advertisement of the run's page out of the stages' output.
-SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-}
+SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+            "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,20 @@
-"""Answers of S3 that are not whole: asked for again, or an error, never taken for what they are not."""
+"""The connection to S3; its answers that are not whole are asked for again, or are errors, never taken for others."""
 
 import logging
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, IncompleteReadError, ResponseStreamingError
+from botocore.loaders import create_loader
+from botocore.session import Session
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
+    from botocore.loaders import Loader
     from mypy_boto3_s3 import S3Client
 
 ATTEMPTS = 5
@@ -18,6 +23,28 @@ BROKEN_OFF = (IncompleteReadError, ResponseStreamingError)
 # What Python's HTTP client does not miss in a head that is cut off, and boto3 does later.
 NEEDED = {"HeadObject": "ContentLength", "PutObject": "ETag", "UploadPart": "ETag",
           "CreateMultipartUpload": "UploadId", "CompleteMultipartUpload": "ETag"}  # fmt: skip
+
+
+@cache
+def descriptions() -> "Loader":
+    """Return what reads boto3's descriptions of services and keeps them: that is most of the time to make a client."""
+    return create_loader()
+
+
+@cache
+def client_of(variables: frozenset[tuple[str, str]]) -> "S3Client":
+    """Return the connection to the server that these variables tell of, which boto3 reads itself; made once for all."""
+    import boto3
+
+    config = Config(
+        retries={"max_attempts": 5, "mode": "standard"}, connect_timeout=5, s3={"addressing_style": "path"},
+        request_checksum_calculation="when_required", response_checksum_validation="when_required",
+    )  # fmt: skip
+    session = Session()
+    session.register_component("data_loader", descriptions())
+    client = boto3.Session(botocore_session=session).client("s3", config=config)
+    ask_again(client)
+    return client
 
 
 def ask_again(client: "S3Client") -> None:
