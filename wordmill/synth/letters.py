@@ -16,8 +16,8 @@ from wordmill.synth.text import MAX_LABEL, Writer, is_test_text
 from wordmill.synth.words import SIZE
 
 _TRIES = 8  # words that are drawn until one has a place for the character
-_ALL_OVER = 0.15  # share of words of which every character is one of the given
-_MORE = 0.25  # share of the other places for given characters that are taken
+_ALL_OVER = 0.05  # share of words of which every character is one of the given
+_MORE = 0.05  # share of the other places for given characters that are taken: more would see them where none are
 
 
 @cache

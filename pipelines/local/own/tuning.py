@@ -32,7 +32,7 @@ from wordmill.text.charset import Charset, charset_of
 SAMPLES = 60_000  # that training sees
 EPOCHS = (3, 40)  # at least, and at most
 OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
-DRAWN = 0.3  # share of drawn words with characters that are new
+OWN, DRAWN, REST = 0.2, 0.35, 0.45  # shares where characters are new: of own words, of words drawn with them, of others
 MOST_DRAWN, SEED = round(SAMPLES * DRAWN), 91  # of the renderer
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
 FACTORS = "train.lr_factors={backbone: 0.25}"  # what letters look like is known; which one is which is what is learnt
@@ -186,14 +186,14 @@ def changed_keys(
 def mixing_keys(recipe: Recipe, own: str, samples: int, start: Path, drawn: Sequence[str] = ()) -> list[str]:
     """Return what of a recipe is changed to train on from weights: half a set of one's own, half the recipe's.
 
-    drawn: a set of words with characters that are new, which takes its share of both, none where there is none.
+    drawn: a set of words with characters that are new, which has its share then, none where there is none.
     """
     others = recipe.data.train
     epoch = samples + max(OTHERS * samples, LEAST_OTHERS) * len(others)
     batch = min(BATCH, recipe.train.global_batch)
     rate = recipe.train.lr * math.sqrt(batch / recipe.train.global_batch) / SLOWER
-    left = (1 - DRAWN * len(drawn)) / 2
-    shares = {own: left} | dict.fromkeys(drawn, DRAWN) | {other: left / len(others) for other in others}
+    mine, rest = (OWN, REST) if drawn else (0.5, 0.5)
+    shares = {own: mine} | dict.fromkeys(drawn, DRAWN) | {other: rest / len(others) for other in others}
     return [
         f"data.train=[{', '.join(shares)}]",
         f"data.shares={json.dumps(shares)}",
