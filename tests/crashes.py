@@ -88,7 +88,7 @@ class Points:
         sys.addaudithook(self.hear)
 
 
-def counted(work: Callable[[], None], folder: Path, at: int) -> None:
+def counted(work: Callable[[], object], folder: Path, at: int) -> None:
     """Do work in this process, which ends at an event, or leaves the kinds of all of them."""
     points = Points(folder, at)
     points.watch()
@@ -103,7 +103,7 @@ def kinds_of(folder: Path) -> list[str]:
     return kinds
 
 
-def forked(work: Callable[[], None], folder: Path, at: int = 0) -> tuple[int, list[str]]:
+def forked(work: Callable[[], object], folder: Path, at: int = 0) -> tuple[int, list[str]]:
     """Do work in a copy of this process that ends at an event; return its exit code and the kinds of its events."""
     if pid := os.fork():
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -151,8 +151,10 @@ def try_all(
 ) -> Tally:
     """Kill work at every one of its points, or at about so many that lie evenly, and start it again.
 
-    `prepare` makes the place for a try of this number and returns the folder whose events count.
+    `prepare` makes the place for a try of this number and returns the folder whose events count. POINTS in the
+    environment asks for fewer.
     """
+    points = min(points, int(os.environ.get("POINTS", points)))
     folder = prepare(0)
     code, kinds = work(folder, 0)
     assert code == 0, folder.with_name(f"{folder.name}.log").read_text()[-3000:]

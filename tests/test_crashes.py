@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,86 +9,24 @@ from pathlib import Path
 
 import pytest
 
-import wordmill.store.tracking  # noqa: F401
 from components import keys
 from components.fetch import stage as fetch_stage
 from components.shard import stage as shard_stage
 from tests.components.shard.shard_sets import drawn, photos, png, section
 from tests.components.train.test_stage import combined_manifest
+from tests.crash_places import Place, in_a_copy, table
 from tests.crashed_training import train, train_here
-from tests.crashes import Attempt, Found, Tally, forked, kinds_of, try_all
+from tests.crashes import kinds_of, try_all
 from tests.wordmill.training.numpy_trainer import Group, NumpyTrainer
 from tests.wordmill.training.tiny import DATA, TRAIN
 from wordmill.recipe.frameworks import PACKAGES, environment
-from wordmill.sources.locating import RENDERER
-from wordmill.store.artifacts import read_manifest
 from wordmill.store.children import tied
-from wordmill.store.stages import work_folder
 from wordmill.store.storage import Store
-
-# What every copy of this process would find out, or import, anew.
-KNOWN = (
-    RENDERER,
-    keys.of_leaks(),
-    keys.of_shard("synth"),
-    keys.of_shard("label_file"),
-    keys.of_train(TRAIN, DATA, "cpu"),
-)
-VOLATILE = ("images_per_s", "start_s", "attempts", "missed_checkpoints", "versions")
-
-
-class Place:
-    """A bucket and a cache of their own for each try, and what lies there."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.base, self.patch = folder, monkeypatch
-        for ingredients in KNOWN:
-            ingredients.digest()
-        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-
-    def prepare(self, number: int) -> Path:
-        """Make an empty place, to which the environment leads."""
-        self.folder = self.base / f"try-{number}"
-        self.folder.mkdir()
-        self.patch.setenv("WORDMILL_BUCKET", f"crash-{secrets.token_hex(6)}")
-        self.patch.setenv("WORDMILL_CACHE", str(self.folder / "cache"))
-        self.store = Store.from_environment()
-        self.store.make_bucket()
-        return self.folder
-
-    @property
-    def output(self) -> Path:
-        return self.folder / "out" / "manifest"
-
-    def look(self, kept: tuple[str, ...] = ()) -> Found:
-        """Tell what a stage has left: of its objects those `kept`, or all."""
-        with work_folder(self.store, "any"):  # what was left is removed by whoever works next
-            made = read_manifest(self.output)
-        objects = {entry.name: entry.sha256 for entry in made.objects if not kept or entry.name in kept}
-        missing = [entry.name for entry in made.objects if not self.store.has(entry)]
-        facts = {name: value for name, value in made.facts.items() if name not in VOLATILE}
-        keys = [key for key in self.store.keys("") if not key.startswith("objects/")]
-        files = (path.relative_to(self.folder) for path in (self.folder / "cache").rglob("*") if path.is_file())
-        here = sorted(path.as_posix() for path in files if path.parts[1] not in ("objects", "verified"))
-        return Found((made.key, objects, facts), missing, (sorted(keys), here))
 
 
 @pytest.fixture
 def place(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    return (
-        Place(tmp_path / "tries", monkeypatch) if (tmp_path / "tries").mkdir() is None else Place(tmp_path, monkeypatch)
-    )
-
-
-def in_a_copy(work: Callable[[], None]) -> Attempt:
-    """Return what does this work in a copy of this process."""
-    return lambda folder, at: forked(work, folder, at)
-
-
-def table(name: str, tally: Tally) -> None:
-    """Print a work's line, and fail with what went wrong."""
-    print(f"\n{tally.row(name)}")
-    assert tally.wrong == [], "\n\n".join(tally.wrong)
+    return Place(tmp_path / "tries", monkeypatch)
 
 
 @pytest.fixture
@@ -109,19 +46,20 @@ def test_fetch(place: Place, sources: str) -> None:
 
 @pytest.mark.slow
 def test_shard(place: Place, sources: str) -> None:
-    def prepare(number: int) -> Path:
-        folder = place.prepare(number)
-        assert forked(lambda: fetch(sources, folder / "fetched"), folder)[0] == 0
-        return folder
+    place.know(keys.of_leaks(), keys.of_shard("synth"), keys.of_shard("label_file"))
+    fetched = place.base / "fetched"
 
     def work() -> None:
         data = section(train=["drawn"], val=["words"])
-        shard_stage.run(data=data, sources=str(place.folder / "fetched"), run_tag="r", output=str(place.output))
+        shard_stage.run(data=data, sources=str(fetched), run_tag="r", output=str(place.output))
 
+    prepare = place.given(lambda: fetch(sources, fetched))
     table("shard", try_all(prepare, in_a_copy(work), place.look))
 
 
 def trained_on(place: Place) -> Callable[[int], Path]:
+    place.know(keys.of_train(TRAIN, DATA, "cpu"))
+
     def prepare(number: int) -> Path:
         folder = place.prepare(number)
         combined_manifest(place.store, folder)

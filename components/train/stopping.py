@@ -36,6 +36,16 @@ def sigterm_ignored() -> Iterator[None]:
 
 
 @contextmanager
+def sigterm_later() -> Iterator[None]:
+    """Have a signal wait until what is being started is known to whoever ends it."""
+    came: list[int] = []
+    with _handled_by(lambda number, frame: came.append(number)):
+        yield
+    for number in came[:1]:
+        signal.raise_signal(number)
+
+
+@contextmanager
 def _handled_by(handler: Handler) -> Iterator[None]:
     before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

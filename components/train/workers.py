@@ -13,7 +13,7 @@ from components.train.folder import LAUNCHER_LOG, join_logs
 from components.train.launch import Node, launch
 from components.train.memory import REFUSED, MemoryWatch, ShortOfMemoryError, advice
 from components.train.mirror import StoreAwayError
-from components.train.stopping import sigterm_as_error, sigterm_ignored
+from components.train.stopping import sigterm_as_error, sigterm_ignored, sigterm_later
 from wordmill.recipe.frameworks import environment, prepended
 from wordmill.store.artifacts import ROOT
 from wordmill.store.children import tied
@@ -53,7 +53,8 @@ def run_workers(job: Job, look: Callable[[], None], keep: Callable[[float], obje
     process, memory = None, MemoryWatch()
     try:
         with sigterm_as_error():
-            process = start(job, here, node)
+            with sigterm_later():
+                process = start(job, here, node)
             watch_over(process, job, ranks, look, memory)
     except (StoppedError, StoreAwayError):
         deadline = time.monotonic() + (NODE_GRACE_S if node else GRACE_S)

@@ -174,7 +174,7 @@ class ObjectCache:
 def mark_used(path: Path) -> os.stat_result:
     """Have a file count as used just now, and return its state, of which only that has changed."""
     state = path.stat()
-    with suppress(PermissionError):  # another user's
+    with suppress(OSError):  # another user's, or on a disk that is only read
         os.utime(path, ns=(time.time_ns(), state.st_mtime_ns))
     return state
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from components.train.memory import Machine, ShortOfMemoryError
 from tests.waiting import LIMIT_S, wait_until
 from tests.wordmill.training.test_worker import is_alive
 from tests.wordmill.training.tiny import make_job
+from wordmill.store.stages import StoppedError
 from wordmill.training.job import Job
 
 
@@ -59,6 +61,7 @@ def test_workers_that_end_without_an_outcome_have_failed(tmp_path: Path, monkeyp
 KILLED = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
+from typing import Any
 worker = (
     "import os, sys, time; from pathlib import Path; from wordmill.training.worker import at_work; "
     "work = at_work(Path(sys.argv[1]), 0); work.__enter__(); os.kill(os.getpid(), 9)"
@@ -104,6 +107,7 @@ def test_memory_that_a_framework_is_refused_is_said_with_what_to_change(
 STAGE_PROGRAM = """
 import sys
 from pathlib import Path
+from typing import Any
 from components.train import workers
 from tests.wordmill.training.tiny import make_job
 folder = Path(sys.argv[1])
@@ -138,3 +142,21 @@ def test_nothing_is_left_when_the_stage_is_stopped(how: signal.Signals, tmp_path
     assert ("stopped by SIGTERM" in complaint) == ("kept" in printed) == (how == signal.SIGTERM)
     assert (tmp_path / "stop").exists() == (how == signal.SIGTERM)
     wait_until(lambda: not is_alive(worker))
+
+
+def test_a_signal_while_the_launcher_is_started_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started, popen = list[subprocess.Popen[bytes]](), subprocess.Popen
+
+    def signalled(*arguments: Any, **options: Any) -> subprocess.Popen[bytes]:
+        started.append(popen(*arguments, **options))
+        os.kill(os.getpid(), signal.SIGTERM)  # before anybody knows of the process
+        return started[0]
+
+    monkeypatch.setattr(workers, "GRACE_S", 0.0)
+    job = fake_job(tmp_path, "import time; time.sleep(60)", monkeypatch)
+    monkeypatch.setattr(subprocess, "Popen", signalled)
+    with pytest.raises(StoppedError, match="training was stopped by SIGTERM"):
+        run(job)
+    assert started[0].returncode == -signal.SIGKILL
