@@ -107,6 +107,14 @@ def test_an_unreachable_server_is_named(tmp_path: Path, monkeypatch: pytest.Monk
         Store("b", tmp_path).get_json("k")
 
 
+def test_an_environment_has_one_connection_and_another_one_its_own(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Store("another", tmp_path).client is store.client
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    assert Store(store.bucket, tmp_path).client is not store.client
+
+
 def test_refused_credentials_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Store) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
     with pytest.raises(RuntimeError, match="refused with .*check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):

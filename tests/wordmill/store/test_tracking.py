@@ -1,12 +1,15 @@
 import os
+import sys
 import time
 import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
+from mlflow.tracking.request_header.registry import resolve_request_headers
 
 from tests.bad_wire import bad_wire
 from tests.mlflow_server import BUCKET, mlflow_uri  # noqa: F401 (a fixture)
@@ -212,3 +215,11 @@ def test_an_address_that_is_not_set_is_named(store: Store, tag: str, monkeypatch
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with pytest.raises(RuntimeError, match="MLFLOW_TRACKING_URI is not set"):
         tracking.open_run(store, tag)
+
+
+def test_no_request_looks_for_databricks(monkeypatch: pytest.MonkeyPatch) -> None:
+    finder = SimpleNamespace(sought=[])
+    finder.find_spec = lambda name, *_: finder.sought.append(name)
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    assert "User-Agent" in resolve_request_headers()
+    assert not [name for name in finder.sought if name.startswith("dbruntime")]
