@@ -29,7 +29,7 @@ from wordmill.store.files import atomic_file, write_atomically
 from wordmill.store.storage import hash_file
 from wordmill.text.charset import Charset, charset_of
 
-SAMPLES = 75_000  # that training sees
+SAMPLES = 70_000  # that training sees
 EPOCHS = (3, 40)  # at least, and at most
 OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
 OWN, DRAWN, REST = 0.35, 0.1, 0.55  # shares where characters are new: of own words, of words drawn with them, of others

@@ -64,7 +64,7 @@ def test_words_with_new_characters_are_drawn_in_both_cases_where_the_charset_has
     assert (called, entry.reader) == ("w_drawn", "synth")
     spec = SynthSpec.parse(entry.source)
     assert (spec.characters, spec.fonts, spec.words, spec.colour) == (characters, "train", "train", "0")
-    assert spec.count == entry.samples == 21_000  # 0.35 of 60,000
+    assert spec.count == entry.samples == 7_000  # 0.1 of 70,000
 
 
 def test_nothing_is_drawn_of_what_no_face_has_or_for_signs_in_four_views(capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,8 +108,8 @@ def test_words_that_are_drawn_take_their_share_of_own_words_and_of_others() -> N
     recipe, sets = load_recipe(recipe_path("quickstart")), parts_of_entry("w", WORDS)
     keys = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "", START, ["w_drawn"]))
     assert keys["data.train"] == "[w_train, w_drawn, rendered_train]"
-    assert json.loads(keys["data.shares"]) == {"w_train": 0.2, "w_drawn": 0.35, "rendered_train": 0.45}
-    assert keys["data.limit"] == "27000"  # 0.45 of 60,000
+    assert json.loads(keys["data.shares"]) == {"w_train": 0.35, "w_drawn": 0.1, "rendered_train": 0.55}
+    assert keys["data.limit"] == "38500"  # 0.55 of 70,000
 
 
 def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_pat
     own = run_options(short, catalogue, "w_test", changed_keys(recipe, sets, "", START))
     assert load_inputs(own, 1)[0].train.epochs == 2
     changes = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "+x.txt", START))
-    assert (changes["data.limit"], changes["data.epoch_samples"]) == ("30000", "2210")
-    assert changes["train.epochs"] == "27"  # 60,000 / (210 + 2,000)
+    assert (changes["data.limit"], changes["data.epoch_samples"]) == ("35000", "2210")
+    assert changes["train.epochs"] == "32"  # 70,000 / (210 + 2,000)
     assert (changes["train.lr"], changes["data.charset"]) == ("0.004000", "lower36+x.txt")
 
 
