@@ -40,6 +40,7 @@ def run(folder: Path, name: str) -> int:
 
 def test_a_stage_runs_in_a_process_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "a folder"
+    sys.modules.pop("kfp.dsl.executor_main", None)  # another test's
     assert run(folder, "Ann") == 0
     assert "greeting Ann\n" in capsys.readouterr().out
     assert (folder / "place").read_text() == "Ann"

@@ -170,8 +170,8 @@ def test_a_profile_of_one_node_has_no_job_and_one_of_several_names_it_whole() ->
         from_json(GangSpec, json.dumps({**json.loads(text), "node": 4}))
 
 
-def test_the_stage_of_such_a_profile_is_small_and_outlives_the_job(tmp_path: Path) -> None:
-    compiled = compile_recipe("crnn_r34", tmp_path, "--hardware", "ascend-4x8")
+def test_the_stage_of_such_a_profile_is_small_and_outlives_the_job() -> None:
+    compiled = compile_recipe("crnn_r34", "--hardware", "ascend-4x8")
     pipeline, platform = yaml.load_all(compiled, yaml.CSafeLoader)
     told = pipeline["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"]
     assert from_json(GangSpec, struct_text(told)) == spec(NPUS, "mindspore")
