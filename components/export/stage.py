@@ -25,7 +25,7 @@ from wordmill.recipe.sections import Export
 from wordmill.shards.loader import Batch, ordered_batches
 from wordmill.shards.sets import fetch_index, open_sets
 from wordmill.store.artifacts import Manifest, git_commit, read_manifest
-from wordmill.store.files import write_atomically
+from wordmill.store.files import write_arrays, write_atomically
 from wordmill.store.stages import StageResult, find_or_make, run_stage
 from wordmill.store.storage import Store, file_facts
 from wordmill.text.decoding import codec_of
@@ -108,7 +108,9 @@ def describe_files(
     version = f"{package} {metadata.version(package)}"
     codec = codec_of(saved.model, saved.data, saved.temperature)
     texts, confidences = codec.decode(logits)
-    np.savez(folder / REFERENCE, images=source.pictures, logits=logits, texts=texts, confidences=confidences)
+    proven = {"images": source.pictures, "logits": logits, "texts": np.array(texts), "confidences": confidences}
+    with (folder / REFERENCE).open("wb") as file:
+        write_arrays(file, proven)
     named = {batch: file_facts(path) for batch, path in written.models.items()}
     card = {
         "format": export_format, "precision": written.precision, "file": next(iter(named.values())),

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from wordmill.shards.blocks import BlockTable, Shape
 from wordmill.shards.content import Content
 from wordmill.store.artifacts import digest
-from wordmill.store.files import atomic_file
+from wordmill.store.files import atomic_file, write_arrays
 from wordmill.store.storage import Object
 from wordmill.text.charset import Charset
 
@@ -113,7 +113,8 @@ class Index:
         text = np.frombuffer(json.dumps(facts).encode(), dtype=np.uint8)
         table = {name: getattr(self.table, name) for name in TABLE}
         with atomic_file(path) as temporary, temporary.open("wb") as file:
-            np.savez(file, facts=text, shard=self.shard, characters=self.characters, frames=self.frames, **table)
+            write_arrays(file, {"facts": text, "shard": self.shard, "characters": self.characters,
+                                "frames": self.frames, **table})  # fmt: skip
 
     @classmethod
     def load(cls, path: Path) -> "Index":

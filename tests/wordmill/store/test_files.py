@@ -13,7 +13,7 @@ import pytest
 
 from tests.waiting import LIMIT_S
 from wordmill.store import files
-from wordmill.store.files import atomic_file, atomic_folder, locked, write_atomically
+from wordmill.store.files import atomic_file, atomic_folder, locked, write_arrays, write_atomically
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -195,3 +195,15 @@ def test_who_waited_for_a_file_that_its_owner_removed_takes_the_new_one(tmp_path
         pass
     second.join(LIMIT_S)
     assert log.read_text() == "in out "
+
+
+def test_arrays_have_the_same_bytes_whoever_writes_them(tmp_path: Path) -> None:
+    arrays = {"counts": np.arange(3, dtype=np.uint8), "texts": np.array(["a", "bc"])}
+    with (tmp_path / "arrays.npz").open("wb") as file:
+        write_arrays(file, arrays)
+    content = (tmp_path / "arrays.npz").read_bytes()
+    # Version 2.0 of the format, no flags, stored, 1980-01-01, and 128 + 3 bytes: no field of 64 bits.
+    assert content[:14] == b"PK\x03\x04\x14\0\0\0\0\0\0\0\x21\0"
+    assert content[18:30] == b"\x83\0\0\0\x83\0\0\0\x0a\0\0\0"
+    with np.load(tmp_path / "arrays.npz", allow_pickle=False) as found:
+        assert {name: array.tolist() for name, array in found.items()} == {"counts": [0, 1, 2], "texts": ["a", "bc"]}
