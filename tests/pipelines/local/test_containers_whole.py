@@ -124,7 +124,7 @@ def outcome(state: Path, *options: str) -> dict[str, Any]:
         "gate": summary["gate"],
         "stages": sorted((stage["stage"], stage["name"], stage["found"]) for stage in summary["stages"]),
         "weights": [digest for name, digest in made if name == "model.safetensors"],
-        "shards": sorted(digest for name, digest in made if name.endswith(".lmdb")),
+        "shards": sorted({digest for name, digest in made if name.endswith(".lmdb")}),  # of a part and its set
     }
 
 
