@@ -57,7 +57,7 @@ def _measured(
     store: Store, version: Version, benchmarks: list[str], rules: Evaluation, combined: Manifest, device: str
 ) -> tuple[dict[str, Any], bool]:
     """Return a version's measurements by benchmark and why the others cannot be made, and whether all were there."""
-    reference, evaluations, reasons = version.tags.get("wordmill.model"), dict[str, str](), dict[str, str]()
+    reference, evaluations, reasons = version.tags.get(tracking.MODEL), dict[str, str](), dict[str, str]()
     there = True
 
     @cache

@@ -8,9 +8,8 @@ from typing import Any
 
 from wordmill.store.runs import judged_key
 from wordmill.store.storage import Store
-from wordmill.store.tracking import Version
+from wordmill.store.tracking import GATE, MODEL, Version
 
-MODEL, GATE = "wordmill.model", "wordmill.gate"  # tags of a version: what trained it, what the gate did with it
 EVALUATIONS = "wordmill.evaluations"  # where versions that were registered by older code have their measurements
 
 

@@ -188,7 +188,7 @@ def _drift(
     if "champion" not in pairings:
         return None
     champion = registry.rivals["champion"]
-    histograms = both_runs(store, candidate.trained, champion.tags.get("wordmill.model"), candidate.again(champion))
+    histograms = both_runs(store, candidate.trained, champion.tags.get(tracking.MODEL), candidate.again(champion))
     return compare_runs(histograms, pairings["champion"].pairs, registry.called("champion"))
 
 

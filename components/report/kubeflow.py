@@ -39,14 +39,17 @@ def places(summary: dict[str, Any]) -> dict[str, str]:
 
 def object_page(key: str) -> str:
     """Return where people's browsers find an object of the store; "" where the site names no such place."""
-    pages = os.environ.get("WORDMILL_S3_PAGES")
-    return f"{pages.rstrip('/')}/{key}" if pages else ""
+    return _page("WORDMILL_S3_PAGES", key)
 
 
 def run_page(run: str) -> str:
     """Return where people's browsers find a run of Kubeflow's; "" where the site names no such place."""
-    pages = os.environ.get("WORDMILL_KUBEFLOW_PAGES")
-    return f"{pages.rstrip('/')}/#/runs/details/{run}" if pages else ""
+    return _page("WORDMILL_KUBEFLOW_PAGES", f"#/runs/details/{run}")
+
+
+def _page(variable: str, path: str) -> str:
+    pages = os.environ.get(variable)
+    return f"{pages.rstrip('/')}/{path}" if pages else ""
 
 
 def is_inside() -> bool:

@@ -43,7 +43,7 @@ def find_champion(store: Store, recipe: str) -> Manifest | None:
     if champion is None:
         return None
     try:
-        return whole_manifest(store, champion.tags["wordmill.model"])
+        return whole_manifest(store, champion.tags[tracking.MODEL])
     except RuntimeError as error:
         raise RuntimeError(f"train.start_from: champion of recipe '{recipe}': {error}") from None
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from wordmill.store.progress import Progress, duration
 from wordmill.store.storage import Store
 from wordmill.training.job import Job
-from wordmill.training.records import METRICS, read_notice
+from wordmill.training.records import METRICS, UNFIT, read_notice
 
 if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
     from wordmill.store import tracking
@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training n
 USAGE_EVERY_S = 10.0
 SYSTEM = "system/"  # how MLflow's page knows such metrics
 FORECAST_S = 10.0  # seconds of steps by which training's end is foretold; the first ones are slower
-UNFIT = "train/unfit_labels"  # samples that are left out, told once
 NOTES = {  # what the line of progress says of the latest metrics: name, form and factor
     "train/loss": ("loss {:.3f}", 1),
     "train/data_wait": ("waiting for data {:.1f} %", 100),

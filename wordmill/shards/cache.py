@@ -18,7 +18,7 @@ from wordmill.shards.blocks import Record, digest_of
 from wordmill.shards.index import Index
 from wordmill.shards.mapping import map_file
 from wordmill.store.cache import VARIABLE
-from wordmill.store.files import atomic_file, locked
+from wordmill.store.files import locked
 from wordmill.store.storage import Store, object_key
 
 PARALLEL = 8  # range requests at a time
@@ -65,13 +65,10 @@ class BlockCache:
         return record
 
     def _keep(self, path: Path, record: Record) -> None:
-        with atomic_file(path) as temporary:
-            with self.quota.room(len(record)), temporary.open("wb") as file:
-                file.truncate(len(record))
-            with temporary.open("r+b") as file:
-                file.write(record.data)
-                file.flush()
-                os.fsync(file.fileno())
+        with self.quota.file(path, len(record)) as temporary, temporary.open("r+b") as file:
+            file.write(record.data)
+            file.flush()
+            os.fsync(file.fileno())
 
     def _cached(self, block: int) -> Record | None:
         """Return a block that is here, and mark it as used; None where there is none, or a damaged one."""

@@ -53,6 +53,14 @@ class Quota:
                 write_atomically(sums, f"{used + size} {in_use}")
             yield
 
+    @contextmanager
+    def file(self, path: Path, size: int) -> Iterator[Path]:
+        """Give a temporary file of so many bytes, counted from now on; what is written there becomes the file."""
+        with atomic_file(path) as temporary:
+            with self.room(size), temporary.open("wb") as file:
+                file.truncate(size)
+            yield temporary
+
     def _evict(self, target: int) -> tuple[int, int]:
         """Remove files, least recently used first, until at most `target` bytes are left.
 
@@ -123,9 +131,7 @@ class ObjectCache:
     @contextmanager
     def filling(self, sha256: str, size: int) -> Iterator[Path]:
         """Give a temporary name for an object's bytes, which must be found to be whole before the end, and take it."""
-        with atomic_file(self.path(sha256)) as temporary:
-            with self.quota.room(size), temporary.open("wb") as file:
-                file.truncate(size)
+        with self.quota.file(self.path(sha256), size) as temporary:
             yield temporary
             self.note(sha256, temporary.stat())
             with self.mutex:

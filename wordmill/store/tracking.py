@@ -29,8 +29,10 @@ from wordmill.store.wire import hush
 sys.modules.setdefault("dbruntime", None)  # type: ignore[arg-type]
 
 Point = tuple[str, float, int, float]  # name, value, step, unix time in s
+
 BATCH = 1000  # entries: the most that MLflow's log-batch call takes, metrics, parameters and tags together
 COMMIT = MLFLOW_GIT_COMMIT  # the tag with a run's commit
+MODEL, GATE = "wordmill.model", "wordmill.gate"  # tags of a version: what trained it, what the gate did with it
 LOGGED = "models:/"  # the address of a model that a run has logged begins so, its id follows
 TAGS_AND_PARAMETERS = 100  # the most of either kind in one call
 # Of what MLflow's pages are, which is generative AI unless told: older ones go by a tag, newer ones by the address.
@@ -152,8 +154,9 @@ def holder(name: str, alias: str) -> Version | None:
 
 def find_version(name: str, which: str) -> Version:
     """Return a version of a registered model by its number or by an alias; ValueError where there is none."""
-    client, kind = connect(), "version" if which.isdigit() else "alias"
-    call = client.get_model_version if kind == "version" else client.get_model_version_by_alias
+    client = connect()
+    by_number, by_alias = client.get_model_version, client.get_model_version_by_alias
+    kind, call = ("version", by_number) if which.isdigit() else ("alias", by_alias)
     with asking(f"look for {name}, {which}"):
         found = _unless("RESOURCE_DOES_NOT_EXIST INVALID_PARAMETER_VALUE", call, name, which)
     if found is None:
@@ -178,7 +181,7 @@ def download_model(version: Version, folder: Path) -> Path:
 def registered(name: str, model: str) -> Version | None:
     """Return the version that holds the model of this manifest reference `train/<key>`, or None."""
     with asking(f"look for {model} among the versions of {name}"):
-        found = connect().search_model_versions(f"name = '{name}' AND tags.`wordmill.model` = '{model}'")
+        found = connect().search_model_versions(f"name = '{name}' AND tags.`{MODEL}` = '{model}'")
     return _version(found[0]) if found else None
 
 
@@ -193,7 +196,7 @@ def register(name: str, *, model: str, source: str, run_id: str, description: st
 
     `source` is the address of its files. A model that is registered already keeps its version.
     """
-    client, tags, known = connect(), {"wordmill.model": model}, registered(name, model)
+    client, tags, known = connect(), {MODEL: model}, registered(name, model)
     with asking(f"register {name}"):
         if not known:
             _unless("RESOURCE_ALREADY_EXISTS", client.create_registered_model, name)
@@ -208,7 +211,7 @@ def register(name: str, *, model: str, source: str, run_id: str, description: st
 def mark(name: str, version: str, outcome: str) -> None:
     """Write on a version what the gate did with it, in a word or two."""
     with asking(f"mark version {version} of {name}"):
-        connect().set_model_version_tag(name, version, "wordmill.gate", outcome)
+        connect().set_model_version_tag(name, version, GATE, outcome)
 
 
 def set_alias(name: str, alias: str, version: str) -> None:
@@ -228,7 +231,7 @@ def _run_of(client: MlflowClient, experiment_id: str, run_tag: str) -> str | Non
 
 def _delete_doubles(client: MlflowClient, name: str, model: str, version: str) -> None:
     """Delete what asking again has registered beside a version."""
-    for double in client.search_model_versions(f"name = '{name}' AND tags.`wordmill.model` = '{model}'"):
+    for double in client.search_model_versions(f"name = '{name}' AND tags.`{MODEL}` = '{model}'"):
         if str(double.version) != version:
             client.delete_model_version(name, double.version)
 
@@ -239,7 +242,8 @@ def _version(found: ModelVersion) -> Version:
 
 def connect() -> MlflowClient:
     """Return a client of the server that MLFLOW_TRACKING_URI names."""
-    os.environ.update({name: value for name, value in SETTINGS.items() if name not in os.environ})
+    for variable, value in SETTINGS.items():
+        os.environ.setdefault(variable, value)
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # it tells of every model version that it makes
     hush()
     return MlflowClient(tracking_uri=tracking_uri(), registry_uri=tracking_uri())

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, IncompleteReadError, ResponseStreamingError
-from botocore.loaders import create_loader
+from botocore.loaders import Loader, create_loader
 from botocore.session import Session
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
-    from botocore.loaders import Loader
     from mypy_boto3_s3 import S3Client
 
 ATTEMPTS = 5
@@ -26,7 +25,7 @@ NEEDED = {"HeadObject": "ContentLength", "PutObject": "ETag", "UploadPart": "ETa
 
 
 @cache
-def descriptions() -> "Loader":
+def descriptions() -> Loader:
     """Return what reads boto3's descriptions of services and keeps them: that is most of the time to make a client."""
     return create_loader()
 

@@ -18,7 +18,7 @@ from wordmill.models.checkpoint import Checkpoint, Tensors, check_fit, load, sav
 from wordmill.store.artifacts import git_commit
 from wordmill.store.files import write_atomically
 from wordmill.training.calibration import calibrate
-from wordmill.training.records import METRICS, NONFINITE_LIMIT, Metrics, Notice, Pulse, keep_nonfinite
+from wordmill.training.records import METRICS, NONFINITE_LIMIT, UNFIT, Metrics, Notice, Pulse, keep_nonfinite
 from wordmill.training.reference import write_reference
 from wordmill.training.state import RunProgress, Saver, Scored, State, best_path, read_state, undo, warn, with_room
 from wordmill.training.stream import Part, training_stream
@@ -84,7 +84,7 @@ class Loop(Generic[Handle]):
         """Train to the end and leave its records; False where it was stopped, with a checkpoint of where."""
         if self.leads:
             unfit = self.context.unfit
-            self.metrics.write(self.progress.step, {} if unfit is None else {"train/unfit_labels": unfit})
+            self.metrics.write(self.progress.step, {} if unfit is None else {UNFIT: unfit})
         done = self.progress.step
         if done in self.plan.validate_after and self.progress.scored < done:
             self.validate(done)

@@ -19,6 +19,7 @@ NONFINITE_KEPT = 20  # so many skipped batches are kept per process
 RECORD_EVERY_S = 2.0
 RECORD_SHARE = 1e-4  # of the time since the start, if more: a week's curve has 44,000 points, not 300,000
 METRICS = "metrics.jsonl"
+UNFIT = "train/unfit_labels"  # the metric of the samples whose labels do not fit, told once by each attempt
 NOTICE, NOTICE_BYTES = "notice", 1024
 
 
