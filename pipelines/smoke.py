@@ -38,7 +38,7 @@ def scaled(recipe: Recipe, processes: int) -> tuple[str, ...]:
         "train.validations_per_epoch=2",
         "export.optional=[]",
         *(CONSTANT if train.schedule in ("step", "piecewise", "one_cycle") else []),
-        *(["train.start_from=''", "train.start_charset=same"] if champion else []),
+        *(["train.start_from=''", "train.start_charset=same", "train.start_share=0.0"] if champion else []),
     )
 
 

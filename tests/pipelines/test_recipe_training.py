@@ -18,8 +18,8 @@ CHINESE = {"epochs": 60, "global_batch": 2048, "optimizer": "adamw", "lr": 1e-3,
            "weight_decay": 0.05, "clip_norm": 0.1, "amp": "O2", "loss_scale": 512, "loss_scaling": "dynamic"}
 RARE = {"epochs": 30, "global_batch": 2048, "loss": "cross_entropy", "optimizer": "adamw", "lr": 5e-4,
         "warmup_epochs": 1, "weight_decay": 0.05, "amp": "O2", "loss_scale": 512, "loss_scaling": "dynamic"}
-NONE = {"start_charset": "same", "step_epochs": 0.0, "step_factor": 0.0, "piece_epochs": (), "piece_lrs": (),
-        "lr_factors": {}, "freeze": {}, "choose_by": "accuracy", "patience": 0, "keep_best": 1,
+NONE = {"start_charset": "same", "start_share": 0.0, "step_epochs": 0.0, "step_factor": 0.0,
+        "piece_epochs": (), "piece_lrs": (), "lr_factors": {}, "freeze": {}, "choose_by": "accuracy", "patience": 0, "keep_best": 1,
         "augment_strength": 0.0, "min_lr": 0.0,
         "clip_norm": 0.0, "accumulation": 0, "ema_decay": 0.0, "beta1": 0.9, "beta2": 0.999,
         "decay_all": True, "teacher_forcing": 1.0, "augment": "none", "schedule": "warmup_cosine", "warmup_epochs": 0,

@@ -1,10 +1,12 @@
 """Weights to start from, fitted to other characters: a class keeps what the weights know of its character.
 
-What they know nothing of starts as the mean of all their characters, which is as unlikely as these are wherever none
-of them stands: readings of the old characters stay as they are. Arrays alone, so that both frameworks start alike.
+A letter with an accent starts as the letter without, only rarer; what they know nothing of starts as the mean of all
+their characters, which is as unlikely as these are wherever none of them stands. Readings of the old characters stay as
+they are. Arrays alone, so that both frameworks start alike.
 """
 
-from dataclasses import asdict, dataclass
+import unicodedata
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -22,22 +24,36 @@ CLASSES = {
     "seq2seq": {"decoder.generator.weight": 0, "decoder.generator.bias": 0, "decoder.embedding.weight": 0},
 }
 FREE = ("max_length",)  # keys of model that no weight depends on
+RARER = 3.0  # of a letter that starts as another: what its bias is less, e to its power times as unlikely
 
 Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """Weights as a recipe's recogniser takes them, and the characters that they know, learn anew and forget."""
+    """Weights as a recipe's recogniser takes them, and the characters that they know, learn anew and forget.
+
+    fresh: of each weight that has classes, which of its numbers are new characters'; it spreads to the weight's shape.
+    """
 
     tensors: Tensors
     kept: str
     new: str
     forgotten: str
+    fresh: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
     def facts(self) -> dict[str, str | int]:
         """Return what a manifest says of it."""
         return {"kept": len(self.kept), "new": self.new, "forgotten": self.forgotten}
+
+    def mixed(self, weights: Tensors, share: float) -> Tensors:
+        """Return weights (float32) with a share, 0 to 1, of those that they started from, so that less is forgotten.
+
+        What new characters have learnt stays whole. Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
+        """
+        mixed = {name: share * self.tensors[name] + (1 - share) * values for name, values in weights.items()}
+        whole = {name: np.where(fresh, weights[name], mixed[name]) for name, fresh in self.fresh.items()}
+        return mixed | whole
 
 
 def start_from(saved: Checkpoint, model: Model, data: Data, rule: Literal["same", "union", "new"], where: str) -> Start:
@@ -58,11 +74,21 @@ def start_from(saved: Checkpoint, model: Model, data: Data, rule: Literal["same"
     _check(start, saved.data.charset, data.charset, rule, where)
     first = codec_of(model, data).FIRST
     places = {symbol: first + number for number, symbol in enumerate(old)}
-    taken = [*range(first), *(places.get(symbol, -1) for symbol in new)]
-    tensors = dict(saved.tensors)
+    taken = [*range(first), *(places.get(symbol, places.get(_without_accent(symbol), -1)) for symbol in new)]
+    unknown = np.array([False] * first + [symbol not in known for symbol in new])
+    rarer = np.float32(RARER) * (unknown & (np.array(taken) >= 0))
+    tensors, fresh = dict(saved.tensors), {}
     for name, axis in CLASSES[model.name].items():
-        tensors[name] = _moved(tensors[name], axis, len(old) + first, first, taken, f"{where}: {name}")
-    return Start(tensors=tensors, kept=start.kept, new=start.new, forgotten=start.forgotten)
+        grown = _moved(tensors[name], axis, len(old) + first, first, taken, f"{where}: {name}")
+        tensors[name] = grown - rarer if name.endswith(".bias") else grown
+        beside = np.zeros(grown.shape[axis] - len(unknown), np.bool_)
+        fresh[name] = np.expand_dims(np.concatenate([beside, unknown]), [i for i in range(grown.ndim) if i != axis])
+    return replace(start, tensors=tensors, fresh=fresh)
+
+
+def _without_accent(symbol: str) -> str:
+    """Return the letter that a letter with an accent is made of by Unicode (form NFD), any other character itself."""
+    return unicodedata.normalize("NFD", symbol)[0]
 
 
 def _check(start: Start, old: str, new: str, rule: str, where: str) -> None:

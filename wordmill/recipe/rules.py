@@ -29,6 +29,7 @@ BOUNDS: dict[str, tuple[Callable[[float], bool], str]] = {
     "ema_decay": (lambda value: 0 <= value < 1, "0, none, or more and less than 1"),
     "teacher_forcing": (lambda value: 0 <= value <= 1, "a share of 0 to 1"),
     "guide": (lambda value: 0 <= value < math.inf, "0, none, or more"),
+    "start_share": (lambda value: 0 <= value < 1, "a share of 0 or more and less than 1"),
     "flat_start_epochs": (lambda value: 0 <= value < math.inf, "0, none, or more"),
     "loss_scale": (lambda value: value >= 1 and math.frexp(value)[0] == 0.5, "a power of two from 1 on"),
     "profile": (lambda value: value >= 0, "0, none, or a number of steps"),
@@ -105,8 +106,9 @@ def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
                          "expected where a cosine from lr ends, at most lr")  # fmt: skip
     _check_schedule(train, where)
     _check_parts(train, model, where)
-    if train.start_charset != "same" and not train.start_from:
-        raise ValueError(f"{where}.start_charset: found {train.start_charset}, expected none without train.start_from")
+    for key, none in (("start_charset", "same"), ("start_share", 0.0)):
+        if (value := getattr(train, key)) != none and not train.start_from:
+            raise ValueError(f"{where}.{key}: found {value}, expected none without train.start_from")
     for key in ("flat_start_epochs", "guide"):
         if getattr(train, key) and model.name != "crnn":
             raise ValueError(f"{where}.{key}: found {getattr(train, key)}: model {model.name} has no CTC")

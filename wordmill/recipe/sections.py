@@ -90,6 +90,7 @@ class Train:
     start_from: str = ""  # a .safetensors file, or a recipe whose champion's weights training starts from
     # Whether data.charset has the characters of those weights in their order, all of them and others, or any.
     start_charset: Literal["same", "union", "new"] = "same"
+    start_share: float = 0.0  # that they keep in the weights which are validated and kept, new characters apart
     teacher_forcing: float = 1.0  # share of the samples whose decoder is told the truth before each step
     # words: pictures are changed before they are fitted, up to augment_strength, 0 to 1; svtr: as MindOCR's SVTR has
     # them changed; views: of each its parts.

@@ -4,6 +4,8 @@ import dataclasses
 import json
 from pathlib import Path
 
+from wordmill.models.characters import Start, start_from
+from wordmill.models.checkpoint import load
 from wordmill.recipe.parsing import parse_section, to_json
 from wordmill.recipe.sections import Data, Model, Train
 from wordmill.store.files import write_atomically
@@ -36,3 +38,11 @@ def write_job(path: Path, job: Job) -> None:
 def read_job(path: Path) -> Job:
     """Read what `write_job` wrote."""
     return parse_section(Job, json.loads(path.read_bytes()), str(path))
+
+
+def start_of(job: Job) -> Start | None:
+    """Return the weights that a job starts from, fitted to its characters; None: fresh ones."""
+    if job.start is None:
+        return None
+    where = f"train.start_from {job.train.start_from}, file {job.start}"
+    return start_from(load(job.start), job.model, job.data, job.train.start_charset, where)

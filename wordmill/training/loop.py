@@ -18,6 +18,7 @@ from wordmill.models.checkpoint import Checkpoint, Tensors, check_fit, load, sav
 from wordmill.store.artifacts import git_commit
 from wordmill.store.files import write_atomically
 from wordmill.training.calibration import calibrate
+from wordmill.training.job import start_of
 from wordmill.training.records import METRICS, NONFINITE_LIMIT, UNFIT, Metrics, Notice, Pulse, keep_nonfinite
 from wordmill.training.reference import write_reference
 from wordmill.training.state import RunProgress, Saver, Scored, State, best_path, read_state, undo, warn, with_room
@@ -44,6 +45,7 @@ class Loop(Generic[Handle]):
         self.trainer, self.context = trainer, trainer.context
         self.job, self.rank, self.plan = self.context.job, self.context.rank, self.context.plan
         job, plan, self.leads = self.job, self.plan, self.rank == 0
+        self.started_from = start_of(job) if job.train.start_share else None
         self.progress = self.resume()
         done = self.progress.step
         self.began = time.monotonic() - self.progress.seconds
@@ -164,7 +166,7 @@ class Loop(Generic[Handle]):
         Who asks for the end does not wait for it: whatever goes on from this step then begins with it.
         """
         self.settle()
-        weights = self.trainer.weights()
+        weights = self.weights()
         found = None if self.stop else score(self.trainer, weights, lambda: self.pulse.beat(step), self.asked_to_stop)
         if found is None:
             self.stop = True
@@ -180,6 +182,11 @@ class Loop(Generic[Handle]):
             self.progress = replace(self.progress, worse=int(worse))
             self.ended = self.lost_patience()
         self.metrics.begin(step)
+
+    def weights(self) -> Tensors:
+        """Return what is scored and stored: the trainer's weights, mixed with those that it started from."""
+        weights = self.trainer.weights()
+        return weights if self.started_from is None else self.started_from.mixed(weights, self.job.train.start_share)
 
     def rank_weights(self, scored: Scored, weights: Tensors) -> None:
         """Keep weights that are among the best so far; of equal ones the earlier are better."""
@@ -212,7 +219,7 @@ class Loop(Generic[Handle]):
 
     def finish(self) -> None:
         """Write last.safetensors, best.safetensors, best-2.safetensors and on, reference.npz, at last outcome.json."""
-        weights, job, done = self.trainer.weights(), self.job, self.progress
+        weights, job, done = self.weights(), self.job, self.progress
         self.saver.wait()
         if not self.leads:
             return

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
-from wordmill.models.characters import Start, start_from, symbols_text
+from wordmill.models.characters import RARER, Start, start_from, symbols_text
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.recipe.sections import Data, Model
 
@@ -18,7 +18,7 @@ RARE = dataclasses.replace(MODEL, name="rare", max_length=5, decoder_hidden=2)
 def charsets(tmp_path: Path) -> dict[str, Data]:
     """Return data sections whose charsets have these characters."""
     sections = {}
-    for symbols in ("ab", "bac", "ba", "xy", "bc"):
+    for symbols in ("ab", "bac", "bàca", "ba", "xy", "bc"):
         path = tmp_path / f"{symbols}.txt"
         path.write_text("\n".join(symbols), encoding="utf-8")
         sections[symbols] = dataclasses.replace(DATA, charset=str(path))
@@ -58,6 +58,35 @@ def test_a_decoder_grows_where_it_writes_and_where_it_reads_what_it_wrote(charse
     expected = [[100, 101, 0, 1, 4, 2, 3], [200, 201, 10, 11, 16, 12, 14]]  # two features, GO, STOP, b, a, mean
     assert tensors["decoder.gru.weight_ih"].tolist() == expected
     assert tensors["decoder.gru.weight_ih"].flags["C_CONTIGUOUS"]
+
+
+def test_a_letter_with_an_accent_starts_as_the_letter_without_but_is_never_read_for_it(
+    charsets: dict[str, Data],
+) -> None:
+    start = begun(charsets, "bàca", "union")
+    assert start.facts() == {"kept": 2, "new": "àc", "forgotten": ""}
+    assert start.tensors["head.weight"].tolist() == [[0, 1], [20, 21], [10, 11], [15, 16], [10, 11]]
+    assert start.tensors["head.bias"].tolist() == [-1, 4, 2 - RARER, 3, 2]
+    tensors = begun(charsets, "bàca", "union", RARE).tensors
+    assert tensors["decoder.generator.bias"].tolist() == [-1, -2, 4, 2 - RARER, 3, 2]
+    assert tensors["decoder.gru.weight_ih"][0].tolist() == [100, 101, 0, 1, 4, 2, 3, 2]
+
+
+@pytest.mark.parametrize("model", [MODEL, RARE], ids=["crnn", "rare"])
+def test_weights_keep_a_share_of_what_they_started_from_but_for_what_new_characters_have_learnt(
+    model: Model, charsets: dict[str, Data]
+) -> None:
+    start = begun(charsets, "bac", "union", model)
+    learnt = {name: values + 8 for name, values in start.tensors.items()}
+    mixed = start.mixed(learnt, 0.25)
+    moved = {name: mixed[name] - values for name, values in start.tensors.items()}
+    if model is MODEL:  # c is the last
+        assert moved["head.weight"].tolist() == [[6, 6], [6, 6], [6, 6], [8, 8]]
+        assert moved["head.bias"].tolist() == [6, 6, 6, 8]
+        assert moved["backbone.w"].tolist() == [6]
+    else:  # before the classes that it has written a cell reads two features
+        assert moved["decoder.gru.weight_ih"].tolist() == [[6, 6, 6, 6, 6, 6, 8]] * 2
+    assert {values.dtype for values in mixed.values()} == {np.dtype(np.float32)}
 
 
 def test_an_embedding_of_classes_is_mapped_as_the_head_is(charsets: dict[str, Data]) -> None:

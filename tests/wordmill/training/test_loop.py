@@ -80,6 +80,24 @@ def test_a_run_does_every_step_with_its_rate_and_leaves_weights_reference_and_ou
     }  # fmt: skip
 
 
+def test_weights_that_are_scored_and_kept_have_a_share_of_those_that_training_started_from(
+    job: Job, tmp_path: Path
+) -> None:
+    plain = Run(on(job, tmp_path / "plain"))
+    trained = plain.trainers[0].weights()
+    start = checkpoint.Checkpoint(tensors={name: np.ones_like(values) for name, values in trained.items()},
+                                  data=job.data, model=job.model, train=SGD, step=1)  # fmt: skip
+    checkpoint.save(tmp_path / "start.safetensors", start)
+    train = dataclasses.replace(SGD, start_from="start.safetensors", start_share=0.25)
+    mixed = Run(on(dataclasses.replace(job, train=train, start=tmp_path / "start.safetensors"), tmp_path / "mixed"))
+    assert mixed.trainers[0].losses == plain.trainers[0].losses  # training itself goes on from its own weights
+    kept = checkpoint.load(tmp_path / "mixed" / "last.safetensors").tensors
+    for name, values in trained.items():
+        assert np.array_equal(kept[name], np.float32(0.25) + np.float32(0.75) * values), name
+    scores = [curve(run.jobs[0].folder, "val/loss")[8] for run in (plain, mixed)]
+    assert scores[0] != scores[1]
+
+
 def test_a_run_whose_disk_fills_counts_the_checkpoints_that_it_misses_and_ends_with_its_weights(
     job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,9 +15,7 @@ import numpy as np
 from mindspore.communication import get_rank, init
 
 from wordmill.models.architectures import GUIDE
-from wordmill.models.characters import start_from
 from wordmill.models.checkpoint import Checkpoint, Tensors
-from wordmill.models.checkpoint import load as load_checkpoint
 from wordmill.models.ms.model import Recogniser, add_guide, build, count_steps
 from wordmill.models.ms.parameters import named, statistics
 from wordmill.models.ms.precision import choose_precision, halve
@@ -27,7 +25,7 @@ from wordmill.pictures.image import Picture
 from wordmill.recipe.schedule import part_factor
 from wordmill.text.decoding import codec_of
 from wordmill.training.context import make_context
-from wordmill.training.job import Job, read_job
+from wordmill.training.job import Job, read_job, start_of
 from wordmill.training.loop import Loop
 from wordmill.training.ms.optimisers import Average, build_optimiser
 from wordmill.training.ms.processes import Processes
@@ -49,10 +47,8 @@ class Trainer:
         ms.set_seed(job.train.seed)
         self.net = build(job.model, job.data, self.codec.classes)
         self.steps = count_steps(self.net, job.data)
-        if job.start:
-            where = f"train.start_from {job.train.start_from}, file {job.start}"
-            start = start_from(load_checkpoint(job.start), job.model, job.data, job.train.start_charset, where)
-            load_weights(self.net, start.tensors, where)
+        if start := start_of(job):
+            load_weights(self.net, start.tensors, f"train.start_from {job.train.start_from}, file {job.start}")
         scored = copy.deepcopy(self.net)  # to draw fresh weights once more would take a second of the start
         if job.train.guide:
             add_guide(self.net, self.codec.classes, self.steps)

@@ -20,9 +20,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from wordmill.models.architectures import GUIDE
-from wordmill.models.characters import start_from
 from wordmill.models.checkpoint import Checkpoint, Tensors
-from wordmill.models.checkpoint import load as load_checkpoint
 from wordmill.models.pt.model import CRNN, EncoderDecoder, add_guide, build, count_steps
 from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.predict import Predictor, open_device
@@ -32,7 +30,7 @@ from wordmill.recipe.schedule import part_factor
 from wordmill.shards.loader import Batch
 from wordmill.text.decoding import codec_of
 from wordmill.training.context import make_context
-from wordmill.training.job import Job, read_job
+from wordmill.training.job import Job, read_job, start_of
 from wordmill.training.loop import Loop
 from wordmill.training.pt.device import fetch, memory_bytes, send, trace
 from wordmill.training.pt.losses import as_written, ctc_losses, ctc_losses_on_cuda, frame_losses, sequence_losses
@@ -56,10 +54,8 @@ class Trainer:
         self.codec = codec_of(job.model, job.data)
         torch.manual_seed(job.train.seed)  # for the fresh weights: nothing is drawn from it afterwards
         self.net = build(job.model, job.data, self.codec.classes).to(device)
-        if job.start:
-            where = f"train.start_from {job.train.start_from}, file {job.start}"
-            start = start_from(load_checkpoint(job.start), job.model, job.data, job.train.start_charset, where)
-            load_weights(self.net, start.tensors, where)
+        if start := start_of(job):
+            load_weights(self.net, start.tensors, f"train.start_from {job.train.start_from}, file {job.start}")
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
         self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
         self.scored = copy.deepcopy(self.net).eval()
