@@ -33,7 +33,8 @@ def launch(framework: str, device: str, processes: int, job: Path, node: Node | 
     if framework == "pytorch":
         return [sys.executable, "-m", "torch.distributed.run", f"--nnodes={node.nodes}", f"--node-rank={node.rank}",
                 f"--nproc-per-node={processes}", f"--master-addr={node.master}", f"--master-port={node.port}",
-                f"--rdzv-conf=timeout={MEET_TIMEOUT_S}", "-m", "wordmill.training.worker", "pt", str(job)]  # fmt: skip
+                f"--rdzv-conf=timeout={MEET_TIMEOUT_S}", f"--log-dir={job.parent / 'torchrun'}",
+                "-m", "wordmill.training.worker", "pt", str(job)]  # fmt: skip
     # Its scheduler runs where --master_addr is an address of the machine, whatever --node_rank says. Without --join
     # msrun returns 0 at once, whatever becomes of its workers. With the number of a worker that there is not it starts
     # no processes to show logs, which outlive it where it is killed. On processors each worker gets as many of its own:

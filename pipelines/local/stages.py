@@ -34,10 +34,13 @@ def start_warm() -> None:
 def run_forked(full_command: list[str], env_vars: dict[str, str] | None = None) -> int:
     """Run a stage's compiled command, `sh -ec` with a text, the stage's source and arguments; return its exit code.
 
-    What it says is printed as it comes. It stands in for kfp's own function (2.17).
+    What it says is printed as it comes, and what it leaves among temporary files goes with it, however it ends. It
+    stands in for kfp's own function (2.17).
     """
     source, *arguments = full_command[3:]
-    code = call(_execute, source, arguments, environment=os.environ | (env_vars or {}))
+    with tempfile.TemporaryDirectory(prefix="wordmill-", ignore_cleanup_errors=True) as folder:
+        environment = os.environ | (env_vars or {}) | {"TMPDIR": folder}
+        code = call(_execute, source, arguments, environment=environment)
     print("\n")
     return code
 
@@ -64,6 +67,7 @@ def _begin(
     die_with_parent()  # the process that all are forked from ends with the run's
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None  # as TMPDIR has it
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     sys.stdout = os.fdopen(1, "w", encoding="utf-8", buffering=1, closefd=False)

@@ -9,6 +9,7 @@ from components.train.launch import Node, launch
 def test_torchrun_starts_one_process_per_device() -> None:
     command = launch("pytorch", "cpu", 2, Path("/jobs/job.json"))
     assert "--nproc-per-node=2" in command
+    assert "--log-dir=/jobs/torchrun" in command  # else its folders stay among temporary files for good
     assert command[-4:] == ["-m", "wordmill.training.worker", "pt", "/jobs/job.json"]
 
 

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ from typing import *
 
 def greet(name: str, place: dsl.OutputPath(str)) -> str:
     print(f"greeting {name}", flush=True)
+    import os, tempfile
+    left = tempfile.mkdtemp()
+    print("left", left, flush=True)
+    if name == "killed":
+        os.kill(os.getpid(), 9)
     with open(place, "w") as file:
         file.write(name)
     if name == "nobody":
@@ -52,6 +58,18 @@ def test_a_failing_stage_says_why_and_has_its_code(tmp_path: Path, capsys: pytes
     assert run(tmp_path, "nobody") == 1
     assert "error: nobody is there\n" in capsys.readouterr().out
     assert not (tmp_path / "executor_output.json").exists()
+
+
+@pytest.mark.parametrize("name", ["Ann", "nobody", "killed"])
+def test_nothing_that_a_stage_leaves_among_temporary_files_outlives_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    run(tmp_path / "outputs", name)
+    (left,) = [line.removeprefix("left ") for line in capsys.readouterr().out.splitlines() if line.startswith("left ")]
+    assert Path(left).parent.parent == tmp_path
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(("tmp", "wordmill-"))] == []
 
 
 def test_a_killed_stage_is_none_that_succeeded() -> None:
