@@ -11,6 +11,7 @@ import pytest
 import wordmill.store.tracking  # noqa: F401
 from tests.crashes import Attempt, Found, Tally, forked
 from wordmill.sources.locating import RENDERER
+from wordmill.store import files
 from wordmill.store.artifacts import read_manifest
 from wordmill.store.keys import Ingredients
 from wordmill.store.stages import work_folder
@@ -77,9 +78,14 @@ class Place:
         return sorted(key for key in self.store.keys("") if not key.startswith("objects/"))
 
     def files(self) -> list[str]:
-        """Return the files in the cache but those of objects."""
-        files = (path.relative_to(self.folder) for path in (self.folder / "cache").rglob("*") if path.is_file())
-        return sorted(path.as_posix() for path in files if path.parts[1] not in ("objects", "verified"))
+        """Return the files in the cache but those of objects, an hour later: who writes there then tidies up first."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "LEFT_OVER_S", -1.0)
+            for folder in (path for path in (self.folder / "cache").rglob("*") if path.is_dir()):
+                files._sweep.cache_clear()
+                files._sweep(folder)
+        found = (path.relative_to(self.folder) for path in (self.folder / "cache").rglob("*") if path.is_file())
+        return sorted(path.as_posix() for path in found if path.parts[1] not in ("objects", "verified"))
 
 
 def told(work: Callable[[], Told], folder: Path) -> Told:
