@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import botocore.client
@@ -29,19 +30,24 @@ VERDICTS = ("clean", "crash", "silent", "lost", "left over")
 
 
 class Points:
-    """Counts the events of this process below a folder, and ends it at one of them, 1..; 0: at none."""
+    """Counts the events below a folder of this process and its copies, and ends who has one of them, 1..; 0: nobody."""
 
     def __init__(self, folder: Path, at: int) -> None:
-        self.folder, self.at, self.kinds, self.mutex = str(folder), at, list[str](), threading.RLock()
+        self.folder, self.at, self.mutex = str(folder), at, threading.RLock()
+        self.kinds = TemporaryFile(dir=folder.parent)  # noqa: SIM115 (copies write on where this one stands)
 
     def happens(self, kind: str, half: Callable[[], object] = lambda: None) -> None:
         """Count an event; the process that ends at it has done half of it before."""
         with self.mutex:
-            self.kinds.append(kind)
-            if len(self.kinds) == self.at:
+            os.write(self.kinds.fileno(), f"{kind}\n".encode())
+            if self.at and len(self.told()) == self.at:
                 self.at = 0
                 half()
                 os._exit(KILLED)
+
+    def told(self) -> list[str]:
+        """Return the kinds of all events so far."""
+        return os.pread(self.kinds.fileno(), 1 << 20, 0).decode().splitlines()
 
     def hear(self, name: str, told: tuple[Any, ...]) -> None:
         """Take an audit event of Python's."""
@@ -94,7 +100,7 @@ def counted(work: Callable[[], object], folder: Path, at: int) -> None:
     points.watch()
     work()
     points.at = 0
-    folder.with_name(f"{folder.name}.kinds").write_text(json.dumps(points.kinds))
+    folder.with_name(f"{folder.name}.kinds").write_text(json.dumps(points.told()))
 
 
 def kinds_of(folder: Path) -> list[str]:
