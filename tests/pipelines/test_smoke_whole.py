@@ -63,7 +63,7 @@ def test_a_recipe_runs_from_pictures_to_proven_files(
         print(f"{name} {framework}: {time.monotonic() - began:.0f} s, {most / 2**30:.1f} GiB, loss {loss}")
     assert (summary["ok"], summary["framework"]) == (True, framework)
     assert loss["last"] < loss["first"]
-    proven = {entry["format"] for entry in summary["formats"] if entry["made"] and entry["texts_equal"] == entry["samples"]}
+    proven = {file["format"] for file in summary["formats"] if file["made"] and file["texts_equal"] == file["samples"]}
     assert proven == {"mindir", "onnx"}
     assert (summary["gate"]["promoted"], summary["gate"]["outcome"]) == (False, "refused")
     assert Path(summary["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
