@@ -12,9 +12,11 @@ from components.train.launch import launch
 from tests.wordmill.models.ms.bars import CODEC, STEPS, make_job
 from tests.wordmill.training import tiny
 from tests.wordmill.training.ms import sync_worker, worker
+from tests.wordmill.training.ms.shallow import Shallow
 from tests.wordmill.training.updates import updated
 from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Tensors
+from wordmill.models.ms import backbones
 from wordmill.models.ms.model import Recogniser, build
 from wordmill.models.ms.predict import Predictor
 from wordmill.models.ms.weights import dump, load_weights
@@ -70,8 +72,10 @@ def job_in(
 
 
 def brief_job(folder: Path, processes: int, *, stop_at: int = 0) -> Job:
-    """Return a job of a decoder of few steps on narrow pictures."""
-    return job_in(folder, OF_DECODERS, BRIEF, processes, stop_at=stop_at, samples=BRIEF_SAMPLES, data=tiny.NARROW)
+    """Return a job of a decoder of few steps behind two layers, on narrow pictures."""
+    job = job_in(folder, OF_DECODERS, BRIEF, processes, stop_at=stop_at, samples=BRIEF_SAMPLES, data=tiny.NARROW)
+    (folder / worker.SHALLOW).touch()
+    return job
 
 
 def losses(job: Job, rank: int = 0) -> list[float]:
@@ -97,7 +101,10 @@ def assert_alike_on_all(job: Job) -> None:
         assert_same(state(job, rank), state(job))
 
 
-def test_two_processes_stop_go_on_and_are_gone_on_from_as_if_nothing_had_happened(tmp_path: Path) -> None:
+def test_two_processes_stop_go_on_and_are_gone_on_from_as_if_nothing_had_happened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backbones, "Compact", Shallow)
     whole, parted, rest = (brief_job(tmp_path / name, 2, stop_at=2 * (name == "parted"))
                            for name in ("whole", "parted", "rest"))  # fmt: skip
     rest = dataclasses.replace(rest, resume=parted.folder / "checkpoints")

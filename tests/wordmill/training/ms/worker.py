@@ -17,7 +17,9 @@ import mindspore as ms
 import numpy as np
 from mindspore.communication import get_rank, init
 
+from tests.wordmill.training.ms.shallow import Shallow
 from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.ms import backbones
 from wordmill.models.ms.predict import Predictor, open_device
 from wordmill.models.ms.weights import load_weights
 from wordmill.store.children import die_with_parent
@@ -30,6 +32,7 @@ from wordmill.training.trainer import StepResult
 from wordmill.training.worker import at_work
 
 STOP_AT = "stop_at"  # a file with the step in which the run is asked to stop
+SHALLOW = "shallow"  # a file that says that the backbone is of two layers
 
 
 class Watched(Trainer):
@@ -76,6 +79,8 @@ def main(paths: list[Path]) -> None:
     die_with_parent()
     gc.freeze()  # as the stage's worker does
     jobs = [read_job(path) for path in paths]
+    if (jobs[0].folder / SHALLOW).exists():
+        backbones.Compact = Shallow
     open_device("cpu")
     init()
     rank = get_rank()
