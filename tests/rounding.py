@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
 
 UNIT = 2.0**-24  # the greatest relative error of one rounding
 # What lies so near a kink that it falls the other way in one framework is to fall so in one of the draws.
@@ -93,7 +92,7 @@ class Float64(TorchDispatchMode):
         self.errs, self.rng = seed > 0, torch.Generator().manual_seed(seed)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = tree_map(double, (args, kwargs or {}))
+        args, kwargs = double(args), double(kwargs or {})
         results, operation = func(*args, **kwargs), func.overloadpacket
         if not self.errs or operation in EXACT or any(value.alias_info for value in func._schema.returns):
             return results
@@ -120,9 +119,13 @@ class Float64(TorchDispatchMode):
 
 
 def double(value: Any) -> Any:
-    """Return float64 for float32, tensors and types alike."""
+    """Return float64 for float32, tensors and types alike, within tuples, lists and dictionaries too."""
     if isinstance(value, torch.Tensor):
         return value.double() if value.dtype == torch.float32 else value
+    if isinstance(value, tuple | list):
+        return type(value)(map(double, value))
+    if isinstance(value, dict):
+        return {name: double(one) for name, one in value.items()}
     return torch.float64 if value is torch.float32 else value
 
 

@@ -7,9 +7,13 @@ import torch
 
 from tests.wordmill.models.ms import ms  # isort: skip  # before anything imports MindSpore
 from tests import rounding
-from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, WORDS, make_job
+from tests.wordmill.training.ms import shallow as ms_shallow
+from tests.wordmill.training.pt import shallow as pt_shallow
+from tests.wordmill.training.tiny import DATA, MODEL, NARROW, TRAIN, WORDS, make_job
+from wordmill.models.ms import backbones as ms_backbones
 from wordmill.models.ms import model as ms_model
 from wordmill.models.ms import weights as ms_weights
+from wordmill.models.pt import backbones as pt_backbones
 from wordmill.models.pt import weights as pt_weights
 from wordmill.recipe.sections import Model, Train
 from wordmill.shards.loader import Batch
@@ -20,14 +24,14 @@ from wordmill.training.pt.train import Trainer
 from wordmill.training.stream import parts_of
 from wordmill.training.targets import Draws
 
-RARE = dataclasses.replace(MODEL, name="rare", max_length=6, decoder_hidden=16)
+RARE = dataclasses.replace(MODEL, name="rare", max_length=5, decoder_hidden=16)
 SAMPLES = len(WORDS)
 TOLD = Draws(forced=np.ones(SAMPLES, np.float32), seeds=np.zeros(SAMPLES, np.int32))
 
 
-def batch_of(seed: int) -> Batch:
+def batch_of(seed: int, width: int = DATA.width) -> Batch:
     """Return pictures of noise, of which no two places are alike: where pooling finds equals, tastes differ."""
-    images = np.random.default_rng(seed).integers(0, 256, (SAMPLES, 32, 100, 1), dtype=np.uint8)
+    images = np.random.default_rng(seed).integers(0, 256, (SAMPLES, 32, width, 1), dtype=np.uint8)
     return Batch(images=images, labels=list(WORDS))
 
 
@@ -41,13 +45,15 @@ def test_the_parts_of_a_batch_have_the_same_loss_and_the_same_mean_gradients(
     model: Model, loss: str, flat: float, guide: float, tmp_path: Path
 ) -> None:
     train = dataclasses.replace(TRAIN, accumulation=2, loss=loss, clip_norm=0.0, guide=guide)
-    trainer = Trainer(dataclasses.replace(make_job(tmp_path, train=train), model=model), torch.device("cpu"), 0)
-    net = ms_model.build(model, DATA, trainer.codec.classes)
+    job = dataclasses.replace(make_job(tmp_path, train=train, data=NARROW), model=model)
+    trainer = Trainer(job, torch.device("cpu"), 0)
+    net = ms_model.build(model, NARROW, trainer.codec.classes)
     if guide:
         ms_model.add_guide(net, trainer.codec.classes, trainer.steps)
     ms_weights.load_weights(net, pt_weights.dump(trainer.net), "PyTorch's weights")
     drawn = Draws(forced=np.array([0, 1, 1, 0] * 2, np.float32), seeds=np.arange(SAMPLES, dtype=np.int32))
-    batch = dataclasses.replace(batch_of(0), labels=sorted(WORDS, key=len))  # the second part has more characters
+    labels = sorted(WORDS, key=len)  # the second part has more characters
+    batch = dataclasses.replace(batch_of(0, NARROW.width), labels=labels)
     parts = parts_of(batch, train, trainer.codec, trainer.steps, drawn, flat)
     counts = [targets.counted for _, targets in parts]
     assert (counts[0] == counts[1]) == (loss == "ctc")
@@ -108,8 +114,12 @@ def test_lions_sign_is_undetermined_where_what_it_is_of_cancels() -> None:
         ("muon", True),
     ],
 )
-def test_the_same_gradients_make_the_same_weights(optimizer: str, by_part: bool, tmp_path: Path) -> None:
+def test_the_same_gradients_make_the_same_weights(
+    optimizer: str, by_part: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MindSpore updates by PyTorch's gradients: those that are rounding alone would differ."""
+    monkeypatch.setattr(ms_backbones, "Compact", ms_shallow.Shallow)
+    monkeypatch.setattr(pt_backbones, "Compact", pt_shallow.Shallow)
     train = dataclasses.replace(
         TRAIN, optimizer=optimizer, lr=1.0 if optimizer == "adadelta" else 1e-2, clip_norm=0.0, warmup_epochs=0.25,
         weight_decay=0.1, decay_all=False, lr_factors={"backbone": 0.5, "head": 2.0} if by_part else {},

@@ -1,5 +1,6 @@
 """Tiny training jobs for the tests of both frameworks."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from wordmill.training.state import Scored
 
 WORDS = ("a", "be", "cat", "door", "eagle", "f00d", "1234", "zz")
 DATA = Data(train=("t",), val=("v",), charset="lower36", height=32, width=100, channels=1)
+# 8 columns: of a decoder of as many steps, as of a guide, each is compiled.
+NARROW = dataclasses.replace(DATA, width=32)
 MODEL = Model(name="crnn", backbone="compact", neck="bilstm", hidden=16, layers=1)
 TRAIN = Train(
     framework="pytorch", epochs=1, global_batch=16, loss="ctc_by_length", optimizer="adamw", lr=2e-3, warmup_epochs=0.0,
@@ -30,18 +33,18 @@ def picture(number: int) -> npt.NDArray[np.uint8]:
     return np.kron(squares, np.ones((8, 10), dtype=np.uint8))[:, :, np.newaxis]
 
 
-def write_shard(path: Path, samples: int, labels: tuple[str, ...] = WORDS) -> Path:
+def write_shard(path: Path, samples: int, labels: tuple[str, ...] = WORDS, width: int = DATA.width) -> Path:
     """Write a shard in which sample i has label and picture number i modulo the number of labels."""
-    with ShardWriter(path, (32, 100, 1), samples) as writer:
+    with ShardWriter(path, (32, width, 1), samples) as writer:
         for number in range(samples):
             kind = number % len(labels)
-            writer.add(picture(kind), labels[kind])
+            writer.add(picture(kind)[:, :width], labels[kind])
     return path
 
 
-def write_set(path: Path, samples: int, labels: tuple[str, ...] = WORDS) -> Path:
+def write_set(path: Path, samples: int, labels: tuple[str, ...] = WORDS, width: int = DATA.width) -> Path:
     """Write a shard as `write_shard` does and its index beside it; return the index's path."""
-    return write_index(write_shard(path, samples, labels))
+    return write_index(write_shard(path, samples, labels, width))
 
 
 def write_index(shard: Path) -> Path:
@@ -60,12 +63,12 @@ def write_index(shard: Path) -> Path:
     return path
 
 
-def make_job(folder: Path, *, train: Train = TRAIN, samples: int = 64, processes: int = 1) -> Job:
+def make_job(folder: Path, *, train: Train = TRAIN, samples: int = 64, processes: int = 1, data: Data = DATA) -> Job:
     """Return a job on fresh sets: `samples` for training, 20 for validation."""
     return Job(
-        data=DATA, model=MODEL, train=train, device="cpu", processes=processes, folder=folder, start=None,
-        train_sets=(write_set(folder / "train.shard", samples),),
-        val_sets=(write_set(folder / "val.shard", 20),),
+        data=data, model=MODEL, train=train, device="cpu", processes=processes, folder=folder, start=None,
+        train_sets=(write_set(folder / "train.shard", samples, width=data.width),),
+        val_sets=(write_set(folder / "val.shard", 20, width=data.width),),
     )  # fmt: skip
 
 

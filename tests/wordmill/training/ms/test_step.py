@@ -1,11 +1,14 @@
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from tests.wordmill.models.ms import COMPACT, DATA, TRAIN, ms  # isort: skip  # before anything imports MindSpore
 from tests.wordmill.models.ms.bars import some_parts
+from tests.wordmill.training.ms.shallow import Shallow
 from tests.wordmill.training.updates import updated
+from wordmill.models.ms import backbones
 from wordmill.models.ms.model import Recogniser, build
 from wordmill.models.ms.precision import halve
 from wordmill.models.ms.weights import dump, load_weights
@@ -17,6 +20,20 @@ from wordmill.training.ms.step import Frozen, Gradients, LossScale, Objective, U
 from wordmill.training.ms.train import tensors_of
 
 ONES = ms.Tensor([1.0], ms.float32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _shallow() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backbones, "Compact", Shallow)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole() -> tuple[dict[str, np.ndarray], float]:
+    """The weights of a network and its loss in whole precision."""
+    (part,), net = some_parts(4), build(COMPACT, DATA[1], 37)
+    return dump(net), float(Objective(net, DATA[1].middle).set_train()(*tensors_of(part))[0].asnumpy())
 
 
 def update_of(net: Recogniser, section: Train = TRAIN, scale: float = 1.0, parts: int = 1) -> Update:
@@ -84,18 +101,19 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -
 
 
 @pytest.mark.parametrize("amp", ["O1", "O2", "O3"])
-def test_half_precision_gives_nearly_the_same_loss_and_is_scaled_down_where_it_overflows(amp: str) -> None:
-    (part,), net = some_parts(4), build(COMPACT, DATA[1], 37)
-    whole = float(Objective(net, DATA[1].middle).set_train()(*tensors_of(part))[0].asnumpy())
+def test_half_precision_gives_nearly_the_same_loss_and_is_scaled_down_where_it_overflows(
+    amp: str, whole: tuple[dict[str, np.ndarray], float]
+) -> None:
+    (part,), (weights, loss) = some_parts(4), whole
     halved = build(COMPACT, DATA[1], 37)
-    load_weights(halved, dump(net), "whole")
+    load_weights(halved, weights, "whole")
     halve(halved, amp)
     update = update_of(halved, dataclasses.replace(TRAIN, loss_scaling="dynamic"), scale=1024.0)
     gradients = Gradients(Objective(halved, DATA[1].middle), update.scale).set_train()
     inputs = (ONES, ONES, ms.Tensor([0, 0], ms.float32), *tensors_of(part))
     half, norm, *_ = update(gradients(*inputs), ms.Tensor(0.0, ms.float32)).asnumpy()
-    assert half == pytest.approx(whole, rel=0.02)
-    assert half != whole
+    assert half == pytest.approx(loss, rel=0.02)
+    assert half != loss
     assert np.isfinite(norm)
     assert {str(weight.dtype) for weight in halved.get_parameters()} == {"Float32"}
 

@@ -5,6 +5,7 @@ newest is gone on from. Each process leaves its losses and its state in the job'
 """
 
 import dataclasses
+import gc
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,11 @@ import mindspore as ms
 import numpy as np
 from mindspore.communication import get_rank, init
 
-from wordmill.models.ms.predict import open_device
+from tests.wordmill.training.ms.shallow import Shallow
+from wordmill.models.checkpoint import Checkpoint
+from wordmill.models.ms import backbones
+from wordmill.models.ms.predict import Predictor, open_device
+from wordmill.models.ms.weights import load_weights
 from wordmill.store.children import die_with_parent
 from wordmill.training.job import Job, read_job
 from wordmill.training.loop import STOP, Loop
@@ -27,10 +32,13 @@ from wordmill.training.trainer import StepResult
 from wordmill.training.worker import at_work
 
 STOP_AT = "stop_at"  # a file with the step in which the run is asked to stop
+SHALLOW = "shallow"  # a file that says that the backbone is of two layers
 
 
 class Watched(Trainer):
     """A trainer that keeps the loss of each step, and has the run asked to stop where the job says it."""
+
+    reader: Predictor | None = None
 
     def begin(self, job: Job) -> None:
         """Take up another job, of the same sections and sets."""
@@ -49,6 +57,13 @@ class Watched(Trainer):
         self.curve.append(result.loss)
         return result
 
+    def predictor(self, checkpoint: Checkpoint) -> Predictor:
+        """Return what turns images into logits: one for all jobs, with the weights of each."""
+        if self.reader is None:
+            self.reader = super().predictor(checkpoint)
+        load_weights(self.reader.net, checkpoint.tensors, "checkpoint")
+        return self.reader
+
 
 def train(trainer: Watched, job: Job) -> None:
     """Do a job, and write down what this process has seen and ends with."""
@@ -62,7 +77,10 @@ def train(trainer: Watched, job: Job) -> None:
 def main(paths: list[Path]) -> None:
     """Join the other processes and do the jobs."""
     die_with_parent()
+    gc.freeze()  # as the stage's worker does
     jobs = [read_job(path) for path in paths]
+    if (jobs[0].folder / SHALLOW).exists():
+        backbones.Compact = Shallow
     open_device("cpu")
     init()
     rank = get_rank()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.wordmill.training.tiny import MODEL, TRAIN, make_job
+from tests.wordmill.training.tiny import MODEL, NARROW, TRAIN, make_job
 from wordmill.models.checkpoint import Tensors
 from wordmill.training.pt.train import Trainer
 from wordmill.training.stream import training_stream
@@ -34,13 +34,13 @@ def equal(one: Tensors, other: Tensors) -> bool:
 @pytest.mark.parametrize("optimizer", ["adamw", "adam", "adadelta", "lion", "muon"])
 def test_another_trainer_goes_on_bit_for_bit(optimizer: str, tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, optimizer=optimizer, ema_decay=0.9)
-    one = Trainer(make_job(tmp_path, train=train), CPU, 0)
+    one = Trainer(make_job(tmp_path, train=train, data=NARROW), CPU, 0)
     steps_of(one, 1, 2)
     taken = one.state()
     kept = {name: tensor.copy() for name, tensor in taken.items()}
     steps_of(one, 3, 4)
     assert equal(taken, kept)  # copies
-    other = Trainer(make_job(tmp_path, train=dataclasses.replace(train, seed=8)), CPU, 0)
+    other = Trainer(make_job(tmp_path, train=dataclasses.replace(train, seed=8), data=NARROW), CPU, 0)
     other.context = one.context
     assert not equal(other.state(), taken)
     other.restore(taken)
@@ -52,7 +52,7 @@ def test_another_trainer_goes_on_bit_for_bit(optimizer: str, tmp_path: Path) -> 
 
 def test_a_frozen_part_stays_as_it_is_for_its_steps_and_then_learns(tmp_path: Path) -> None:
     train = dataclasses.replace(TRAIN, freeze={"backbone": 2}, lr_factors={"head": 0.5}, ema_decay=0.9)
-    one = Trainer(make_job(tmp_path, train=train), CPU, 0)
+    one = Trainer(make_job(tmp_path, train=train, data=NARROW), CPU, 0)
     states = [one.state()]
     for first, last in ((1, 2), (3, 3)):
         steps_of(one, first, last)
@@ -64,7 +64,7 @@ def test_a_frozen_part_stays_as_it_is_for_its_steps_and_then_learns(tmp_path: Pa
     assert any(np.any(frozen[f"optimizer/exp_avg/{name}"]) for name in ("backbone.conv1.weight",))
     moved = [name for name in names if not np.array_equal(frozen[name], free[name])]
     assert moved == names
-    other = Trainer(make_job(tmp_path, train=train), CPU, 0)
+    other = Trainer(make_job(tmp_path, train=train, data=NARROW), CPU, 0)
     other.context = one.context
     other.restore(states[0])
     steps_of(other, 1, 3)
@@ -90,7 +90,7 @@ def test_no_step_draws_from_the_frameworks_generator(tmp_path: Path) -> None:
     """Not even with dropout, teacher forcing and validation: nothing of a generator would have to be kept."""
     train = dataclasses.replace(TRAIN, loss="cross_entropy", teacher_forcing=0.5)
     model = dataclasses.replace(MODEL, name="seq2seq", decoder_hidden=16)
-    trainer = Trainer(dataclasses.replace(make_job(tmp_path, train=train), model=model), CPU, 0)
+    trainer = Trainer(dataclasses.replace(make_job(tmp_path, train=train, data=NARROW), model=model), CPU, 0)
     before = torch.get_rng_state()
     steps_of(trainer, 1, 2)
     score(trainer, trainer.weights(), lambda: None)

@@ -13,7 +13,7 @@ from torch.nn.functional import ctc_loss
 from components.train.launch import launch
 from tests import rounding
 from tests.waiting import LIMIT_S
-from tests.wordmill.training.tiny import MODEL, TRAIN, WORDS, make_job, write_set
+from tests.wordmill.training.tiny import MODEL, NARROW, TRAIN, WORDS, make_job, write_set
 from wordmill.models import checkpoint
 from wordmill.models.pt.predict import Predictor
 from wordmill.models.pt.weights import dump
@@ -130,12 +130,12 @@ def test_the_parts_of_a_batch_make_the_whole_batchs_step(tmp_path: Path) -> None
     steps = []
     for parts in (1, 4):
         train = dataclasses.replace(TRAIN, accumulation=parts, loss="cross_entropy", clip_norm=0.0)
-        job = dataclasses.replace(make_job(tmp_path, train=train), model=RARE)
+        job = dataclasses.replace(make_job(tmp_path, train=train, data=NARROW), model=RARE)
         trainer = Trainer(job, CPU, 0)
         for norm in trainer.net.modules():
             norm.train(not isinstance(norm, torch.nn.BatchNorm2d))
         labels = sorted(a_batch().labels, key=len)
-        batch = dataclasses.replace(a_batch(), labels=labels)
+        batch = Batch(images=a_batch().images[:, :, : NARROW.width], labels=labels)
         split = parts_of(batch, train, trainer.codec, 7, TOLD)
         if parts == 1:
             exact = rounding.measure(trainer.net, lambda net: trainer.losses(net, split[0])[0].sum())  # noqa: B023
@@ -227,9 +227,9 @@ def test_the_loss_falls_and_the_records_agree(tmp_path: Path) -> None:
     words = ("a", "be")
     train = dataclasses.replace(TRAIN, lr=5e-3, warmup_epochs=0.1, amp="O2", validations_per_epoch=4)
     job = dataclasses.replace(
-        make_job(tmp_path, train=train),
-        train_sets=(write_set(tmp_path / "words", 960, words),),
-        val_sets=(write_set(tmp_path / "val words", 20, words),),
+        make_job(tmp_path, train=train, data=NARROW),
+        train_sets=(write_set(tmp_path / "words", 960, words, NARROW.width),),
+        val_sets=(write_set(tmp_path / "val words", 20, words, NARROW.width),),
     )
     write_job(tmp_path / "job.json", job)
     trainer = Trainer(job, CPU, 0)
@@ -244,7 +244,7 @@ def test_the_loss_falls_and_the_records_agree(tmp_path: Path) -> None:
     assert outcome["val_accuracy"] == max(metrics.get("val/accuracy", 0) for metrics in lines)
     with np.load(tmp_path / "reference.npz", allow_pickle=False) as reference:
         images, logits = reference["images"], reference["logits"]
-    assert images.shape == (20, 32, 100, 1)
+    assert images.shape == (20, 32, 32, 1)
     best = checkpoint.load(tmp_path / "best.safetensors")
     assert np.abs(Predictor(best, "cpu")(images) - logits).max() < 1e-5
 
