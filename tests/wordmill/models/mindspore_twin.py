@@ -18,7 +18,7 @@ import numpy as np
 
 from tests.wordmill.models.parts import part_of, shorten
 from wordmill.models.checkpoint import Checkpoint, Tensors
-from wordmill.models.ms.model import Recogniser, build
+from wordmill.models.ms.model import Recogniser
 from wordmill.models.ms.predict import Predictor
 from wordmill.models.ms.weights import dump, load_weights
 from wordmill.recipe.loading import load_recipe
@@ -38,16 +38,13 @@ def main(recipes: list[Recipe], given: Path, found: Path, compiled: bool) -> Non
     first = recipes[0]
     checkpoint = Checkpoint(tensors=tensors, data=first.data, model=first.model, train=first.train, step=0)
     predictor = Predictor(checkpoint, "cpu")
-    shorten(predictor.net)
-    read = predictor(images)
-    net = build(first.model, first.data, predictor.codec.classes)
-    load_weights(net, tensors, "given")
-    passed = dump(net)
+    net = shorten(predictor.net)
+    read, passed = predictor(images), dump(net)
     if not compiled:
         ms.set_context(mode=ms.PYNATIVE_MODE)
         ms.runtime.launch_blocking()  # the threads that take cells' operations along wait by turning round
     scale = LossScale(1.0, dynamic=False)
-    vector, logits = differentiate(Objective(shorten(net), first.data.middle), scale, tensors, images, targets)
+    vector, logits = differentiate(Objective(net, first.data.middle), scale, tensors, images, targets)
     gradients, moved = split(vector.asnumpy(), net), dump(net)
     results, parts = {"read": read, "logits": logits}, {"weights": passed, "gradients": gradients}
     for recipe in recipes:
