@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ def describe(recipe: Recipe, framework: str) -> Row:
     twin(framework, "models.predict").open_device("cpu")
     data, classes = recipe.data, codec_of(recipe.model, recipe.data).classes
     net = model.build(recipe.model, data, classes)
-    sizes = {name: values.size for name, values in weights.dump(net).items() if ".running_" not in name}
-    return {"recipe": recipe.name, "framework": framework, "parameters": sum(sizes.values()),
+    parameters = sum(prod(shape) for name, shape in weights.shapes(net).items() if ".running_" not in name)
+    return {"recipe": recipe.name, "framework": framework, "parameters": parameters,
             "steps": model.count_steps(net, data), "classes": classes,
             "input_shape": [data.channels, data.height, data.width]}  # fmt: skip
 

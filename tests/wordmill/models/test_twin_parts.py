@@ -31,7 +31,7 @@ def backbones(name: str) -> tuple[torch.nn.Module, "ms.nn.Cell", np.ndarray]:
     """Return both twins of a backbone, and pictures for them."""
     torch.manual_seed(6)
     twins = pt_backbones.BACKBONES[name](CHANNELS[name]), ms_backbones.BACKBONES[name](CHANNELS[name])
-    shape = (2, 3, 128, 512) if name == "views_cnn" else (4, CHANNELS[name], 32, 100)
+    shape = (2, 3, 128, 512) if name == "views_cnn" else (2, CHANNELS[name], 32, 100)
     return *twins, np.random.default_rng(8).uniform(-1, 1, shape).astype(np.float32)
 
 
@@ -72,6 +72,7 @@ def test_backbones_of_the_same_weights_give_the_same_features(name: str) -> None
 @pytest.mark.parametrize("name", WHOLE)
 def test_in_training_mode_too_with_the_same_running_statistics_after_it(name: str) -> None:
     one, other, images = backbones(name)
+    images = images[:1] if name == "views_cnn" else images  # of four views
     tensors = give_both(one.train(), other.set_train())
     with torch.no_grad():
         assert_alike(one(torch.from_numpy(images)), other(ms.Tensor(images)))

@@ -5,7 +5,7 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from pathlib import Path
 
 import cv2
@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from tests.memory import give_back
-from tests.wordmill.models.parts import part_of
+from tests.wordmill.models.parts import part_of, shorten
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.pt import model as pt_model
 from wordmill.models.pt import predict as pt_predict
@@ -28,55 +28,77 @@ from wordmill.training.pt import losses as pt_losses
 from wordmill.training.pt import optimisers as pt_optimisers
 from wordmill.training.targets import Draws, Targets, encode_labels
 
-RECIPES = sorted((Path(__file__).resolve().parents[3] / "pipelines" / "recipes").glob("*.yaml"))
-SAMPLES = 4
-# The steps of RARE's decoder are all alike, and MindSpore takes each cell by cell: a few of them show what all would.
-FEW_STEPS = {"crnn": (), "rare": ("model.max_length=6",), "seq2seq": ()}
-DRAWN = Draws(forced=np.array([1, 0, 1, 0], np.float32), seeds=np.array([7, -8, 2**31 - 1, 0], np.int32))
+FOLDER = Path(__file__).resolve().parents[3] / "pipelines" / "recipes"
+RECIPES = [load_recipe(path) for path in sorted(FOLDER.glob("*.yaml"))]
+SAMPLES = 2
+DRAWN = Draws(forced=np.array([1, 0], np.float32), seeds=np.array([-8, 2**31 - 1], np.int32))
 
 
-@pytest.fixture(scope="module", params=RECIPES, ids=lambda path: path.stem)
-def recipe(request: pytest.FixtureRequest) -> Iterator[Recipe]:
-    yield load_recipe(request.param, FEW_STEPS[load_recipe(request.param).model.name])
+def network_of(recipe: Recipe) -> Hashable:
+    """Return what a recipe's logits and gradients depend on: recipes that agree in it are taken together."""
+    data = recipe.data
+    return (recipe.model, data.charset, data.space, data.height, data.width, data.channels, data.middle,
+            recipe.train.loss)  # fmt: skip
+
+
+NETWORKS = {network_of(recipe): [other for other in RECIPES if network_of(other) == network_of(recipe)]
+            for recipe in RECIPES}  # fmt: skip
+pytestmark = pytest.mark.parametrize(
+    ("network", "recipe"),
+    [(recipes, recipe) for recipes in NETWORKS.values() for recipe in recipes],
+    ids=[recipe.name for recipes in NETWORKS.values() for recipe in recipes],
+    indirect=True,
+)
+
+
+@pytest.fixture(scope="module")
+def network(request: pytest.FixtureRequest) -> Iterator[list[Recipe]]:
+    """The recipes of one network."""
+    yield request.param
     give_back()
 
 
-@pytest.fixture(scope="module")
-def codec(recipe: Recipe) -> Codec:
-    return codec_of(recipe.model, recipe.data)
+@pytest.fixture(scope="module", autouse=True)
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def images(recipe: Recipe) -> np.ndarray:
+def codec(network: list[Recipe]) -> Codec:
+    return codec_of(network[0].model, network[0].data)
+
+
+@pytest.fixture(scope="module")
+def images(network: list[Recipe]) -> np.ndarray:
     """Pictures of smooth gray and colour, not noise: after noise every feature of a deep backbone is the same."""
-    data, rng = recipe.data, np.random.default_rng(2)
+    data, rng = network[0].data, np.random.default_rng(2)
     coarse = rng.integers(0, 256, (SAMPLES, data.height // 8, data.width // 4, data.channels), dtype=np.uint8)
     smooth = [cv2.resize(picture, (data.width, data.height), interpolation=cv2.INTER_CUBIC) for picture in coarse]
     return np.stack(smooth).reshape(SAMPLES, data.height, data.width, data.channels)
 
 
 @pytest.fixture(scope="module")
-def net(recipe: Recipe, codec: Codec) -> pt_model.Recogniser:
+def net(network: list[Recipe], codec: Codec) -> pt_model.Recogniser:
     """PyTorch's twin in training mode, into which each test loads its weights: all of them are built once."""
     torch.manual_seed(6)
-    return pt_model.build(recipe.model, recipe.data, codec.classes).train()
+    return shorten(pt_model.build(network[0].model, network[0].data, codec.classes).train())
 
 
 @pytest.fixture(scope="module")
-def tensors(recipe: Recipe, net: pt_model.Recogniser, images: np.ndarray) -> Tensors:
+def tensors(network: list[Recipe], net: pt_model.Recogniser, images: np.ndarray) -> Tensors:
     """Weights with running statistics as after training, and a last layer that writes more than one class."""
     norms = [part for part in net.modules() if isinstance(part, torch.nn.BatchNorm2d)]
     momenta = [part.momentum for part in norms]
     for part in norms:
         part.momentum = 1.0  # one pass leaves the batch's own statistics
     with torch.no_grad():
-        logits = net(torch.from_numpy(normalise(images, recipe.data.middle)))
+        logits = net(torch.from_numpy(normalise(images, network[0].data.middle)))
     for part, momentum in zip(norms, momenta, strict=True):
         part.momentum = momentum
     tensors = pt_weights.dump(net)
-    last = "head" if recipe.model.name == "crnn" else "decoder.generator"
+    last = "head" if network[0].model.name == "crnn" else "decoder.generator"
     tensors[f"{last}.weight"] /= float(logits.std())
-    if recipe.model.rectification != "none":  # fresh, it leaves pictures as they are, whatever it sees
+    if network[0].model.rectification != "none":  # fresh, it leaves pictures as they are, whatever it sees
         tensors["rectifier.fc2.weight"] = (
             np.random.default_rng(6).normal(0, 0.01, tensors["rectifier.fc2.weight"].shape).astype(np.float32)
         )
@@ -84,10 +106,9 @@ def tensors(recipe: Recipe, net: pt_model.Recogniser, images: np.ndarray) -> Ten
 
 
 @pytest.fixture(scope="module")
-def targets(recipe: Recipe, codec: Codec, net: pt_model.Recogniser) -> Targets:
-    steps = pt_model.count_steps(net, recipe.data)
-    labels = ["a", "hello", "00112", "zz"]
-    return encode_labels(labels, codec, steps, recipe.train.loss, DRAWN)
+def targets(network: list[Recipe], codec: Codec, net: pt_model.Recogniser) -> Targets:
+    steps = pt_model.count_steps(net, network[0].data)
+    return encode_labels(["hello", "00112"], codec, steps, network[0].train.loss, DRAWN)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +124,7 @@ def process() -> Iterator[subprocess.Popen[str]]:
 def mindspore(
     request: pytest.FixtureRequest,
     process: subprocess.Popen[str],
-    recipe: Recipe,
+    network: list[Recipe],
     tensors: Tensors,
     images: np.ndarray,
     targets: Targets,
@@ -115,7 +136,7 @@ def mindspore(
     np.savez(
         given, images=images, **{f"{part}/{name}": a for part, named in parts.items() for name, a in named.items()}
     )
-    line = [RECIPES[0].with_stem(recipe.name), given, found, *FEW_STEPS[recipe.model.name]]
+    line = [given, found, *(FOLDER / f"{recipe.name}.yaml" for recipe in network)]
     line += ["--compiled"] if request.param == "compiled" else []
     print(shlex.join(map(str, line)), file=process.stdin, flush=True)
     assert process.stdout.readline() == "0\n"
@@ -140,26 +161,32 @@ def test_the_same_weights_give_the_same_logits_and_texts(
     recipe: Recipe, codec: Codec, tensors: Tensors, images: np.ndarray, mindspore: Tensors
 ) -> None:
     checkpoint = Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=0)
-    one, other = pt_predict.Predictor(checkpoint, "cpu")(images), mindspore["read"]
+    predictor = pt_predict.Predictor(checkpoint, "cpu")
+    shorten(predictor.net)
+    one, other = predictor(images), mindspore["read"]
     assert np.abs(one - other).max() <= 1e-4
     assert codec.decode(other)[0] == codec.decode(one)[0]
     assert len(np.unique(one.argmax(axis=2))) > 1
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Step:
-    """What PyTorch makes of a training step; `updated` are weights and statistics after it."""
+class Pass:
+    """What PyTorch makes of the pictures; `moved` are the weights with the statistics after it."""
 
     loss: float
     logits: np.ndarray
     gradients: Tensors
-    updated: Tensors
+    moved: Tensors
 
 
-def torch_step(recipe: Recipe, net: pt_model.Recogniser, images: np.ndarray, targets: Targets) -> Step:
-    """Make one step by the recipe's loss, clipping and optimiser."""
-    optimiser = pt_optimisers.build_optimiser(net, recipe.train)
-    inputs = torch.from_numpy(normalise(images, recipe.data.middle))
+@pytest.fixture(scope="module")
+def passed(
+    network: list[Recipe], net: pt_model.Recogniser, tensors: Tensors, images: np.ndarray, targets: Targets
+) -> Pass:
+    """PyTorch's pass forward and back by the recipes' loss."""
+    net.zero_grad()
+    pt_weights.load_weights(net, tensors, "torch")
+    inputs = torch.from_numpy(normalise(images, network[0].data.middle))
     arrays = targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds
     classes, lengths, weights, forced, seeds = map(torch.from_numpy, arrays)
     writes = isinstance(net, pt_model.EncoderDecoder)
@@ -168,9 +195,18 @@ def torch_step(recipe: Recipe, net: pt_model.Recogniser, images: np.ndarray, tar
     loss = (losses(logits, classes, lengths) * weights).sum()
     loss.backward()
     gradients = {name: np.array(weight.grad) for name, weight in net.named_parameters() if weight.grad is not None}
+    return Pass(loss=loss.item(), logits=logits.detach().numpy(), gradients=gradients, moved=pt_weights.dump(net))
+
+
+def torch_update(recipe: Recipe, net: pt_model.Recogniser, passed: Pass) -> Tensors:
+    """Make one step by the recipe's clipping and optimiser; return weights and statistics after it."""
+    pt_weights.load_weights(net, passed.moved, "torch")
+    for name, weight in net.named_parameters():
+        weight.grad = torch.tensor(passed.gradients[name]) if name in passed.gradients else None
+    optimiser = pt_optimisers.build_optimiser(net, recipe.train)
     torch.nn.utils.clip_grad_norm_(net.parameters(), recipe.train.clip_norm or float("inf"))
     optimiser.step()
-    return Step(loss=loss.item(), logits=logits.detach().numpy(), gradients=gradients, updated=pt_weights.dump(net))
+    return pt_weights.dump(net)
 
 
 def length(arrays: Iterable[np.ndarray]) -> float:
@@ -178,26 +214,24 @@ def length(arrays: Iterable[np.ndarray]) -> float:
 
 
 def test_a_training_step_has_the_same_logits_loss_statistics_and_weights(
-    recipe: Recipe, net: pt_model.Recogniser, tensors: Tensors, images: np.ndarray, targets: Targets, mindspore: Tensors
+    recipe: Recipe, net: pt_model.Recogniser, tensors: Tensors, passed: Pass, mindspore: Tensors
 ) -> None:
-    net.zero_grad()
-    pt_weights.load_weights(net, tensors, "torch")
-    expected = torch_step(recipe, net, images, targets)
-    gradients, updated = part_of(mindspore, "gradients"), part_of(mindspore, "updated")
-    assert np.abs(mindspore["logits"] - expected.logits).max() <= 1e-4
+    expected = torch_update(recipe, net, passed)
+    gradients, updated = part_of(mindspore, "gradients"), part_of(mindspore, f"{recipe.name}/updated")
+    assert np.abs(mindspore["logits"] - passed.logits).max() <= 1e-4
     # A float32 in the hundreds has no fourth decimal.
-    assert mindspore["loss"] == pytest.approx(expected.loss, abs=1e-4, rel=1e-6)
+    assert mindspore[f"{recipe.name}/loss"] == pytest.approx(passed.loss, abs=1e-4, rel=1e-6)
     for name in tensors:
         if ".running_" in name:
-            assert np.allclose(updated[name], expected.updated[name], rtol=1e-4, atol=1e-5), name
+            assert np.allclose(updated[name], expected[name], rtol=1e-4, atol=1e-5), name
     # Through deep networks float32 gradients differ by hundredths, wherever a ReLU or a pool decides the other way:
     # `rounding.measure` has 0.012 for crnn_vgg7 and 0.023 for crnn_r34, in more time than each recipe should take here.
-    rounding = {name: np.abs(gradients[name] - gradient) for name, gradient in expected.gradients.items()}
-    assert length(rounding.values()) <= 0.03 * length(expected.gradients.values())
-    for name, gradient in expected.gradients.items():
+    rounding = {name: np.abs(gradients[name] - gradient) for name, gradient in passed.gradients.items()}
+    assert length(rounding.values()) <= 0.03 * length(passed.gradients.values())
+    for name, gradient in passed.gradients.items():
         # The first steps of Adam and Lion are the gradient's sign: where that is rounding, so is the step.
         clear = rounding[name] <= 0.05 * np.abs(gradient)
-        after = expected.updated[name]
+        after = expected[name]
         # A bias that starts from 0 is its first step, which is as near as its gradient.
         bound = max(1e-3 * np.abs(after).max(), 0.05 * np.abs(after - tensors[name]).max())
         assert np.abs(updated[name] - after)[clear].max(initial=0) <= bound, name

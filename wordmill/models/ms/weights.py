@@ -13,10 +13,14 @@ def dump(net: Recogniser) -> Tensors:
     return {name: parameter.asnumpy().astype(np.float32, copy=True) for name, parameter in named(net).items()}
 
 
+def shapes(net: Recogniser) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all weights and running statistics by canonical name."""
+    return {name: tuple(parameter.shape) for name, parameter in named(net).items()}
+
+
 def load_weights(net: Recogniser, tensors: Tensors, where: str) -> None:
     """Copy weights into the recogniser; ValueError naming `where` unless names and shapes fit exactly."""
-    own = named(net)
-    check_fit({name: tuple(parameter.shape) for name, parameter in own.items()}, tensors, where)
-    for name, parameter in own.items():
+    check_fit(shapes(net), tensors, where)
+    for name, parameter in named(net).items():
         # In place: after `set_data` a compiled gradient function goes on with the memory that it knew.
         ops.assign(parameter, Tensor(tensors[name]))

@@ -2,7 +2,6 @@
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from wordmill.models.architectures import GUIDE_HIDDEN, STN_MAKES, SVTR_HEAD, VIEWS_DROPOUT, check_size, seen_size
 from wordmill.models.pt.backbones import Backbone, ViewsCnn, build_backbone
@@ -113,11 +112,9 @@ def count_steps(net: Recogniser, data: Data) -> int:
 
 def _count_columns(rectifier: nn.Module, backbone: Backbone, data: Data) -> int:
     """Return how many columns a backbone makes of one picture."""
-    training = backbone.training
+    training, weight = backbone.training, next(backbone.parameters())
     size = STN_MAKES if isinstance(rectifier, Stn) else (data.height, data.width)
-    with torch.no_grad():  # on the device of shapes alone: nothing is computed
-        tensors = dict(backbone.named_parameters()) | dict(backbone.named_buffers())
-        shapes = {name: tensor.to("meta") for name, tensor in tensors.items()}
-        features = functional_call(backbone.eval(), shapes, torch.empty(1, data.channels, *size, device="meta"))
+    with torch.no_grad():  # in earnest: on the device of shapes alone it would take PyTorch's compiler, 2 s to import
+        features = backbone.eval()(torch.zeros(1, data.channels, *size, device=weight.device))
     backbone.train(training)
     return int(features.shape[3])

@@ -12,13 +12,21 @@ COUNTER = ".num_batches_tracked"  # BatchNorm's own counter, which nothing here 
 def dump(net: Recogniser) -> Tensors:
     """Return copies of the weights and running statistics as float32 arrays by name."""
     return {name: np.array(tensor.detach().cpu().numpy(), dtype=np.float32, order="C")
-            for name, tensor in net.state_dict().items() if not name.endswith(COUNTER)}  # fmt: skip
+            for name, tensor in _state(net).items()}  # fmt: skip
+
+
+def shapes(net: Recogniser) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of all weights and running statistics by name."""
+    return {name: tuple(tensor.shape) for name, tensor in _state(net).items()}
 
 
 def load_weights(net: Recogniser, tensors: Tensors, where: str) -> None:
     """Copy weights into the recogniser; ValueError naming `where` unless names and shapes fit exactly."""
-    state = {name: tensor for name, tensor in net.state_dict().items() if not name.endswith(COUNTER)}
-    check_fit({name: tuple(tensor.shape) for name, tensor in state.items()}, tensors, where)
+    check_fit(shapes(net), tensors, where)
     with torch.no_grad():
-        for name, tensor in state.items():
+        for name, tensor in _state(net).items():
             tensor.copy_(torch.from_numpy(tensors[name]))
+
+
+def _state(net: Recogniser) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in net.state_dict().items() if not name.endswith(COUNTER)}

@@ -6,6 +6,8 @@ would be held to it too. What the package itself sets stays.
 
 import importlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
@@ -30,3 +32,13 @@ with mock.patch.dict(os.environ):
     ms.runtime.launch_blocking()
 
     ms.nn.Conv2d(1, 1, 3)(ms.Tensor(np.zeros((1, 1, 4, 4), dtype=np.float32)))
+
+
+@contextmanager
+def cell_by_cell() -> Iterator[None]:
+    """Compile nothing within: MindSpore takes each operation as it comes."""
+    ms.set_context(mode=ms.PYNATIVE_MODE)
+    try:
+        yield
+    finally:
+        ms.set_context(mode=ms.GRAPH_MODE)

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.wordmill.models.ms import ms  # isort: skip  # before anything imports MindSpore
+from tests.wordmill.models.ms import cell_by_cell, ms  # isort: skip  # before anything imports MindSpore
 from wordmill.models.ms.backbones import BACKBONES, Compact, Vgg7, Vgg7Padded, ViewsCnn
 from wordmill.models.ms.layers import conv
 from wordmill.models.ms.mobilenet import InvertedResidual
@@ -47,11 +47,8 @@ def test_backbones_have_the_published_size(name: str) -> None:
 def test_backbones_have_as_many_columns_as_they_say(name: str) -> None:
     net = BACKBONES[name](SIZES[name][0]).set_train(False)
     height, widths = (128, (512,)) if name == "views_cnn" else (32, (101, 102, 103))
-    ms.set_context(mode=ms.PYNATIVE_MODE)  # which compiles nothing
-    try:
+    with cell_by_cell():
         found = [net(ms.Tensor(np.zeros((1, SIZES[name][0], height, width), np.float32))).shape[3] for width in widths]
-    finally:
-        ms.set_context(mode=ms.GRAPH_MODE)
     assert found == [net.columns(width) for width in widths]
 
 

@@ -1,8 +1,17 @@
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
-from tests.wordmill.models.ms import ms  # isort: skip  # before anything imports MindSpore
+from tests.wordmill.models.ms import cell_by_cell, ms  # isort: skip  # before anything imports MindSpore
 from wordmill.models.ms.decoders import GruAttention, PositionAttention
+
+
+@pytest.fixture(autouse=True)
+def _uncompiled() -> Iterator[None]:
+    """Compile no graph of what is told and of what is left out: test_twin_decoders.py compiles both decoders."""
+    with cell_by_cell():
+        yield
 
 
 def parameters(net: ms.nn.Cell) -> int:

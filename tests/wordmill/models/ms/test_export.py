@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from tests.wordmill.models.ms import COMPACT, DATA, TRAIN
+from tests.wordmill.models.ms import COMPACT, DATA, TRAIN, cell_by_cell
 from wordmill.inference.mindir import MindirRuntime
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.ms.export import export_mindir
@@ -16,10 +16,10 @@ from wordmill.models.ms.weights import dump
 from wordmill.pictures.image import normalise
 from wordmill.recipe.sections import Data, Model
 
-RARE = Model(name="rare", backbone="compact", neck="bilstm", hidden=16, layers=1, max_length=4, decoder_hidden=16)
+RARE = Model(name="rare", backbone="compact", neck="bilstm", hidden=16, layers=1, max_length=2, decoder_hidden=16)
 SEQ2SEQ = Model(name="seq2seq", backbone="compact", neck="bilstm_linked", hidden=16, layers=1, decoder_hidden=16)
 CLASSES = {"crnn": 37, "rare": 38, "seq2seq": 38}
-NARROW = dataclasses.replace(DATA[1], width=48)  # seq2seq's graph grows with the width
+NARROW = dataclasses.replace(DATA[1], width=16)  # seq2seq's graph grows with the width
 
 
 def make_checkpoint(model: Model = COMPACT, data: Data = DATA[1]) -> Checkpoint:
@@ -35,34 +35,41 @@ def pictures(count: int, width: int = 100) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(count).integers(0, 256, (count, 32, width, 1), dtype=np.uint8)
 
 
+def read(checkpoint: Checkpoint, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Return the recogniser's own logits."""
+    predictor = Predictor(checkpoint, "cpu")
+    with cell_by_cell():
+        return predictor(images)
+
+
 @pytest.mark.parametrize("model", [COMPACT, RARE, SEQ2SEQ])
 def test_a_mindir_file_gives_the_recognisers_logits_for_any_batch(model: Model, tmp_path: Path) -> None:
     checkpoint, path = make_checkpoint(model, NARROW), tmp_path / "model.mindir"
     export_mindir(checkpoint, path)
     assert [file.name for file in tmp_path.iterdir()] == ["model.mindir"]
-    runtime, predictor = MindirRuntime(path), Predictor(checkpoint, "cpu")
+    runtime = MindirRuntime(path)
     for batch in (1, 7):
         images = pictures(batch, NARROW.width)
-        assert np.abs(runtime(normalise(images, 127.5)) - predictor(images)).max() < 1e-5
+        assert np.abs(runtime(normalise(images, 127.5)) - read(checkpoint, images)).max() < 1e-5
 
 
 def test_pictures_of_several_views_are_read_in_any_batch(tmp_path: Path) -> None:
     data = dataclasses.replace(DATA[1], height=128, width=512, channels=3)
-    model = dataclasses.replace(RARE, backbone="views_cnn", max_length=2)
+    model = dataclasses.replace(RARE, backbone="views_cnn")
     tensors = dump(build(model, data, CLASSES["rare"]))
     export_mindir(Checkpoint(tensors=tensors, data=data, model=model, train=TRAIN, step=0), tmp_path / "model.mindir")
     runtime = MindirRuntime(tmp_path / "model.mindir")
-    images = np.random.default_rng(1).uniform(-1, 1, (3, 3, 128, 512)).astype(np.float32)
-    together = runtime(images[:2]), runtime(images)  # of two sizes: MindSpore may hold on to the first one's
-    assert [len(logits) for logits in together] == [2, 3]
-    assert np.abs(together[1][:2] - together[0]).max() < 1e-5
+    images = np.random.default_rng(1).uniform(-1, 1, (2, 3, 128, 512)).astype(np.float32)
+    together = runtime(images[:1]), runtime(images)  # of two sizes: MindSpore may hold on to the first one's
+    assert [len(logits) for logits in together] == [1, 2]
+    assert np.abs(together[1][:1] - together[0]).max() < 1e-5
 
 
 def test_a_static_file_takes_its_own_batch_alone(tmp_path: Path) -> None:
     checkpoint, path = make_checkpoint(), tmp_path / "model.mindir"
     export_mindir(checkpoint, path, batch=4)
     runtime, images = MindirRuntime(path), pictures(4)
-    assert np.abs(runtime(normalise(images, 127.5)) - Predictor(checkpoint, "cpu")(images)).max() < 1e-5
+    assert np.abs(runtime(normalise(images, 127.5)) - read(checkpoint, images)).max() < 1e-5
     with pytest.raises((RuntimeError, ValueError)):
         runtime(normalise(images[:3], 127.5))
 
@@ -83,13 +90,13 @@ def test_a_file_may_lie_anywhere_whatever_it_and_the_folder_of_temporary_files_a
 def test_a_ctc_recogniser_takes_pictures_of_any_width(tmp_path: Path) -> None:
     checkpoint, path = make_checkpoint(), tmp_path / "model.mindir"
     export_mindir(checkpoint, path, any_width=True)
-    runtime, predictor = MindirRuntime(path), Predictor(checkpoint, "cpu")
-    assert np.abs(runtime(normalise(pictures(3), 127.5)) - predictor(pictures(3))).max() < 1e-5
+    runtime = MindirRuntime(path)
+    assert np.abs(runtime(normalise(pictures(3), 127.5)) - read(checkpoint, pictures(3))).max() < 1e-5
     wide = pictures(2, width=164)
-    broad = Predictor(dataclasses.replace(checkpoint, data=dataclasses.replace(DATA[1], width=164)), "cpu")
+    broad = dataclasses.replace(checkpoint, data=dataclasses.replace(DATA[1], width=164))
     logits = runtime(normalise(wide, 127.5))
     assert logits.shape == (2, 41, 37)
-    assert np.abs(logits - broad(wide)).max() < 1e-5
+    assert np.abs(logits - read(broad, wide)).max() < 1e-5
 
 
 def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:

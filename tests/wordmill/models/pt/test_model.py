@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 
 import pytest
 import torch
@@ -55,6 +56,11 @@ def test_counting_steps_leaves_the_statistics_and_the_mode() -> None:
     assert all(part.training for part in net.modules())
     assert net.backbone.bn1.running_mean is not None
     assert not net.backbone.bn1.running_mean.any()
+
+
+def test_counting_steps_takes_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch._dynamo", None)  # importing it is an error
+    assert count_steps(build(COMPACT, DATA, 37), DATA) == 25
 
 
 def test_the_same_seed_gives_the_same_start() -> None:
