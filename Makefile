@@ -21,6 +21,9 @@ ZONE = $(if $(TIMEZONE),--timezone $(TIMEZONE))
 # A run is a dozen processes and the tests are hundreds: none of them compiles what another has compiled, and pip does
 # not compile what none of them will import, which is most of what it installs.
 unexport PYTHONDONTWRITEBYTECODE
+PIP = $(BIN)/python -m pip install --quiet --no-compile -c requirements/constraints.txt
+# Unpacked beside all else, for they are half of it; what they need is found or added then.
+FRAMEWORKS := -r requirements/torch.txt -r requirements/mindspore.txt
 
 # Golden files know nothing of a site's registry.
 OUR_IMAGES := WORDMILL_REGISTRY=wordmill WORDMILL_TAG=dev
@@ -39,13 +42,13 @@ env: .venv/local.done  ## make the environment in .venv
 	@echo "making the environment in .venv: 4.6 GB, some minutes"
 	@"$(PYTHON)" -m venv .venv
 	@$(BIN)/python -m pip install --quiet --upgrade pip==26.3
-	@$(BIN)/python -m pip install --quiet --no-compile -c requirements/constraints.txt \
-	  -r requirements/control.txt -r requirements/torch.txt -r requirements/mindspore.txt \
-	  -r requirements/serve.txt
+	@$(PIP) --no-deps $(FRAMEWORKS) & \
+	  $(PIP) -r requirements/control.txt -r requirements/serve.txt; rest=$$?; wait $$! && exit $$rest
+	@$(PIP) $(FRAMEWORKS)
 	@touch $@
 
 .venv/dev.done: .venv/local.done requirements/dev.txt
-	@$(BIN)/python -m pip install --quiet --no-compile -c requirements/constraints.txt -r requirements/dev.txt
+	@$(PIP) -r requirements/dev.txt
 	@touch $@
 
 run: .venv/local.done  ## run RECIPE from data to proven files on this machine; RUNNER=docker: in containers
