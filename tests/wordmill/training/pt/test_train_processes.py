@@ -9,7 +9,7 @@ import pytest
 
 from components.train.launch import launch
 from tests.wordmill.training.pt.together import CPU, Watched, losses, resumed, run, together, weights, written
-from tests.wordmill.training.tiny import MODEL, TRAIN, make_job
+from tests.wordmill.training.tiny import MODEL, NARROW, TRAIN, make_job
 from wordmill.models import checkpoint
 from wordmill.models.pt.weights import dump
 from wordmill.recipe import frameworks
@@ -30,7 +30,9 @@ SEQ2SEQ = dataclasses.replace(MODEL, name="seq2seq", decoder_hidden=16)
 
 def job_in(folder: Path, train: Train, model: Model, processes: int) -> Job:
     folder.mkdir()
-    return written(dataclasses.replace(make_job(folder, train=train, samples=80, processes=processes), model=model))
+    return written(
+        dataclasses.replace(make_job(folder, train=train, samples=80, processes=processes, data=NARROW), model=model)
+    )
 
 
 def assert_equal_weights(job: Job) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.wordmill.training.pt.together import losses, resumed, run, together, weights, written
-from tests.wordmill.training.tiny import MODEL, TRAIN, make_job
+from tests.wordmill.training.tiny import MODEL, NARROW, TRAIN, make_job
 from wordmill.recipe.sections import Model, Train
 from wordmill.training.job import Job
 from wordmill.training.state import read_state, records
@@ -18,7 +18,9 @@ OF_DECODERS = dataclasses.replace(LONG, loss="cross_entropy", teacher_forcing=0.
 
 def job_in(folder: Path, train: Train, model: Model, processes: int) -> Job:
     folder.mkdir()
-    return written(dataclasses.replace(make_job(folder, train=train, samples=60, processes=processes), model=model))
+    return written(
+        dataclasses.replace(make_job(folder, train=train, samples=60, processes=processes, data=NARROW), model=model)
+    )
 
 
 @pytest.mark.parametrize(
