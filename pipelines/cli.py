@@ -106,8 +106,9 @@ def _ui(options: argparse.Namespace) -> int:
 
     address = runs_page(options.recipe)
     if "#" not in address:
-        whose = f" of recipe {options.recipe}" if options.recipe else ""
-        print(f"there are no runs{whose} yet: this is MLflow's own front page", file=sys.stderr)
+        if options.recipe:
+            raise ValueError(f"there are no runs of recipe '{options.recipe}' yet")
+        print("there are no runs yet: this is MLflow's own front page", file=sys.stderr)
     print(address)
     if os.environ.get("DISPLAY") or sys.platform == "darwin":
         webbrowser.open(address)

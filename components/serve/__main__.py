@@ -3,6 +3,7 @@
 import argparse
 import os
 import resource
+import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -44,10 +45,16 @@ def main() -> None:
     data = recogniser.data
     for size in (1, MOST):
         recogniser.read(np.zeros((size, data.height, data.width, data.channels), np.uint8))
-    print(f"serving {options.folder} on http://{options.host}:{options.port}", flush=True)
-    config = server_config(make_app(recogniser), options.host, options.port, options.receive_timeout)
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    try:
+        listener = socket.create_server((options.host, options.port), family=family)
+    except (OSError, OverflowError) as error:  # taken, not this machine's, or no port
+        sys.exit(f"error: {options.host}:{options.port}: {error}")
+    port = listener.getsockname()[1]  # of 0 the one that was free
+    print(f"serving {options.folder} on http://{options.host}:{port}", flush=True)
+    config = server_config(make_app(recogniser), options.host, port, options.receive_timeout)
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run()
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from wordmill.training.records import METRICS, UNFIT, read_notice
 if TYPE_CHECKING:  # MLflow takes seconds to import, which a finished training need not
     from wordmill.store import tracking
 
-USAGE_EVERY_S = 10.0
+USAGE_EVERY_S, USAGE_FIRST_S = 10.0, 2.0
 SYSTEM = "system/"  # how MLflow's page knows such metrics
 FORECAST_S = 10.0  # seconds of steps by which training's end is foretold; the first ones are slower
 NOTES = {  # what the line of progress says of the latest metrics: name, form and factor
@@ -26,12 +26,16 @@ NOTES = {  # what the line of progress says of the latest metrics: name, form an
 
 
 class Usage:
-    """Measures the machine by MLflow's own monitors, in a pod its whole node; `step` counts the measurements."""
+    """Measures the machine by MLflow's own monitors, in a pod its whole node; `step` counts the measurements.
+
+    The first one comes soon: a training of some seconds has one too.
+    """
 
     def __init__(self, run: "tracking.Run", step: int) -> None:
         from wordmill.store.experiments import system_monitor
 
-        self.monitor, self.step, self.measured = system_monitor(run), step, time.monotonic()
+        self.monitor, self.step = system_monitor(run), step
+        self.measured = time.monotonic() + USAGE_FIRST_S - USAGE_EVERY_S
 
     def points(self) -> list["tracking.Point"]:
         """Return what the machine does now, every USAGE_EVERY_S seconds; else nothing."""

@@ -51,3 +51,18 @@ def test_a_folder_without_a_model_ends_in_one_line(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [f"error: {tmp_path}: expected a folder with card.json, or a registered model's"]
+
+
+def test_a_port_that_is_none_or_is_taken_ends_in_one_line_and_nothing_is_said_to_be_served(tmp_path: Path) -> None:
+    write_onnx(tmp_path / "model")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        for port, told in (
+            (99999, "bind(): port must be 0-65535."),
+            (other.getsockname()[1], "Address already in use"),
+        ):
+            command = [sys.executable, "-m", "components.serve", str(tmp_path / "model"), "--port", str(port)]
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+            assert (done.returncode, done.stdout) == (1, "")
+            (line,) = done.stderr.splitlines()
+            assert line.startswith(f"error: 127.0.0.1:{port}: ")
+            assert told in line
