@@ -54,7 +54,7 @@ def list_models(options: argparse.Namespace) -> int:
     return 0
 
 
-def count(text: str) -> int:
+def from_nought(text: str) -> int:
     """Return a whole number from 0 on, of an argument."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 on")
@@ -69,7 +69,9 @@ def add_read_verb(verbs: Any) -> None:
     reads.add_argument("--recipe", default="quickstart", help="whose champion")
     reads.add_argument("-o", "--output", default="", help="the JSON lines to write, readings.jsonl among the state")
     reads.add_argument("--characters", action="store_true", help="add each character's confidence and place")
-    reads.add_argument("--alternatives", type=count, default=0, help="add so many of the likeliest texts; CTC alone")
+    reads.add_argument(
+        "--alternatives", type=from_nought, default=0, help="add so many of the likeliest texts; CTC alone"
+    )
     add_json_option(reads, "a line for each picture")
     reads.set_defaults(verb=read_folder)
 
@@ -81,7 +83,7 @@ def add_serve_verb(verbs: Any) -> None:
     parser.add_argument("--recipe", default="quickstart", help="whose champion")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at, 127.0.0.1 by default")
     parser.add_argument("--port", type=int, default=8000, help="8000 by default")
-    parser.add_argument("--threads", type=count, default=0, help="of the network, one to each core by default")
+    parser.add_argument("--threads", type=from_nought, default=0, help="of the network, one to each core by default")
     parser.set_defaults(verb=become_service)
 
 
