@@ -79,8 +79,7 @@ def _execute(source: str, arguments: list[str]) -> None:
     """Run a component's function as its container does, by kfp's executor."""
     from kfp.dsl.executor_main import executor_main
 
-    with tempfile.TemporaryDirectory() as folder:
-        module = Path(folder, "ephemeral_component.py")
-        module.write_text(source, encoding="utf-8")
-        sys.argv = ["kfp", "--component_module_path", str(module), *arguments]
-        executor_main()
+    module = Path(tempfile.mkdtemp(), "ephemeral_component.py")  # which goes with the stage
+    module.write_text(source, encoding="utf-8")
+    sys.argv = ["kfp", "--component_module_path", str(module), *arguments]
+    executor_main()

@@ -33,6 +33,7 @@ Floats = npt.NDArray[np.float32]
 class Start:
     """Weights as a recipe's recogniser takes them, and the characters that they know, learn anew and forget.
 
+    where: what messages call them.
     fresh: of each weight that has classes, which of its numbers are new characters'; it spreads to the weight's shape.
     """
 
@@ -40,6 +41,7 @@ class Start:
     kept: str
     new: str
     forgotten: str
+    where: str
     fresh: dict[str, npt.NDArray[np.bool_]] = field(default_factory=dict)
 
     def facts(self) -> dict[str, str | int]:
@@ -68,6 +70,7 @@ def start_from(saved: Checkpoint, model: Model, data: Data, rule: Literal["same"
     start = Start(
         tensors=saved.tensors, kept="".join(c for c in new if c in known),
         new="".join(c for c in new if c not in known), forgotten="".join(c for c in old if c not in wanted),
+        where=where,
     )  # fmt: skip
     if old == new:
         return start

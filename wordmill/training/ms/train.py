@@ -48,7 +48,7 @@ class Trainer:
         self.net = build(job.model, job.data, self.codec.classes)
         self.steps = count_steps(self.net, job.data)
         if start := start_of(job):
-            load_weights(self.net, start.tensors, f"train.start_from {job.train.start_from}, file {job.start}")
+            load_weights(self.net, start.tensors, start.where)
         scored = copy.deepcopy(self.net)  # to draw fresh weights once more would take a second of the start
         if job.train.guide:
             add_guide(self.net, self.codec.classes, self.steps)

@@ -55,7 +55,7 @@ class Trainer:
         torch.manual_seed(job.train.seed)  # for the fresh weights: nothing is drawn from it afterwards
         self.net = build(job.model, job.data, self.codec.classes).to(device)
         if start := start_of(job):
-            load_weights(self.net, start.tensors, f"train.start_from {job.train.start_from}, file {job.start}")
+            load_weights(self.net, start.tensors, start.where)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
         self.steps, self.writes = count_steps(self.net, job.data), isinstance(self.net, EncoderDecoder)
         self.scored = copy.deepcopy(self.net).eval()

@@ -35,9 +35,8 @@ def pictures(count: int, width: int = 100) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(count).integers(0, 256, (count, 32, width, 1), dtype=np.uint8)
 
 
-def read(checkpoint: Checkpoint, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def read(predictor: Predictor, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
     """Return the recogniser's own logits."""
-    predictor = Predictor(checkpoint, "cpu")
     with cell_by_cell():
         return predictor(images)
 
@@ -47,10 +46,10 @@ def test_a_mindir_file_gives_the_recognisers_logits_for_any_batch(model: Model, 
     checkpoint, path = make_checkpoint(model, NARROW), tmp_path / "model.mindir"
     export_mindir(checkpoint, path)
     assert [file.name for file in tmp_path.iterdir()] == ["model.mindir"]
-    runtime = MindirRuntime(path)
+    runtime, predictor = MindirRuntime(path), Predictor(checkpoint, "cpu")
     for batch in (1, 7):
         images = pictures(batch, NARROW.width)
-        assert np.abs(runtime(normalise(images, 127.5)) - read(checkpoint, images)).max() < 1e-5
+        assert np.abs(runtime(normalise(images, 127.5)) - read(predictor, images)).max() < 1e-5
 
 
 def test_pictures_of_several_views_are_read_in_any_batch(tmp_path: Path) -> None:
@@ -69,7 +68,7 @@ def test_a_static_file_takes_its_own_batch_alone(tmp_path: Path) -> None:
     checkpoint, path = make_checkpoint(), tmp_path / "model.mindir"
     export_mindir(checkpoint, path, batch=4)
     runtime, images = MindirRuntime(path), pictures(4)
-    assert np.abs(runtime(normalise(images, 127.5)) - read(checkpoint, images)).max() < 1e-5
+    assert np.abs(runtime(normalise(images, 127.5)) - read(Predictor(checkpoint, "cpu"), images)).max() < 1e-5
     with pytest.raises((RuntimeError, ValueError)):
         runtime(normalise(images[:3], 127.5))
 
@@ -91,12 +90,12 @@ def test_a_ctc_recogniser_takes_pictures_of_any_width(tmp_path: Path) -> None:
     checkpoint, path = make_checkpoint(), tmp_path / "model.mindir"
     export_mindir(checkpoint, path, any_width=True)
     runtime = MindirRuntime(path)
-    assert np.abs(runtime(normalise(pictures(3), 127.5)) - read(checkpoint, pictures(3))).max() < 1e-5
+    assert np.abs(runtime(normalise(pictures(3), 127.5)) - read(Predictor(checkpoint, "cpu"), pictures(3))).max() < 1e-5
     wide = pictures(2, width=164)
     broad = dataclasses.replace(checkpoint, data=dataclasses.replace(DATA[1], width=164))
     logits = runtime(normalise(wide, 127.5))
     assert logits.shape == (2, 41, 37)
-    assert np.abs(logits - read(broad, wide)).max() < 1e-5
+    assert np.abs(logits - read(Predictor(broad, "cpu"), wide)).max() < 1e-5
 
 
 def test_a_truncated_file_is_refused_by_name(tmp_path: Path) -> None:

@@ -1,14 +1,11 @@
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from tests.wordmill.models.ms import COMPACT, DATA, TRAIN, ms  # isort: skip  # before anything imports MindSpore
 from tests.wordmill.models.ms.bars import some_parts
-from tests.wordmill.training.ms.shallow import Shallow
 from tests.wordmill.training.updates import updated
-from wordmill.models.ms import backbones
 from wordmill.models.ms.model import Recogniser, build
 from wordmill.models.ms.precision import halve
 from wordmill.models.ms.weights import dump, load_weights
@@ -19,14 +16,8 @@ from wordmill.training.ms.state import TrainingState
 from wordmill.training.ms.step import Frozen, Gradients, LossScale, Objective, Update
 from wordmill.training.ms.train import tensors_of
 
+pytestmark = pytest.mark.usefixtures("_shallow")
 ONES = ms.Tensor([1.0], ms.float32)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _shallow() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "Compact", Shallow)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,8 @@ import pytest
 from tests.wordmill.models.ms import COMPACT, DATA  # isort: skip  # before anything imports MindSpore
 from tests.waiting import LIMIT_S
 from tests.wordmill.models.ms.bars import make_job, some_parts
-from tests.wordmill.training.ms.shallow import Shallow
 from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Tensors
-from wordmill.models.ms import backbones
 from wordmill.models.ms.model import build
 from wordmill.models.ms.weights import dump
 from wordmill.recipe import frameworks
@@ -23,14 +21,8 @@ from wordmill.training.job import write_job
 from wordmill.training.ms.train import Trainer
 from wordmill.training.validation import score
 
+pytestmark = pytest.mark.usefixtures("_shallow")
 NOTHING = (False, False)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _shallow() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backbones, "Compact", Shallow)
-        yield
 
 
 @pytest.fixture(scope="module")
