@@ -76,8 +76,11 @@ def accented(text: str, label: str, dice: Dice) -> tuple[str, str]:
 def parted(folder: Path, labels: str, form: str, words: int) -> tuple[list[Sample], list[Sample]]:
     """Return so many labelled crops of a folder, drawn at random, and all the others."""
     reader = LabelFile(folder, labels, form)
-    read = reader.read(range(len(reader)))
-    samples = [(sample.image, sample.label) for sample in read if isinstance(sample.image, bytes)]
+    samples = list[Sample]()
+    for sample in reader.read(range(len(reader))):
+        if sample.problem:
+            raise ValueError(f"{folder}: {sample.where}: {sample.problem}")
+        samples.append((bytes(sample.image), sample.label))
     order = random.Random(SEED).sample(range(len(samples)), len(samples))
     return [samples[number] for number in order[:words]], [samples[number] for number in order[words:]]
 
