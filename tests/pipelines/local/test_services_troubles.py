@@ -96,8 +96,10 @@ def meet(trouble: str, stranger: psutil.Process, draw: random.Random) -> None:
         write_record(stranger.pid, stranger.create_time() - 100)
     if trouble == "server killed":
         start()
-        for process in running():
+        killed = running()
+        for process in killed:
             process.kill()
+        psutil.wait_procs(killed, timeout=LIMIT_S)  # one that is about to die is still found
     if trouble == "clock set":
         start()
         service = services._read("s3")
