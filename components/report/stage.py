@@ -103,7 +103,8 @@ def _log(run: tracking.Run, gathered: Gathered, summary: dict[str, Any]) -> None
     if summary["gate"] and gathered.one("train"):
         name, version = tracking.registered_name(summary["recipe"]), summary["gate"]["version"]
         example = experiments.example_picture(run, name, version)
-        shown = model_text(gathered, summary), card_text(gathered, summary, run, example)
+        has_champion = tracking.holder(name, "champion") is not None
+        shown = model_text(gathered, summary, has_champion), card_text(gathered, summary, run, example)
         experiments.describe_version(run, name, version, *shown)
 
 
