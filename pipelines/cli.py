@@ -20,6 +20,7 @@ from pipelines.local.using import add_models_verb, add_read_verb, add_serve_verb
 from pipelines.output import add_json_option, print_json, told_beside
 from pipelines.places import CHECKOUT, version_text
 from pipelines.profiles import PROFILES
+from wordmill.recipe.arguments import from_nought, from_one
 
 RUNNERS = ("subprocess", "docker")
 ABOUT = "Makes recognisers of word images: trains, measures, proves and serves them."
@@ -173,7 +174,11 @@ def recipe_options() -> argparse.ArgumentParser:
     )
     recipe.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on, cpu by default")
     recipe.add_argument(
-        "--processes", type=int, default=0, metavar="NUMBER", help="one to a device, 2 by default, with --smoke 1"
+        "--processes",
+        type=from_nought,
+        default=0,
+        metavar="NUMBER",
+        help="one to a device, 2 by default, with --smoke 1",
     )
     recipe.add_argument("--hardware", default="", choices=PROFILES, metavar="PROFILE",
                         help=f"what to train on, instead of these two: {', '.join(PROFILES)}")  # fmt: skip
@@ -213,7 +218,7 @@ def command_line() -> argparse.ArgumentParser:
     compares = verbs.add_parser("compare", help="show runs side by side: benchmarks, cost and what differs")
     compares.add_argument("runs", nargs="*", help="run tags or MLflow run ids, or how one of them begins")
     compares.add_argument("--recipe", default="", help="compare the last runs of this recipe")
-    compares.add_argument("--last", type=int, default=0, help="how many of them")
+    compares.add_argument("--last", type=from_one, default=0, help="how many of them")
     compares.add_argument("-o", "--output", default="", help="the page to write, compare.html among the state")
     add_json_option(compares, "the comparison")
     compares.set_defaults(verb=_compare)

@@ -21,6 +21,7 @@ from pipelines.local.scanning import missing, read_labels, write_symbols
 from wordmill.models.characters import start_from, symbols_text
 from wordmill.models.checkpoint import load
 from wordmill.models.pretrained import pretrained
+from wordmill.recipe.arguments import from_nought
 from wordmill.recipe.catalogue import LEAST, Entry, Part
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
@@ -237,5 +238,5 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a verb that trains on from a recipe's champion."""
     parser.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")
     parser.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on")
-    parser.add_argument("--processes", type=int, default=0, help="one to a device, 2 by default")
+    parser.add_argument("--processes", type=from_nought, default=0, help="one to a device, 2 by default")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe value")
