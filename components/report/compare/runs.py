@@ -38,8 +38,6 @@ class Logged:
 
 def last(recipe: str, count: int) -> list[Logged]:
     """Return the `count` newest reported runs of a recipe, the newest first; ValueError where there are fewer."""
-    if count < 1:
-        raise ValueError(f"the last {count} runs of recipe '{recipe}': expected a number of runs")
     found = list(islice(_search(f"tags.`wordmill.recipe` = {_quoted(recipe)}"), count))
     if len(found) < count:
         raise ValueError(f"recipe '{recipe}': found {len(found)} reported runs in MLflow at {tracking_uri()}, "

@@ -280,11 +280,11 @@ def test_the_command_prints_the_table_and_writes_the_page(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name either runs or a number of last runs"),
-        (["a", "b", "--recipe", "tiny", "--last", "2"], "name either runs or a number of last runs"),
+        ([], 'name either runs or a recipe and a number of its last runs: make compare RUNS="a b", or make'),
+        (["a", "b", "--recipe", "tiny", "--last", "2"], "name either runs or a recipe"),
+        (["--last", "2"], "name either runs or a recipe"),
         (["a'b", "c"], "'a'b': a run or recipe is named by letters"),
         (["a", "b"], "cannot search the runs: MLFLOW_TRACKING_URI http://127.0.0.1"),
-        (["--last", "-1", "--recipe", "tiny"], "the last -1 runs of recipe 'tiny'"),
     ],
 )
 def test_what_is_wrong_ends_in_one_line(
