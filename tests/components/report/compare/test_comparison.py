@@ -90,9 +90,9 @@ def test_benchmarks_stand_side_by_side_with_their_plain_mean() -> None:
 def test_an_accuracy_has_its_95_per_cent_interval() -> None:
     # Wilson's interval of 81 in 263, published as 25.5 % to 36.6 % (Newcombe 1998, Statistics in Medicine 17, table I).
     row = compare([measured("a", words=(81 / 263, 263)), measured("b")]).benchmarks[0]
-    low, high = (round(float(number), 1) for number in row.intervals[0].split(" to "))
-    assert (low, high) == (25.5, 36.6)
-    assert (row.cells[1], row.intervals[1]) == ("-", "")
+    assert row.intervals[0] == (pytest.approx(0.255, abs=5e-4), pytest.approx(0.366, abs=5e-4))
+    assert row.ranges[0].startswith("25.5")
+    assert (row.cells[1], row.values[1], row.intervals[1], row.ranges[1]) == ("-", None, None, "")
 
 
 def test_the_mean_is_over_what_all_measured_runs_share() -> None:
@@ -108,14 +108,14 @@ def test_cost_is_device_hours_speed_and_time() -> None:
     numbers = {"device_hours": 1.5, "train/images_per_s": 7.0, "images_per_s": 1234.4,
                "file/onnx/latency_ms_batch1": 2.5}  # fmt: skip
     one = logged("a", params={"device": "cuda", "processes": "8"}, metrics=numbers)
-    rows = {row.name: row.cells for row in compare([one, logged("b", ended=None, status="RUNNING")]).cost}
-    assert rows == {
-        "training devices": ("8 cuda", "-"),
-        "training, device-hours": ("1.5", "-"),
-        "training, images/s": ("1,234", "-"),
-        "pipeline run, time": ("1:00:00", "-"),
-        "onnx, ms an image": ("2.50", "-"),
-    }
+    rows = compare([one, logged("b", ended=None, status="RUNNING")]).cost
+    assert [(row.name, row.values[0], row.unit, row.cells) for row in rows] == [
+        ("training devices", "8 cuda", "devices", ("8 cuda", "-")),
+        ("training, device-hours", 1.5, "h", ("1.5", "-")),
+        ("training, images/s", 1234.4, "images/s", ("1,234", "-")),
+        ("pipeline run, time", 3600.0, "s", ("1:00:00", "-")),
+        ("onnx, ms an image", 2.5, "ms", ("2.50", "-")),
+    ]
 
 
 def test_a_reader_is_warned_of_what_makes_a_difference_hard_to_believe() -> None:
@@ -154,6 +154,18 @@ def test_text_fits_a_terminal_of_100_columns(count: int) -> None:
     others = " ".join("BCDEFGH"[: count - 1])
     assert re.search(rf"^  data\.train +A +\[\]$\n^ +{others} +\[\"set_0\", .*…$", text, re.MULTILINE)
     assert "code: no difference" in text
+    places = [
+        text.index(f"\n\n{part}") for part in ("recipe: differs in", "data: no difference", "benchmarks ", "cost ")
+    ]
+    assert places == sorted(places)
+
+
+def test_groups_that_differ_come_first() -> None:
+    one, other = logged("a", params={"train.lr": "1"}), logged("b", params={"train.lr": "1"}, tags={COMMIT: "facade"})
+    comparison = compare([one, other])
+    assert list(comparison.differences) == ["code", "recipe", "data", "environment"]
+    page = compare_html(comparison, {name: {} for name in CHARTS})
+    assert page.index("<h2>What differs</h2>") < page.index("<h2>Benchmarks</h2>") < page.index("<h2>Cost</h2>")
 
 
 def test_the_page_is_one_file_with_everything_escaped() -> None:
@@ -167,6 +179,12 @@ def test_the_page_is_one_file_with_everything_escaped() -> None:
     assert "<b>" not in page.replace("<b>Validation loss</b>", "")
     assert page.count("<svg") == 1
     assert ('class="line s0"' in page, 'class="line s1"' in page, 'class="line s2"' in page) == (True, False, True)
+
+
+def test_an_accuracy_has_a_bar_in_its_runs_colour() -> None:
+    page = compare_html(compare([measured("a", words=(0.75, 4)), logged("b")]), {name: {} for name in CHARTS})
+    assert page.count('<span class="key bar s0" style="--share: 75.0%"></span>') == 2  # of words, and of the plain mean
+    assert "bar s1" not in page
 
 
 def test_a_run_keeps_its_colour_and_its_place_in_the_legend() -> None:
@@ -270,7 +288,9 @@ def test_the_command_prints_the_table_and_writes_the_page(
         main(["compare", "--recipe", recipe, "--last", "2", "--output", str(page), "--json"])
     told = json.loads(capsys.readouterr().out)
     assert (told["runs"]["A"]["tags"]["wordmill.run_tag"], told["page"]) == (f"{recipe}-2", str(page))
-    assert told["benchmarks"][0]["cells"] == ["25.00 %", "75.00 %"]
+    first = told["benchmarks"][0]
+    assert (first["name"], first["unit"], first["values"]) == ("words", "share", [0.25, 0.75])
+    assert [[round(end, 2) for end in ends] for ends in first["intervals"]] == [[0.05, 0.7], [0.3, 0.95]]
     assert 0.75 in told["runs"]["B"]["metrics"].values()
     text = page.read_text(encoding="utf-8")
     assert text.count("<svg") == 2  # the training loss and the validation accuracy
