@@ -107,7 +107,8 @@ class Run:
 def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:
     """Return the MLflow run of this pipeline run: the injected MLFLOW_RUN_ID, the one in the store, or a new one.
 
-    The recipe names the experiment of a new run, `wordmill/<recipe>`; a stage that does not know it leaves it out.
+    The recipe names the experiment of a new run, `wordmill/<recipe>`; a stage that does not know it leaves it out. In
+    it a run goes by its tag without the recipe: MLflow's pages cut names, and all would begin alike.
     """
     client, key = connect(), f"runs/{run_tag}/mlflow.json"
     run_id = os.environ.get("MLFLOW_RUN_ID") or (store.get_json(key) or {}).get("run_id")
@@ -120,7 +121,8 @@ def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:
         experiment_id = _experiment(client, f"wordmill/{recipe}".rstrip("/"))
         run_id = _run_of(client, experiment_id, run_tag)
         if run_id is None:
-            created = client.create_run(experiment_id, tags=source_tags(run_tag, recipe), run_name=run_tag)
+            created = client.create_run(experiment_id, tags=source_tags(run_tag, recipe),
+                                        run_name=run_tag.removeprefix(f"{recipe}-"))  # fmt: skip
             run_id = _run_of(client, experiment_id, run_tag) or str(created.info.run_id)
     store.put_json(key, {"run_id": run_id})
     return Run(client, run_id, experiment_id)

@@ -183,7 +183,7 @@ def _cost(runs: list[Logged]) -> list[Row]:
     rows = [
         Row(name="training devices", unit="devices", values=devices),
         _metric("training, device-hours", "device_hours", "h", runs),
-        _metric("training, images/s", "images_per_s", "images/s", runs),
+        _metric("training, images/s", "mean_images_per_s", "images/s", runs),
         Row(name="pipeline run, time", unit="s", values=durations),
         *(_metric(f"{kind}, ms an image", f"{FILE}{kind}/latency_ms_batch1", "ms", runs) for kind in FORMATS),
         *(_metric(f"{kind}, images/s", f"{FILE}{kind}/images_per_s_batch64", "images/s", runs) for kind in FORMATS),

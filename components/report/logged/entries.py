@@ -46,17 +46,20 @@ def headline(gathered: Gathered, summary: dict[str, Any]) -> dict[str, float | N
         "mean_accuracy": summary["mean_accuracy"],
         "weighted_accuracy": summary["weighted_accuracy"],
         "points_to_champion": champion and 100 * champion["difference"],
-        "val_accuracy": train.metrics.get("val/accuracy") if train else None,  # of the weights kept
-        "images_per_s": train.metrics.get("train/images_per_s") if train else None,  # of the whole training
+        "best_val_accuracy": train.facts["val_accuracy"] if train else None,  # of the weights kept
+        "mean_images_per_s": train.facts["images_per_s"] if train else None,  # of the whole training
         "device_hours": train.seconds * train.facts["processes"] / 3600 if train else None,
     }
 
 
 def columns(summary: dict[str, Any]) -> dict[str, int]:
-    """Return the columns that MLflow's table of this recipe's runs has first, with their widths in px."""
+    """Return the columns that MLflow's table of this recipe's runs has first, with their widths in px.
+
+    Benchmarks come last, for there may be more of them than a screen is wide.
+    """
     accuracies = [f"metrics.`{PLACES['evaluate']}{row['name']}/accuracy`" for row in summary["benchmarks"]]
-    shown = ["metrics.`mean_accuracy`", *accuracies, "metrics.`images_per_s`", "metrics.`points_to_champion`",
-             "tags.`wordmill.gate`"]  # fmt: skip
+    shown = ["metrics.`mean_accuracy`", "tags.`wordmill.gate`", "metrics.`points_to_champion`",
+             "metrics.`mean_images_per_s`", *accuracies]  # fmt: skip
     return {name: LETTER * len(name.split("`")[1]) + MARGIN for name in shown}
 
 

@@ -33,7 +33,7 @@ def logged(name: str, *, metrics: dict[str, float] | None = None, **more: Any) -
         "ended": 1_800_003_600.0,
         **more,
     }
-    return Logged(run_id=f"id-{name}", url=f"http://x/{name}", metrics=metrics or {}, **fields | {
+    return Logged(run_id=f"id-{name}", run_name=name, url=f"http://x/{name}", metrics=metrics or {}, **fields | {
         "tags": tags | more.get("tags", {})})  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_the_mean_is_over_what_all_measured_runs_share() -> None:
 
 
 def test_cost_is_device_hours_speed_and_time() -> None:
-    numbers = {"device_hours": 1.5, "train/images_per_s": 7.0, "images_per_s": 1234.4,
+    numbers = {"device_hours": 1.5, "train/images_per_s": 7.0, "mean_images_per_s": 1234.4,
                "file/onnx/latency_ms_batch1": 2.5}  # fmt: skip
     one = logged("a", params={"device": "cuda", "processes": "8"}, metrics=numbers)
     rows = compare([one, logged("b", ended=None, status="RUNNING")]).cost
@@ -219,11 +219,15 @@ def test_reported_runs_are_found_by_recipe_name_prefix_and_id(store: Store, tmp_
     assert (one.name, one.status, one.params["train.lr"]) == (tags[0], "FINISHED", "0.002")
     assert find_run(one.run_id) == find_run(one.run_id[:20]) == one
     assert find_run(f"{recipe}-2").name == tags[1]
+    named = find_run(tags[1]).run_name
+    assert named == "2"
+    tracking.connect().update_run(find_run(tags[1]).run_id, name=f"2-{recipe}")
+    assert find_run(f"2-{recipe}") == find_run(f"2-{recipe[:-1]}") == find_run(tags[1])
     with pytest.raises(
         ValueError, match=rf"run '{recipe}' may be any of {recipe}-11 \(\w{{8}}\), {recipe}-2 .*in full"
     ):
         find_run(recipe)
-    with pytest.raises(ValueError, match=rf"no run id in MLflow at http://127.*newest runs are {recipe}-11 "):
+    with pytest.raises(ValueError, match=rf"name or id in MLflow at http://127.*newest runs are {recipe}-11 "):
         find_run(recipe.replace("_", "-"))  # the search's _ is any character, this one is not
     with pytest.raises(ValueError, match=f"recipe '{recipe}': found 3 reported runs in MLflow at .*, expected 4"):
         last(recipe, 4)
