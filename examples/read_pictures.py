@@ -1,7 +1,9 @@
 """Reads pictures of words from Python, and says of what in them it is not sure.
 
-pip install -c requirements/constraints.txt '.[pytorch]'    # once, in the project's folder; or PYTHONPATH=. there
-python examples/read_pictures.py MODEL PICTURES
+    pip install -c requirements/constraints.txt '.[pytorch]'    # once, in the project's folder; or PYTHONPATH=. there
+    python examples/read_pictures.py MODEL PICTURES
+
+MODEL is a file or a folder, PICTURES a folder, a list or one picture; --help says more.
 """
 
 import argparse

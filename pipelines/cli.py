@@ -175,13 +175,8 @@ def recipe_options() -> argparse.ArgumentParser:
         "--profile", action="store_true", help="trace some steps of training for the framework's viewer"
     )
     recipe.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on, cpu by default")
-    recipe.add_argument(
-        "--processes",
-        type=from_nought,
-        default=0,
-        metavar="NUMBER",
-        help="one to a device, 2 by default, with --smoke 1",
-    )
+    recipe.add_argument("--processes", type=from_nought, default=0, metavar="NUMBER",
+                        help="one to a device, 2 by default, with --smoke 1")  # fmt: skip
     recipe.add_argument("--hardware", default="", choices=PROFILES, metavar="PROFILE",
                         help=f"what to train on, instead of these two: {', '.join(PROFILES)}")  # fmt: skip
     return recipe
