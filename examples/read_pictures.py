@@ -1,11 +1,12 @@
 """Reads pictures of words from Python, and says of what in them it is not sure.
 
+    pip install -c requirements/constraints.txt '.[pytorch]'    # once, in the project's folder; or PYTHONPATH=. there
     python examples/read_pictures.py MODEL PICTURES
 
-MODEL is a file that a run has exported (.onnx, .mindir, with card.json beside it), a checkpoint (.safetensors), or the
-folder of a registered model; PICTURES is a folder, a .txt list of paths, or one picture.
+MODEL is a file or a folder, PICTURES a folder, a list or one picture; --help says more.
 """
 
+import argparse
 import sys
 from pathlib import Path
 
@@ -30,5 +31,18 @@ def main(model: Path, pictures: Path) -> int:
     return wrong
 
 
+def command_line() -> argparse.ArgumentParser:
+    """Return what this takes."""
+    parser = argparse.ArgumentParser(description="Reads pictures of words, and says of what in them it is not sure.")
+    parser.add_argument("model", type=Path, help="a file that a run has exported (.onnx, .mindir, with card.json "
+                        "beside it), a checkpoint (.safetensors), or the folder of a registered model")  # fmt: skip
+    parser.add_argument("pictures", type=Path, help="a folder, a .txt list of paths, or one picture")
+    return parser
+
+
 if __name__ == "__main__":
-    sys.exit(min(1, main(*map(Path, sys.argv[1:3]))))
+    options = command_line().parse_args()
+    try:
+        sys.exit(min(1, main(options.model, options.pictures)))
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")

@@ -1,12 +1,13 @@
 """Makes a recipe's champion better on words of one's own, from Python; here part numbers, drawn for the purpose.
 
-    make run                                    # so that there is a champion
+    pip install -c requirements/constraints.txt '.[pytorch]'    # once, in the project's folder; or PYTHONPATH=. there
     python examples/tune_own_words.py parts     # draws 300 pictures into the folder `parts`, tunes, says what it reads
 
-What stands behind the folder goes to `wordmill tune` as it is. A folder that has pictures already is taken as it is:
-any names, and one text file with lines of a picture's name and its label.
+It goes on from quickstart's champion, which `make run` leaves, or from the weights that come with the project. A folder
+that has pictures already is taken as it is: any names, and one text file with lines of a picture's name and its label.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -56,5 +57,18 @@ def main(folder: Path, *more: str) -> int:
     return code
 
 
+def options_of(words: list[str]) -> tuple[Path, list[str]]:
+    """Return the folder that a command line names, and what stands beside it."""
+    parser = argparse.ArgumentParser(description="Makes a recipe's champion better on words of one's own.",
+                                     epilog="What else there is goes to the verb `tune` as it is.")  # fmt: skip
+    parser.add_argument("folder", type=Path, help="of the words; one that is not there is made, with part numbers")
+    known, more = parser.parse_known_args(words)
+    return known.folder, more
+
+
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), *sys.argv[2:]))
+    own, others = options_of(sys.argv[1:])
+    try:
+        sys.exit(main(own, *others))
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(f"error: {error}")

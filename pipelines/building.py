@@ -63,6 +63,8 @@ def recipe_path(name: str) -> Path:
     """Return the file of a recipe named here, or of one given by its path."""
     if name.endswith(".yaml"):
         return Path(name)
+    if "/" in name:
+        raise ValueError(f"{name}: expected a recipe's .yaml file or one of {', '.join(recipe_names())}")
     if name not in (known := recipe_names()):
         raise ValueError(f"recipe '{name}': {nearest(name, known)}")
     return FOLDER / "recipes" / f"{name}.yaml"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pipelines.building import build_pipeline, compiled, recipe_names
 from pipelines.cluster import verbs as cluster_verbs
-from pipelines.completion import COMMAND, add_completion_verb
+from pipelines.completion import add_completion_verb
 from pipelines.images import publish
 from pipelines.local.evaluating import add_evaluate_verb
 from pipelines.local.own.pseudo import add_pseudo_verb
@@ -17,9 +17,10 @@ from pipelines.local.own.tuning import add_tune_verb
 from pipelines.local.scanning import add_charset_verb
 from pipelines.local.sweeping import add_sweep_verb
 from pipelines.local.using import add_models_verb, add_read_verb, add_serve_verb
-from pipelines.output import add_json_option, print_json, told_beside
+from pipelines.output import COMMAND, add_json_option, is_command, print_json, to_type, told_beside
 from pipelines.places import CHECKOUT, version_text
 from pipelines.profiles import PROFILES
+from wordmill.recipe.arguments import from_nought, from_one
 
 RUNNERS = ("subprocess", "docker")
 ABOUT = "Makes recognisers of word images: trains, measures, proves and serves them."
@@ -123,8 +124,10 @@ def _compare(options: argparse.Namespace) -> int:
     from pipelines.local import services
     from wordmill.store.files import write_atomically
 
-    if bool(options.runs) == bool(options.last):
-        raise ValueError('name either runs or a number of last runs: RUNS="a b", or PIPELINE=quickstart LAST=5')
+    if bool(options.runs) == bool(options.last) or bool(options.last) != bool(options.recipe):
+        named = to_type("compare", 'RUNS="a b"', "a b")
+        newest = to_type("compare", "PIPELINE=quickstart LAST=5", "--recipe quickstart --last 5")
+        raise ValueError(f"name either runs or a recipe and a number of its last runs: {named}, or {newest}")
     with told_beside(options.json):
         if "MLFLOW_TRACKING_URI" not in os.environ:  # a site's own MLflow is all that this needs, S3 is not
             services.settings()
@@ -172,9 +175,8 @@ def recipe_options() -> argparse.ArgumentParser:
         "--profile", action="store_true", help="trace some steps of training for the framework's viewer"
     )
     recipe.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on, cpu by default")
-    recipe.add_argument(
-        "--processes", type=int, default=0, metavar="NUMBER", help="one to a device, 2 by default, with --smoke 1"
-    )
+    recipe.add_argument("--processes", type=from_nought, default=0, metavar="NUMBER",
+                        help="one to a device, 2 by default, with --smoke 1")  # fmt: skip
     recipe.add_argument("--hardware", default="", choices=PROFILES, metavar="PROFILE",
                         help=f"what to train on, instead of these two: {', '.join(PROFILES)}")  # fmt: skip
     return recipe
@@ -194,7 +196,7 @@ def describe_verbs(parser: argparse.ArgumentParser, verbs: Any) -> None:
 
 def command_line() -> argparse.ArgumentParser:
     """Return the command line of all verbs."""
-    name = COMMAND if Path(sys.argv[0]).stem == COMMAND else "python -m pipelines"
+    name = COMMAND if is_command() else "python -m pipelines"
     parser = argparse.ArgumentParser(prog=name, usage="%(prog)s [-h] [--version] VERB ...",
                                      formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     parser.add_argument("--version", action="version", version=version_text())
@@ -213,7 +215,7 @@ def command_line() -> argparse.ArgumentParser:
     compares = verbs.add_parser("compare", help="show runs side by side: benchmarks, cost and what differs")
     compares.add_argument("runs", nargs="*", help="run tags or MLflow run ids, or how one of them begins")
     compares.add_argument("--recipe", default="", help="compare the last runs of this recipe")
-    compares.add_argument("--last", type=int, default=0, help="how many of them")
+    compares.add_argument("--last", type=from_one, default=0, help="how many of them")
     compares.add_argument("-o", "--output", default="", help="the page to write, compare.html among the state")
     add_json_option(compares, "the comparison")
     compares.set_defaults(verb=_compare)

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pipelines.building import recipe_names
+from pipelines.output import COMMAND
 
 SHELLS = ("bash", "zsh", "fish")
-COMMAND = "wordmill"
 
 # Words of an option, else of a verb: its options where one is begun, else what may stand there. Paths are the shell's.
 BASH = """\

@@ -6,7 +6,21 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
+
+COMMAND = "wordmill"
+
+
+def is_command() -> bool:
+    """Tell whether the verb was called as the installed command, whose users may have no make."""
+    return Path(sys.argv[0]).stem == COMMAND
+
+
+def to_type(verb: str, made: str = "", typed: str = "") -> str:
+    """Return what there is to type, with the words of make or those of the command, whichever was called."""
+    words = (COMMAND, verb, typed) if is_command() else ("make", verb, made)
+    return " ".join(word for word in words if word)
 
 
 def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:

@@ -10,7 +10,7 @@ from components.report.cluster import fate_of_run
 from components.report.gather import Gathered, gather_run
 from components.report.logged.datasets import input_sets
 from components.report.logged.description import description, links_in_kubeflow, links_in_mlflow
-from components.report.logged.entries import columns, parameters, points, tags
+from components.report.logged.entries import columns, curve_points, measured_figures, parameters, tags
 from components.report.logged.model import card_text, model_text
 from components.report.logged.tables import write_tables
 from components.report.notify import close_night
@@ -97,14 +97,23 @@ def _log(run: tracking.Run, gathered: Gathered, summary: dict[str, Any]) -> None
     experiments.replace_tags(run, tags(summary) | noted)
     run.log_params(parameters(gathered))
     experiments.log_versions(run, summary["versions"])
-    run.log_metrics(points(gathered, summary))
+    run.log_metrics(curve_points(gathered, summary))
     experiments.log_inputs(run, input_sets(gathered))
     experiments.show_columns(run, columns(summary))
-    if summary["gate"] and gathered.one("train"):
-        name, version = tracking.registered_name(summary["recipe"]), summary["gate"]["version"]
-        example = experiments.example_picture(run, name, version)
-        shown = model_text(gathered, summary), card_text(gathered, summary, run, example)
-        experiments.describe_version(run, name, version, *shown)
+    model_id = _describe_model(run, gathered, summary) if summary["gate"] and gathered.one("train") else ""
+    digests = {name: packed.key for name, packed in gathered.datasets.items()}
+    experiments.log_figures(run, measured_figures(gathered, summary), model_id, digests)
+
+
+def _describe_model(run: tracking.Run, gathered: Gathered, summary: dict[str, Any]) -> str:
+    """Describe the registered model, its version and the logged model behind it; return the last one's id or ""."""
+    name, version = tracking.registered_name(summary["recipe"]), summary["gate"]["version"]
+    model_id, has_champion = experiments.logged_model(run, name, version), bool(tracking.holder(name, "champion"))
+    card = card_text(gathered, summary, run, experiments.example_picture(run, model_id) if model_id else "")
+    experiments.describe_version(run, name, version, model_text(gathered, summary, has_champion), card)
+    if model_id:
+        experiments.describe_logged(run, model_id, card, parameters(gathered))
+    return model_id
 
 
 def _lay_out(store: Store, gathered: Gathered, summary: dict[str, Any], page: str, folder: Path) -> list[str]:

@@ -37,7 +37,7 @@ def summarise(
     if state == FAILED and not errors:
         errors = [SILENT]
     if fate.stopped:
-        errors.insert(0, f"stopped by hand; RUN_TAG={run_tag} goes on with it")
+        errors.insert(0, f"stopped by hand; --run-tag {run_tag}, in make RUN_TAG={run_tag}, goes on with it")
     fresh, train, gate = gathered.one("fresh"), gathered.one("train"), gathered.one("gate")
     loss = _loss(train) if train else None
     if gate and not gate.inputs["gate"]["promote"] and not (loss and loss["last"] < loss["first"]):

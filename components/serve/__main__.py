@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from components.serve.receiving import RECEIVE_S, server_config
+from wordmill.recipe.arguments import from_nought, seconds
 
 MAX_PIXELS = 4 << 20  # of a picture: of a word, however large
 
@@ -18,10 +19,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m components.serve", description=__doc__)
     parser.add_argument("folder", type=Path, help="of a registered model, or with card.json and its ONNX file")
     parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--threads", type=int, default=0, help="of the network; 0: one to each core")
+    parser.add_argument("--port", type=from_nought, default=8000)
+    parser.add_argument("--threads", type=from_nought, default=0, help="of the network; 0: one to each core")
     parser.add_argument(
-        "--receive-timeout", type=float, default=RECEIVE_S, metavar="S", help="for a request to be whole"
+        "--receive-timeout", type=seconds, default=RECEIVE_S, metavar="S", help="for a request to be whole"
     )
     options = parser.parse_args()
     # A connection is a file: of those that wait in vain there may be more than the usual 1,024.

@@ -87,7 +87,7 @@ class Summary:
         first = ", ".join(f"{c!r} {n:,}" for c, n in self.outside.most_common(NAMED + 1) if c)
         more = ", ..." if len(self.outside) > NAMED + 1 else ""
         return f"{labels:,} labels have characters that charset {charset} lacks: {first}{more}; to add them: " \
-               f"make charset DATA={name}" if labels else ""  # fmt: skip
+               f"the verb charset, `make charset DATA={name}`" if labels else ""  # fmt: skip
 
 
 def samples_sheet(shards: ShardSet) -> bytes:

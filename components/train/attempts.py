@@ -138,7 +138,8 @@ def counted(store: Store, run_tag: str, step: int) -> Iterator[None]:
     starts = 1 + (known["starts"] if known.get("step") == step else 0)
     if starts > 1 + RESTARTS:
         raise RuntimeError(f"training was lost or failed {starts - 1} times after step {step:,} without another "
-                           f"checkpoint in between: RUN_TAG={run_tag} goes on with it in a new run")  # fmt: skip
+                           f"checkpoint in between: --run-tag {run_tag}, in make RUN_TAG={run_tag}, goes on with it "
+                           "in a new run")  # fmt: skip
     if starts > 1:
         print(
             f"train: start {starts} after step {step:,}, {1 + RESTARTS} at most without another checkpoint", flush=True

@@ -34,9 +34,8 @@ def collect(job: Job) -> StageResult:
     for kind in (NONFINITE, TRACE):
         found = sorted(path for path in (folder / kind).rglob("*") if path.is_file())
         files |= {path.relative_to(folder).as_posix(): path for path in found}
-    metrics = {"val/accuracy": facts["val_accuracy"], "train/images_per_s": facts["images_per_s"]}
     made_by = codes_of(facts["attempts"])
-    return StageResult(files=files, facts=facts, metrics=metrics, curves=curves(folder), made_by=made_by)
+    return StageResult(files=files, facts=facts, curves=curves(folder), made_by=made_by)
 
 
 def store_results(store: Store, made: StageResult) -> StageResult:

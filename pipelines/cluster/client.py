@@ -14,6 +14,7 @@ import urllib3
 
 from pipelines.cluster.connection import FORWARD, by_kubernetes, open_client
 from pipelines.cluster.site import Site, load_site
+from pipelines.output import to_type
 
 TIMEOUT_S = (5, 30)  # to connect and to answer: kfp.Client itself waits for a silent server for ever
 PATIENCE_S = 60.0  # for a server that does not answer or answers with a fault of its own
@@ -154,7 +155,7 @@ def _explained(error: kfp_server_api.ApiException, where: str) -> RuntimeError:
         return UnavailableError(f"{where} answers {status or 'nothing'}: {said}")
     advice = {
         401: _who(where),
-        403: "ask for the right to it in your namespace (`make doctor` lists what is needed), or check KFP_NAMESPACE",
+        403: f"ask for the right to it in your namespace, see `{to_type('doctor')}`, or check KFP_NAMESPACE",
         404: "check KF_PIPELINES_ENDPOINT (its path too) and KFP_NAMESPACE",
         409: "something of that name is there already",
     }.get(status, "check KFP_NAMESPACE, spec.namespace of values.yaml, and that server and kfp have the same version")

@@ -12,6 +12,7 @@ from pipelines.cluster.doctor_services import Finding
 from pipelines.cluster.site import CACHE, QUEUE, STAGE_ACCOUNT, Accelerator, Site
 from pipelines.cluster.sizes import misfit, over_quota, sizes_of
 from pipelines.cluster.tasks import SECRET, SETTINGS
+from pipelines.output import to_type
 from pipelines.profiles import PROFILES
 from wordmill.store.pods import cluster_settings
 
@@ -128,7 +129,7 @@ class Cluster:
         except client.ApiException as error:
             if error.status != 403:
                 raise
-            text = f"you may not ask in the name of {STAGE_ACCOUNT}: ask an administrator to run `make doctor`"
+            text = f"you may not ask in the name of {STAGE_ACCOUNT}: ask an administrator to run `{to_type('doctor')}`"
             yield Finding("rights", "warn", text)
 
     def queue(self) -> Iterator[Finding]:

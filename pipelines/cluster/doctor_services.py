@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from pipelines.cluster.client import connect_kubeflow
 from pipelines.cluster.site import Site
 from pipelines.images.references import NAMES, image, split_name
+from pipelines.output import to_type
 from wordmill.store.storage import CHUNK, Store, object_key
 
 TIMEOUT_S = 10
@@ -149,8 +150,8 @@ def _inside(address: str, variable: str) -> str:
         socket.getaddrinfo(host, None)
     except OSError:
         return (
-            f"{address} is a name inside the cluster, or wrong: run `make doctor` in a pod, or forward the port "
-            f"(kubectl port-forward) and set {variable}=http://localhost:PORT"
+            f"{address} is a name inside the cluster, or wrong: run `{to_type('doctor')}` in a pod, or forward the "
+            f"port (kubectl port-forward) and set {variable}=http://localhost:PORT"
         )
     return ""
 

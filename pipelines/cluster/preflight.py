@@ -9,6 +9,7 @@ from kubernetes import client, config
 
 from pipelines.cluster.client import Server
 from pipelines.cluster.doctor_rights import Cluster
+from pipelines.output import to_type
 
 ENFORCED = "pod-security.kubernetes.io/enforce"
 
@@ -27,8 +28,8 @@ def accepted_by(server: Server, spec: str) -> str:
         enforced = "" if fits else cluster.label(ENFORCED)
     except (config.ConfigException, client.ApiException, urllib3.exceptions.HTTPError, OSError, RuntimeError) as error:
         said = f"{error.status} {error.reason}" if isinstance(error, client.ApiException) else str(error)
-        print(f"namespace {namespace} is not looked at from here ({' '.join(said.split())[:200]}): `make doctor` where "
-              "kubectl reaches it", file=sys.stderr)  # fmt: skip
+        print(f"namespace {namespace} is not looked at from here ({' '.join(said.split())[:200]}): "
+              f"`{to_type('doctor')}` where kubectl reaches it", file=sys.stderr)  # fmt: skip
         lacking, enforced = [], ""
     if lacking:
         raise RuntimeError("; ".join(lacking))

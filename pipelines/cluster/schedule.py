@@ -16,6 +16,7 @@ from pipelines.cluster import cron
 from pipelines.cluster.client import FINISHED, RejectedCallError, Server
 from pipelines.cluster.site import STAGE_ACCOUNT
 from pipelines.cluster.submit import WORKFLOW_ID, experiment, find_experiment, publish, runs_of
+from pipelines.output import to_type
 from wordmill.store.artifacts import digest
 
 # A run that has just been started is not listed before the cluster's agents have reported it.
@@ -67,7 +68,7 @@ def reconcile(server: Server, plan: Schedule, zone: tzinfo) -> None:
     everything = schedules_of(server, experiment_id, plan.name)
     kept = _best(everything, plan.spec_hash)  # another process may have made one too: both keep the same
     if kept is None:
-        raise RuntimeError(f"schedule '{plan.name}' was removed at the same moment: make schedule again")
+        raise RuntimeError(f"schedule '{plan.name}' was removed at the same moment: {to_type('schedule')} again")
     others = [old for old in everything if old.recurring_run_id != kept.recurring_run_id]
     if is_on(kept) and not others:
         print(f"schedule '{plan.name}' {plan.spec_hash} is as wanted: nothing to do")
@@ -195,7 +196,7 @@ def _body(server: Server, plan: Schedule) -> kfp_server_api.V2beta1RecurringRun:
     published = publish(server, plan.recipe, plan.spec)
     return kfp_server_api.V2beta1RecurringRun(
         display_name=plan.name,
-        description=f"{cron.in_words(plan.cron)}. Made by `make schedule`, version {published.version}.\n"
+        description=f"{cron.in_words(plan.cron)}. Made by `wordmill schedule`, version {published.version}.\n"
         f"options={plan.options}\nspec_hash={plan.spec_hash}",
         experiment_id=published.experiment_id, namespace=server.namespace or None,
         pipeline_version_reference=published.reference(),
@@ -216,4 +217,4 @@ def _age(schedule: Any, rebuilt: Callable[[str], tuple[str, str]]) -> str:
     except ValueError as error:
         return f"stale: {error}"
     plan = Schedule(recipe=recipe, spec=spec, cron=schedule.trigger.cron_schedule.cron, options=options)
-    return "current" if plan.spec_hash == hash_of(schedule) else "stale: make schedule renews it"
+    return "current" if plan.spec_hash == hash_of(schedule) else f"stale: {to_type('schedule')} renews it"

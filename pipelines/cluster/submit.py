@@ -14,6 +14,7 @@ import yaml
 from pipelines.cluster.client import FINISHED, Server
 from pipelines.cluster.preflight import accepted_by, check_kept
 from pipelines.cluster.site import STAGE_ACCOUNT
+from pipelines.output import to_type
 from wordmill.store.artifacts import git_commit
 
 WORKFLOW_ID = "{{workflow.uid}}"  # Kubeflow replaces it by the run's id wherever it stands in what it runs
@@ -96,7 +97,7 @@ def find_tag(server: Server, recipe: str, named: str) -> tuple[str, bool]:
         if named in (tag_of(run), run.run_id, run.display_name):
             return tag_of(run), bool(run.recurring_run_id)
     raise ValueError(f"run tag '{named}': the experiment of recipe {recipe} has no run of that tag, id or name to "
-                     "continue: its page and `make schedules` show them")  # fmt: skip
+                     f"continue: its page and `{to_type('schedules')}` show them")  # fmt: skip
 
 
 def start_run(server: Server, published: UploadedPipeline, run_tag: str, options: str, again: bool) -> Any:

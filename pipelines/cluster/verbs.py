@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipelines.building import build_pipeline, compiled, new_run_tag, options_of
 from pipelines.cluster import cron
 from pipelines.cluster.site import load_site
-from pipelines.output import add_json_option, print_json, told_beside
+from pipelines.output import add_json_option, print_json, to_type, told_beside
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -114,7 +114,7 @@ def _schedules(options: argparse.Namespace) -> int:
         return 0
     widths = [max(len(row[column]) for row in table) for column in range(len(head))]
     if len(table) == 1:
-        print("nothing is scheduled: make schedule PIPELINE=...")
+        print(f"nothing is scheduled: {to_type('schedule', 'PIPELINE=...', 'RECIPE')}")
         return 0
     for row in table:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -12,6 +12,7 @@ import yaml
 from pipelines.cluster.site import VALUES, load_site
 from pipelines.images.building import ANYWHERE, build_environment, build_stage, docker, inspected, key_of, stages_of
 from pipelines.images.references import KEY, LOCK, NAMES, SERVICES, Pushed, read_lock, tagged
+from pipelines.output import to_type
 from wordmill.store.files import write_atomically
 
 if TYPE_CHECKING:
@@ -49,13 +50,13 @@ def _push(options: argparse.Namespace) -> int:
     registry = options.registry or load_site().registry
     host = registry.partition("/")[0]
     if not set(".:") & set(host) and host != "localhost":
-        raise ValueError(f"registry '{registry}' names no host: give one, as in REGISTRY=registry.example.com/team")
+        raise ValueError(f"registry '{registry}' names no host: give one, as registry.example.com/team does")
     built = {name: facts for name in NAMES if (facts := inspected(tagged(name)))}
     for name, facts in built.items():
         if facts["Config"]["Labels"].get(KEY) != key_of(name):
-            raise ValueError(f"{tagged(name)} was built of other code than this: make images")
+            raise ValueError(f"{tagged(name)} was built of other code than this: {to_type('images')}")
     if SERVICES not in built:
-        raise ValueError(f"{tagged(SERVICES)} is not here: make images")
+        raise ValueError(f"{tagged(SERVICES)} is not here: {to_type('images')}")
     current = {name: entry for name, entry in read_lock().items() if entry.key == key_of(name)}
     pushed = {name: Pushed(digest=push(name, registry, current.get(name)), key=key_of(name)) for name in built}
     write_lock(current | pushed if registry == load_site().registry else pushed)

@@ -15,6 +15,7 @@ from kfp.local import docker_task_handler
 
 from pipelines.images.building import key_of
 from pipelines.images.references import KEY
+from pipelines.output import to_type
 from wordmill.store.cache import VARIABLE, limit_bytes
 
 LABEL = "wordmill.state"  # whose containers they are: the folder of state of the run that started them
@@ -105,10 +106,10 @@ def _prepare(pipeline: GraphComponent, state: Path) -> None:
         for image in sorted({executor["container"]["image"] for executor in executors}):
             name = image.rpartition("/")[2].partition("@")[0].partition(":")[0]
             if client.images.get(image).labels.get(KEY) != key_of(name):
-                raise RuntimeError(f"{image} was built of other code than this: make images, and WORDMILL_TAG=dev to "
-                                   "run what is built here instead of what was pushed")  # fmt: skip
+                raise RuntimeError(f"{image} was built of other code than this: {to_type('images')}, and "
+                                   "WORDMILL_TAG=dev to run what is built here instead of what was pushed")  # fmt: skip
     except ImageNotFound as error:
-        raise RuntimeError(f"{error.explanation}: make images, or pull it") from None
+        raise RuntimeError(f"{error.explanation}: {to_type('images')}, or pull it") from None
     except DockerException as error:
         raise RuntimeError(f"Docker does not answer: {error}") from None
 

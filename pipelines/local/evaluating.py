@@ -25,9 +25,9 @@ def evaluate_model(options: argparse.Namespace) -> int:
     from pipelines.local import services
 
     with told_beside(options.json):
-        model = named_model(options.model, options.recipe)
         protocol = options.protocol or load_recipe(recipe_path(options.recipe)).evaluation.protocol
-        run_tag = measure_sets(model, protocol, dict([data_set(options)]))
+        measured = dict([data_set(options)])
+        run_tag = measure_sets(named_model(options.model, options.recipe), protocol, measured)
         page = Path(options.output) if options.output else services.STATE / "runs" / run_tag / "report.html"
         summary = write_page(services.open_store(), options.model, run_tag, page)
     if options.json:
@@ -68,8 +68,8 @@ def named_model(model: str, recipe: str) -> Path:
 
     if model == NAME:
         return WEIGHTS
-    if re.search(r"\.(onnx|mindir|om|safetensors)$", model):
-        raise ValueError(f"{model}: no such file")
+    if re.search(r"\.(onnx|mindir|om|safetensors)$|^[/.~]|/.*/", model):
+        raise ValueError(f"{model}: no such file or folder")
     name, _, which = re.sub("[@/]", "@", model).rpartition("@")
     registered, stand_in = name or tracking.registered_name(recipe), pretrained(recipe) if model == "champion" else None
     if stand_in and not services.has_registry():
@@ -94,6 +94,10 @@ def data_set(options: argparse.Namespace) -> tuple[str, Entry]:
         return re.sub(r"[^A-Za-z0-9_.-]+", "_", folder.resolve().name), folder_entry(folder, options)
     extra = [Path(path) for path in options.catalogue.split(",") if path]
     catalogue = redirect(load_catalogue([FOLDER / "datasets.yaml", *extra]), options.places)
+    if options.data not in catalogue and (folder.exists() or "/" in options.data):
+        found = "a file" if folder.exists() else "no such folder"
+        raise ValueError(f"{folder}: {found}, expected a folder, an LMDB or pictures and their labels, or the name "
+                         "of a data set")  # fmt: skip
     return options.data, select(catalogue, [options.data])[options.data]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipelines.building import new_run_tag, recipe_path
 from pipelines.local.evaluating import add_data_options, data_set, stage_program
-from pipelines.output import add_json_option, print_json, told_beside
+from pipelines.output import COMMAND, add_json_option, is_command, print_json, told_beside
 from wordmill.recipe.catalogue import Entry, to_text
 from wordmill.recipe.loading import load_recipe
 from wordmill.text.charset import Charset, charset_of
@@ -47,15 +47,16 @@ def scan_labels(options: argparse.Namespace) -> int:
     if path:
         print(path)
     if changes:
-        print(f"to train with them: {setting(changes)}")
+        print(f"to train with them: {setting(options.recipe, changes)}")
     return 0
 
 
-def setting(changes: list[str]) -> str:
+def setting(recipe: str, changes: list[str]) -> str:
     """Return how a run is told of changes: by make, unless a path in them has what a shell or make takes apart."""
-    if all(shlex.quote(change) == change for change in changes):
+    if not is_command() and all(shlex.quote(change) == change for change in changes):
         return f'SET="{" ".join(changes)}"'
-    return " ".join([".venv/bin/python -m pipelines run", *(f"--set {shlex.quote(change)}" for change in changes)])
+    called = COMMAND if is_command() else ".venv/bin/python -m pipelines"
+    return " ".join([f"{called} run {recipe}", *(f"--set {shlex.quote(change)}" for change in changes)])
 
 
 def read_labels(name: str, entry: Entry) -> list[str]:

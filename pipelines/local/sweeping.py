@@ -3,6 +3,7 @@
 import argparse
 from typing import Any
 
+from pipelines.output import to_type
 from wordmill.store.sweeping import GRACE_S, Swept
 
 DAYS = 30.0
@@ -33,7 +34,7 @@ def sweep_text(bucket: str, swept: Swept, days: float, delete: bool) -> str:
         lines.append(f"deleted {swept.deleted:,}; what was first listed less than {GRACE_S / 3600:.0f} h ago stays")
     else:
         lines.append(f"{len(swept.ripe):,} of them, {ripe / 1e9:.2f} GB, were listed {GRACE_S / 3600:.0f} h ago or "
-                     "before: make sweep DELETE=1 deletes these")  # fmt: skip
+                     f"before: {to_type('sweep', 'DELETE=1', '--delete')} deletes these")  # fmt: skip
     return "\n".join(lines)
 
 

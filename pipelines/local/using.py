@@ -10,6 +10,7 @@ from pipelines.building import recipe_names, recipe_path
 from pipelines.local.evaluating import named_model
 from pipelines.output import add_json_option, told_beside
 from pipelines.places import ROOT
+from wordmill.recipe.arguments import from_nought
 from wordmill.recipe.frameworks import prepended
 
 MODEL = "an alias of the recipe's model, NAME@alias or NAME/version, or a .onnx, .mindir or .safetensors file"
@@ -54,13 +55,6 @@ def list_models(options: argparse.Namespace) -> int:
     return 0
 
 
-def from_nought(text: str) -> int:
-    """Return a whole number from 0 on, of an argument."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected a whole number from 0 on")
-    return int(text)
-
-
 def add_read_verb(verbs: Any) -> None:
     """Add the verb to a command line's."""
     reads = verbs.add_parser("read", help="read pictures of words, print and save their texts")
@@ -82,7 +76,7 @@ def add_serve_verb(verbs: Any) -> None:
     parser.add_argument("--model", default="champion", help=f"{MODEL}; its ONNX file is served")
     parser.add_argument("--recipe", default="quickstart", help="whose champion")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen at, 127.0.0.1 by default")
-    parser.add_argument("--port", type=int, default=8000, help="8000 by default")
+    parser.add_argument("--port", type=from_nought, default=8000, help="8000 by default")
     parser.add_argument("--threads", type=from_nought, default=0, help="of the network, one to each core by default")
     parser.set_defaults(verb=become_service)
 

@@ -59,8 +59,34 @@ def test_pictures_are_read_by_a_file_and_by_a_registered_model(
 def test_the_program_with_a_registered_model_knows_mlflow_alone() -> None:
     tree = ast.parse((EXAMPLES / "use_registered_model.py").read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    assert names == {"sys", "mlflow.pyfunc"}
-    assert not [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert names == {"argparse", "os", "sys", "mlflow.pyfunc"}
+    assert [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)] == ["mlflow.exceptions"]
+
+
+@pytest.mark.parametrize("name", ["read_pictures", "tune_own_words", "use_registered_model"])
+def test_without_arguments_a_script_says_what_it_takes(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ended(name, [], monkeypatch) == 2
+    assert capsys.readouterr().err.startswith(f"usage: {name}.py [-h] ")
+
+
+def test_a_wrong_path_ends_a_script_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = ended("read_pictures", ["/nonexistent", str(tmp_path)], monkeypatch)
+    assert str(said).startswith("error: /nonexistent: no such file or folder, expected an exported file")
+    (tmp_path / "file").touch()
+    assert f"'{tmp_path}/file/parts'" in str(ended("tune_own_words", [f"{tmp_path}/file/parts"], monkeypatch))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    said = ended("use_registered_model", ["wordmill-none/1", "word.png"], monkeypatch)
+    assert str(said).startswith("error: MLFLOW_TRACKING_URI is not set")
+
+
+def ended(name: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> object:
+    """Run a script as a program and return what it ends with."""
+    monkeypatch.setattr("sys.argv", [f"{name}.py", *words])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+    return end.value.code
 
 
 def test_own_words_are_drawn_once_and_given_to_the_verb(

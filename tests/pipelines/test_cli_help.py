@@ -49,3 +49,21 @@ def test_the_version_is_the_projects(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out == f"wordmill 0.1.0, {Path(cli.__file__).parents[1]}\n"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "--last", "-3"],
+        ["run", "quickstart", "--processes", "-2"],
+        ["tune", "words", "--processes", "-2"],
+        ["read", "words", "--alternatives", "-2"],
+        ["serve", "--threads", "-2"],
+        ["serve", "--port", "-2"],
+    ],
+)
+def test_no_verb_takes_a_negative_count(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        command_line().parse_args(words)
+    assert ended.value.code == 2
+    assert f"argument {words[-2]}: found '{words[-1]}', expected a whole number from " in capsys.readouterr().err

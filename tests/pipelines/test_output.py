@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from pipelines.output import print_json, told_beside
+from pipelines.output import print_json, to_type, told_beside
 
 
 @pytest.mark.parametrize("wanted", [True, False])
@@ -25,3 +25,17 @@ def test_standard_output_is_back_after_an_error(capfd: pytest.CaptureFixture[str
         raise ValueError("wrong")
     subprocess.run(["echo", "here"], check=True)
     assert capfd.readouterr().out == "here\n"
+
+
+@pytest.mark.parametrize(
+    ("called", "told"),
+    [
+        ("/usr/bin/wordmill", ["wordmill images", "wordmill run small"]),
+        ("/checkout/pipelines/__main__.py", ["make images", "make run RECIPE=small"]),
+    ],
+)
+def test_what_is_to_be_typed_is_told_in_the_words_of_whatever_was_called(
+    called: str, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [called, "run"])
+    assert [to_type("images"), to_type("run", "RECIPE=small", "small")] == told

@@ -118,6 +118,7 @@ def test_compiling_needs_neither_framework() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["compile", "./my"], "my: expected a recipe's .yaml file or one of crnn_icdar15, "),
         (["compile", "quickstrat"], "recipe 'quickstrat': did you mean 'quickstart'"),
         (["compile", "quickstart", "--set", "train.epocs=2"], "unknown key 'epocs': did you mean 'epochs'"),
         (["compile", "quickstart", "--benchmarks", "rendered_eazy"], "rendered_eazy.*did you mean 'rendered_easy'"),

@@ -17,6 +17,7 @@ import numpy as np
 
 from wordmill.inference.card import CARD, codec_of_card, prepared
 from wordmill.inference.evaluation import BATCH, Outcome, facts_of
+from wordmill.recipe.arguments import from_nought, from_one
 from wordmill.shards.loader import ordered_batches
 from wordmill.shards.sets import ShardSet, fetch_index, open_sets
 from wordmill.store.files import write_atomically
@@ -158,9 +159,9 @@ def main(arguments: list[str] | None = None) -> None:
     running = verbs.add_parser("command", help="print ais_bench's command, or run it")
     running.add_argument("folder", type=Path, help="what pack has written")
     running.add_argument("--model", type=Path, required=True, help="the .om file")
-    running.add_argument("--batch", type=int, required=True, help="the file's batch size")
+    running.add_argument("--batch", type=from_one, required=True, help="the file's batch size")
     running.add_argument("--gears", action="store_true", help="the file has gears, of which --batch is one")
-    running.add_argument("--device", type=int, default=0, help="number of the chip")
+    running.add_argument("--device", type=from_nought, default=0, help="number of the chip")
     running.add_argument("--run", action="store_true", help="run it here")
     scoring = verbs.add_parser("score", help="compare the results with the labels")
     scoring.add_argument("folder", type=Path, help="what pack has written")

@@ -31,7 +31,7 @@ from wordmill.store.experiments import EXAMPLE
 from wordmill.store.files import write_atomically
 from wordmill.store.keys import source_files
 from wordmill.store.storage import Object, Store, file_facts, object_key
-from wordmill.store.tracking import LOGGED, Run, asking
+from wordmill.store.tracking import LOGGED, Run, asking, source_tags
 from wordmill.text.charset import Charset
 
 READER = "wordmill.inference.packaged.pyfunc"
@@ -64,9 +64,10 @@ def log_package(store: Store, lineage: Lineage, name: str, folder: Path) -> str:
     write_atomically(data / CARD, json.dumps(told, indent=1, ensure_ascii=False))
     example = write_example(store, lineage.trained, folder / EXAMPLE)
     code, run = copy_code(folder), lineage.run
+    made_by = {tag: value for tag, value in source_tags(lineage.run_tag, lineage.recipe).items() if "mlflow." in tag}
     with asking(f"log the model {name}"):
         logged = run.client.create_logged_model(run.experiment_id, name=name, source_run_id=run.run_id,
-                                                tags={UNREGISTERED: "true"})  # fmt: skip
+                                                tags={UNREGISTERED: "true", **made_by})  # fmt: skip
         head = ModelFile(artifact_path=logged.artifact_location, run_id=run.run_id, model_id=logged.model_id)
         _save(head, told, data, code, model, example)
         run.client.log_model_artifacts(logged.model_id, str(model))

@@ -60,10 +60,10 @@ class Result:
 
 def open_recogniser(path: Path) -> TextRecogniser:
     """Open a .safetensors checkpoint, or an exported file of any format with its card beside it, by file or folder."""
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" and path.exists():
         return _open_checkpoint(path)
-    card_path, name = (find_card(path), "") if path.is_dir() else (find_card(path.parent), path.name)
-    card, model = read_card(card_path, name)
+    card_path = find_card(path)
+    card, model = read_card(card_path, "" if path.is_dir() else path.name)
     data, codec = sections_of(card, card_path)
     call, _ = open_file(card["format"], model, card)
     sizes = batches_of(card, model.name)

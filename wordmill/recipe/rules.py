@@ -106,6 +106,10 @@ def _check_train(train: Train, data: Data, model: Model, where: str) -> None:
                          "expected where a cosine from lr ends, at most lr")  # fmt: skip
     _check_schedule(train, where)
     _check_parts(train, model, where)
+    if "/" in train.start_from and not train.start_from.endswith(".safetensors"):
+        raise ValueError(
+            f"{where}.start_from: found {train.start_from}, expected a .safetensors file or a recipe's name"
+        )
     for key, none in (("start_charset", "same"), ("start_share", 0.0)):
         if (value := getattr(train, key)) != none and not train.start_from:
             raise ValueError(f"{where}.{key}: found {value}, expected none without train.start_from")

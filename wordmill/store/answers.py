@@ -62,7 +62,7 @@ class Refusal:
             where = "behind" if self.skew_s > 0 else "ahead of"
             return f"this machine's clock is {abs(self.skew_s) / 60:.0f} minutes {where} the server's: set it right"
         if self.status == 507 or ROOM.search(f"{self.code} {self.message}"):
-            return "the server's disk or the bucket's quota is full: make room there; make sweep lists what may go"
+            return "the server's disk or the bucket's quota is full: make room there; the verb sweep lists what may go"
         if self.busy:
             return f"the server was too busy for {sum(WAITS_S):.0f} s: run again later, or fewer runs at a time"
         if self.code in EXPIRED:

@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.artifacts import load_dict
-from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag
+from mlflow.entities import Dataset, DatasetInput, Experiment, InputTag, Metric
 from mlflow.exceptions import MlflowException
 from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 from mlflow.utils.credentials import get_default_host_creds
@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import (
 )
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-from wordmill.store.tracking import KIND, LOGGED, TRAINING, Run, asking, connect, tracking_uri
+from wordmill.store.tracking import BATCH, KIND, LOGGED, TRAINING, Run, asking, connect, tracking_uri
 
 NOTE = MLFLOW_RUN_NOTE  # the tag that is a run's description
 VIEW = "wordmill"  # the key of the view of an experiment's runs that shows its columns
@@ -47,6 +47,15 @@ class InputSet:
     source: str
     context: str
     facts: dict[str, int | str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A metric without a course; `data_set` is the name of the one that it was measured on."""
+
+    name: str
+    value: float
+    data_set: str = ""
 
 
 def show_columns(run: Run, columns: dict[str, int]) -> None:
@@ -138,23 +147,44 @@ def _dataset(one: InputSet) -> Dataset:
                    profile=json.dumps(one.facts))  # fmt: skip
 
 
-def example_picture(run: Run, name: str, version: str) -> str:
-    """Return where a version's input example is, as MLflow's pages name it; empty where it has none, or is gone."""
-    path = f"data/{EXAMPLE}"
-    with asking(f"look for the input example of version {version} of {name}"):
+def logged_model(run: Run, name: str, version: str) -> str:
+    """Return the id of the logged model that a version is, "" where it is none, or is gone."""
+    with asking(f"look for the model of version {version} of {name}"):
         try:
             source = str(run.client.get_model_version(name, version).source)
-            if not source.startswith(LOGGED):
-                return ""
-            model_id = source.removeprefix(LOGGED)
-            files = run.client.list_logged_model_artifacts(model_id, path.rpartition("/")[0])
+            model_id = source.removeprefix(LOGGED) if source.startswith(LOGGED) else ""
+            return str(run.client.get_logged_model(model_id).model_id) if model_id else ""
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return ""
-    if path not in [file.path for file in files]:
-        return ""
-    return f"ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files?artifact_file_path={quote(path, safe='')}"
+
+
+def example_picture(run: Run, model_id: str) -> str:
+    """Return where a logged model's input example is, as MLflow's pages name it; empty where it has none."""
+    path, place = f"data/{EXAMPLE}", f"ajax-api/2.0/mlflow/logged-models/{model_id}/artifacts/files"
+    with asking(f"look for the input example of model {model_id}"):
+        files = run.client.list_logged_model_artifacts(model_id, path.rpartition("/")[0])
+    return f"{place}?artifact_file_path={quote(path, safe='')}" if path in [file.path for file in files] else ""
+
+
+def log_figures(run: Run, figures: list[Figure], model_id: str, digests: dict[str, str]) -> None:
+    """Log metrics of a run and of a logged model, "" for none, with the digests of the data sets behind them."""
+    at, metrics = round(time.time() * 1000), []
+    for one in figures:
+        known = (one.data_set, digests[one.data_set][:DIGEST]) if one.data_set in digests else (None, None)
+        metrics.append(Metric(one.name, float(one.value), at, 0, model_id or None, *known))
+    for start in range(0, len(metrics), BATCH):
+        with asking("log metrics"):
+            run.client.log_batch(run.run_id, metrics=metrics[start : start + BATCH])
+
+
+def describe_logged(run: Run, model_id: str, text: str, parameters: dict[str, str]) -> None:
+    """Write a logged model's description, and once its parameters, which MLflow does not take a second time."""
+    with asking(f"describe model {model_id}"):
+        run.client.set_logged_model_tags(model_id, {NOTE: text})
+        if not run.client.get_logged_model(model_id).params:
+            run.client.log_model_params(model_id, parameters)
 
 
 def describe_version(run: Run, name: str, version: str, model_text: str, version_text: str) -> None:

@@ -38,8 +38,7 @@ TAGS_AND_PARAMETERS = 100  # the most of either kind in one call
 # Of what MLflow's pages are, which is generative AI unless told: older ones go by a tag, newer ones by the address.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
 TRAINING = "workflowType=machine_learning"
-# MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang for minutes. The last one keeps
-# its advertisement of the run's page out of the stages' output.
+# MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang. The last: no advertisement in logs.
 SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # fmt: skip
 
@@ -107,7 +106,7 @@ class Run:
 def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:
     """Return the MLflow run of this pipeline run: the injected MLFLOW_RUN_ID, the one in the store, or a new one.
 
-    The recipe names the experiment of a new run, `wordmill/<recipe>`; a stage that does not know it leaves it out.
+    The recipe names a new run's experiment, `wordmill/<recipe>`, where its name goes without: pages cut long names.
     """
     client, key = connect(), f"runs/{run_tag}/mlflow.json"
     run_id = os.environ.get("MLFLOW_RUN_ID") or (store.get_json(key) or {}).get("run_id")
@@ -120,7 +119,8 @@ def open_run(store: Store, run_tag: str, recipe: str = "") -> Run:
         experiment_id = _experiment(client, f"wordmill/{recipe}".rstrip("/"))
         run_id = _run_of(client, experiment_id, run_tag)
         if run_id is None:
-            created = client.create_run(experiment_id, tags=source_tags(run_tag, recipe), run_name=run_tag)
+            tags, shown = source_tags(run_tag, recipe), run_tag.removeprefix(f"{recipe}-")
+            created = client.create_run(experiment_id, tags=tags, run_name=shown)
             run_id = _run_of(client, experiment_id, run_tag) or str(created.info.run_id)
     store.put_json(key, {"run_id": run_id})
     return Run(client, run_id, experiment_id)

@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import get_args
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 from components.report.compare.runs import Logged
 from components.report.logged.entries import OFF, PLACES
@@ -13,6 +13,11 @@ from wordmill.store.experiments import VERSIONS
 from wordmill.store.tracking import COMMIT
 from wordmill.text.metrics import plain_mean, wilson_interval
 
+# How a value is shown, by its unit; a share is 0..1.
+TEXTS: dict[str, Callable[[Any], str]] = {
+    "share": percent, "1-NED": "{:.4f}".format, "devices": str, "h": "{:.3g}".format, "s": seconds_text,
+    "ms": "{:.2f}".format, "images/s": lambda number: count(round(number)),
+}  # fmt: skip
 LETTERS = "ABCDEFGH"  # what tables and charts call the runs
 ABSENT = "-"
 MISSING = "absent"
@@ -25,11 +30,25 @@ SET, FILE = PLACES["evaluate"], PLACES["smoke"]  # where the metrics of a benchm
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One number of every run, as text in the runs' order; `intervals` are its 95 % intervals where it has such."""
+    """A number of every run, in the runs' order, None where one has none; with 95 % intervals where it has such.
+
+    Of training devices it is text, how many and which.
+    """
 
     name: str
-    cells: tuple[str, ...]
-    intervals: tuple[str, ...] = ()
+    unit: str  # one of TEXTS
+    values: tuple[float | str | None, ...]
+    intervals: tuple[tuple[float, float] | None, ...] = ()
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Return the values as people read them."""
+        return tuple(ABSENT if value is None else TEXTS[self.unit](value) for value in self.values)
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """Return the intervals as people read them, in per cent."""
+        return tuple(f"{100 * found[0]:.2f} to {100 * found[1]:.2f}" if found else "" for found in self.intervals)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +65,9 @@ class Comparison:
 
     runs: dict[str, Logged]  # by letter
     notes: list[str]  # what a reader must know before believing a difference
+    differences: dict[str, list[Difference]]  # recipe, data, code and environment, those with any first
     benchmarks: list[Row]
     cost: list[Row]
-    differences: dict[str, list[Difference]]  # recipe, data, code and environment
 
 
 def compare(runs: list[Logged]) -> Comparison:
@@ -60,12 +79,13 @@ def compare(runs: list[Logged]) -> Comparison:
         raise ValueError(f"run '{max(names, key=names.count)}' is named twice")
     lettered = dict(zip(LETTERS, runs, strict=False))
     groups = {group: {letter: read(run) for letter, run in lettered.items()} for group, read in GROUPS.items()}
+    differing = {group: differences(facts) for group, facts in groups.items()}
     return Comparison(
         runs=lettered,
         notes=[*_notes(lettered), *_unrecorded(groups), *_other_samples(runs)],
+        differences=dict(sorted(differing.items(), key=lambda entry: not entry[1])),
         benchmarks=_benchmarks(runs),
         cost=_cost(runs),
-        differences={group: differences(facts) for group, facts in groups.items()},
     )
 
 
@@ -142,50 +162,39 @@ def _benchmarks(runs: list[Logged]) -> list[Row]:
     if shared:
         label = "plain mean" if shared == names else f"plain mean of {len(shared)} shared"
         means = {run.run_id: plain_mean([run.metrics[f"{SET}{name}/accuracy"] for name in shared]) for run in measured}
-        cells = [percent(means[run.run_id]) if run.run_id in means else ABSENT for run in runs]
-        rows.append(Row(name=label, cells=tuple(cells)))
-    return rows + [_metric(f"{name} 1-NED", f"{SET}{name}/1-NED", "{:.4f}".format, runs) for name in names]
+        rows.append(Row(name=label, unit="share", values=tuple(means.get(run.run_id) for run in runs)))
+    return rows + [_metric(f"{name} 1-NED", f"{SET}{name}/1-NED", "1-NED", runs) for name in names]
 
 
 def _accuracy(name: str, runs: list[Logged]) -> Row:
-    intervals = []
+    intervals: list[tuple[float, float] | None] = []
     for run in runs:
         samples = round(run.metrics.get(f"{SET}{name}/samples", 0))
         right = round(run.metrics[f"{SET}{name}/accuracy"] * samples) if samples else 0
-        low, high = wilson_interval(right, samples) if samples else (0, 0)
-        intervals.append(f"{100 * low:.2f} to {100 * high:.2f}" if samples else "")
-    row = _metric(name, f"{SET}{name}/accuracy", percent, runs)
-    return Row(name=name, cells=row.cells, intervals=tuple(intervals))
+        intervals.append(wilson_interval(right, samples) if samples else None)
+    row = _metric(name, f"{SET}{name}/accuracy", "share", runs)
+    return replace(row, intervals=tuple(intervals))
 
 
 def _cost(runs: list[Logged]) -> list[Row]:
-    devices = tuple(f"{run.params['processes']} {run.params['device']}" if "device" in run.params else ABSENT
+    devices = tuple(f"{run.params['processes']} {run.params['device']}" if "device" in run.params else None
                     for run in runs)  # fmt: skip
-    durations = tuple(seconds_text(run.ended - run.started) if run.ended else ABSENT for run in runs)
+    durations = tuple(run.ended - run.started if run.ended else None for run in runs)
     rows = [
-        Row(name="training devices", cells=devices),
-        _metric("training, device-hours", "device_hours", "{:.3g}".format, runs),
-        _metric("training, images/s", "images_per_s", _whole, runs),
-        Row(name="pipeline run, time", cells=durations),
-        *(
-            _metric(f"{kind}, ms an image", f"{FILE}{kind}/latency_ms_batch1", "{:.2f}".format, runs)
-            for kind in FORMATS
-        ),
-        *(_metric(f"{kind}, images/s", f"{FILE}{kind}/images_per_s_batch64", _whole, runs) for kind in FORMATS),
+        Row(name="training devices", unit="devices", values=devices),
+        _metric("training, device-hours", "device_hours", "h", runs),
+        _metric("training, images/s", "mean_images_per_s", "images/s", runs),
+        Row(name="pipeline run, time", unit="s", values=durations),
+        *(_metric(f"{kind}, ms an image", f"{FILE}{kind}/latency_ms_batch1", "ms", runs) for kind in FORMATS),
+        *(_metric(f"{kind}, images/s", f"{FILE}{kind}/images_per_s_batch64", "images/s", runs) for kind in FORMATS),
     ]
-    return [row for row in rows if set(row.cells) != {ABSENT}]
+    return [row for row in rows if set(row.values) != {None}]
 
 
-def _metric(label: str, name: str, text: Callable[[float], str], runs: list[Logged]) -> Row:
-    """Return a metric of each run that has it, as text."""
-    found = [run.metrics.get(name) for run in runs]
-    return Row(name=label, cells=tuple(ABSENT if value is None else text(value) for value in found))
+def _metric(label: str, name: str, unit: str, runs: list[Logged]) -> Row:
+    return Row(name=label, unit=unit, values=tuple(run.metrics.get(name) for run in runs))
 
 
 def date(at: float) -> str:
     """Return a unix time in s as people read it."""
     return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(at))
-
-
-def _whole(number: float) -> str:
-    return count(round(number))

@@ -21,6 +21,7 @@ class Logged:
     """What MLflow holds of one pipeline run, without its curves; times are unix times in s."""
 
     run_id: str
+    run_name: str  # on MLflow's pages
     url: str
     status: str
     started: float
@@ -38,8 +39,6 @@ class Logged:
 
 def last(recipe: str, count: int) -> list[Logged]:
     """Return the `count` newest reported runs of a recipe, the newest first; ValueError where there are fewer."""
-    if count < 1:
-        raise ValueError(f"the last {count} runs of recipe '{recipe}': expected a number of runs")
     found = list(islice(_search(f"tags.`wordmill.recipe` = {_quoted(recipe)}"), count))
     if len(found) < count:
         raise ValueError(f"recipe '{recipe}': found {len(found)} reported runs in MLflow at {tracking_uri()}, "
@@ -48,18 +47,19 @@ def last(recipe: str, count: int) -> list[Logged]:
 
 
 def find_run(name: str) -> Logged:
-    """Return the run with this run tag or MLflow run id, else the one whose tag or id begins so; else ValueError."""
-    keys, whole, start = ("tags.`wordmill.run_tag`", "attributes.run_id"), _quoted(name), _quoted(f"{name}%")
+    """Return the run with this run tag, MLflow name or id, else the one of which any begins so; else ValueError."""
+    keys = ("tags.`wordmill.run_tag`", "attributes.run_name", "attributes.run_id")
+    whole, start = _quoted(name), _quoted(f"{name}%")
     for condition in (f"= {whole}", f"LIKE {start}"):
         # To LIKE an underscore is any character.
         hits = (run for key in keys for run in _search(f"{key} {condition}")
-                if run.name.startswith(name) or run.run_id.startswith(name))  # fmt: skip
+                if any(known.startswith(name) for known in (run.name, run.run_name, run.run_id)))  # fmt: skip
         found = {run.run_id: run for run in islice(hits, LISTED)}
         if len(found) == 1:
             return found.popitem()[1]
         if found:
             raise ValueError(f"run '{name}' may be any of {_names(found.values())}: name one in full, or by its id")
-    raise ValueError(f"run '{name}': no run tag and no run id in MLflow at {tracking_uri()} is or begins so; "
+    raise ValueError(f"run '{name}': no run tag, name or id in MLflow at {tracking_uri()} is or begins so; "
                      f"{_newest()}")  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def _experiment_ids(client: Any) -> list[str]:
 def _logged(stored: Any) -> Logged:
     info, data = stored.info, stored.data
     return Logged(
-        run_id=info.run_id, url=page_of(info.experiment_id, info.run_id), status=info.status,
+        run_id=info.run_id, run_name=info.run_name, url=page_of(info.experiment_id, info.run_id), status=info.status,
         started=info.start_time / 1000, ended=info.end_time and info.end_time / 1000,
         params=dict(data.params), tags=dict(data.tags), metrics=dict(data.metrics),
         datasets={found.dataset.name: found.dataset.digest for found in stored.inputs.dataset_inputs},

@@ -10,16 +10,16 @@ CELL = 14
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """Return the runs, the tables and the differences as lines of at most 100 characters."""
+    """Return the runs, what differs and the tables as lines of at most 100 characters."""
     lines = [_clipped(f"{letter}  {run.name}  {run.tags.get('wordmill.recipe', 'recipe not recorded')}  {run.status}"
                       f"  {date(run.started)}", WIDTH)
              for letter, run in comparison.runs.items()]  # fmt: skip
     lines += [_clipped(f"note: {note}", WIDTH) for note in comparison.notes]
-    lines += _table("benchmarks", comparison, comparison.benchmarks)
-    lines += _table("cost", comparison, comparison.cost)
     for group, found in comparison.differences.items():
         lines += ["", f"{group}: {'differs in' if found else 'no difference'}"]
         lines += [line for entry in found for line in _difference(entry)]
+    lines += _table("benchmarks", comparison, comparison.benchmarks)
+    lines += _table("cost", comparison, comparison.cost)
     return "\n".join(lines)
 
 

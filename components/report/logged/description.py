@@ -5,6 +5,7 @@ from typing import Any
 from components.report.gather import Gathered
 from components.report.kubeflow import files_table, is_inside, object_page, run_page
 from components.report.logged.entries import used_sets
+from components.report.logged.tables import table_path
 from wordmill.store.experiments import model_page
 from wordmill.store.tracking import Run, registered_name
 
@@ -73,7 +74,9 @@ def benchmark_table(summary: dict[str, Any]) -> str:
 def links_in_mlflow(summary: dict[str, Any], run: Run) -> str:
     """Return where MLflow's pages show more of a run, and which of Kubeflow's runs it is."""
     found = [f"[report]({run.page_of_file('report.html')})"]
-    found += [f"[readings]({run.page_of_file('predictions')})"] if summary["benchmarks"] else []
+    found += [
+        f"[readings of {row['name']}]({run.page_of_file(table_path(row['name']))})" for row in summary["benchmarks"]
+    ]
     if summary["gate"]:
         page = model_page(registered_name(summary["recipe"]), summary["gate"]["version"])
         found.append(f"[registered model]({page})")

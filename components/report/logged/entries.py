@@ -7,6 +7,7 @@ from typing import Any
 
 from components.report.gather import Gathered
 from wordmill.store.artifacts import Manifest, digest
+from wordmill.store.experiments import Figure
 from wordmill.store.tracking import COMMIT, Point
 
 TAG_CHARACTERS = 100  # which the table of runs shows
@@ -16,25 +17,31 @@ OFF = ("", "0", "0.0", "false", "none", "{}", "[]")  # values of what a recipe d
 LETTER, MARGIN = 7, 20  # px of a column of the table of runs
 
 
-def points(gathered: Gathered, summary: dict[str, Any]) -> list[Point]:
-    """Return a run's few figures, every stage's metrics, and the training curves if training did not send them."""
-    at, train = time.time(), gathered.one("train")
-    found = {name: value for name, value in headline(gathered, summary).items() if value is not None}
+def measured_figures(gathered: Gathered, summary: dict[str, Any]) -> list[Figure]:
+    """Return a run's few figures, and what its stages have measured of benchmarks and files."""
+    found = [Figure(name=name, value=value) for name, value in headline(gathered, summary).items() if value is not None]
     for manifest in gathered.manifests.values():
         if manifest.stage in PLACES:
-            found |= {f"{PLACES[manifest.stage]}{name}": value for name, value in manifest.metrics.items()}
+            measured_on = manifest.name if manifest.stage == "evaluate" else ""
+            found += [Figure(name=f"{PLACES[manifest.stage]}{name}", value=value, data_set=measured_on)
+                      for name, value in manifest.metrics.items()]  # fmt: skip
     for row in summary["benchmarks"]:
-        found |= {f"{PLACES['evaluate']}{row['name']}/{key}": row[name]
-                  for key, name in (("low", "low"), ("high", "high"), ("samples", "total"))}  # fmt: skip
-    result = [(name, float(value), 0, at) for name, value in found.items()]
+        found += [Figure(name=f"{PLACES['evaluate']}{row['name']}/{key}", value=row[name], data_set=row["name"])
+                  for key, name in (("low", "low"), ("high", "high"), ("samples", "total"))]  # fmt: skip
+    return found
+
+
+def curve_points(gathered: Gathered, summary: dict[str, Any]) -> list[Point]:
+    """Return the training curves if training did not send them, and the learning curve."""
+    train, found = gathered.one("train"), _learning_curve(summary["tune"] or {})
     if train and gathered.found("train"):
-        result += [(name, value, step, time_s) for name, curve in train.curves.items() for step, value, time_s in curve]
-    return result + _learning_curve(summary["tune"] or {}, at)
+        found += [(name, value, step, time_s) for name, curve in train.curves.items() for step, value, time_s in curve]
+    return found
 
 
-def _learning_curve(tune: dict[str, Any], at: float) -> list[Point]:
+def _learning_curve(tune: dict[str, Any]) -> list[Point]:
     """Return the learning curve as MLflow points, whose steps are words, and what twice as many would give."""
-    curve = tune.get("curve", {"points": []})
+    at, curve = time.time(), tune.get("curve", {"points": []})
     found = [("curve/accuracy", row["correct"] / row["total"], row["words"], at) for row in curve["points"]]
     return [*found, *([("curve/gain", curve["gain"], 0, at)] if found else [])]
 
@@ -46,17 +53,20 @@ def headline(gathered: Gathered, summary: dict[str, Any]) -> dict[str, float | N
         "mean_accuracy": summary["mean_accuracy"],
         "weighted_accuracy": summary["weighted_accuracy"],
         "points_to_champion": champion and 100 * champion["difference"],
-        "val_accuracy": train.metrics.get("val/accuracy") if train else None,  # of the weights kept
-        "images_per_s": train.metrics.get("train/images_per_s") if train else None,  # of the whole training
+        "best_val_accuracy": train.facts["val_accuracy"] if train else None,  # of the weights kept
+        "mean_images_per_s": train.facts["images_per_s"] if train else None,  # of the whole training
         "device_hours": train.seconds * train.facts["processes"] / 3600 if train else None,
     }
 
 
 def columns(summary: dict[str, Any]) -> dict[str, int]:
-    """Return the columns that MLflow's table of this recipe's runs has first, with their widths in px."""
+    """Return the columns that MLflow's table of this recipe's runs has first, with their widths in px.
+
+    Benchmarks come last, for there may be more of them than a screen is wide.
+    """
     accuracies = [f"metrics.`{PLACES['evaluate']}{row['name']}/accuracy`" for row in summary["benchmarks"]]
-    shown = ["metrics.`mean_accuracy`", *accuracies, "metrics.`images_per_s`", "metrics.`points_to_champion`",
-             "tags.`wordmill.gate`"]  # fmt: skip
+    shown = ["metrics.`mean_accuracy`", "tags.`wordmill.gate`", "metrics.`mean_images_per_s`",
+             "metrics.`points_to_champion`", *accuracies]  # fmt: skip
     return {name: LETTER * len(name.split("`")[1]) + MARGIN for name in shown}
 
 

@@ -12,6 +12,7 @@ CHARACTERS = 4900  # of the 5000 that MLflow takes
 SYMBOLS = 100  # characters of a charset that are shown
 ALIASES = ("Its aliases: `champion` is in use, `candidate` was trained last, `best` has read best of all that were "
            "champion.")  # fmt: skip
+NO_CHAMPION = "No version is `champion` yet, which is the alias of the one in use; `candidate` was trained last."
 USE = """```python
 import mlflow
 
@@ -42,14 +43,14 @@ def card_text(gathered: Gathered, summary: dict[str, Any], run: Run, example: st
     return text.rstrip()
 
 
-def model_text(gathered: Gathered, summary: dict[str, Any]) -> str:
-    """Return what a registered model is, whatever version of it is looked at."""
+def model_text(gathered: Gathered, summary: dict[str, Any], has_champion: bool) -> str:
+    """Return what a registered model is, and how it is used: the champion, or this version until there is one."""
     train, name = gathered.one("train"), registered_name(summary["recipe"])
     if train is None:
         return ""
-    use = USE.format(name=name, which="@champion")
+    use = USE.format(name=name, which="@champion" if has_champion else f"/{summary['gate']['version']}")
     more = f"Each version's description has its accuracies, files and data; recipe {summary['recipe']} makes them."
-    return "\n\n".join((reads(train), ALIASES, use, more))[:CHARACTERS]
+    return "\n\n".join((reads(train), ALIASES if has_champion else NO_CHAMPION, use, more))[:CHARACTERS]
 
 
 def reads(train: Manifest) -> str:

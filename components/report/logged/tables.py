@@ -14,11 +14,16 @@ ROWS = 5000  # MLflow's page takes a table as a whole; all readings are in the s
 COLUMNS = ("label", "prediction", "confidence", "correct", "index")
 
 
+def table_path(benchmark: str) -> str:
+    """Return where the readings of a benchmark lie among a run's artifacts."""
+    return f"predictions/{benchmark}.json"
+
+
 def write_tables(store: Store, gathered: Gathered, folder: Path) -> list[str]:
     """Write predictions/<benchmark>.json into a folder, as mlflow.log_table does, and return their paths in it."""
     paths = []
     for measured in gathered.of("evaluate"):
-        paths.append(f"predictions/{measured.name}.json")
+        paths.append(table_path(measured.name))
         table = prediction_table(predictions_of(store, measured))
         write_atomically(folder / paths[-1], json.dumps(table, ensure_ascii=False))
     return paths

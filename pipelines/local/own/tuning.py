@@ -18,9 +18,11 @@ from urllib.parse import urlencode
 from pipelines.building import build_pipeline, new_run_tag, recipe_path
 from pipelines.local.evaluating import add_data_options, data_set
 from pipelines.local.scanning import missing, read_labels, write_symbols
+from pipelines.output import is_command, to_type
 from wordmill.models.characters import start_from, symbols_text
 from wordmill.models.checkpoint import load
 from wordmill.models.pretrained import pretrained
+from wordmill.recipe.arguments import from_nought
 from wordmill.recipe.catalogue import LEAST, Entry, Part
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
@@ -81,8 +83,9 @@ def starting_weights(store: Any, recipe: str, own: str, changes: list[str], fold
     given = [change.partition("=")[2] for change in changes if change.startswith("train.start_from=")]
     path = find_start(store, given[-1]) if given else start_without(store, recipe, own) or pretrained(recipe)
     if path is None:
-        raise ValueError(f"recipe '{recipe}' has no champion to train on from: make run RECIPE={recipe} first, or "
-                         "SET=train.start_from=weights.safetensors")  # fmt: skip
+        weights = "--set train.start_from=w.safetensors" if is_command() else "SET=train.start_from=w.safetensors"
+        raise ValueError(f"recipe '{recipe}' has no champion to train on from: "
+                         f"{to_type('run', f'RECIPE={recipe}', recipe)} first, or {weights}")  # fmt: skip
     kept = folder / f"{hash_file(path)[:16]}.safetensors"
     if not kept.exists():
         with atomic_file(kept) as temporary:
@@ -237,5 +240,5 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a verb that trains on from a recipe's champion."""
     parser.add_argument("--framework", default="", help="pytorch or mindspore instead of the recipe's")
     parser.add_argument("--device", default="", choices=("cpu", "cuda", "npu"), help="what to train on")
-    parser.add_argument("--processes", type=int, default=0, help="one to a device, 2 by default")
+    parser.add_argument("--processes", type=from_nought, default=0, help="one to a device, 2 by default")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a recipe value")

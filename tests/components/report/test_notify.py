@@ -138,7 +138,7 @@ def test_a_night_that_somebody_stopped_is_neither_failed_nor_well(
     seed.shards("words")
     summary = night(seed, tmp_path, state="RUNNING")
     assert (summary["ok"], summary["stopped"]) == (False, True)
-    told = f"stopped by hand; RUN_TAG={seed.run_tag} goes on with it"
+    told = f"stopped by hand; --run-tag {seed.run_tag}, in make RUN_TAG={seed.run_tag}, goes on with it"
     assert summary["errors"] == [told]
     assert team.told[0]["text"] == f"{seed.run_tag}: stopped: {told}"
     assert seed.store.get_json(f"heartbeats/{seed.run_tag}.json") is None

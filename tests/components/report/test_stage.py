@@ -155,8 +155,10 @@ def test_the_mlflow_run_holds_everything(seed: FinishedRun, tmp_path: Path) -> N
     assert stored.info.status == "FINISHED"
     expected = {"benchmark/words/accuracy": 0.75, "benchmark/signs/accuracy": 0.5, "benchmark/signs/low": 0.1,
                 "benchmark/signs/high": 0.95, "benchmark/signs/samples": 2, "mean_accuracy": 0.625,
-                "val_accuracy": 0.75}  # fmt: skip
+                "best_val_accuracy": 0.75, "mean_images_per_s": 512.0}  # fmt: skip
     assert {name: stored.data.metrics[name] for name in expected} == expected
+    assert not {"val_accuracy", "images_per_s"} & set(stored.data.metrics)  # the curves have nearly these names
+    assert stored.data.metrics["val/accuracy"] == 0.5
     params = {
         "train.lr": "0.002",
         "model.hidden": "224",

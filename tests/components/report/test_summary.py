@@ -12,7 +12,7 @@ from components.gate.drift import compare_runs
 from components.report.bars import Bar, bar_chart, length_chart, reliability_chart
 from components.report.charts import learning_chart
 from components.report.gather import Gathered
-from components.report.logged.entries import points as mlflow_points
+from components.report.logged.entries import curve_points
 from components.report.notify import message
 from components.report.page import Extras, report_html
 from components.report.published import FILE, Published, published
@@ -301,7 +301,7 @@ def test_what_training_on_for_own_words_has_changed_is_on_the_page_and_in_mlflow
     for part in ("w_test own, held out 40.00 % 65.00 % +25.00 +13.00 to +37.00 60", "SVT others 83.00 % 82.00 % -1.00",
                  "Twice as many words would give about +5.0 points."):  # fmt: skip
         assert part in text, part
-    logged = [(name, value, step) for name, value, step, _ in mlflow_points(gathered, summary) if "curve" in name]
+    logged = [(name, value, step) for name, value, step, _ in curve_points(gathered, summary) if "curve" in name]
     assert logged == [("curve/accuracy", 0.5, 26), ("curve/accuracy", 0.55, 52), ("curve/accuracy", 0.65, 210),
                       ("curve/gain", 0.05, 0)]  # fmt: skip
     alone = tune.facts | {"curve": {"points": [], "text": "too few words"}}
@@ -311,7 +311,7 @@ def test_what_training_on_for_own_words_has_changed_is_on_the_page_and_in_mlflow
     without = summarise(bare, "crnn_vgg7", "tag")  # a run that was to have no curve
     assert "w_test own, held out" in text_of(without)
     assert "More words" not in text_of(without)
-    assert not [name for name, *_ in mlflow_points(bare, without) if "curve" in name]
+    assert not [name for name, *_ in curve_points(bare, without) if "curve" in name]
     assert "Own words" not in text_of(summary_of("crnn_vgg7", FIRST, evaluation("SVT")))
 
 

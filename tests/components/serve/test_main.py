@@ -50,7 +50,8 @@ def test_a_folder_without_a_model_ends_in_one_line(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "components.serve", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=LIMIT_S, check=False)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == [f"error: {tmp_path}: expected a folder with card.json, or a registered model's"]
+    assert done.stderr.splitlines() == [f"error: {tmp_path}: found no card.json in it, expected an exported file or "
+                                        "its folder, with card.json, or a registered model's"]  # fmt: skip
 
 
 def test_a_port_that_is_none_or_is_taken_ends_in_one_line_and_nothing_is_said_to_be_served(tmp_path: Path) -> None:

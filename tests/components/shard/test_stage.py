@@ -57,7 +57,11 @@ def test_training_sets_follow_the_recipes_label_policy(
     ("policy", "outside", "told"),
     [
         ("mindocr", {"": 3, "'": 1, "!": 1, "?": 1, "ü": 1}, "shard words: 3 labels have characters that charset "),
-        ("parseq", {"": 2, "'": 1, "!": 1, "?": 1}, "to add them: make charset DATA=words"),  # ü is written as u
+        (
+            "parseq",
+            {"": 2, "'": 1, "!": 1, "?": 1},
+            "to add them: the verb charset, `make charset DATA=words`",
+        ),  # ü is written as u
     ],
 )
 def test_characters_outside_the_charset_are_counted_and_named(

@@ -175,7 +175,7 @@ def test_three_losses_without_another_checkpoint_end_training_with_a_word(
     for _ in range(4):
         lost(store, "run-lost-2", 120)
     assert "train: start 4 after step 120, 4 at most without another checkpoint" in capsys.readouterr().out
-    told = "lost or failed 4 times after step 120 without another checkpoint in between: RUN_TAG=run-lost-2 goes on"
+    told = "lost or failed 4 times after step 120 without another checkpoint in between: --run-tag run-lost-2, in "
     for _ in range(2):  # whatever the site's Argo does with a failure
         with pytest.raises(RuntimeError, match=told):
             lost(store, "run-lost-2", 120)

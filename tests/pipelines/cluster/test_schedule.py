@@ -88,7 +88,7 @@ def test_a_schedule_is_created_disabled_and_then_enabled(kfp: KfpServer, spec: s
     assert made["service_account"] == "wordmill-stage"
     first, options, last = made["description"].splitlines()
     assert first.startswith("At ")
-    assert first.endswith(f" every day. Made by `make schedule`, version {version['name']}.")
+    assert first.endswith(f" every day. Made by `wordmill schedule`, version {version['name']}.")
     assert (options, last) == ("options=quickstart", f"spec_hash={plan(spec).spec_hash}")
 
 

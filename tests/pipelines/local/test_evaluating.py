@@ -64,10 +64,19 @@ def test_a_name_is_the_catalogues(tmp_path: Path) -> None:
         entry("SVTT")
 
 
+def test_what_looks_like_a_path_is_refused_as_one(folder: Path) -> None:
+    for path in ("/nonexistent", "words/nonexistent"):
+        with pytest.raises(ValueError, match=f"^{path}: no such folder, expected a folder of"):
+            entry(path)
+    with pytest.raises(ValueError, match=r"gt\.txt: a file, expected a folder of"):
+        entry(str(folder / "gt.txt"))
+
+
 def test_a_model_is_a_file_or_a_folder_that_is_there(tmp_path: Path) -> None:
     assert named_model(str(tmp_path), "quickstart") == tmp_path
-    with pytest.raises(ValueError, match="model.onnx: no such file"):
-        named_model(str(tmp_path / "model.onnx"), "quickstart")
+    for path in ("model.onnx", "/nonexistent", "./model", "~/model", "runs/a/model"):
+        with pytest.raises(ValueError, match=f"^{path}: no such file or folder$"):
+            named_model(path, "quickstart")
 
 
 def test_what_comes_with_the_project_stands_in_for_a_champion_that_is_not_yet(

@@ -64,9 +64,9 @@ def test_a_program_gets_every_character_and_what_to_set(
     }  # fmt: skip
 
 
-def test_a_path_that_a_list_would_take_apart_goes_to_set() -> None:
-    told = scanning.setting(["data.charset=lower36+/my words (2)/c.txt", "data.space=true"])
-    assert (
-        told
-        == ".venv/bin/python -m pipelines run --set 'data.charset=lower36+/my words (2)/c.txt' --set data.space=true"
-    )
+def test_a_path_that_a_list_would_take_apart_goes_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = scanning.setting("small", ["data.charset=lower36+/my words (2)/c.txt", "data.space=true"])
+    changed = "--set 'data.charset=lower36+/my words (2)/c.txt' --set data.space=true"
+    assert told == f".venv/bin/python -m pipelines run small {changed}"
+    monkeypatch.setattr("sys.argv", ["/usr/bin/wordmill"])
+    assert scanning.setting("small", ["data.space=true"]) == "wordmill run small --set data.space=true"

@@ -171,7 +171,7 @@ def test_the_verb_read_finds_registered_models(
     assert not left.exists()
     assert str(read("--model", "newest")).endswith(f"has no model '{name}' with the alias 'newest'")
     assert str(read("--model", "other/7")).endswith("has no model 'other' with the version '7'")
-    assert read("--model", "other.onnx") == "error: other.onnx: no such file"
+    assert read("--model", "other.onnx") == "error: other.onnx: no such file or folder"
 
 
 def test_a_model_is_packaged_and_registered_once(maker: Callable[..., Maker], store: Store, tmp_path: Path) -> None:
@@ -181,6 +181,9 @@ def test_a_model_is_packaged_and_registered_once(maker: Callable[..., Maker], st
     client, run = tracking.connect(), tracking.open_run(store, made.seed.run_tag)
     logged = client.search_logged_models([run.experiment_id])
     assert [(model.source_run_id, str(model.status)) for model in logged] == [(run.run_id, "READY")]
+    theirs = client.get_run(run.run_id).data.tags  # so that MLflow says who has logged it, from what
+    for tag in ("mlflow.source.name", "mlflow.source.git.commit", "mlflow.user"):
+        assert logged[0].tags[tag] == theirs[tag]
     version = client.get_model_version(f"wordmill-{made.recipe}", "1")
     assert (version.source, version.run_id) == (f"models:/{logged[0].model_id}", run.run_id)
     assert [output.model_id for output in client.get_run(run.run_id).outputs.model_outputs] == [logged[0].model_id]
@@ -195,8 +198,8 @@ def test_a_models_input_example_is_a_picture_that_it_reads(maker: Callable[..., 
     (picture,) = model.input_example["image"]
     assert np.array_equal(decode(base64.b64decode(picture), 3), np.zeros((32, 100, 3), np.uint8))
     assert list(model.predict(model.input_example)["text"]) == made.expected([np.zeros((32, 100, 3), np.uint8)])[0]
-    place = f"{tracking.tracking_uri()}/{experiments.example_picture(run, name, '1')}"
-    assert requests.get(place, timeout=LIMIT_S).content == base64.b64decode(picture)
+    place = experiments.example_picture(run, experiments.logged_model(run, name, "1"))
+    assert requests.get(f"{tracking.tracking_uri()}/{place}", timeout=LIMIT_S).content == base64.b64decode(picture)
 
 
 def test_a_model_that_was_logged_without_an_example_has_none(
@@ -206,7 +209,7 @@ def test_a_model_that_was_logged_without_an_example_has_none(
     made = maker(CRNN)
     made.decide(made.exported())
     run = tracking.open_run(made.store, made.seed.run_tag)
-    assert experiments.example_picture(run, f"wordmill-{made.recipe}", "1") == ""
+    assert experiments.example_picture(run, experiments.logged_model(run, f"wordmill-{made.recipe}", "1")) == ""
 
 
 def test_the_card_tells_what_the_file_needs_and_what_it_was_made_of(

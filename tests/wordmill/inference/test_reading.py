@@ -293,8 +293,11 @@ def test_libraries_write_no_line_for_every_damaged_picture(capfd: pytest.Capture
 def test_a_model_file_without_its_card_or_with_anothers_is_refused(model: Path, tmp_path: Path) -> None:
     alone = tmp_path / "other.onnx"
     alone.write_bytes(b"0")
-    with pytest.raises(ValueError, match=f"{tmp_path}: expected a folder with card.json, or"):
+    with pytest.raises(ValueError, match=f"{alone}: found no card.json beside it, expected"):
         open_recogniser(alone)
+    for absent in (tmp_path / "no.onnx", tmp_path / "no.safetensors", Path("/nonexistent")):
+        with pytest.raises(ValueError, match=f"^{absent}: no such file or folder, expected"):
+            open_recogniser(absent)
     (tmp_path / "card.json").write_bytes((model / "onnx" / "card.json").read_bytes())
     (tmp_path / "model.onnx").write_bytes((model / "onnx" / "model.onnx").read_bytes())
     with pytest.raises(ValueError, match="other.onnx: the card beside it, .*card.json, describes model.onnx"):

@@ -98,6 +98,7 @@ def test_export_keys_that_go_together_are_taken() -> None:
         ("start_charset=union", "start_charset: found union, expected none without train.start_from"),
         ("start_share=0.5", "start_share: found 0.5, expected none without train.start_from"),
         ("start_share=1", "start_share: found 1.0, expected a share of 0 or more and less than 1"),
+        ("start_from=/data/w.ckpt", "start_from: found /data/w.ckpt, expected a .safetensors file or a recipe's name"),
         ("flat_start_epochs=-0.1", "flat_start_epochs: found -0.1, expected 0, none, or more"),
         ("teacher_forcing=0.5", "teacher_forcing: found 0.5: model crnn has no decoder"),
         ("augment=views", "augment: found views of pictures of 32 x 100, expected a width of several heights"),

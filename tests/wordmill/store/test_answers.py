@@ -13,7 +13,7 @@ from wordmill.store import storage
 from wordmill.store.answers import AWAY, KEYS, WAITS_S, Refusal, no_answer
 from wordmill.store.storage import Store
 
-FULL = "the server's disk or the bucket's quota is full: make room there; make sweep lists what may go"
+FULL = "the server's disk or the bucket's quota is full: make room there; the verb sweep lists what may go"
 TROUBLE = "the server has trouble of its own: see its log, and whether it has room"
 
 

@@ -6,7 +6,7 @@ from mlflow import MlflowClient
 
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from wordmill.store import experiments, tracking
-from wordmill.store.experiments import VIEW_TAG, InputSet
+from wordmill.store.experiments import VIEW_TAG, Figure, InputSet
 from wordmill.store.storage import Store
 from wordmill.store.tracking import Run
 
@@ -105,6 +105,33 @@ def test_a_registered_model_and_its_version_are_described(
     experiments.describe_version(run, name, "1", "a model", "a version")
     assert run.client.get_registered_model(name).description == "a model"
     assert run.client.get_model_version(name, "1").description == "a version"
+
+
+def test_a_logged_model_has_the_figures_of_its_run_with_their_data_sets_a_description_and_parameters(
+    run: Run, recipe: str
+) -> None:
+    name, model_id = f"wordmill-{recipe}", run.client.create_logged_model(run.experiment_id, recipe).model_id
+    tracking.register(name, model="train/a", source=f"models:/{model_id}", run_id=run.run_id, description="test")
+    assert experiments.logged_model(run, name, "1") == model_id
+    figures = [Figure(name="benchmark/words/accuracy", value=0.5, data_set="words"), Figure(name="mean", value=1)]
+    for _ in range(2):  # of a run that is reported again
+        experiments.describe_logged(run, model_id, "a card", {"train.lr": "0.1"})
+        experiments.log_figures(run, figures, model_id, {"words": "1" * 40})
+    found = run.client.get_logged_model(model_id)
+    assert (found.tags["mlflow.note.content"], found.params) == ("a card", {"train.lr": "0.1"})
+    logged = {metric.key: (metric.value, metric.dataset_name, metric.dataset_digest) for metric in found.metrics}
+    assert logged == {"benchmark/words/accuracy": (0.5, "words", "1" * 36), "mean": (1.0, None, None)}
+    assert run.client.get_run(run.run_id).data.metrics == {"benchmark/words/accuracy": 0.5, "mean": 1.0}
+
+
+def test_a_version_that_is_no_logged_model_or_whose_model_is_gone(run: Run, recipe: str) -> None:
+    name, model_id = f"wordmill-{recipe}", run.client.create_logged_model(run.experiment_id, recipe).model_id
+    tracking.register(name, model="train/a", source="s3://b/a", run_id=run.run_id, description="test")
+    tracking.register(name, model="train/b", source=f"models:/{model_id}", run_id=run.run_id, description="test")
+    run.client.delete_logged_model(model_id)
+    assert [experiments.logged_model(run, name, version) for version in ("1", "2", "3")] == ["", "", ""]
+    experiments.log_figures(run, [Figure(name="mean", value=1.0)], "", {})
+    assert run.client.get_run(run.run_id).data.metrics == {"mean": 1.0}
 
 
 def test_tables_are_named_as_mlflow_names_its_own(run: Run) -> None:

@@ -40,13 +40,19 @@ def test_one_pipeline_run_has_one_mlflow_run(store: Store, tag: str, client: Mlf
     assert store.get_json(f"runs/{tag}/mlflow.json") == {"run_id": created.run_id}
     stored = client.get_run(created.run_id)
     assert client.get_experiment(stored.info.experiment_id).name == "wordmill/crnn_r34"
-    assert stored.data.tags["wordmill.run_tag"] == tag
+    assert stored.data.tags["wordmill.run_tag"] == stored.info.run_name == tag
     assert stored.data.tags["mlflow.source.git.commit"] == git_commit()
     assert stored.data.tags["mlflow.source.name"] == "make run RECIPE=crnn_r34"
     assert client.get_experiment(stored.info.experiment_id).tags["mlflow.experimentKind"] == "custom_model_development"
     assert stored.info.status == "RUNNING"
     place = f"/#/experiments/{stored.info.experiment_id}/runs/{created.run_id}?workflowType=machine_learning"
     assert created.url == tracking.tracking_uri() + place
+
+
+def test_a_run_goes_by_what_tells_it_from_others_of_its_recipe(store: Store, tag: str, client: MlflowClient) -> None:
+    run = tracking.open_run(store, f"crnn_r34-{tag}", "crnn_r34")
+    stored = client.get_run(run.run_id)
+    assert (stored.info.run_name, stored.data.tags["wordmill.run_tag"]) == (tag, f"crnn_r34-{tag}")
 
 
 def test_a_lost_answer_makes_no_second_run_and_no_second_version(

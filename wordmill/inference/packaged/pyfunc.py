@@ -46,12 +46,14 @@ def _load_pyfunc(folder: str) -> "TextRecogniser":
     return recogniser
 
 
-def find_card(folder: Path) -> Path:
-    """Return the card in an exported file's folder, or in a registered model's; ValueError where there is none."""
+def find_card(path: Path) -> Path:
+    """Return the card beside an exported file, in its folder, or in a registered model's; ValueError for none."""
+    folder = path if path.is_dir() else path.parent
     for place in (folder, folder / "data" / "recogniser"):
-        if (place / CARD).is_file():
+        if path.exists() and (place / CARD).is_file():
             return place / CARD
-    raise ValueError(f"{folder}: expected a folder with {CARD}, or a registered model's")
+    found = f"found no {CARD} {'in' if folder == path else 'beside'} it" if path.exists() else "no such file or folder"
+    raise ValueError(f"{path}: {found}, expected an exported file or its folder, with {CARD}, or a registered model's")
 
 
 def open_onnx(card_path: Path, threads: int = 0) -> "TextRecogniser":

@@ -1,7 +1,7 @@
 """Weights to and from the project's canonical names."""
 
 import numpy as np
-from mindspore import Tensor, ops
+from mindspore import Parameter, Tensor, ops
 
 from wordmill.models.checkpoint import Tensors, check_fit
 from wordmill.models.ms.model import Recogniser
@@ -15,12 +15,17 @@ def dump(net: Recogniser) -> Tensors:
 
 def shapes(net: Recogniser) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all weights and running statistics by canonical name."""
-    return {name: tuple(parameter.shape) for name, parameter in named(net).items()}
+    return _shapes(named(net))
 
 
 def load_weights(net: Recogniser, tensors: Tensors, where: str) -> None:
     """Copy weights into the recogniser; ValueError naming `where` unless names and shapes fit exactly."""
-    check_fit(shapes(net), tensors, where)
-    for name, parameter in named(net).items():
+    parameters = named(net)
+    check_fit(_shapes(parameters), tensors, where)
+    for name, parameter in parameters.items():
         # In place: after `set_data` a compiled gradient function goes on with the memory that it knew.
         ops.assign(parameter, Tensor(tensors[name]))
+
+
+def _shapes(parameters: dict[str, Parameter]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in parameters.items()}

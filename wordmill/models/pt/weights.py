@@ -17,15 +17,20 @@ def dump(net: Recogniser) -> Tensors:
 
 def shapes(net: Recogniser) -> dict[str, tuple[int, ...]]:
     """Return the shapes of all weights and running statistics by name."""
-    return {name: tuple(tensor.shape) for name, tensor in _state(net).items()}
+    return _shapes(_state(net))
 
 
 def load_weights(net: Recogniser, tensors: Tensors, where: str) -> None:
     """Copy weights into the recogniser; ValueError naming `where` unless names and shapes fit exactly."""
-    check_fit(shapes(net), tensors, where)
+    state = _state(net)
+    check_fit(_shapes(state), tensors, where)
     with torch.no_grad():
-        for name, tensor in _state(net).items():
+        for name, tensor in state.items():
             tensor.copy_(torch.from_numpy(tensors[name]))
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 
 def _state(net: Recogniser) -> dict[str, torch.Tensor]:

@@ -33,7 +33,7 @@ def logged(name: str, *, metrics: dict[str, float] | None = None, **more: Any) -
         "ended": 1_800_003_600.0,
         **more,
     }
-    return Logged(run_id=f"id-{name}", url=f"http://x/{name}", metrics=metrics or {}, **fields | {
+    return Logged(run_id=f"id-{name}", run_name=name, url=f"http://x/{name}", metrics=metrics or {}, **fields | {
         "tags": tags | more.get("tags", {})})  # fmt: skip
 
 
@@ -90,9 +90,9 @@ def test_benchmarks_stand_side_by_side_with_their_plain_mean() -> None:
 def test_an_accuracy_has_its_95_per_cent_interval() -> None:
     # Wilson's interval of 81 in 263, published as 25.5 % to 36.6 % (Newcombe 1998, Statistics in Medicine 17, table I).
     row = compare([measured("a", words=(81 / 263, 263)), measured("b")]).benchmarks[0]
-    low, high = (round(float(number), 1) for number in row.intervals[0].split(" to "))
-    assert (low, high) == (25.5, 36.6)
-    assert (row.cells[1], row.intervals[1]) == ("-", "")
+    assert row.intervals[0] == (pytest.approx(0.255, abs=5e-4), pytest.approx(0.366, abs=5e-4))
+    assert row.ranges[0].startswith("25.5")
+    assert (row.cells[1], row.values[1], row.intervals[1], row.ranges[1]) == ("-", None, None, "")
 
 
 def test_the_mean_is_over_what_all_measured_runs_share() -> None:
@@ -105,17 +105,17 @@ def test_the_mean_is_over_what_all_measured_runs_share() -> None:
 
 
 def test_cost_is_device_hours_speed_and_time() -> None:
-    numbers = {"device_hours": 1.5, "train/images_per_s": 7.0, "images_per_s": 1234.4,
+    numbers = {"device_hours": 1.5, "train/images_per_s": 7.0, "mean_images_per_s": 1234.4,
                "file/onnx/latency_ms_batch1": 2.5}  # fmt: skip
     one = logged("a", params={"device": "cuda", "processes": "8"}, metrics=numbers)
-    rows = {row.name: row.cells for row in compare([one, logged("b", ended=None, status="RUNNING")]).cost}
-    assert rows == {
-        "training devices": ("8 cuda", "-"),
-        "training, device-hours": ("1.5", "-"),
-        "training, images/s": ("1,234", "-"),
-        "pipeline run, time": ("1:00:00", "-"),
-        "onnx, ms an image": ("2.50", "-"),
-    }
+    rows = compare([one, logged("b", ended=None, status="RUNNING")]).cost
+    assert [(row.name, row.values[0], row.unit, row.cells) for row in rows] == [
+        ("training devices", "8 cuda", "devices", ("8 cuda", "-")),
+        ("training, device-hours", 1.5, "h", ("1.5", "-")),
+        ("training, images/s", 1234.4, "images/s", ("1,234", "-")),
+        ("pipeline run, time", 3600.0, "s", ("1:00:00", "-")),
+        ("onnx, ms an image", 2.5, "ms", ("2.50", "-")),
+    ]
 
 
 def test_a_reader_is_warned_of_what_makes_a_difference_hard_to_believe() -> None:
@@ -154,6 +154,18 @@ def test_text_fits_a_terminal_of_100_columns(count: int) -> None:
     others = " ".join("BCDEFGH"[: count - 1])
     assert re.search(rf"^  data\.train +A +\[\]$\n^ +{others} +\[\"set_0\", .*…$", text, re.MULTILINE)
     assert "code: no difference" in text
+    places = [
+        text.index(f"\n\n{part}") for part in ("recipe: differs in", "data: no difference", "benchmarks ", "cost ")
+    ]
+    assert places == sorted(places)
+
+
+def test_groups_that_differ_come_first() -> None:
+    one, other = logged("a", params={"train.lr": "1"}), logged("b", params={"train.lr": "1"}, tags={COMMIT: "facade"})
+    comparison = compare([one, other])
+    assert list(comparison.differences) == ["code", "recipe", "data", "environment"]
+    page = compare_html(comparison, {name: {} for name in CHARTS})
+    assert page.index("<h2>What differs</h2>") < page.index("<h2>Benchmarks</h2>") < page.index("<h2>Cost</h2>")
 
 
 def test_the_page_is_one_file_with_everything_escaped() -> None:
@@ -167,6 +179,12 @@ def test_the_page_is_one_file_with_everything_escaped() -> None:
     assert "<b>" not in page.replace("<b>Validation loss</b>", "")
     assert page.count("<svg") == 1
     assert ('class="line s0"' in page, 'class="line s1"' in page, 'class="line s2"' in page) == (True, False, True)
+
+
+def test_an_accuracy_has_a_bar_in_its_runs_colour() -> None:
+    page = compare_html(compare([measured("a", words=(0.75, 4)), logged("b")]), {name: {} for name in CHARTS})
+    assert page.count('<span class="key bar s0" style="--share: 75.0%"></span>') == 2  # of words, and of the plain mean
+    assert "bar s1" not in page
 
 
 def test_a_run_keeps_its_colour_and_its_place_in_the_legend() -> None:
@@ -201,11 +219,15 @@ def test_reported_runs_are_found_by_recipe_name_prefix_and_id(store: Store, tmp_
     assert (one.name, one.status, one.params["train.lr"]) == (tags[0], "FINISHED", "0.002")
     assert find_run(one.run_id) == find_run(one.run_id[:20]) == one
     assert find_run(f"{recipe}-2").name == tags[1]
+    named = find_run(tags[1]).run_name
+    assert named == "2"
+    tracking.connect().update_run(find_run(tags[1]).run_id, name=f"2-{recipe}")
+    assert find_run(f"2-{recipe}") == find_run(f"2-{recipe[:-1]}") == find_run(tags[1])
     with pytest.raises(
         ValueError, match=rf"run '{recipe}' may be any of {recipe}-11 \(\w{{8}}\), {recipe}-2 .*in full"
     ):
         find_run(recipe)
-    with pytest.raises(ValueError, match=rf"no run id in MLflow at http://127.*newest runs are {recipe}-11 "):
+    with pytest.raises(ValueError, match=rf"name or id in MLflow at http://127.*newest runs are {recipe}-11 "):
         find_run(recipe.replace("_", "-"))  # the search's _ is any character, this one is not
     with pytest.raises(ValueError, match=f"recipe '{recipe}': found 3 reported runs in MLflow at .*, expected 4"):
         last(recipe, 4)
@@ -270,7 +292,9 @@ def test_the_command_prints_the_table_and_writes_the_page(
         main(["compare", "--recipe", recipe, "--last", "2", "--output", str(page), "--json"])
     told = json.loads(capsys.readouterr().out)
     assert (told["runs"]["A"]["tags"]["wordmill.run_tag"], told["page"]) == (f"{recipe}-2", str(page))
-    assert told["benchmarks"][0]["cells"] == ["25.00 %", "75.00 %"]
+    first = told["benchmarks"][0]
+    assert (first["name"], first["unit"], first["values"]) == ("words", "share", [0.25, 0.75])
+    assert [[round(end, 2) for end in ends] for ends in first["intervals"]] == [[0.05, 0.7], [0.3, 0.95]]
     assert 0.75 in told["runs"]["B"]["metrics"].values()
     text = page.read_text(encoding="utf-8")
     assert text.count("<svg") == 2  # the training loss and the validation accuracy
@@ -280,11 +304,11 @@ def test_the_command_prints_the_table_and_writes_the_page(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "name either runs or a number of last runs"),
-        (["a", "b", "--recipe", "tiny", "--last", "2"], "name either runs or a number of last runs"),
+        ([], 'name either runs or a recipe and a number of its last runs: make compare RUNS="a b", or make'),
+        (["a", "b", "--recipe", "tiny", "--last", "2"], "name either runs or a recipe"),
+        (["--last", "2"], "name either runs or a recipe"),
         (["a'b", "c"], "'a'b': a run or recipe is named by letters"),
         (["a", "b"], "cannot search the runs: MLFLOW_TRACKING_URI http://127.0.0.1"),
-        (["--last", "-1", "--recipe", "tiny"], "the last -1 runs of recipe 'tiny'"),
     ],
 )
 def test_what_is_wrong_ends_in_one_line(

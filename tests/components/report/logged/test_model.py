@@ -63,8 +63,15 @@ def test_a_card_has_room_in_mlflow_whatever_the_charset_and_however_many_benchma
 
 
 def test_a_model_says_what_its_aliases_mean() -> None:
-    text = model_text(whole("a`b"), summary())
+    text = model_text(whole("a`b"), summary(), True)
     assert "`champion` is in use" in text
     assert 'load_model("models:/wordmill-tiny@champion")' in text
     assert "`` a`b ``" in text
-    assert model_text(Gathered(records=[], manifests={}, datasets={}), summary()) == ""
+    assert model_text(Gathered(records=[], manifests={}, datasets={}), summary(), True) == ""
+
+
+def test_a_model_without_a_champion_is_used_by_the_version_that_there_is() -> None:
+    text = model_text(whole(), summary(), False)
+    assert "No version is `champion` yet" in text
+    assert 'load_model("models:/wordmill-tiny/7")' in text
+    assert "@champion" not in text
