@@ -1,7 +1,27 @@
 """Necks in MindSpore: recurrent layers over the columns, from features (N, C, 1, T) to (N, T, channels)."""
 
 import mindspore as ms
-from mindspore import Tensor, nn
+from mindspore import Tensor, nn, ops
+
+
+class Lstm(nn.LSTM):
+    """Bidirectional LSTMs from a state of zeros, without what MindSpore's do for others: each branch is compiled."""
+
+    def __init__(self, inputs: int, hidden: int, layers: int = 1) -> None:
+        super().__init__(inputs, hidden, layers, bidirectional=True)
+
+    def construct(self, x: Tensor) -> Tensor:
+        """Return what all layers make of x (T, N, inputs), one after the other: (T, N, 2 * hidden)."""
+        zeros = ops.zeros((x.shape[1], self.hidden_size), x.dtype)
+        for layer in range(self.num_layers):
+            ahead, back = self.read(x, zeros, 2 * layer), self.read(self.reverse(x), zeros, 2 * layer + 1)
+            x = ops.concat((ahead, self.reverse(back)), axis=2)
+        return x
+
+    def read(self, x: Tensor, zeros: Tensor, place: int) -> Tensor:
+        """Return what one LSTM makes of x: (T, N, hidden)."""
+        weights = self.w_ih_list[place], self.w_hh_list[place], self.b_ih_list[place], self.b_hh_list[place]
+        return self.rnn(x, (zeros, zeros), None, *weights)[0]
 
 
 class BiLstm(nn.Cell):
@@ -10,12 +30,12 @@ class BiLstm(nn.Cell):
     def __init__(self, channels: int, hidden: int, layers: int) -> None:
         super().__init__()
         self.channels = 2 * hidden
-        self.rnn = nn.LSTM(channels, hidden, layers, bidirectional=True)
+        self.rnn = Lstm(channels, hidden, layers)
 
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, T, 2 * hidden)."""
         # In fp32 on processors, where it has no half-precision kernel (the twin trains in bfloat16); fp16 on Ascend.
-        columns, _ = self.rnn(x.astype(ms.float32).squeeze(2).transpose(2, 0, 1))
+        columns = self.rnn(x.astype(ms.float32).squeeze(2).transpose(2, 0, 1))
         return columns.transpose(1, 0, 2)
 
 
@@ -30,14 +50,14 @@ class BiLstmLinked(nn.Cell):
         super().__init__()
         self.channels = 2 * hidden
         inputs = [channels] + [hidden] * (layers - 1)
-        self.rnns = nn.CellList([nn.LSTM(size, hidden, bidirectional=True) for size in inputs])
+        self.rnns = nn.CellList([Lstm(size, hidden) for size in inputs])
         self.linears = nn.CellList([nn.Dense(2 * hidden, hidden) for _ in inputs[1:]])
 
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, T, 2 * hidden)."""
-        columns, _ = self.rnns[0](x.astype(ms.float32).squeeze(2).transpose(2, 0, 1))
+        columns = self.rnns[0](x.astype(ms.float32).squeeze(2).transpose(2, 0, 1))
         for i in range(len(self.linears)):
-            columns, _ = self.rnns[i + 1](self.linears[i](columns).astype(ms.float32))
+            columns = self.rnns[i + 1](self.linears[i](columns).astype(ms.float32))
         return columns.transpose(1, 0, 2)
 
 

@@ -26,11 +26,13 @@ from wordmill.training.constants import (
 # What stays from step to step: one for all, or weights of the net and what belongs to each.
 Slots = dict[str, Parameter | tuple[ParameterTuple, ParameterTuple]]
 
-# What is done to each parameter is mapped over all: a loop of as many turns takes minutes to compile.
+# What is done to each parameter is mapped over all, the choice of some of them too: a loop of as many turns takes
+# minutes to compile, a comprehension seconds.
 each = ops.HyperMap()
 penalised, decayed = ops.MultitypeFuncGraph("penalised"), ops.MultitypeFuncGraph("decayed")
 adam, adadelta, lion, muon = (ops.MultitypeFuncGraph(name) for name in ("adam", "adadelta", "lion", "muon"))
 averaged, assigned = ops.MultitypeFuncGraph("averaged"), ops.MultitypeFuncGraph("assigned")
+chosen = ops.MultitypeFuncGraph("chosen")
 update_adam, update_adadelta = ops.Adam(), ops.ApplyAdadelta()
 
 
@@ -105,6 +107,11 @@ def _averaged(decay: Tensor, average: Parameter, weight: Parameter) -> Tensor:
 @assigned.register("Tensor", "Tensor")
 def _assigned(parameter: Parameter, value: Tensor) -> Tensor:
     return ops.assign(parameter, value)
+
+
+@chosen.register("Tuple", "Number")
+def _chosen(tensors: tuple[Tensor, ...], place: int) -> Tensor:
+    return tensors[place]
 
 
 class Adam(nn.Cell):
@@ -202,9 +209,10 @@ class Muon(nn.Cell):
 
     def construct(self, gradients: Sequence[Tensor], rates: tuple[Tensor, ...]) -> Tensor:
         """Update the parameters once, each by its rate, a scalar float32. Returns one, for what must come after."""
-        own = tuple([gradients[i] for i in self.places])
-        each(muon, tuple([rates[i] for i in self.places]), self.matrices, self.momentum, self.decays, own)
-        return self.rest(tuple([gradients[i] for i in self.others]), tuple([rates[i] for i in self.others]))
+        gradient_at, rate_at = ops.partial(chosen, gradients), ops.partial(chosen, rates)
+        own, own_rates = each(gradient_at, self.places), each(rate_at, self.places)
+        each(muon, own_rates, self.matrices, self.momentum, self.decays, own)
+        return self.rest(each(gradient_at, self.others), each(rate_at, self.others))
 
 
 Optimiser = Adam | Adadelta | Lion | Muon
