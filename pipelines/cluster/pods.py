@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import urllib3
 from kubernetes import client, config
 
-from components.report.cluster import NODE, WORKFLOWS
+from components.report.cluster import NODE, WORKFLOWS, advised
 from pipelines.cluster.doctor_rights import Cluster
 from pipelines.cluster.site import load_site
 from wordmill.store.pods import pod_text
@@ -66,7 +66,7 @@ class RunPods:
         for pod in sorted(listed.items, key=lambda pod: str(pod.metadata.creation_timestamp)):
             if task := self._task((pod.metadata.annotations or {}).get(NODE, "")):
                 last[task] = pod
-        return {task: self._trouble(pod.metadata.name, pod_text(pod), pod.status.phase == PENDING)
+        return {task: self._trouble(pod.metadata.name, advised(task, pod_text(pod)), pod.status.phase == PENDING)
                 for task, pod in last.items() if pod.status.phase in (*LOST, PENDING)}  # fmt: skip
 
     def _of_workflow(self, cluster: Cluster) -> dict[str, Trouble]:
