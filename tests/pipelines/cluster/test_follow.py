@@ -210,6 +210,19 @@ def test_a_pod_that_waits_is_told_once_and_waited_for(
     ]
 
 
+@pytest.mark.parametrize("may", [True, False])
+def test_a_pod_that_is_on_its_node_and_waits_is_told_with_kubernetes_last_warning(
+    kfp: KfpServer, kubernetes: Cluster, spec: str, capsys: pytest.CaptureFixture[str], may: bool
+) -> None:
+    kubernetes.rights |= {("", "events", "list")} if may else set()
+    for pod, why in (("p-1", "FailedScheduling: before"), ("p-1", "FailedMount: no cache"), ("p-2", "BackOff: other")):
+        kubernetes.warn("Pod", pod, *why.split(": "))
+    kfp.on_run = lambda run_id: add_pod(kubernetes, run_id, "p-1", "shard", "Pending")
+    followed(kfp, spec, *[tasks(shard="PENDING")] * 20, {"state": "SUCCEEDED"})
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "has waited" in line]
+    assert told.endswith(f"shard has waited for 2:00: Pending on machine-1{': FailedMount: no cache' * may}")
+
+
 def test_a_pod_whose_image_there_is_not_is_not_waited_for_for_ever(
     kfp: KfpServer, kubernetes: Cluster, spec: str, clock: Clock, capsys: pytest.CaptureFixture[str]
 ) -> None:
