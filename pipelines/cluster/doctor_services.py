@@ -104,15 +104,15 @@ def image_findings(site: Site, loaded: Collection[str]) -> Iterator[Finding]:
         except ValueError as error:  # never pushed, which matters to the recipes that need it
             yield Finding("image", "warn", str(error))
     references.setdefault(f"{site.registry}/{site.images.services}", "data")
-    for reference, environment in references.items():
-        if _host(reference):
-            state, text = _manifest(reference)
-        elif reference in loaded:
-            state, text = "ok", "is on a node"
-        else:
-            state = "fail" if environment == "data" else "warn"  # the others some recipes alone need
-            text = ("names no registry, and no node is known to have it: load it into the nodes, or set spec.registry "
-                    "in values.yaml and WORDMILL_REGISTRY, and push the images")  # fmt: skip
+    lacking = [reference for reference in references if not _host(reference) and reference not in loaded]
+    needed = [reference for reference in lacking if references[reference] == "data"]
+    others = [f"{reference} (of some recipes)" for reference in lacking if reference not in needed]
+    if lacking:
+        yield Finding("image", "fail" if needed else "warn", "no registry is named, and no node is known to have "
+                      f"{', '.join([*needed, *others])}: load them into the nodes, or set spec.registry in values.yaml "
+                      "and WORDMILL_REGISTRY, and push the images")  # fmt: skip
+    for reference in [reference for reference in references if reference not in lacking]:
+        state, text = _manifest(reference) if _host(reference) else ("ok", "is on a node")
         yield Finding("image", state, f"{reference}: {text}")
 
 
@@ -123,6 +123,7 @@ def _host(reference: str) -> str:
 
 
 def _manifest(reference: str) -> tuple[Literal["ok", "warn", "fail"], str]:
+    """Return state and text of an image in its registry."""
     registry, _, path = reference.partition("/")
     name, _, tag = path.partition("@") if "@" in path else path.rpartition(":")
     scheme = "http" if registry.split(":")[0] in ("localhost", "127.0.0.1") else "https"
