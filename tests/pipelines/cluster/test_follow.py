@@ -167,7 +167,9 @@ def test_what_the_report_found_is_told_where_the_sites_store_is_known(
     monkeypatch.setenv("WORDMILL_BUCKET", store.bucket)
     store.put_json("runs/quickstart-1/summary.json", {"errors": ["train crnn: training diverged"]})
     followed(kfp, spec, {**tasks(train="FAILED"), "state": "FAILED"})
-    assert "  train crnn: training diverged" in capsys.readouterr().out.splitlines()
+    assert capsys.readouterr().out.splitlines()[-3:-1] == [
+        "  train crnn: training diverged", "  failed: train; their logs are on the run's page"
+    ]  # fmt: skip
 
 
 def test_what_the_report_found_is_told_where_the_sites_mlflow_is_known(
