@@ -91,7 +91,7 @@ def tag_of(run: Any) -> str:
     return str(parameters.get("run_tag", "")).replace(WORKFLOW_ID, str(run.run_id))
 
 
-def find_run(server: Server, recipe: str, named: str) -> Any:
+def run_named(server: Server, recipe: str, named: str) -> Any:
     """Return the newest of a recipe's runs that are named by their tag, id or name."""
     found = find_experiment(server, recipe)
     for run in runs_of(server, found.experiment_id) if found else ():

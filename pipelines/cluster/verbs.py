@@ -49,7 +49,7 @@ def _submit(options: argparse.Namespace) -> int:
     server = client.connect_kubeflow()
     run_tag = new_run_tag(recipe.name)
     if options.run_tag:
-        earlier = submit.find_run(server, recipe.name, options.run_tag)
+        earlier = submit.run_named(server, recipe.name, options.run_tag)
         run_tag = submit.tag_of(earlier)
         if submit.is_night(earlier) and not options.nightly:
             options.nightly = True
