@@ -152,6 +152,18 @@ def test_a_case_that_is_missed_says_what_was_said_instead(
     assert "error: the run ended as FAILED" in submitted
 
 
+def test_without_a_way_to_kubernetes_nothing_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setattr(program, "STATE", tmp_path)
+    assert program.test_site() == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(
+        "error: Invalid kube-config file. No configuration found. The suite watches and deletes pods"
+    )
+
+
 def test_a_token_cannot_be_tried_where_kubernetes_is_asked(
     engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
