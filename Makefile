@@ -55,7 +55,7 @@ run: .venv/local.done  ## run RECIPE from data to proven files on this machine; 
 	@$(RUN) run $(call q,$(RECIPE)) $(CHANGES) $(OTHER) $(NIGHT) $(if $(RUNNER),--runner $(RUNNER))
 
 submit: .venv/local.done  ## start PIPELINE on Kubeflow; PROFILE=ascend-8p, WAIT=1 follows it, RUN_TAG= continues a run
-	@$(RUN) submit $(call q,$(PIPELINE)) $(CHANGES) $(OTHER) $(NIGHT) $(if $(filter-out 0,$(WAIT)),--wait) $(if $(RUN_TAG),--run-tag $(RUN_TAG))
+	@$(RUN) submit $(call q,$(PIPELINE)) $(CHANGES) $(OTHER) $(NIGHT) $(if $(filter-out 0,$(WAIT)),--wait) $(if $(RUN_TAG),--run-tag $(call q,$(RUN_TAG)))
 
 schedule: .venv/local.done  ## retrain PIPELINE every night, or by CRON="0 30 2 * * *", seconds first
 	@$(RUN) schedule $(call q,$(PIPELINE)) $(CHANGES) $(if $(CRON),--cron "$(CRON)") $(ZONE)

@@ -20,6 +20,7 @@ TYPED = {
     ),
     ("run", "SMOKE=0", "TRACE=1", "NIGHTLY=1"): ["run", "quickstart", "--profile", "--nightly"],
     ("submit", "PIPELINE=small", "NIGHTLY=1", "WAIT=1"): ["submit", "small", "--nightly", "--wait"],
+    ("submit", "PIPELINE=small", "RUN_TAG=small-1 (2)"): ["submit", "small", "--run-tag", "small-1 (2)"],
     ("compile", "PIPELINE=my recipe.yaml"): ["compile", "my recipe.yaml"],
     ("read", "IMAGES=my words", "MODEL=a b/model.onnx", "OUTPUT=c d.jsonl"): (
         ["read", "my words", "--recipe", "quickstart", "--model", "a b/model.onnx", "--output", "c d.jsonl"]

@@ -21,6 +21,8 @@ NODE = "workflows.argoproj.io/node-name"  # of a pod, its task's place: <workflo
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 TIMEOUT_S = 20
 BAD = ("Failed", "Pending")  # phases of a pod whose task has not been done
+TRAIN = "train"  # the task that can do with less memory
+SHORT = "OOMKilled"  # how the text of one that lacked it begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,8 +94,16 @@ def failed_pods(pods: list[Any]) -> dict[str, str]:
     found: dict[str, str] = {}
     for pod in sorted(pods, key=lambda pod: str(pod.metadata.creation_timestamp)):
         place = str((pod.metadata.annotations or {}).get(NODE, ""))
-        for part in [part.split("(")[0] for part in place.split(".")[1:]]:
+        for part in [part.split("(")[0].removesuffix("-driver") for part in place.split(".")[1:]]:
             found.pop(part, None)
             if pod.status.phase in BAD:
-                found[part] = pod_text(pod)
+                found[part] = advised(part, pod_text(pod))
     return found
+
+
+def advised(task: str, text: str) -> str:
+    """Return why a task's pod failed, where training was killed for want of memory with what to change."""
+    if task != TRAIN or not text.startswith(SHORT):
+        return text
+    more = "give the profile more, spec.sizes of values.yaml"
+    return f"{text}: {more}, set train.accumulation higher, or lower train.global_batch"

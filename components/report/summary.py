@@ -19,6 +19,7 @@ OWN = ("fresh", "rivals", "gate", "tune")
 SHOWN_CONFUSIONS = 24  # all of them are in the evaluations' manifests
 SILENT = "Kubeflow calls the run failed though every stage has recorded its work: see its page"
 LOST = "recorded nothing: its task was killed or did not start, see its log"
+BEHIND = "its work is recorded, its task failed all the same"
 FAILED = "FAILED"
 RECORDED = Fate()  # nothing is known but what the stages have recorded
 UNLEARNT = "a smoke run's loss is lower at the end than at first, this one's is not"
@@ -75,9 +76,12 @@ def failures(gathered: Gathered, expected: list[str], fate: Fate) -> list[str]:
     told = [f"{r['stage']} {r['name']}: {r['error']}" for r in gathered.records if not r["ok"]]
     if fate.stopped:
         return told  # what was not reached is nobody's fault
-    names = task_names(expected)
-    return told + [f"{task.replace('.', ' ', 1)}: {fate.pods.get(names[task], LOST)}"
-                   for task in lost_tasks(gathered, expected)]  # fmt: skip
+    # Of a run that is continued some records may be those of the run before; and a pod can fail behind its record.
+    names, done = task_names(expected), {f"{r['stage']}.{r['name']}" for r in gathered.records if r["ok"]}
+    untrue = {task: fate.pods[names[task]] for task in expected if task in done and names[task] in fate.pods}
+    lost = {task: fate.pods.get(names[task], LOST) for task in lost_tasks(gathered, expected)}
+    told += [f"{task.replace('.', ' ', 1)}: {BEHIND}: {why}" for task, why in untrue.items()]
+    return told + [f"{task.replace('.', ' ', 1)}: {why}" for task, why in lost.items()]
 
 
 def _benchmark(evaluation: Manifest, known: Published | None) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from wordmill.store.storage import Store
 from wordmill.training.job import Job
 from wordmill.training.state import clear, read_record, records
 
-RESTARTS = 3  # without a newer checkpoint in between
+RESTARTS = 3  # of workers, without a newer checkpoint in between
+LOSSES = 3  # of a run's pods, or of its processes on a machine, after which it is not begun again there
 KEEP_S = 60.0  # for the last checkpoints of a run that has failed to reach the store
 
 
@@ -136,14 +137,12 @@ def counted(store: Store, run_tag: str, step: int) -> Iterator[None]:
     if known.get("memory") == memory:
         raise RuntimeError(f"{known['error']}\nthis run does not start it again with the same memory")
     starts = 1 + (known["starts"] if known.get("step") == step else 0)
-    if starts > 1 + RESTARTS:
+    if starts > LOSSES:
         raise RuntimeError(f"training was lost or failed {starts - 1} times after step {step:,} without another "
                            f"checkpoint in between: --run-tag {run_tag}, in make RUN_TAG={run_tag}, goes on with it "
                            "in a new run")  # fmt: skip
     if starts > 1:
-        print(
-            f"train: start {starts} after step {step:,}, {1 + RESTARTS} at most without another checkpoint", flush=True
-        )
+        print(f"train: start {starts} after step {step:,}, {LOSSES} at most without another checkpoint", flush=True)
     store.put_json(place, {"step": step, "starts": starts})
     try:
         yield

@@ -29,7 +29,7 @@ def doctor(as_json: bool = False) -> int:
 
 def examined(site: Site) -> Iterator[Finding]:
     """Give all findings; a check that breaks off is a finding too."""
-    keys = dict[str, str]()
+    keys, loaded = dict[str, str](), frozenset[str]()
     try:
         cluster = Cluster(site)
         reached = list(cluster.server())
@@ -38,7 +38,7 @@ def examined(site: Site) -> Iterator[Finding]:
         yield Finding("Kubernetes", "fail", f"{_explained(error)}: {unchecked}")
     else:
         yield from reached
-        keys = cluster.keys()
+        keys, loaded = cluster.keys(), cluster.images()
         for what, check in (("objects", cluster.objects), ("rights", cluster.rights), ("queue", cluster.queue),
                             ("devices", cluster.devices), ("sizes", cluster.sizes),
                             ("retries", cluster.retries)):  # fmt: skip
@@ -46,7 +46,7 @@ def examined(site: Site) -> Iterator[Finding]:
     yield from _tried("Kubeflow Pipelines", services.kubeflow)
     yield from _tried("S3", lambda: services.s3(site, keys))
     yield from _tried("MLflow", lambda: services.mlflow(site))
-    yield from _tried("image", lambda: services.image_findings(site))
+    yield from _tried("image", lambda: services.image_findings(site, loaded))
 
 
 def _tried(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

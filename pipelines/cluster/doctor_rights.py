@@ -10,7 +10,7 @@ from kubernetes import client
 
 from pipelines.cluster.doctor_services import Finding
 from pipelines.cluster.site import CACHE, QUEUE, STAGE_ACCOUNT, Accelerator, Site
-from pipelines.cluster.sizes import misfit, over_quota, sizes_of
+from pipelines.cluster.sizes import misfit, over_quota, sizes_of, too_few
 from pipelines.cluster.tasks import SECRET, SETTINGS
 from pipelines.output import to_type
 from pipelines.profiles import PROFILES
@@ -86,6 +86,15 @@ class Cluster:
         except client.ApiException:
             return {}
         return {key: base64.b64decode(value).decode() for key, value in (secret.data or {}).items()}
+
+    def images(self) -> frozenset[str]:
+        """Return the names of the images that nodes have, of Docker's own registry without it; none where unknown."""
+        try:
+            nodes = self.core.list_node(_request_timeout=TIMEOUT_S).items
+        except client.ApiException:
+            return frozenset()
+        named = [name for node in nodes for image in node.status.images or [] for name in image.names or []]
+        return frozenset(name.removeprefix("docker.io/").removeprefix("library/") for name in named)
 
     def objects(self) -> Iterator[Finding]:
         """Check the config map, secret, service account and cache that every stage's pod names."""
@@ -189,12 +198,16 @@ class Cluster:
                  for node in self.core.list_node(_request_timeout=TIMEOUT_S).items]  # fmt: skip
         misfits = 0
         for name, size in sizes_of(self.site).items():
-            device = PROFILES[name.split()[1]].device if " " in name else "cpu"
+            profile = PROFILES[name.split()[1]] if " " in name else PROFILES["cpu"]
+            device = profile.device
             wanted = self.site.accelerators.get(device, Accelerator(resource="cpu", nodes={}, labels={}))
             places = [
                 free for labels, free in nodes if wanted.resource in free and wanted.nodes.items() <= labels.items()
             ]
-            if places and (told := misfit(size, places) or over_quota(size, self.site.quota)):
+            if places and device != "cpu" and (told := too_few(wanted.resource, profile.processes, places)):
+                misfits += 1
+                yield Finding("sizes", "warn", f"{name} {told}: choose another profile")
+            elif places and (told := misfit(size, places) or over_quota(size, self.site.quota)):
                 misfits += 1
                 advice = "set spec.sizes.preset, or spec.sizes.changed, in values.yaml"
                 yield Finding("sizes", "warn" if " " in name else "fail", f"{name} {told}: {advice}")

@@ -7,7 +7,7 @@ import socket
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -92,23 +92,40 @@ def mlflow(site: Site) -> Iterator[Finding]:
     yield Finding("MLflow", "ok" if same else "warn", f"server {found}, client {client}{advice}")
 
 
-def image_findings(site: Site) -> Iterator[Finding]:
-    """Ask each image's registry for its manifest, as a node does first; nothing is pulled and no pod is started."""
-    references = []
+def image_findings(site: Site, loaded: Collection[str]) -> Iterator[Finding]:
+    """Ask each image's registry for its manifest, as a node does first; nothing is pulled and no pod is started.
+
+    Where no registry is named nodes must have the images already, as after `kind load`; `loaded` are those they have.
+    """
+    references = dict[str, str]()
     for name in NAMES:
+        stage, environment = split_name(name)
         try:
-            references.append(image(*split_name(name)))
+            references[image(stage, environment)] = environment
         except ValueError as error:  # never pushed, which matters to the recipes that need it
             yield Finding("image", "warn", str(error))
-    for reference in dict.fromkeys([*references, f"{site.registry}/{site.images.services}"]):
-        state, text = _manifest(reference)
+    references.setdefault(f"{site.registry}/{site.images.services}", "data")
+    lacking = [reference for reference in references if not _host(reference) and reference not in loaded]
+    needed = [reference for reference in lacking if references[reference] == "data"]
+    others = [f"{reference} (of some recipes)" for reference in lacking if reference not in needed]
+    if lacking:
+        yield Finding("image", "fail" if needed else "warn", "no registry is named, and no node is known to have "
+                      f"{', '.join([*needed, *others])}: load them into the nodes, or set spec.registry in values.yaml "
+                      "and WORDMILL_REGISTRY, and push the images")  # fmt: skip
+    for reference in [reference for reference in references if reference not in lacking]:
+        state, text = _manifest(reference) if _host(reference) else ("ok", "is on a node")
         yield Finding("image", state, f"{reference}: {text}")
 
 
+def _host(reference: str) -> str:
+    """Return the host of an image's registry, "" where it names none."""
+    host, _, path = reference.partition("/")
+    return host if path and (set(".:") & set(host) or host == "localhost") else ""
+
+
 def _manifest(reference: str) -> tuple[Literal["ok", "warn", "fail"], str]:
+    """Return state and text of an image in its registry."""
     registry, _, path = reference.partition("/")
-    if not path or not (set(".:") & set(registry) or registry == "localhost"):
-        return "fail", "names no registry: set spec.registry in values.yaml and WORDMILL_REGISTRY, and push the images"
     name, _, tag = path.partition("@") if "@" in path else path.rpartition(":")
     scheme = "http" if registry.split(":")[0] in ("localhost", "127.0.0.1") else "https"
     request = urllib.request.Request(  # noqa: S310

@@ -24,6 +24,7 @@ VAIN = ("InvalidImageName", "ErrImageNeverPull", "ImagePullBackOff", "ErrImagePu
         "CreateContainerError")  # fmt: skip
 SHORT_S = 120.0  # an attempt that fails so soon has got nowhere
 REPEATS = 5  # of such attempts of one task, while no other gets on, end a run
+TOLD = "why is in the report on the run's page and in the stages' logs"
 
 
 def follow(server: Server, run_id: str, spec: str, run_tag: str = "") -> int:
@@ -152,8 +153,9 @@ class FollowedRun:
                 yield f"{name}: {trouble.text}"
             if trouble.pod:
                 yield f"{name}: its log: kubectl -n {self.namespace} logs {trouble.pod} -c main"
-        if failed and not recorded and not troubles:
-            yield f"failed: {', '.join(failed)}; why is in the report on the run's page and in the stages' logs"
+        if failed and not troubles:
+            why = "their logs are on the run's page" if recorded else TOLD
+            yield f"failed: {', '.join(failed)}; {why}"
 
     def _say(self, text: str) -> None:
         print(f"{duration(time.monotonic() - self.started):>8}  {text}", flush=True)

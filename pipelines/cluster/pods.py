@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import urllib3
 from kubernetes import client, config
 
-from components.report.cluster import NODE, WORKFLOWS
+from components.report.cluster import NODE, WORKFLOWS, advised
 from pipelines.cluster.doctor_rights import Cluster
 from pipelines.cluster.site import load_site
 from wordmill.store.pods import pod_text
@@ -66,8 +66,24 @@ class RunPods:
         for pod in sorted(listed.items, key=lambda pod: str(pod.metadata.creation_timestamp)):
             if task := self._task((pod.metadata.annotations or {}).get(NODE, "")):
                 last[task] = pod
-        return {task: self._trouble(pod.metadata.name, pod_text(pod), pod.status.phase == PENDING)
+        return {task: self._of_pod(cluster, task, pod)
                 for task, pod in last.items() if pod.status.phase in (*LOST, PENDING)}  # fmt: skip
+
+    def _of_pod(self, cluster: Cluster, task: str, pod: client.V1Pod) -> Trouble:
+        name, text = pod.metadata.name, advised(task, pod_text(pod))
+        if text.startswith(f"{PENDING} on") and (warned := self._warning(cluster, name)):
+            text = f"{text}: {warned}"
+        return self._trouble(name, text, pod.status.phase == PENDING)
+
+    def _warning(self, cluster: Cluster, pod: str) -> str:
+        """Return the last warning about a pod that says nothing itself, as of a volume that is not to be mounted."""
+        try:
+            found = cluster.core.list_namespaced_event(self.namespace, field_selector="type=Warning",
+                                                       _request_timeout=TIMEOUT_S)  # fmt: skip
+        except client.ApiException:
+            return ""  # without the right to see them
+        said = [f"{event.reason}: {event.message}" for event in found.items if event.involved_object.name == pod]
+        return " ".join(said[-1].split()) if said else ""
 
     def _of_workflow(self, cluster: Cluster) -> dict[str, Trouble]:
         """Return what Argo says of pods, those that were refused and so never were among them."""

@@ -15,7 +15,7 @@ import kfp_server_api
 from pipelines.cluster import cron
 from pipelines.cluster.client import FINISHED, RejectedCallError, Server
 from pipelines.cluster.site import STAGE_ACCOUNT
-from pipelines.cluster.submit import WORKFLOW_ID, experiment, find_experiment, publish, runs_of
+from pipelines.cluster.submit import WORKFLOW_ID, experiment, find_experiment, options_of_run, publish, runs_of
 from pipelines.output import to_type
 from wordmill.store.artifacts import digest
 
@@ -97,6 +97,15 @@ def schedules_of(server: Server, experiment_id: str, name: str) -> list[Any]:
     """Return the schedules of a name in an experiment, the oldest first."""
     listed = server.client.recurring_runs.recurring_run_service_list_recurring_runs
     return server.called(name, "list the schedules", listed, "recurring_runs", experiment_id=experiment_id)
+
+
+def options_before(server: Server, run: Any) -> str:
+    """Return the options that a run was made with, a night's by its schedule; "" where they are not known."""
+    if not run.recurring_run_id:
+        return options_of_run(run)
+    listed = server.client.recurring_runs.recurring_run_service_list_recurring_runs
+    known = server.listed("list the schedules", listed, "recurring_runs", experiment_id=run.experiment_id)
+    return next((_options(old) for old in known if old.recurring_run_id == run.recurring_run_id), "")
 
 
 def rows(server: Server, zone: tzinfo, rebuilt: Callable[[str], tuple[str, str]]) -> Iterator[tuple[str, ...]]:

@@ -68,6 +68,12 @@ def misfit(size: PodSize, places: Sequence[Mapping[str, str]]) -> str:
     )
 
 
+def too_few(resource: str, count: int, places: Sequence[Mapping[str, str]]) -> str:
+    """Say that no node has so many devices, "" where one has; each place has some."""
+    most = max(int(place[resource]) for place in places)
+    return "" if most >= count else f"takes {count} {resource} of a node, the most that one has is {most}"
+
+
 def over_quota(size: PodSize, quota: Mapping[str, str]) -> str:
     """Say what of a size is more than the namespace may take altogether, "" for none."""
     taken = {"requests.cpu": size.cpu, "requests.memory": size.memory, "limits.cpu": size.cpu_limit,

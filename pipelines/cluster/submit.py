@@ -19,6 +19,8 @@ from wordmill.store.artifacts import git_commit
 
 WORKFLOW_ID = "{{workflow.uid}}"  # Kubeflow replaces it by the run's id wherever it stands in what it runs
 
+VERSION, NIGHT = ", version ", "--nightly"  # behind the options in a run's description, and among them
+
 
 @dataclass(frozen=True, kw_only=True)
 class UploadedPipeline:
@@ -90,14 +92,30 @@ def tag_of(run: Any) -> str:
     return str(parameters.get("run_tag", "")).replace(WORKFLOW_ID, str(run.run_id))
 
 
-def find_tag(server: Server, recipe: str, named: str) -> tuple[str, bool]:
-    """Return the tag of a recipe's run that is named by its tag, id or name, and whether it is a schedule's run."""
+def run_named(server: Server, recipe: str, named: str) -> Any:
+    """Return the newest of a recipe's runs that are named by their tag, id or name."""
     found = find_experiment(server, recipe)
     for run in runs_of(server, found.experiment_id) if found else ():
         if named in (tag_of(run), run.run_id, run.display_name):
-            return tag_of(run), bool(run.recurring_run_id)
+            return run
     raise ValueError(f"run tag '{named}': the experiment of recipe {recipe} has no run of that tag, id or name to "
                      f"continue: its page and `{to_type('schedules')}` show them")  # fmt: skip
+
+
+def options_of_run(run: Any) -> str:
+    """Return the command line's options that a run was started with, "" where it does not say."""
+    return str(run.description or "").rpartition(VERSION)[0]
+
+
+def is_night(run: Any) -> bool:
+    """Tell whether a run is a schedule's, or a night by hand or continued."""
+    return bool(run.recurring_run_id) or NIGHT in options_of_run(run).split()
+
+
+def changed(before: str, now: str) -> str:
+    """Say where a run is continued with other options than it was begun with, "" where it is not."""
+    begun, words = (" ".join(word for word in text.split() if word != NIGHT) for text in (before, now))
+    return "" if begun in ("", words) else f"it was begun with options '{begun}', and goes on with '{words}'\n"
 
 
 def start_run(server: Server, published: UploadedPipeline, run_tag: str, options: str, again: bool) -> Any:
@@ -118,7 +136,7 @@ def start_run(server: Server, published: UploadedPipeline, run_tag: str, options
         return _first(server.called(name, "list the runs", listed, "runs", experiment_id=published.experiment_id))
 
     body = kfp_server_api.V2beta1Run(
-        display_name=name, description=f"{options}, version {published.version}",
+        display_name=name, description=f"{options}{VERSION}{published.version}",
         experiment_id=published.experiment_id, pipeline_version_reference=published.reference(),
         runtime_config=kfp_server_api.V2beta1RuntimeConfig(parameters={"run_tag": run_tag}),
         service_account=STAGE_ACCOUNT,

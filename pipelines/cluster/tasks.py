@@ -22,7 +22,8 @@ KEPT = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh
 # longest duration from the first attempt on, so that it must be longer than any training.
 RETRIES, RETRIED_S = 100, 365 * 24 * HOUR_S
 USER = 10001  # of every image
-# How long a run's objects, and with them its pods' logs, stay in the cluster: over a weekend where it failed.
+# How long a run's objects, and with them its pods' logs, stay in the cluster: over a weekend where it failed, as far as
+# Kubeflow's own limit, which a site sets and is a day at first, lets them.
 CONFIG = dsl.PipelineConfig(ttl_seconds_after_success=24 * HOUR_S, ttl_seconds_after_failure=96 * HOUR_S)
 
 # The environment variable that each of their keys becomes.

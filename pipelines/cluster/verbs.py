@@ -44,13 +44,18 @@ def add_cluster_verbs(
 
 def _submit(options: argparse.Namespace) -> int:
     recipe, pipeline = build_pipeline(options, options.nightly)
-    from pipelines.cluster import client, follow, submit
+    from pipelines.cluster import client, follow, schedule, submit
 
     server = client.connect_kubeflow()
     run_tag = new_run_tag(recipe.name)
     if options.run_tag:
-        run_tag, night = submit.find_tag(server, recipe.name, options.run_tag)
-        pipeline = build_pipeline(options, nightly=True)[1] if night else pipeline
+        earlier = submit.run_named(server, recipe.name, options.run_tag)
+        run_tag = submit.tag_of(earlier)
+        if submit.is_night(earlier) and not options.nightly:
+            options.nightly = True
+            pipeline = build_pipeline(options, nightly=True)[1]
+        told = submit.changed(schedule.options_before(server, earlier), options_of(options))
+        print(told, end="", flush=True)
     spec = compiled(pipeline)
     published = submit.publish(server, recipe.name, spec)
     print(f"pipeline {published.pipeline}, version {published.version}", flush=True)

@@ -6,6 +6,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from kubernetes.config import ConfigException
+
 from pipelines.local.services import STATE
 from tests.cluster.suite import Suite, run_cases
 from wordmill.store.progress import duration
@@ -19,7 +21,14 @@ def test_site() -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder, log.open("w", encoding="utf-8") as file:
         (Path(folder) / f"{recipe}.yaml").write_bytes(RECIPE.read_bytes())
-        missed = run_cases(Suite(folder=Path(folder), recipe=recipe, log=file))
+        try:
+            suite = Suite(folder=Path(folder), recipe=recipe, log=file)
+        except (ConfigException, ValueError) as error:
+            print(
+                f"error: {error} The suite watches and deletes pods: set KUBECONFIG, or run where kubectl reaches them"
+            )
+            return 1
+        missed = run_cases(suite)
     print(f"{duration(time.monotonic() - started):>8}  {missed} missed; what the verbs said is in {log}")
     return 1 if missed else 0
 

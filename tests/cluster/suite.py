@@ -2,15 +2,17 @@
 
 import io
 import os
+import signal
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 from typing import Any, TextIO
 
 import yaml
-from kubernetes import client
 from kubernetes.utils.quantity import parse_quantity
 
 from components.report.cluster import NODE
@@ -20,6 +22,7 @@ from pipelines.cluster.client import FINISHED, Server, connect_kubeflow
 from pipelines.cluster.doctor_rights import Cluster
 from pipelines.cluster.follow import follow
 from pipelines.cluster.pods import RUN
+from pipelines.cluster.schedule import schedules_of
 from pipelines.cluster.site import load_site
 from pipelines.cluster.submit import find_experiment, runs_of, tag_of
 from wordmill.recipe.loading import load_recipe
@@ -27,6 +30,7 @@ from wordmill.recipe.memory import bytes_needed
 from wordmill.store.progress import duration
 
 POLL_S = 5.0
+LIMIT_S, TIDY_S = 2700.0, 120.0  # for all cases together, and what of it is kept for cleaning up
 BEGIN_S, NIGHTS_S = 900.0, 1800.0  # that a pod may take to begin, and two nights to end
 LATE_S = 30.0  # behind the start of training there is a checkpoint
 SMALL = ("--smoke",)
@@ -63,15 +67,18 @@ class Suite:
 
     def verb(self, *arguments: str) -> tuple[int, str]:
         """Run a verb as people do; return its code and all that it says."""
-        said = io.StringIO()
-        with redirect_stdout(said), redirect_stderr(said):
-            try:
+        code, said = 1, io.StringIO()
+        try:
+            with redirect_stdout(said), redirect_stderr(said):
                 main(list(arguments))
-            except SystemExit as end:
-                code = end.code if isinstance(end.code, int) else 1
-                said.write("" if isinstance(end.code, int) or end.code is None else f"{end.code}\n")
-        self.log.write(f"$ {' '.join(arguments)}\n{said.getvalue()}code {code}\n")
-        self.log.flush()
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else 1
+            said.write("" if isinstance(end.code, int) or end.code is None else f"{end.code}\n")
+            if end.code in ("stopped", 130):  # which a verb makes of Ctrl-C
+                raise KeyboardInterrupt from None
+        finally:
+            self.log.write(f"$ {' '.join(arguments)}\n{said.getvalue()}code {code}\n")
+            self.log.flush()
         return code, said.getvalue()
 
     def runs(self) -> list[Any]:
@@ -93,6 +100,8 @@ class Suite:
         with redirect_stdout(said):
             code = follow(server, run_id, self.spec(*options), tag)
         self.log.write(f"# follow {run_id}\n{said.getvalue()}code {code}\n")
+        if code == 130:
+            raise KeyboardInterrupt
         return code, said.getvalue()
 
     def spec(self, *options: str) -> str:
@@ -254,6 +263,8 @@ def somebody_elses_token(suite: Suite) -> None:
 
 @contextmanager
 def token(value: str) -> Iterator[None]:
+    if "KF_PIPELINES_ENDPOINT" not in os.environ and "KUBERNETES_SERVICE_HOST" not in os.environ:
+        raise LeftOutError("without KF_PIPELINES_ENDPOINT Kubernetes is asked, which passes no token on")
     before = os.environ.get("KFP_EXISTING_TOKEN")
     os.environ["KFP_EXISTING_TOKEN"] = value
     try:
@@ -266,20 +277,33 @@ def token(value: str) -> Iterator[None]:
 
 def clean_up(suite: Suite) -> None:
     """Remove what the suite has made on the server; what its runs stored goes with the bucket's own rules."""
-    unschedule(suite)
-    server = connect_kubeflow()
+    troubles = []
+    for remove in (_remove_schedules, _remove_runs, _remove_pipelines, _remove_experiment):
+        try:
+            remove(connect_kubeflow(), suite)
+        except RuntimeError as error:  # which keeps nothing else from being removed
+            troubles.append(str(error))
+    expect(not troubles, "\n".join(troubles))
+
+
+def _remove_schedules(server: Server, suite: Suite) -> None:
+    """Remove schedules, and with them the runs of theirs that still go on."""
+    delete = server.client.recurring_runs.recurring_run_service_delete_recurring_run
+    if found := find_experiment(server, suite.recipe):
+        for old in schedules_of(server, found.experiment_id, f"{suite.recipe} nightly"):
+            server.ask("delete the schedule", delete, old.recurring_run_id)
+
+
+def _remove_runs(server: Server, suite: Suite) -> None:
+    calls = server.client.runs
     for run in suite.runs():
         if run.state not in FINISHED:
-            server.ask("stop the run", server.client.runs.run_service_terminate_run, run.run_id)
-        server.ask("delete the run", server.client.runs.run_service_delete_run, run.run_id)
-    _remove_pipelines(server, suite.recipe.replace("_", "-"))
-    if found := find_experiment(server, suite.recipe):
-        delete = server.client.experiments.experiment_service_delete_experiment
-        server.ask("delete the experiment", delete, found.experiment_id)
+            server.ask("stop the run", calls.run_service_terminate_run, run.run_id)
+        server.ask("delete the run", calls.run_service_delete_run, run.run_id)
 
 
-def _remove_pipelines(server: Server, recipe: str) -> None:
-    calls = server.client.pipelines
+def _remove_pipelines(server: Server, suite: Suite) -> None:
+    calls, recipe = server.client.pipelines, suite.recipe.replace("_", "-")
     for name in (f"wordmill-{recipe}", f"wordmill-{recipe}-nightly"):
         for pipeline in server.called(name, "list the pipelines", calls.pipeline_service_list_pipelines, "pipelines",
                                       namespace=server.namespace):  # fmt: skip
@@ -291,6 +315,12 @@ def _remove_pipelines(server: Server, recipe: str) -> None:
             server.ask("delete the pipeline", calls.pipeline_service_delete_pipeline, pipeline.pipeline_id)
 
 
+def _remove_experiment(server: Server, suite: Suite) -> None:
+    delete = server.client.experiments.experiment_service_delete_experiment
+    if found := find_experiment(server, suite.recipe):
+        server.ask("delete the experiment", delete, found.experiment_id)
+
+
 CASES: tuple[Callable[[Suite], None], ...] = (
     doctor, wrong_token, somebody_elses_token, submit_and_follow, unchanged_run, failing_stage, out_of_memory,
     pod_deleted_early, pod_deleted_late, terminate, continue_by_id, schedule, second_person, two_nights, unschedule,
@@ -299,17 +329,43 @@ CASES: tuple[Callable[[Suite], None], ...] = (
 
 
 def run_cases(suite: Suite, cases: tuple[Callable[[Suite], None], ...] = CASES) -> int:
-    """Run the cases, print one line for each with its time, and return how many were missed."""
-    missed = 0
-    for case in cases:
-        started, outcome = time.monotonic(), "ok"
+    """Run the cases, print one line for each with its time, and return how many were missed.
+
+    Whatever happens, Ctrl-C too, what was made is removed in the end.
+    """
+    missed, began, waiting = 0, time.monotonic(), list(cases)
+    while waiting:
+        case, started, outcome = waiting.pop(0), time.monotonic(), "ok"
         try:
-            case(suite)
+            with limited(LIMIT_S - (0.0 if case is clean_up else TIDY_S) - (started - began)):
+                case(suite)
         except LeftOutError as error:
             outcome = f"left out: {error}"
-        except (MissedError, RuntimeError, ValueError, client.ApiException) as error:
+        except KeyboardInterrupt:
+            missed, outcome, waiting = missed + 1, "stopped", [clean_up] if clean_up in waiting else []
+        except Exception as error:  # a site does what nobody has thought of, too
             missed += 1
-            outcome = f"MISSED: {error}"
+            kind = "" if isinstance(error, (MissedError, RuntimeError, ValueError)) else f"{type(error).__name__}: "
+            outcome = f"MISSED: {kind}{' '.join(str(error).split())}"
+            suite.log.write(traceback.format_exc())
         taken = duration(time.monotonic() - started)
         print(f"{taken:>8}  {case.__name__.replace('_', ' '):<22} {outcome}", flush=True)
     return missed
+
+
+@contextmanager
+def limited(left_s: float) -> Iterator[None]:
+    """Miss a case where the time of all is over: what waits for ever on a site is followed for ever."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise MissedError(f"the {duration(LIMIT_S)} of all cases are over")
+
+    if left_s <= 0:
+        stop(0, None)
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, left_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -1,5 +1,6 @@
 """The suite for a real site, run against servers in memory on which runs are played as the real engine plays them."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -33,6 +34,7 @@ class Engine(Clock):
     begun: dict[str, float] = field(default_factory=dict)
     ticked: float = 0.0
     lost: int = 0  # training pods that were deleted
+    broken: bool = False  # every run fails
 
     def sleep(self, seconds: float) -> None:
         self.now += seconds
@@ -55,10 +57,12 @@ class Engine(Clock):
 
     def advance(self, run: dict[str, Any], age_s: float) -> None:
         version = self.kfp.get("versions", run["pipeline_version_reference"]["pipeline_version_id"])
-        given = version["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
+        given = version["pipeline_spec"]["pipeline_spec"]["root"]["inputDefinitions"]["parameters"]
         train = given["train_section"]["defaultValue"]
         run["state"] = "RUNNING"
-        if "suite_missing" in given["sources"]["defaultValue"]:
+        if self.broken:
+            self.end(run, "FAILED", {"shard": "FAILED"})
+        elif "suite_missing" in given["sources"]["defaultValue"]:
             if age_s > 60:
                 message = "fetch datasets: data set 'suite_missing': s3://wordmill/suite/none.zip: no such object"
                 self.fail(run, "fetch", {"exitCode": 1, "reason": "Error", "message": message})
@@ -140,9 +144,95 @@ def test_a_case_that_is_missed_says_what_was_said_instead(
     monkeypatch.setenv("KFP_EXISTING_TOKEN", "right")
     kfp.token = "right"
     assert ran(tmp_path, suite.wrong_token) == 0
-    monkeypatch.setattr(Engine, "advance", lambda self, run, age_s: self.end(run, "FAILED", {"shard": "FAILED"}))
+    engine.broken = True
     assert ran(tmp_path, suite.submit_and_follow) == 1
     token, submitted = capsys.readouterr().out.splitlines()
     assert token.split(maxsplit=1)[1] == "wrong token            ok"
     assert "submit and follow      MISSED: " in submitted
     assert "error: the run ended as FAILED" in submitted
+
+
+def test_without_a_way_to_kubernetes_nothing_is_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
+    monkeypatch.setattr(program, "STATE", tmp_path)
+    assert program.test_site() == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(
+        "error: Invalid kube-config file. No configuration found. The suite watches and deletes pods"
+    )
+
+
+def test_a_token_cannot_be_tried_where_kubernetes_is_asked(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("KF_PIPELINES_ENDPOINT")
+    monkeypatch.setenv("WORDMILL_SECOND_TOKEN", "hers")
+    assert ran(tmp_path, suite.wrong_token, suite.somebody_elses_token) == 0
+    assert capsys.readouterr().out.count("left out: without KF_PIPELINES_ENDPOINT Kubernetes is asked") == 2
+
+
+def test_what_nobody_has_thought_of_is_one_line_and_the_rest_is_tried(
+    engine: Engine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def odd(_: Suite) -> None:
+        raise TypeError("a field that is\nnot there")
+
+    assert ran(tmp_path, odd, suite.clean_up) == 1
+    assert [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()] == [
+        "odd                    MISSED: TypeError: a field that is not there",
+        "clean up               ok",
+    ]
+    assert "in odd" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("stopped_in", ["case", "verb"])
+def test_ctrl_c_leaves_nothing_on_the_server(
+    engine: Engine, kfp: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], stopped_in: str,
+) -> None:  # fmt: skip
+    def stopped(_: Any) -> int:
+        raise KeyboardInterrupt
+
+    def case(tried: Suite) -> None:
+        monkeypatch.setattr("pipelines.cluster.doctor.examined", stopped)
+        tried.verb("doctor") if stopped_in == "verb" else stopped(tried)
+
+    left_behind(kfp)
+    kfp.faults = [("400", "DELETE pipelines/[^/]+")]  # keeps nothing else from being removed
+    assert ran(tmp_path, case, suite.submit_and_follow, suite.clean_up) == 2
+    first, second = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()]
+    assert first == "case                   stopped"
+    assert second.startswith("clean up               MISSED: cannot delete the pipeline: ")
+    assert {kind for kind, table in kfp.tables.items() if table} == {"pipelines"}
+
+
+def left_behind(kfp: KfpServer) -> None:
+    """Let the server have what a suite makes: a run and a schedule of a pipeline."""
+    pipeline = kfp.add("pipelines", "pipeline_id", {"display_name": "wordmill-suite-x"})["pipeline_id"]
+    kfp.add("versions", "pipeline_version_id", {"display_name": "v", "name": "v", "pipeline_id": pipeline})
+    experiment = kfp.add("experiments", "experiment_id", {"display_name": "wordmill/suite_x"})["experiment_id"]
+    of = {"experiment_id": experiment, "pipeline_version_reference": {"pipeline_id": pipeline}}
+    kfp.add("runs", "run_id", {"display_name": "r", "state": "RUNNING", **of})
+    kfp.add("recurringruns", "recurring_run_id", {"display_name": "suite_x nightly", "mode": "ENABLE", **of})
+
+
+def test_the_cases_end_in_time_whatever_they_wait_for(
+    engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def waits(_: Suite) -> None:
+        threading.Event().wait(60)
+
+    def later(_: Suite) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(suite, "LIMIT_S", 120.05)  # two minutes are kept for cleaning up
+    assert ran(tmp_path, waits) == 1
+    monkeypatch.setattr(suite, "LIMIT_S", 120.0)
+    assert ran(tmp_path, later, suite.clean_up) == 1
+    assert [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()] == [
+        "waits                  MISSED: the 2:00 of all cases are over",
+        "later                  MISSED: the 2:00 of all cases are over",
+        "clean up               ok",
+    ]

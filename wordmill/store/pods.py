@@ -29,6 +29,12 @@ def cluster_settings(context: str | None = None) -> "client.Configuration":
 def pod_text(pod: Any) -> str:
     """Return in one line what a pod (V1Pod) does or waits for, or why it ended."""
     status = pod.status
+    for container in status.init_container_statuses or []:  # Kubeflow's launcher and Argo's come from images of theirs
+        state = container.state
+        if state.terminated and state.terminated.exit_code:
+            return f"{container.name}: {_ended(pod, container)}"
+        if state.waiting and state.waiting.reason not in QUIET:
+            return _joined(state.waiting)
     for container in sorted(status.container_statuses or [], key=lambda found: str(found.name) != MAIN):
         state = container.state
         if state.terminated:

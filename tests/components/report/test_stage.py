@@ -325,13 +325,28 @@ def test_kubernetes_says_why_where_the_stage_could_not(
     seed: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = "OOMKilled: it needs more memory than its limit of 2Gi, which it reached after 31 s"
-    monkeypatch.setattr(stage, "fate_of_run", lambda: Fate(pods={"train": "ended with code 1", "evaluate-2": words}))
+    monkeypatch.setattr(stage, "fate_of_run", lambda: Fate(pods={"gate": "not begun", "evaluate-2": words}))
     seed.fetched("words", "signs")
     seed.shards("words", "signs")
     seed.evaluation("words", "1110", seed.trained())
     whole = ["fetch.datasets", "shard.datasets", "train.crnn", "evaluate.words", "evaluate.signs", "gate.tiny"]
     assert report(seed, tmp_path, "RUNNING", *whole)["errors"] == [f"evaluate signs: {words}"]
     assert words in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_task_that_failed_is_red_whatever_is_recorded_of_it(
+    seed: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where Kubeflow's launcher is killed behind the stage, or a continued run's first task before it."""
+    finish(seed)
+    whole = ["fetch.datasets", "shard.datasets", "train.crnn", "evaluate.words", "evaluate.signs", "gate.tiny"]
+    assert report(seed, tmp_path, "RUNNING", *whole)["ok"]
+    monkeypatch.setattr(stage, "fate_of_run", lambda: Fate(pods={"gate": "OOMKilled: it needs more"}))
+    summary = report(seed, tmp_path, "RUNNING", *whole)
+    assert summary["errors"] == [
+        "gate tiny: its work is recorded, its task failed all the same: OOMKilled: it needs more"
+    ]
+    assert tracking.connect().get_run(summary["mlflow"]["run_id"]).info.status == "FAILED"
 
 
 def test_a_second_report_is_like_the_first(seed: FinishedRun, tmp_path: Path) -> None:

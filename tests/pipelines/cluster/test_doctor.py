@@ -12,6 +12,7 @@ import yaml
 from pipelines.cli import main
 from pipelines.cluster import doctor, doctor_services
 from pipelines.cluster.site import Site, load_site
+from pipelines.images.references import NAMES
 from tests.pipelines.cluster.kfp_state import KfpServer
 from tests.pipelines.cluster.site_server import ARGO, NAMESPACE, STOCK, SiteServer, node, serving_site
 from wordmill.store.storage import Store
@@ -211,6 +212,37 @@ def test_stages_that_fit_on_no_node_are_named_with_what_to_set(
         "shard asks for 2 CPUs and 1Gi, the largest node has 1500m and 8Gi for pods, so it would wait for ever: "
         "set spec.sizes.preset, or spec.sizes.changed, in values.yaml"
     )
+    assert code == 1
+
+
+def test_a_profile_of_more_devices_than_a_node_has_is_named(
+    site: SiteServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.answers["/api/v1/nodes"]["items"][2:] = [
+        node({"accelerator-type": "module-910b-8"}, huawei_com__Ascend910="4")
+    ]
+    code, lines = examined(capsys)
+    text = "takes 8 huawei.com/Ascend910 of a node, the most that one has is 4: choose another profile"
+    assert [line.split(maxsplit=2) for line in lines[:-1] if not line.startswith("ok")] == [
+        ["warn", "sizes", f"train {profile} {text}"] for profile in ("ascend-8p", "ascend-4x8")
+    ]
+    assert code == 0
+
+
+def test_images_without_a_registry_are_those_that_nodes_have_been_given(
+    site: SiteServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on kind, whose nodes name what was loaded as if it came from Docker's own registry."""
+    monkeypatch.setenv("WORDMILL_REGISTRY", "wordmill")
+    given = [name for name in NAMES if name not in ("shard", "gate", "train-cann")]
+    site.answers["/api/v1/nodes"]["items"][1]["status"]["images"] = [
+        {"names": [f"docker.io/wordmill/{name}:1.2"], "sizeBytes": 1} for name in given
+    ]
+    code, lines = examined(capsys)
+    (told,) = [line for line in lines[:-1] if not line.startswith("ok")]
+    lacking = "wordmill/shard:1.2, wordmill/gate:1.2, wordmill/train-cann:1.2 (of some recipes)"
+    assert re.match(f"fail  image .*no node is known to have {re.escape(lacking)}: load them into the nodes, or", told)
+    assert len([line for line in lines if line.endswith(": is on a node")]) == len(given)
     assert code == 1
 
 

@@ -167,7 +167,9 @@ def test_what_the_report_found_is_told_where_the_sites_store_is_known(
     monkeypatch.setenv("WORDMILL_BUCKET", store.bucket)
     store.put_json("runs/quickstart-1/summary.json", {"errors": ["train crnn: training diverged"]})
     followed(kfp, spec, {**tasks(train="FAILED"), "state": "FAILED"})
-    assert "  train crnn: training diverged" in capsys.readouterr().out.splitlines()
+    assert capsys.readouterr().out.splitlines()[-3:-1] == [
+        "  train crnn: training diverged", "  failed: train; their logs are on the run's page"
+    ]  # fmt: skip
 
 
 def test_what_the_report_found_is_told_where_the_sites_mlflow_is_known(
@@ -208,6 +210,19 @@ def test_a_pod_that_waits_is_told_once_and_waited_for(
     assert [" ".join(line.split()) for line in told] == [
         "2:00 shard has waited for 2:00: Pending: Unschedulable: 0/1 nodes: Insufficient cpu"
     ]
+
+
+@pytest.mark.parametrize("may", [True, False])
+def test_a_pod_that_is_on_its_node_and_waits_is_told_with_kubernetes_last_warning(
+    kfp: KfpServer, kubernetes: Cluster, spec: str, capsys: pytest.CaptureFixture[str], may: bool
+) -> None:
+    kubernetes.rights |= {("", "events", "list")} if may else set()
+    for pod, why in (("p-1", "FailedScheduling: before"), ("p-1", "FailedMount: no cache"), ("p-2", "BackOff: other")):
+        kubernetes.warn("Pod", pod, *why.split(": "))
+    kfp.on_run = lambda run_id: add_pod(kubernetes, run_id, "p-1", "shard", "Pending")
+    followed(kfp, spec, *[tasks(shard="PENDING")] * 20, {"state": "SUCCEEDED"})
+    (told,) = [line for line in capsys.readouterr().out.splitlines() if "has waited" in line]
+    assert told.endswith(f"shard has waited for 2:00: Pending on machine-1{': FailedMount: no cache' * may}")
 
 
 def test_a_pod_whose_image_there_is_not_is_not_waited_for_for_ever(

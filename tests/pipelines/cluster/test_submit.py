@@ -195,3 +195,22 @@ def test_a_failed_night_is_continued_as_a_night_by_what_its_page_shows(kfp: KfpS
     assert again["runtime_config"]["parameters"] == {"run_tag": tag}
     assert again["display_name"] == f"{tag} (2)"
     assert again["pipeline_version_reference"] == night["pipeline_version_reference"]
+
+
+def test_a_night_is_continued_as_one_again_and_again_and_other_options_are_told(
+    kfp: KfpServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verb("schedule", "quickstart", "--set", "train.epochs=1") == 0
+    night = kfp.tick(kfp.made("recurringruns")[0]["recurring_run_id"], "FAILED")
+    tag = f"quickstart-{night['run_id']}"
+    capsys.readouterr()
+    assert verb("submit", "quickstart", "--set", "train.epochs=1", "--run-tag", tag) == 0
+    assert "it was begun with" not in capsys.readouterr().out
+    kfp.made("runs")[1]["state"] = "FAILED"
+    assert verb("submit", "quickstart", "--run-tag", tag) == 0
+    told = "it was begun with options 'quickstart --set=train.epochs=1', and goes on with 'quickstart'"
+    assert told in capsys.readouterr().out.splitlines()
+    first, second, third = kfp.made("runs")
+    assert first["pipeline_version_reference"]["pipeline_id"] == third["pipeline_version_reference"]["pipeline_id"]
+    assert [run["display_name"] for run in (second, third)] == [f"{tag} (2)", f"{tag} (3)"]
+    assert third["description"].startswith("quickstart --nightly, version ")

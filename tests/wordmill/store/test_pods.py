@@ -26,6 +26,17 @@ def ended(code: int, reason: str, message: str = "", lived_s: int = 31) -> dict[
         finished_at=datetime(2026, 1, 1, 0, 0, lived_s, tzinfo=UTC))}  # fmt: skip
 
 
+def launcher(**state: Any) -> dict[str, Any]:
+    """Return the status of Kubeflow's launcher, which a pod's first container brings, while the others wait for it."""
+    first = client.V1ContainerStatus(name="kfp-launcher", image="i", image_id="", ready=False, restart_count=0,
+                                     state=client.V1ContainerState(**state))  # fmt: skip
+    return {"init_container_statuses": [first], "phase": "Pending"}
+
+
+INITIALIZING = {"waiting": client.V1ContainerStateWaiting(reason="PodInitializing")}
+ABSENT = client.V1ContainerStateWaiting(reason="ImagePullBackOff", message="Back-off pulling kfp-launcher")
+
+
 @pytest.mark.parametrize(
     ("found", "text"),
     [
@@ -37,7 +48,10 @@ def ended(code: int, reason: str, message: str = "", lived_s: int = 31) -> dict[
          "Evicted: The node was low on memory."),
         (pod({"waiting": client.V1ContainerStateWaiting(reason="ErrImagePull", message="not found")}, phase="Pending"),
          "ErrImagePull: not found"),
-        (pod({"waiting": client.V1ContainerStateWaiting(reason="PodInitializing")}, phase="Pending", conditions=[
+        (pod(INITIALIZING, **launcher(waiting=ABSENT)), "ImagePullBackOff: Back-off pulling kfp-launcher"),
+        (pod(INITIALIZING, **launcher(**ended(1, "Error", "no room"))), "kfp-launcher: ended with code 1: no room"),
+        (pod(ended(1, "Error"), **launcher(**ended(0, "Completed"))), "ended with code 1"),
+        (pod(INITIALIZING, phase="Pending", conditions=[
             client.V1PodCondition(type="PodScheduled", status="False", reason="Unschedulable",
                                   message="0/1 nodes are available: 1 Insufficient cpu.")]),
          "Pending: Unschedulable: 0/1 nodes are available: 1 Insufficient cpu."),
