@@ -4,7 +4,7 @@ import mindspore as ms
 from mindspore import Tensor, nn, ops
 
 
-class Lstm(nn.LSTM):
+class LSTM(nn.LSTM):
     """Bidirectional LSTMs from a state of zeros, without what MindSpore's do for others: each branch is compiled."""
 
     def __init__(self, inputs: int, hidden: int, layers: int = 1) -> None:
@@ -30,7 +30,7 @@ class BiLstm(nn.Cell):
     def __init__(self, channels: int, hidden: int, layers: int) -> None:
         super().__init__()
         self.channels = 2 * hidden
-        self.rnn = Lstm(channels, hidden, layers)
+        self.rnn = LSTM(channels, hidden, layers)
 
     def construct(self, x: Tensor) -> Tensor:
         """Return features (N, T, 2 * hidden)."""
@@ -50,7 +50,7 @@ class BiLstmLinked(nn.Cell):
         super().__init__()
         self.channels = 2 * hidden
         inputs = [channels] + [hidden] * (layers - 1)
-        self.rnns = nn.CellList([Lstm(size, hidden) for size in inputs])
+        self.rnns = nn.CellList([LSTM(size, hidden) for size in inputs])
         self.linears = nn.CellList([nn.Dense(2 * hidden, hidden) for _ in inputs[1:]])
 
     def construct(self, x: Tensor) -> Tensor:
