@@ -94,6 +94,30 @@ def test_links_and_their_anchors_lead_somewhere() -> None:
     assert [page.name for page in PAGES if page.parent.name == "docs" and page not in reached] == []
 
 
+def test_what_is_said_to_be_in_a_file_is_there() -> None:
+    """`NAME` in `wordmill/x/y.py`, or in a link to it; several names of one file too."""
+    said = re.compile(r"((?:`\w+`(?:,| and|;)? )+)(?:in|of) (?:\[[\w./]+\]\(|`)(\w+/[\w/]+\.py)[`)]")
+    found = [
+        (name, file)
+        for page in PAGES
+        for names, file in said.findall(" ".join(page.read_text(encoding="utf-8").split()))
+        for name in re.findall(r"\w+", names.replace(" and ", " "))
+    ]
+    assert len(found) > 10
+    sources = {file: (ROOT / file).read_text(encoding="utf-8") for _, file in found if (ROOT / file).is_file()}
+    assert [(name, file) for name, file in found
+            if not re.search(rf"^ *(def |class )?{name}\b", sources.get(file, ""), re.MULTILINE)] == []  # fmt: skip
+
+
+def test_the_guide_leads_to_where_deviations_from_what_is_published_stand() -> None:
+    guide = " ".join((ROOT / "docs" / "guide.md").read_text(encoding="utf-8").split())
+    found = re.search(r"departs from the published code, .*? above `(\w+)` in `([\w/.]+)`", guide)
+    assert found is not None
+    above, told, _ = (ROOT / found[2]).read_text(encoding="utf-8").partition(f"\ndef {found[1]}(")
+    assert told
+    assert above.rstrip().rpartition("\n\n")[2].startswith("# Deliberate deviations from the published code")
+
+
 def test_the_first_page_is_short() -> None:
     assert len(PAGES[0].read_text(encoding="utf-8").splitlines()) <= 150
 

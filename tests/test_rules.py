@@ -3,6 +3,7 @@
 import ast
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -36,6 +37,7 @@ ALLOWED = {
         "wordmill/inference/package.py",
         "wordmill/inference/refusal.py",
     ),
+    "fcntl": ("wordmill/store/files.py",),  # all locks
     "boto3": ("wordmill/store/storage.py", "wordmill/store/wire.py"),
     "urllib3": (
         "wordmill/sources/remote.py",
@@ -198,7 +200,7 @@ def test_twins_have_the_same_files_and_public_functions() -> None:
 
 
 def test_a_name_is_defined_once() -> None:
-    """Twins count as one, and so does what KFP calls a stage, which is its folder's name."""
+    """Twins count as one, and what KFP calls a stage, which is its folder's name. No type is called as a class."""
     places = defaultdict(set)
     for path in CODE:
         if path.name != "component.py":
@@ -208,6 +210,17 @@ def test_a_name_is_defined_once() -> None:
     twice = {name: sorted(found) for name, found in places.items() if len(found) > 1}
     assert {name: found for name, found in twice.items() if name not in SHARED_NAMES} == {}
     assert SHARED_NAMES.keys() <= twice.keys()
+    assert {name: path for name, path in aliases() if name in places} == {}
+
+
+def aliases() -> Iterator[tuple[str, str]]:
+    """Give the public names that modules have for types, such as `Picture = npt.NDArray[np.uint8]`."""
+    for path in CODE:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            for name in (target.id for target in targets if isinstance(target, ast.Name)):
+                if re.fullmatch("[A-Z][a-z][A-Za-z]*", name):
+                    yield name, relative(path)
 
 
 def test_files_and_functions_stay_small() -> None:

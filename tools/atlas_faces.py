@@ -18,7 +18,7 @@ CAPITAL_PX = 28  # height of "H" in the atlas of Latin faces
 FILTERS = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "lc": 0, "lp": 0, "pb": 0}]
 
 Pixels = npt.NDArray[np.uint8]
-Glyph = tuple[Pixels, int, int, int]  # alpha (h, w) uint8, left px, top px, advance in quarter px
+RawGlyph = tuple[Pixels, int, int, int]  # alpha (h, w) uint8, left px, top px, advance in quarter px
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class RenderedFace:
     package: str
     name: str
     style: str
-    glyphs: dict[str, Glyph]
+    glyphs: dict[str, RawGlyph]
 
     @property
     def family(self) -> str:
@@ -52,7 +52,7 @@ def unpack(packages: list[str], folder: Path) -> dict[str, str]:
     return versions
 
 
-def draw_glyph(face: freetype.Face, character: str) -> Glyph | None:
+def draw_glyph(face: freetype.Face, character: str) -> RawGlyph | None:
     """Render one unhinted glyph; None where it has no ink."""
     face.load_char(character, freetype.FT_LOAD_RENDER | freetype.FT_LOAD_NO_HINTING)
     slot = face.glyph

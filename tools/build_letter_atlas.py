@@ -28,10 +28,10 @@ RANGES = (
 LETTERS = "".join(chr(code) for first, last in RANGES for code in range(first, last + 1) if chr(code).isprintable())
 CHARACTERS = "".join(dict.fromkeys(ALNUM + SYMBOLS + LETTERS))
 LEAST = "ÀÂÄÅÇÈÉÊËÍÎÏÑÒÓÔÖØÙÚÛÜßàâäåçèéêëíîïñòóôöøùúûü"  # what a face must have to be taken
-Entry = dict[str, Any]
+FaceEntry = dict[str, Any]
 
 
-def known_faces(path: Path) -> list[Entry]:
+def known_faces(path: Path) -> list[FaceEntry]:
     """The entries of an atlas's index, display faces left out."""
     content = path.read_bytes()
     index = json.loads(content[4 : 4 + int.from_bytes(content[:4], "little")])
@@ -49,7 +49,7 @@ def files_by_face(folder: Path, package: str) -> dict[tuple[str, str], Path]:
     return found
 
 
-def render_faces(folder: Path, entries: list[Entry]) -> list[RenderedFace]:
+def render_faces(folder: Path, entries: list[FaceEntry]) -> list[RenderedFace]:
     """Of each name the first face that has the letters that it must have."""
     files = {package: files_by_face(folder, package) for package in {entry["package"] for entry in entries}}
     faces: dict[str, RenderedFace] = {}

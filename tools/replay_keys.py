@@ -56,7 +56,7 @@ GROUPS = {"shard: pack": ("shard",), "train, PyTorch": ("train pt",), "train, Mi
           "train, either": ("train pt", "train ms"), "evaluate, either": ("evaluate pt", "evaluate ms"),
           "export onnx": ("export",)}  # fmt: skip
 
-Tree = dict[str, str]  # a blob by its module
+ModuleBlobs = dict[str, str]  # a blob by its module
 Changes = dict[str, list[str]]  # names of definitions by their module
 
 
@@ -118,14 +118,14 @@ def git(*arguments: str) -> list[str]:
 
 
 @cache
-def tree_of(commit: str) -> Tree:
+def tree_of(commit: str) -> ModuleBlobs:
     """Return the Python files below components/ of a commit."""
     rows = [line.partition("\t") for line in git("ls-tree", "-r", commit, "components")]
     return {path.removesuffix(".py").replace("/", "."): entry.split()[2]
             for entry, _, path in rows if path.endswith(".py")}  # fmt: skip
 
 
-def closure(tree: Tree, blobs: Blobs, roots: tuple[str, ...]) -> Tree:
+def closure(tree: ModuleBlobs, blobs: Blobs, roots: tuple[str, ...]) -> ModuleBlobs:
     """Return the files of modules and packages and of all that they import, as keys by bytes took them."""
 
     def files(name: str) -> list[str]:
@@ -163,7 +163,7 @@ def counts(code: tuple[str, ...], module: str, name: str) -> bool:
     return place in code or (gone and any(counted.rpartition(".")[0] == room for counted in code))
 
 
-def changed_definitions(before: Tree, now: Tree, blobs: Blobs, code: tuple[str, ...]) -> Changes:
+def changed_definitions(before: ModuleBlobs, now: ModuleBlobs, blobs: Blobs, code: tuple[str, ...]) -> Changes:
     """Return which definitions that count for a stage mean something else than before, stand anew or are gone."""
     had, has = (defined(tree, before.items() ^ now.items(), blobs, code) for tree in (before, now))
     found: Changes = {}
@@ -176,7 +176,7 @@ def changed_definitions(before: Tree, now: Tree, blobs: Blobs, code: tuple[str, 
 
 
 def defined(
-    tree: Tree, changed: set[tuple[str, str]], blobs: Blobs, code: tuple[str, ...]
+    tree: ModuleBlobs, changed: set[tuple[str, str]], blobs: Blobs, code: tuple[str, ...]
 ) -> dict[str, list[tuple[str, str]]]:
     """Return module and meaning of the definitions, by name, of those changed files that are a tree's."""
     found = defaultdict(list)

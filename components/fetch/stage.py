@@ -23,7 +23,7 @@ PARALLEL = 4  # sources at a time
 LEFT_DAYS = 14.0  # what is half downloaded is kept for so long, for a later run to go on with
 
 Fetched = tuple[Manifest, bool]
-Content = tuple[str, tuple[Object, ...]]
+Fetchable = tuple[str, tuple[Object, ...]]
 
 
 def run(*, sources: str, run_tag: str, output: str) -> str:
@@ -71,7 +71,7 @@ def _fetch(store: Store, names: list[str], entry: Entry, run_tag: str, stop: Eve
     return made
 
 
-def _make(entry: Entry, bring: Callable[[], Content], folder: Path) -> StageResult:
+def _make(entry: Entry, bring: Callable[[], Fetchable], folder: Path) -> StageResult:
     facts: dict[str, Any] = {"source": entry.source, "licence": entry.licence}
     if entry.reader == "synth":
         return StageResult(files={}, facts=facts)
@@ -80,7 +80,7 @@ def _make(entry: Entry, bring: Callable[[], Content], folder: Path) -> StageResu
     return StageResult(files={}, stored=objects, facts=facts | {"sha256": sha256, "bytes": size})
 
 
-def _content(store: Store, label: str, entry: Entry, located: Located, stop: Event) -> Content:
+def _content(store: Store, label: str, entry: Entry, located: Located, stop: Event) -> Fetchable:
     """Return a source's sha256 and its objects in the store, which are brought there where it has not got them yet.
 
     What came of a source is recorded by the source's identity alone: neither another data set of the same archive nor

@@ -13,7 +13,7 @@ from wordmill.inference.evaluation import predictions_of
 from wordmill.store.artifacts import Manifest, find_manifest
 from wordmill.store.storage import Store
 
-Sample = tuple[str, str, int]  # label, digest of the picture, and which of those that are alike in both
+SampleKey = tuple[str, str, int]  # label, digest of the picture, and which of those that are alike in both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +65,9 @@ def _pair(store: Store, ours: Manifest, theirs: list[Manifest]) -> Paired | None
     return None
 
 
-def outcomes(store: Store, evaluation: Manifest) -> dict[Sample, bool]:
+def outcomes(store: Store, evaluation: Manifest) -> dict[SampleKey, bool]:
     """Return for every sample that counts, in the stored order, whether it was read right."""
-    found, seen = dict[Sample, bool](), Counter[tuple[str, str]]()
+    found, seen = dict[SampleKey, bool](), Counter[tuple[str, str]]()
     for row in predictions_of(store, evaluation):
         content = row["truth"], row.get("picture", "")
         # A measurement of before pictures had digests is of samples that cannot be known again.

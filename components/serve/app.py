@@ -26,13 +26,11 @@ from components.serve.metrics import ServiceMetrics
 from components.serve.page import add_page
 from components.serve.receiving import LATE
 from components.serve.unpacking import check_unpacked
-from wordmill.inference.packaged.pyfunc import TextRecogniser
-from wordmill.pictures.image import Picture
+from wordmill.inference.packaged.pyfunc import FittedPicture, TextRecogniser
 
 QUIET: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False}
 GONE = 499  # as web servers have it of a client that has gone before it said all
 AGAIN = {"Retry-After": "1"}
-Fitted = tuple[Picture, float]  # a picture as the network takes it, and the share of the width that it fills
 Detailed = tuple[str, float, dict[str, Any]]  # text, confidence in 0..1, and what a request asks for beside
 
 log = logging.getLogger("uvicorn.error")
@@ -88,7 +86,7 @@ class ReadingService:
         finally:
             held.give_back()
 
-    async def _read(self, names: list[str], fitted: list[Fitted], more: Details) -> list[dict[str, Any]]:
+    async def _read(self, names: list[str], fitted: list[FittedPicture], more: Details) -> list[dict[str, Any]]:
         """Return what is read of fitted pictures."""
         if more.asked:
             found = await self._in_detail(fitted, more.alternatives)
@@ -97,7 +95,7 @@ class ReadingService:
         return [{"name": name, "text": text, "confidence": round(confidence, 4)} | detail
                 for name, (text, confidence, detail) in zip(names, found, strict=True)]  # fmt: skip
 
-    async def _in_detail(self, fitted: list[Fitted], alternatives: int) -> list[Detailed]:
+    async def _in_detail(self, fitted: list[FittedPicture], alternatives: int) -> list[Detailed]:
         """Return readings with what a request asks for beside, a batch at a time, in the thread of the batches."""
         found: list[Detailed] = []
         for start in range(0, len(fitted), MOST):
@@ -111,11 +109,11 @@ class ReadingService:
             found += zip(texts, sure.tolist(), more, strict=True)
         return found
 
-    async def _fitted(self, images: list[Named]) -> list[Fitted]:
+    async def _fitted(self, images: list[Named]) -> list[FittedPicture]:
         """Decode and fit pictures in another thread, where a large one keeps nobody else waiting."""
 
-        def fit() -> list[Fitted | str]:
-            fitted: list[Fitted | str] = []
+        def fit() -> list[FittedPicture | str]:
+            fitted: list[FittedPicture | str] = []
             for number, (name, content) in enumerate(images):
                 try:
                     check_unpacked(content)

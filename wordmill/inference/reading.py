@@ -14,7 +14,15 @@ import numpy as np
 
 from wordmill.inference.batches import in_batches
 from wordmill.inference.card import prepared
-from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser, find_card, read_card, rectifies, sections_of
+from wordmill.inference.packaged.pyfunc import (
+    BATCH,
+    FittedPicture,
+    TextRecogniser,
+    find_card,
+    read_card,
+    rectifies,
+    sections_of,
+)
 from wordmill.inference.runtimes import batches_of, open_file
 from wordmill.models import checkpoint
 from wordmill.pictures.decoder import is_picture
@@ -29,8 +37,6 @@ ENDINGS = frozenset({".avif", ".bmp", ".dib", ".gif", ".heic", ".heif", ".jfif",
                      ".jxl", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"})  # fmt: skip
 HEAD = 16  # bytes that tell a picture
 NAMED = 8  # files in a message
-
-Fitted = tuple[Picture, float]  # a picture as the network takes it, and the share of the width that it fills
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +153,7 @@ def read_images(
     With `characters` or a number of `alternatives` the results have the details of TextRecogniser.read_in_detail.
     """
 
-    def fit(path: Path) -> Fitted | str:
+    def fit(path: Path) -> FittedPicture | str:
         try:
             return recogniser.fit_and_share(path)
         except OSError as error:
@@ -165,7 +171,7 @@ def read_images(
 
 
 def _readings(
-    recogniser: TextRecogniser, found: Sequence[Fitted | str], detailed: bool, alternatives: int
+    recogniser: TextRecogniser, found: Sequence[FittedPicture | str], detailed: bool, alternatives: int
 ) -> list[dict[str, Any]]:
     """Return text, confidence and details of those of a batch that can be read."""
     fitted = [one for one in found if not isinstance(one, str)]

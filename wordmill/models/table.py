@@ -16,7 +16,7 @@ from wordmill.text.decoding import codec_of
 
 COLUMNS = ("recipe", "framework", "parameters", "steps", "classes", "input_shape")
 
-Row = dict[str, Any]
+RecogniserRow = dict[str, Any]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(json.dumps(rows) if options.format == "json" else table(rows))
 
 
-def describe(recipe: Recipe, framework: str) -> Row:
+def describe(recipe: Recipe, framework: str) -> RecogniserRow:
     """Build a recipe's recogniser in a framework and return its row: trainable parameters, steps T, classes, input."""
     model, weights = twin(framework, "models.model"), twin(framework, "models.weights")
     twin(framework, "models.predict").open_device("cpu")
@@ -50,7 +50,7 @@ def describe(recipe: Recipe, framework: str) -> Row:
             "input_shape": [data.channels, data.height, data.width]}  # fmt: skip
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[RecogniserRow]) -> str:
     """Return rows as aligned columns under their names."""
     cells = [COLUMNS, *(tuple(_cell(row[name]) for name in COLUMNS) for row in rows)]
     widths = [max(len(line[i]) for line in cells) for i in range(len(COLUMNS))]
@@ -60,7 +60,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def _ask(framework: str, paths: list[Path]) -> list[Row]:
+def _ask(framework: str, paths: list[Path]) -> list[RecogniserRow]:
     """Return the rows of one framework, from a process with the environment that it needs."""
     command = [sys.executable, "-m", "wordmill.models.table", *map(str, paths)]
     done = subprocess.run([*command, "--framework", framework, "--format", "json"], stdout=subprocess.PIPE, text=True,
@@ -68,7 +68,7 @@ def _ask(framework: str, paths: list[Path]) -> list[Row]:
     if done.returncode:
         raise RuntimeError(f"{framework}: the process that builds the recognisers ended with code {done.returncode}: "
                            "see above")  # fmt: skip
-    rows: list[Row] = json.loads(done.stdout)
+    rows: list[RecogniserRow] = json.loads(done.stdout)
     return rows
 
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from wordmill.readers.sample import Reader, Sample
-from wordmill.recipe.catalogue import LEAST, Part
+from wordmill.recipe.catalogue import LEAST, Split
 
 HELD_OUT = {"val": 0.1, "test": 0.2}  # of all samples; the others are learnt from
 SEED = 0
 
 
-def part_numbers(samples: int, part: Part) -> list[int]:
+def part_numbers(samples: int, part: Split) -> list[int]:
     """Return the numbers of a part's samples out of all, in order; drawn, the same every time.
 
     ValueError where so few samples leave nothing to hold out.
@@ -29,7 +29,7 @@ def part_numbers(samples: int, part: Part) -> list[int]:
 class HeldOut:
     """The samples of one part of another reader's, numbered from 0."""
 
-    def __init__(self, reader: Reader, part: Part) -> None:
+    def __init__(self, reader: Reader, part: Split) -> None:
         self.reader, self.numbers = reader, part_numbers(len(reader), part)
 
     @property

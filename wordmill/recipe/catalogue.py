@@ -20,7 +20,7 @@ NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 LEAST = 30  # samples of which some can be held out
-Part = Literal["train", "val", "test"]
+Split = Literal["train", "val", "test"]
 LabelFormat = Literal["space", "dtrb", "icdar", "paddleocr", "csv", "jsonl"]
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-Rules = Literal["mindocr", "dtrb", "parseq", "paddleocr", "fudan", "fsns"]  # by which readings are compared
+ProtocolName = Literal["mindocr", "dtrb", "parseq", "paddleocr", "fudan", "fsns"]  # by which readings are compared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -111,7 +111,7 @@ class Train:
     checkpoint_minutes: float = 10.0
     step_timeout_minutes: float = 15.0  # a process that takes longer over a step hangs
     # By which validation chooses the best weights: evaluation.protocol, filled in by loading.
-    protocol: Rules = "mindocr"
+    protocol: ProtocolName = "mindocr"
 
     @property
     def parts(self) -> int:
@@ -126,7 +126,7 @@ OPERATION = ("checkpoint_minutes", "step_timeout_minutes")  # keys of train that
 class Evaluation:
     """How a recogniser is measured: by whose rules its readings are compared with the labels, and how it reads."""
 
-    protocol: Rules
+    protocol: ProtocolName
     beams: int = 1  # hypotheses of a beam search; 1: the likeliest class at each step
     amp: Literal["O0", "O1", "O2", "O3"] = "O0"  # as in train; O0, float32, is what exported files are compared with
 

@@ -24,7 +24,7 @@ SMALL = 1 << 20  # bytes: of files up to this size no server is asked for ranges
 CONNECTIONS = 8  # at once for one source, over all its files
 JOURNAL_LINE = re.compile(r"(\d+) (\d+) ([0-9a-f]{16})")
 
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ def _pieces(part: Part, stop: threading.Event) -> list[_Piece]:
     return [_Piece(part, *piece, resumes=resumes) for piece in ranges if piece not in whole]
 
 
-def _together(pool: ThreadPoolExecutor, stop: threading.Event, calls: list[Callable[[], Result]]) -> list[Result]:
+def _together(pool: ThreadPoolExecutor, stop: threading.Event, calls: list[Callable[[], Answer]]) -> list[Answer]:
     """Return the results of calls that run at once; the first failure stops the others."""
     futures = [pool.submit(call) for call in calls]
     try:

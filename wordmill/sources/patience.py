@@ -9,7 +9,7 @@ BACKOFF_S = 1.0  # after the first failure; twice as long after each further one
 LONGEST_WAIT_S = 300.0  # that a server may ask for
 PASSING = {408, 425, 429}  # refusals that another attempt may not meet
 
-Result = TypeVar("Result")
+Answer = TypeVar("Answer")
 
 
 class RefusedError(Exception):
@@ -29,8 +29,8 @@ class CancelledError(Exception):
 
 
 def patiently(
-    address: str, stop: threading.Event, work: Callable[[], Result], reached: Callable[[], int] = lambda: 0
-) -> Result:
+    address: str, stop: threading.Event, work: Callable[[], Answer], reached: Callable[[], int] = lambda: 0
+) -> Answer:
     """Repeat work until it succeeds, is refused for good, or fails several times in a row without getting further.
 
     `reached` tells in bytes how far the work has got; `stop` ends the waiting with CancelledError.

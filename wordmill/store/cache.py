@@ -5,7 +5,6 @@ that somebody uses has a lock on it, shared with others', which the kernel frees
 more is in use than the bound allows, the cache takes that and an eighth of the bound.
 """
 
-import fcntl
 import os
 import shutil
 import threading
@@ -17,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
-from wordmill.store.files import LEFT_OVER_S, atomic_file, is_at, locked, write_atomically
+from wordmill.store.files import LEFT_OVER_S, atomic_file, is_at, lock, locked, write_atomically
 
 VARIABLE, DEFAULT_BYTES = "WORDMILL_CACHE_BYTES", 32 << 30
 COUNTED = ("objects", "blocks")
@@ -86,7 +85,7 @@ class Quota:
             return False
         try:
             with path.open("r+b") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file, wait=False)
                 path.unlink()
         except FileNotFoundError:
             return True
@@ -165,7 +164,7 @@ class ObjectCache:
         """Lock a file against its removal; FileNotFoundError where it is gone."""
         while True:
             file = path.open("rb")
-            fcntl.flock(file, fcntl.LOCK_SH)
+            lock(file, shared=True)
             if is_at(path, file):
                 break
             file.close()  # it was removed before it was locked

@@ -127,7 +127,7 @@ def locked(path: Path, *, wait: bool = True, waiting: str = "", remove: bool = F
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with path.open("ab") as file:
-            _lock(file, wait, waiting)
+            lock(file, wait=wait, waiting=waiting)
             if is_at(path, file):  # else the last owner has removed it meanwhile, and a third may hold a new one
                 try:
                     yield
@@ -137,15 +137,17 @@ def locked(path: Path, *, wait: bool = True, waiting: str = "", remove: bool = F
                 return
 
 
-def _lock(file: BinaryIO, wait: bool, waiting: str) -> None:
+def lock(file: BinaryIO, *, wait: bool = True, waiting: str = "", shared: bool = False) -> None:
+    """Lock an open file until it is closed, as `locked` does with a path; a shared lock keeps the other kind out."""
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         if not wait:
             raise
         if waiting:
             print(f"{waiting}\n", end="", flush=True)  # one write, line end included: threads wait, too
-        fcntl.flock(file, fcntl.LOCK_EX)
+        fcntl.flock(file, kind)
 
 
 def is_at(path: Path, file: BinaryIO) -> bool:

@@ -22,7 +22,7 @@ from wordmill.training.job import start_of
 from wordmill.training.records import METRICS, NONFINITE_LIMIT, UNFIT, Metrics, Notice, Pulse, keep_nonfinite
 from wordmill.training.reference import write_reference
 from wordmill.training.state import RunProgress, Saver, Scored, State, best_path, read_state, undo, warn, with_room
-from wordmill.training.stream import Part, training_stream
+from wordmill.training.stream import MicroBatch, training_stream
 from wordmill.training.trainer import STATISTICS, Handle, Trainer, Vector
 from wordmill.training.validation import score
 
@@ -59,7 +59,7 @@ class Loop(Generic[Handle]):
         if self.leads:
             undo(self.checkpoints, done)
         self.metrics, self.pulse = Metrics(job, plan, done), Pulse(job.folder, self.rank)
-        self.begun: deque[tuple[int, list[Part], Handle]] = deque()  # steps whose result was not taken yet
+        self.begun: deque[tuple[int, list[MicroBatch], Handle]] = deque()  # steps whose result was not taken yet
         self.taken, self.start_s = done, math.nan
         self.save = self.stop = False
         self.last = done  # the step that was begun last

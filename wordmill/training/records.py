@@ -12,7 +12,7 @@ import numpy as np
 from wordmill.recipe.schedule import Plan
 from wordmill.store.files import atomic_file, is_full
 from wordmill.training.job import Job
-from wordmill.training.stream import Part
+from wordmill.training.stream import MicroBatch
 
 NONFINITE_LIMIT = 20  # so many skipped steps in a row end training
 NONFINITE_KEPT = 20  # so many skipped batches are kept per process
@@ -117,7 +117,7 @@ def read_pulse(folder: Path, rank: int) -> tuple[int, float] | None:
     return (int(text), time.time() - changed) if text else None
 
 
-def keep_nonfinite(folder: Path, step: int, rank: int, parts: list[Part]) -> None:
+def keep_nonfinite(folder: Path, step: int, rank: int, parts: list[MicroBatch]) -> None:
     """Keep what a process was given in a step that was left out: nonfinite/step-<step>.rank-<rank>.npz.
 
     images uint8 (N, H, W, C) and labels (N,); the first NONFINITE_KEPT steps of a run are kept, on a full disk fewer.

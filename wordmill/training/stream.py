@@ -17,12 +17,12 @@ from wordmill.training.rendered import Streamed, rendered_batches
 from wordmill.training.targets import Draws, Targets, draw, edits_of, encode_labels
 
 Item = TypeVar("Item")
-Part = tuple[Batch, Targets]  # of a process's batch: what goes through the network at once
+MicroBatch = tuple[Batch, Targets]  # of a process's batch: what goes through the network at once
 
 PREFETCHED_BATCHES = 4
 
 
-def training_stream(context: Context, done: int = 0) -> Iterator[list[Part]]:
+def training_stream(context: Context, done: int = 0) -> Iterator[list[MicroBatch]]:
     """Give a process its batch of every step after `done` ones, in parts, read and encoded ahead in a thread."""
     job, rank, plan, given = context.job, context.rank, context.plan, context.train_set
     rows = slice(rank * plan.batch, (rank + 1) * plan.batch)
@@ -42,7 +42,7 @@ def training_stream(context: Context, done: int = 0) -> Iterator[list[Part]]:
             yield from take(batch=plan.batch, rank=rank, ranks=job.processes, seed=job.train.seed, epoch=epoch,
                             start_step=start, edits=edits)  # fmt: skip
 
-    def source() -> Iterator[list[Part]]:
+    def source() -> Iterator[list[MicroBatch]]:
         for step, batch in enumerate(batches(), start=done + 1):
             drawn = draw(job.train, step, rows)
             if job.train.augment == "views":
@@ -52,7 +52,7 @@ def training_stream(context: Context, done: int = 0) -> Iterator[list[Part]]:
     return prefetched(source(), PREFETCHED_BATCHES)
 
 
-def parts_of(batch: Batch, train: Train, codec: Codec, steps: int, drawn: Draws, flat: float = 0.0) -> list[Part]:
+def parts_of(batch: Batch, train: Train, codec: Codec, steps: int, drawn: Draws, flat: float = 0.0) -> list[MicroBatch]:
     """Split a process's batch into the recipe's equal parts, whose labels are encoded each by themselves."""
     size = len(batch.labels) // train.parts
     parts = [slice(first, first + size) for first in range(0, len(batch.labels), size)]

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.pictures.image import Picture
 from wordmill.training.context import Context
-from wordmill.training.stream import Part
+from wordmill.training.stream import MicroBatch
 
 Handle = TypeVar("Handle")
 Vector = npt.NDArray[np.float32]
@@ -36,7 +36,7 @@ class Trainer(Protocol[Handle]):
 
     context: Context
 
-    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Handle:
+    def step(self, number: int, parts: list[MicroBatch], rate: float, asked: tuple[bool, bool]) -> Handle:
         """Begin step `number`, 1.., of the optimiser, the moving average included, without waiting for its end.
 
         Gradient and loss are the mean over all that the parts of all processes count; a step whose gradients are not
@@ -49,7 +49,7 @@ class Trainer(Protocol[Handle]):
     def weights(self) -> Tensors:
         """Return what is scored and stored: weights or their moving average, statistics averaged over processes."""
 
-    def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Logits]]:
+    def scorer(self, weights: Tensors) -> Callable[[MicroBatch], tuple[float, Logits]]:
         """Return what tells the loss and the logits (N, T, C) that these weights have for a part."""
 
     def gather(self, vector: Vector) -> Vector:

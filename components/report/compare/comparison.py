@@ -117,7 +117,7 @@ def _environment(run: Logged) -> dict[str, str]:
 
 GROUPS: dict[str, Callable[[Logged], dict[str, str]]] = {
     "recipe": _recipe,
-    "data": lambda run: run.datasets,
+    "data": lambda run: run.datasets | run.contents,
     "code": lambda run: {"commit": run.tags[COMMIT]} if COMMIT in run.tags else {},
     "environment": _environment,
 }
@@ -143,9 +143,15 @@ def _unrecorded(groups: dict[str, dict[str, dict[str, str]]]) -> list[str]:
 
 
 def _other_samples(runs: list[Logged]) -> list[str]:
-    counts = {name: {run.metrics.get(f"{SET}{name}/samples") for run in runs} - {None} for name in _sets(runs)}
-    return [f"{name}: not measured on the same number of samples, its accuracies do not compare"
-            for name, found in counts.items() if len(found) > 1]  # fmt: skip
+    return [f"{name}: not measured on the same samples, its accuracies do not compare"
+            for name in _sets(runs) if not _same_samples(name, runs)]  # fmt: skip
+
+
+def _same_samples(name: str, runs: list[Logged]) -> bool:
+    """Tell whether the runs that were measured on a benchmark were so on as many samples, and on the same ones."""
+    measured = [run for run in runs if f"{SET}{name}/samples" in run.metrics]
+    counts = {run.metrics[f"{SET}{name}/samples"] for run in measured}
+    return len(counts) <= 1 and len({run.contents[name] for run in measured if name in run.contents}) <= 1
 
 
 def _sets(runs: list[Logged]) -> list[str]:
@@ -157,7 +163,8 @@ def _sets(runs: list[Logged]) -> list[str]:
 def _benchmarks(runs: list[Logged]) -> list[Row]:
     names = _sets(runs)
     measured = [run for run in runs if any(f"{SET}{name}/samples" in run.metrics for name in names)]
-    shared = [name for name in names if len({run.metrics.get(f"{SET}{name}/samples") for run in measured}) == 1]
+    by_all = [name for name in names if all(f"{SET}{name}/samples" in run.metrics for run in measured)]
+    shared = [name for name in by_all if _same_samples(name, measured)]
     rows = [_accuracy(name, runs) for name in names]
     if shared:
         label = "plain mean" if shared == names else f"plain mean of {len(shared)} shared"

@@ -1,5 +1,6 @@
 """Runs as MLflow holds them: found by name or by recipe among thousands, and the curves of a few."""
 
+import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ class Logged:
     params: dict[str, str]
     tags: dict[str, str]
     metrics: dict[str, float]
-    datasets: dict[str, str]  # their digests by name
+    datasets: dict[str, str]  # digests by name, which are other ones where other code has packed the same samples
+    contents: dict[str, str]  # digests of their samples by name; older runs have none
 
     @property
     def name(self) -> str:
@@ -102,12 +104,13 @@ def _experiment_ids(client: Any) -> list[str]:
 
 
 def _logged(stored: Any) -> Logged:
-    info, data = stored.info, stored.data
+    info, data, sets = stored.info, stored.data, [found.dataset for found in stored.inputs.dataset_inputs]
     return Logged(
         run_id=info.run_id, run_name=info.run_name, url=page_of(info.experiment_id, info.run_id), status=info.status,
         started=info.start_time / 1000, ended=info.end_time and info.end_time / 1000,
         params=dict(data.params), tags=dict(data.tags), metrics=dict(data.metrics),
-        datasets={found.dataset.name: found.dataset.digest for found in stored.inputs.dataset_inputs},
+        datasets={one.name: one.digest for one in sets},
+        contents={one.name: told for one in sets if (told := json.loads(one.profile or "{}").get("content"))},
     )  # fmt: skip
 
 

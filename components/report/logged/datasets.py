@@ -24,5 +24,5 @@ def _shown(name: str, packed: Manifest, entry: dict[str, Any], context: str) -> 
     facts = {"num_rows": told["samples"], "licence": entry.get("licence", "")}
     if "read" in told:  # one that is drawn while training is packed nowhere, and nothing of it is left out
         facts |= {"read": told["read"], "dropped": sum(told["dropped"].values()), "quarantined": told["quarantined"],
-                  "shape": "x".join(map(str, told["shape"]))}  # fmt: skip
+                  "shape": "x".join(map(str, told["shape"])), "content": told["content"]}  # fmt: skip
     return InputSet(name=name, digest=packed.key, source=entry.get("source", ""), context=context, facts=facts)

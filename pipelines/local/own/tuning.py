@@ -23,7 +23,7 @@ from wordmill.models.characters import start_from, symbols_text
 from wordmill.models.checkpoint import load
 from wordmill.models.pretrained import pretrained
 from wordmill.recipe.arguments import from_nought
-from wordmill.recipe.catalogue import LEAST, Entry, Part
+from wordmill.recipe.catalogue import LEAST, Entry, Split
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
 from wordmill.store.artifacts import digest
@@ -128,7 +128,7 @@ def parts_of_entry(name: str, entry: Entry) -> dict[str, Entry]:
     """Return a data set's parts as data sets of their own: `name`_train, _val and _test."""
     from wordmill.readers.holdout import part_numbers
 
-    counts = {part: len(part_numbers(entry.samples, part)) for part in get_args(Part)}
+    counts = {part: len(part_numbers(entry.samples, part)) for part in get_args(Split)}
     return {f"{name}_{part}": dataclasses.replace(entry, part=part, samples=count) for part, count in counts.items()}
 
 

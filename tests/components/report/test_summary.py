@@ -42,6 +42,7 @@ COUNTS = {  # words read right, as the printed figures leave no other choice, an
     "crnn_vgg7": ((813, 815, 790, 921, 1303, 1372, 2523, 543, 473, 200), 82.03),
     "crnn_r34": ((812, 817, 800, 934, 1375, 1457, 2632, 559, 492, 213), 84.45),
     "rare_r34": ((818, 820, 808, 941, 1364, 1444, 2645, 565, 509, 219), 85.20),
+    "svtr_tiny": ((822, 827, 812, 950, 1501, 1599, 2731, 583, 547, 245), 89.02),
 }
 CATALOGUE = load_catalogue([ROOT / "pipelines" / "datasets.yaml"])
 

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import get_args, get_type_hints
 
@@ -106,6 +107,13 @@ def test_each_protocol_takes_a_label_its_own_way(label):
 )
 def test_a_sample_is_left_out_for_a_reason(protocol, label, reason):
     assert apply_protocol(protocol, "", label, LOWER36).left_out == reason
+
+
+def test_long_texts_count_by_the_protocol_that_the_catalogue_names_for_them():
+    counted = {name for name in PROTOCOLS if not apply_protocol(name, "", LONG, LOWER36).left_out}
+    assert counted == {"mindocr", "fudan", "fsns"}
+    told = (FOLDER.parent / "datasets.yaml").read_text(encoding="utf-8").partition("# Harder benchmarks.")[2]
+    assert set(re.findall(r"evaluation\.protocol (\w+)", told)) == {"mindocr"}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -17,7 +17,7 @@ from wordmill.text.decoding import codec_of
 from wordmill.training.context import make_context
 from wordmill.training.job import Job, write_job
 from wordmill.training.loop import Loop
-from wordmill.training.stream import Part
+from wordmill.training.stream import MicroBatch
 from wordmill.training.trainer import StepResult
 
 STEPS, CLASSES, FEATURES = 8, 37, 41
@@ -67,7 +67,7 @@ class NumpyTrainer:
         self.rates: dict[int, float] = {}
         self.seeds: dict[int, list[int]] = {}
 
-    def gradient(self, part: Part) -> tuple[float, Array]:
+    def gradient(self, part: MicroBatch) -> tuple[float, Array]:
         """Return a part's loss, the weighted cross entropies of all steps, and its gradient."""
         batch, targets = part
         x = features(batch.images)
@@ -80,7 +80,7 @@ class NumpyTrainer:
         self.mean = np.float32(0.9) * self.mean + np.float32(0.1) * x.mean(0, dtype=np.float32)
         return loss, np.asarray(x.T @ weighted, dtype=np.float32)
 
-    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> StepResult:
+    def step(self, number: int, parts: list[MicroBatch], rate: float, asked: tuple[bool, bool]) -> StepResult:
         self.events.append(("step", number))
         self.rates[number] = rate
         self.seeds[number] = [seed for _, targets in parts for seed in targets.seeds.tolist()]
@@ -111,10 +111,10 @@ class NumpyTrainer:
         means = self.group.gather(self.rank, self.mean)
         return {"weight": self.weight, "mean": np.mean(means, axis=0, dtype=np.float32)}
 
-    def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Array]]:
+    def scorer(self, weights: Tensors) -> Callable[[MicroBatch], tuple[float, Array]]:
         self.events.append(("score", len(self.losses)))
 
-        def read(part: Part) -> tuple[float, Array]:
+        def read(part: MicroBatch) -> tuple[float, Array]:
             logits = (features(part[0].images) @ weights["weight"]).reshape(-1, STEPS, CLASSES)
             return float(-np.log(probabilities(logits)[:, :, 0]).mean()), logits
 

@@ -14,7 +14,7 @@ from wordmill.recipe.schedule import make_plan
 from wordmill.shards.loader import Batch
 from wordmill.training import records
 from wordmill.training.records import Metrics, Notice, Pulse, keep_nonfinite, read_notice, read_pulse
-from wordmill.training.stream import Part
+from wordmill.training.stream import MicroBatch
 from wordmill.training.targets import encode_labels
 
 
@@ -155,7 +155,7 @@ def test_a_pulse_tells_steps_and_the_time_since(tmp_path: Path) -> None:
     assert read_pulse(tmp_path, 3) is None
 
 
-def part(level: int, labels: list[str]) -> Part:
+def part(level: int, labels: list[str]) -> MicroBatch:
     images = np.full((len(labels), 2, 3, 1), level, dtype=np.uint8)
     return Batch(images=images, labels=labels), encode_labels(labels, CTC, 3, "ctc")
 

@@ -32,9 +32,10 @@ NAMED = 10  # pictures that one error names
 LONGEST_PATH = 1024  # characters: what is longer is base64 that is damaged
 SERVERS = ("mlflow.pyfunc.scoring_server", "mlserver")  # in whose process strings are a client's
 
-Network = Callable[[Picture], Logits]  # from uint8 (N, H, W, C) of the recipe's size to (N, T, classes)
+FittedPicture = tuple[Picture, float]  # a picture as the network takes it, and the share of the width that it fills
+Forward = Callable[[Picture], Logits]  # from uint8 (N, H, W, C) of the recipe's size to (N, T, classes)
 Attend = Callable[[Picture, Logits], Logits | None]  # of pictures and their logits the attention (N, T, columns)
-Columns = Callable[[Picture], Floats | None]  # where what is read lies in pictures, (N, columns); None: as it is read
+Locate = Callable[[Picture], Floats | None]  # where what is read lies in pictures, (N, columns); None: as it is read
 
 
 def _load_pyfunc(folder: str) -> "TextRecogniser":
@@ -123,7 +124,7 @@ class TextRecogniser:
     refused: Callable[[str], Exception] = ValueError
 
     def __init__(
-        self, data: Data, codec: Codec, network: Network, attend: Attend | None = None, columns: Columns | None = None,
+        self, data: Data, codec: Codec, network: Forward, attend: Attend | None = None, columns: Locate | None = None,
         straightened: bool = False,
     ) -> None:  # fmt: skip
         """Take what the network looks at and where that lies; `straightened`: it rectifies, and does not say how."""

@@ -17,7 +17,7 @@ from wordmill.models.architectures import (
 )  # fmt: skip
 from wordmill.models.ms.layers import ConvNorm, Dropout, conv
 
-Size = tuple[int, int]  # rows and columns of patches
+Grid = tuple[int, int]  # rows and columns of patches
 
 
 class SvtrTiny(nn.Cell):
@@ -73,7 +73,7 @@ class SvtrTiny(nn.Cell):
 class MixingBlock(nn.Cell):
     """A mixing block: attention among patches and two dense layers, each added to what it was given."""
 
-    def __init__(self, number: int, channels: int, heads: int, size: Size) -> None:
+    def __init__(self, number: int, channels: int, heads: int, size: Grid) -> None:
         super().__init__()
         self.number, self.heads, self.patches, self.width = number, heads, size[0] * size[1], channels // heads
         self.norm1 = nn.LayerNorm((channels,), epsilon=SVTR_EPSILON)
@@ -109,7 +109,7 @@ class MixingBlock(nn.Cell):
 class Merge(nn.Cell):
     """Halves the rows of patches: (N, rows * columns, C) to (N, rows / 2 * columns, outputs)."""
 
-    def __init__(self, channels: int, outputs: int, size: Size) -> None:
+    def __init__(self, channels: int, outputs: int, size: Grid) -> None:
         super().__init__()
         self.channels, self.size = channels, size
         self.outputs, self.patches = outputs, size[0] // 2 * size[1]

@@ -17,7 +17,7 @@ from wordmill.models.architectures import (
 )  # fmt: skip
 from wordmill.models.pt.layers import ConvNorm, Dropout
 
-Size = tuple[int, int]  # rows and columns of patches
+Grid = tuple[int, int]  # rows and columns of patches
 
 
 class SvtrTiny(nn.Module):
@@ -70,7 +70,7 @@ class MixingBlock(nn.Module):
 
     mask: Tensor | None
 
-    def __init__(self, number: int, channels: int, heads: int, size: Size) -> None:
+    def __init__(self, number: int, channels: int, heads: int, size: Grid) -> None:
         super().__init__()
         self.number, self.heads, self.patches, self.width = number, heads, size[0] * size[1], channels // heads
         self.norm1, self.norm2 = nn.LayerNorm(channels, SVTR_EPSILON), nn.LayerNorm(channels, SVTR_EPSILON)
@@ -107,7 +107,7 @@ class MixingBlock(nn.Module):
 class Merge(nn.Module):
     """Halves the rows of patches: (N, rows * columns, C) to (N, rows / 2 * columns, outputs)."""
 
-    def __init__(self, channels: int, outputs: int, size: Size) -> None:
+    def __init__(self, channels: int, outputs: int, size: Grid) -> None:
         super().__init__()
         self.channels, self.size = channels, size
         self.conv = nn.Conv2d(channels, outputs, 3, (2, 1), 1, bias=False)

@@ -33,7 +33,7 @@ from wordmill.training.ms.state import TrainingState
 from wordmill.training.ms.step import Frozen, Gradients, LossScale, Objective, Update
 from wordmill.training.ms.sync import synchronise
 from wordmill.training.ms.tracing import trace
-from wordmill.training.stream import Part
+from wordmill.training.stream import MicroBatch
 from wordmill.training.trainer import Logits, StepResult, Vector
 from wordmill.training.worker import at_work
 
@@ -94,7 +94,7 @@ class Trainer:
         )
         return scored
 
-    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> ms.Tensor:
+    def step(self, number: int, parts: list[MicroBatch], rate: float, asked: tuple[bool, bool]) -> ms.Tensor:
         """Begin a step."""
         first, *others = self.inputs(parts, asked)
         vector = self.gradients(*first)
@@ -110,7 +110,7 @@ class Trainer:
             self.average(ms.Tensor(number, ms.float32), result[1])
         return result
 
-    def inputs(self, parts: list[Part], asked: tuple[bool, bool]) -> list[tuple[ms.Tensor, ...]]:
+    def inputs(self, parts: list[MicroBatch], asked: tuple[bool, bool]) -> list[tuple[ms.Tensor, ...]]:
         """Return what Gradients takes for each of the parts; the first one bears what is asked."""
         mean = ms.Tensor([sum(targets.counted for _, targets in parts) / len(parts)], ms.float32)
         if self.job.train.loss == "cross_entropy":  # with any other all parts count the same
@@ -134,11 +134,11 @@ class Trainer:
         weights = dump(self.net) | means | (self.average.tensors() if self.average else {})
         return {name: tensor for name, tensor in weights.items() if not name.startswith(GUIDE)}
 
-    def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Logits]]:
+    def scorer(self, weights: Tensors) -> Callable[[MicroBatch], tuple[float, Logits]]:
         """Return what tells the loss and the logits that these weights have for a part."""
         load_weights(self.scored.net, weights, "scored weights")
 
-        def read(part: Part) -> tuple[float, Logits]:
+        def read(part: MicroBatch) -> tuple[float, Logits]:
             loss, logits = self.scored(*tensors_of(part))
             return float(loss.asnumpy()), logits.asnumpy()
 
@@ -184,7 +184,7 @@ class Trainer:
         return {"precision": self.precision, "parameters": parameters, "versions": versions}
 
 
-def tensors_of(part: Part) -> tuple[ms.Tensor, ...]:
+def tensors_of(part: MicroBatch) -> tuple[ms.Tensor, ...]:
     """Return images uint8 (N, H, W, C) and the arrays of their targets on the device."""
     batch, targets = part
     arrays = (batch.images, targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds,

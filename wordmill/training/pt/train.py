@@ -38,7 +38,7 @@ from wordmill.training.pt.optimisers import Average, build_optimiser
 from wordmill.training.pt.processes import gather, join, share, synchronise
 from wordmill.training.pt.scaler import Scaler
 from wordmill.training.pt.state import TrainingState
-from wordmill.training.stream import Part
+from wordmill.training.stream import MicroBatch
 from wordmill.training.targets import encode_labels
 from wordmill.training.trainer import Logits, StepResult, Vector
 from wordmill.training.worker import at_work
@@ -78,7 +78,7 @@ class Trainer:
             synchronise(self.net, self.device)
         return DistributedDataParallel(self.net, forward_sync_buffers=False, gradient_as_bucket_view=True)
 
-    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Handle:
+    def step(self, number: int, parts: list[MicroBatch], rate: float, asked: tuple[bool, bool]) -> Handle:
         """Begin step `number`, 1.., of the optimiser, as trainer.Trainer has it; nothing here waits for the device."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate * part_factor(self.job.train, group["part"], number)
@@ -107,13 +107,13 @@ class Trainer:
         parallel = self.parallel
         return parallel.no_sync() if isinstance(parallel, DistributedDataParallel) else nullcontext()
 
-    def backward(self, part: Part, share: torch.Tensor) -> torch.Tensor:
+    def backward(self, part: MicroBatch, share: torch.Tensor) -> torch.Tensor:
         """Add one part's share to the gradients and return its share of the loss."""
         loss = self.losses(self.parallel, part)[0].sum() * share
         torch.autograd.backward(self.scaler.scale(loss))
         return loss.detach()
 
-    def losses(self, net: nn.Module, part: Part) -> tuple[torch.Tensor, torch.Tensor]:
+    def losses(self, net: nn.Module, part: MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the weighted losses (N,) and the logits (N, T, classes), both float32."""
         batch, targets = part
         pictures, classes, lengths, weights, forced, seeds = send(
@@ -165,12 +165,12 @@ class Trainer:
         """Return what is scored and stored: weights or their moving average, statistics averaged over processes."""
         return self.held.weights()
 
-    def scorer(self, weights: Tensors) -> Callable[[Part], tuple[float, Logits]]:
+    def scorer(self, weights: Tensors) -> Callable[[MicroBatch], tuple[float, Logits]]:
         """Return what tells the loss and the logits (N, T, C) that these weights have for a part."""
         load_weights(self.scored, weights, "scored weights")
 
         @torch.inference_mode()
-        def read(part: Part) -> tuple[float, Logits]:
+        def read(part: MicroBatch) -> tuple[float, Logits]:
             losses, logits = self.losses(self.scored, part)
             return losses.sum().item(), logits.cpu().numpy()
 

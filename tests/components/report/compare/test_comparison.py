@@ -15,7 +15,7 @@ from components.report.compare.runs import Logged, find_run, histories, last
 from components.report.compare.text import WIDTH, comparison_text
 from components.report.stage import run as report
 from pipelines.cli import main
-from tests.components.gate.finished_run import FinishedRun
+from tests.components.gate.finished_run import CONTENT, FinishedRun
 from tests.mlflow_server import mlflow_uri  # noqa: F401 (a fixture)
 from wordmill.store import tracking
 from wordmill.store.storage import Store
@@ -28,6 +28,7 @@ def logged(name: str, *, metrics: dict[str, float] | None = None, **more: Any) -
     fields = {
         "params": {},
         "datasets": {},
+        "contents": {},
         "status": "FINISHED",
         "started": 1_800_000_000.0,
         "ended": 1_800_003_600.0,
@@ -100,8 +101,22 @@ def test_the_mean_is_over_what_all_measured_runs_share() -> None:
     comparison = compare([one, measured("b", words=(0.5, 4), more=(0.7, 9)), logged("c", status="FAILED")])
     means = {row.name: row.cells for row in comparison.benchmarks if row.name.startswith("plain")}
     assert means == {"plain mean of 1 shared": ("75.00 %", "50.00 %", "-")}
-    assert "more: not measured on the same number of samples, its accuracies do not compare" in comparison.notes
+    assert "more: not measured on the same samples, its accuracies do not compare" in comparison.notes
     assert "C is FAILED: its numbers are not those of a finished run" in comparison.notes
+
+
+def test_samples_are_the_same_by_their_content_whoever_has_packed_them() -> None:
+    sets = {"words": (0.75, 4), "signs": (0.5, 2)}
+    one, other = measured("a", **sets), measured("b", **sets)
+    contents = {"words": "11", "signs": "22"}
+    one = dataclasses.replace(one, datasets={"words": "k1", "signs": "k2"}, contents=contents)
+    other = dataclasses.replace(other, datasets={"words": "k3", "signs": "k4"}, contents=contents | {"signs": "33"})
+    comparison = compare([one, other, measured("c", **sets)])  # an older run recorded none
+    assert [note for note in comparison.notes if "samples" in note] == [
+        "signs: not measured on the same samples, its accuracies do not compare"
+    ]
+    assert "plain mean of 1 shared" in [row.name for row in comparison.benchmarks]
+    assert [(row.name, row.values) for row in comparison.differences["data"]] == [("signs", {"22": "A", "33": "B"})]
 
 
 def test_cost_is_device_hours_speed_and_time() -> None:
@@ -237,6 +252,7 @@ def test_reported_runs_are_found_by_recipe_name_prefix_and_id(store: Store, tmp_
 def test_a_report_leaves_in_mlflow_what_a_comparison_reads(store: Store, tmp_path: Path, recipe: str) -> None:
     run = find_run(reported(store, tmp_path, recipe, 1, "1110"))
     assert (set(run.datasets), len(run.datasets["words"])) == ({"words"}, 32)
+    assert run.contents == {"words": CONTENT}
     known = {"versions.torch": "2.13.0", "precision": "bf16", "train.start_digest": "none"}
     assert {name: run.params[name] for name in known} == known
     assert run.tags["wordmill.recipe"] == recipe

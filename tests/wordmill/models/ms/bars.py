@@ -12,7 +12,7 @@ from wordmill.shards.loader import Batch
 from wordmill.text.charset import load_charset
 from wordmill.text.decoding import CtcCodec
 from wordmill.training.job import Job
-from wordmill.training.stream import Part, parts_of
+from wordmill.training.stream import MicroBatch, parts_of
 from wordmill.training.targets import Draws
 
 CODEC = CtcCodec(charset=load_charset("lower36"))
@@ -41,7 +41,7 @@ def write_set(path: Path, samples: int, extra: tuple[str, ...] = ()) -> Path:
     return write_index(path)
 
 
-def some_parts(samples: int, parts: int = 1) -> list[Part]:
+def some_parts(samples: int, parts: int = 1) -> list[MicroBatch]:
     """Return a batch in so many parts."""
     images, labels = draw(samples)
     section = dataclasses.replace(TRAIN, accumulation=parts)

@@ -1,9 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from wordmill.models.architectures import skipped_share, window_mask
+from wordmill.models.pt.model import build, count_steps
 from wordmill.models.pt.svtr import Merge, MixingBlock, SvtrTiny
+from wordmill.recipe.loading import load_recipe
 
 SEEDS = torch.tensor([7, -8, 2**31 - 1, 0], dtype=torch.int32)
 
@@ -20,6 +24,16 @@ def test_it_has_the_size_of_mindocrs_svtrnet_for_its_pictures() -> None:
 def test_it_makes_a_column_of_four_pixels_of_its_own_size(height: int, width: int, columns: int) -> None:
     with torch.no_grad():
         assert SvtrTiny(1, height, width).eval()(torch.zeros(2, 1, height, width)).shape == (2, 192, 1, columns)
+
+
+@pytest.mark.parametrize(("changes", "steps"), [((), 25), (("model.rectification=none",), 80)])
+def test_wider_pictures_have_more_steps_where_stn_does_not_make_them_small(
+    changes: tuple[str, ...], steps: int
+) -> None:
+    """As the guide says of long words."""
+    path = Path(__file__).resolve().parents[4] / "pipelines" / "recipes" / "svtr_tiny.yaml"
+    recipe = load_recipe(path, ("data.height=48", "data.width=320", "data.fit=pad_grey", *changes))
+    assert count_steps(build(recipe.model, recipe.data, 37), recipe.data) == steps
 
 
 def test_local_mixing_sees_seven_rows_and_eleven_columns() -> None:

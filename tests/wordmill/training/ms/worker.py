@@ -27,7 +27,7 @@ from wordmill.training.job import Job, read_job
 from wordmill.training.loop import STOP, Loop
 from wordmill.training.ms.train import Trainer
 from wordmill.training.state import records
-from wordmill.training.stream import Part
+from wordmill.training.stream import MicroBatch
 from wordmill.training.trainer import StepResult
 from wordmill.training.worker import at_work
 
@@ -47,7 +47,7 @@ class Watched(Trainer):
         asks = (job.folder / STOP_AT).exists() and self.rank == job.processes - 1
         self.stop_at = int((job.folder / STOP_AT).read_text()) if asks else 0
 
-    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> ms.Tensor:
+    def step(self, number: int, parts: list[MicroBatch], rate: float, asked: tuple[bool, bool]) -> ms.Tensor:
         if number == self.stop_at:
             (self.context.job.folder / STOP).touch()
         return super().step(number, parts, rate, asked)

@@ -24,7 +24,7 @@ from wordmill.text.decoding import AttentionCodec, CtcCodec
 from wordmill.training.job import Job, write_job
 from wordmill.training.loop import Loop
 from wordmill.training.pt.train import Trainer
-from wordmill.training.stream import Part, parts_of
+from wordmill.training.stream import MicroBatch, parts_of
 from wordmill.training.targets import Draws, encode_labels
 from wordmill.training.validation import score
 
@@ -48,7 +48,7 @@ def a_batch() -> Batch:
     return Batch(images=images, labels=list(WORDS) * 2)
 
 
-def part_of(batch: Batch) -> Part:
+def part_of(batch: Batch) -> MicroBatch:
     return batch, encode_labels(batch.labels, CODEC, 25, TRAIN.loss)
 
 

@@ -17,7 +17,7 @@ from wordmill.recipe.sections import Model, Train
 from wordmill.training.job import Job
 from wordmill.training.pt.train import Handle, Trainer
 from wordmill.training.state import read_state, records
-from wordmill.training.stream import Part
+from wordmill.training.stream import MicroBatch
 
 # A small rate: what is rounded another way grows from step to step.
 CRNN = dataclasses.replace(TRAIN, sync_batch_norm=True, lr=1e-4, epochs=2)  # 10 steps
@@ -103,7 +103,7 @@ def test_torchrun_trains_the_same_on_1_2_and_4_processes(train: Train, model: Mo
 class Spoilt(Watched):
     """Whose second process has a batch that is not finite in step 3."""
 
-    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Handle:
+    def step(self, number: int, parts: list[MicroBatch], rate: float, asked: tuple[bool, bool]) -> Handle:
         if (number, self.rank) == (3, 1):
             batch, targets = parts[0]
             targets = dataclasses.replace(targets, weights=np.full_like(targets.weights, np.nan))

@@ -16,7 +16,7 @@ from wordmill.training.job import Job, write_job
 from wordmill.training.loop import STOP, Loop
 from wordmill.training.pt.train import Handle, Trainer
 from wordmill.training.state import records
-from wordmill.training.stream import Part
+from wordmill.training.stream import MicroBatch
 from wordmill.training.trainer import StepResult
 
 CPU = torch.device("cpu")
@@ -30,7 +30,7 @@ class Watched(Trainer):
         self.stop_at = stop_at
         self.curve: list[float] = []
 
-    def step(self, number: int, parts: list[Part], rate: float, asked: tuple[bool, bool]) -> Handle:
+    def step(self, number: int, parts: list[MicroBatch], rate: float, asked: tuple[bool, bool]) -> Handle:
         handle = super().step(number, parts, rate, asked)
         if number == self.stop_at and self.rank == self.processes - 1:
             (self.job.folder / STOP).touch()  # all have begun this step
