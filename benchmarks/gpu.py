@@ -49,7 +49,7 @@ from wordmill.training.stream import training_stream
 from wordmill.training.trainer import STATISTICS
 
 BATCHES = {"crnn_r34": 512, "rare_r34": 512, "svtr_tiny": 512}  # pictures of a step
-SMALL = "small" if (FOLDER / "recipes" / "small.yaml").is_file() else "quickstart"
+SMALL = "small"
 SMALL_BATCH, EPOCHS, MEASURED = 256, 1000, 500
 WARM, STEPS = 3, 30
 LOGITS = 1e-3  # what exported files may differ by too
