@@ -45,6 +45,7 @@ ALLOWED = {
         "components/train/gang/api.py",
         "components/report/cluster.py",
         "pipelines/",
+        "wordmill/store/pods.py",
     ),
     "kfp": ("components/", "pipelines/"),
     "cv2": ("wordmill/", "tools/"),

@@ -1,14 +1,11 @@
 """What Kubernetes knows of a run that its stages could not record: that somebody stopped it, how its pods ended."""
 
-import os
-import socket
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import urllib3
 
-from wordmill.store.pods import cluster_settings, pod_text
+from wordmill.store.pods import MORE, SHORT, TIMEOUT_S, cluster_settings, own_namespace, own_pod, pod_text
 
 if TYPE_CHECKING:
     from kubernetes import client
@@ -18,11 +15,8 @@ JOBS = (("batch.volcano.sh", "v1alpha1", "jobs"), ("mindxdl.gitee.com", "v1", "a
 RUN = "pipeline/runid"  # of a pod, the id of its run in Kubeflow
 LABEL = "workflows.argoproj.io/workflow"  # of a pod, the name of its workflow
 NODE = "workflows.argoproj.io/node-name"  # of a pod, its task's place: <workflow>.root.<task>.<task>.executor(0)
-NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-TIMEOUT_S = 20
 BAD = ("Failed", "Pending")  # phases of a pod whose task has not been done
 TRAIN = "train"  # the task that can do with less memory
-SHORT = "OOMKilled"  # how the text of one that lacked it begins
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +30,7 @@ class Fate:
 
 def fate_of_run() -> Fate:
     """Ask Kubernetes about the workflow of this pod; outside of a cluster, and where it does not say, nothing."""
-    pod = os.environ.get("KFP_POD_NAME") or (socket.gethostname() if "KUBERNETES_SERVICE_HOST" in os.environ else "")
-    if not pod:
+    if not (pod := own_pod()):
         return Fate()
     from kubernetes import client, config  # it takes a second to import, and only pods need it
 
@@ -51,7 +44,7 @@ def fate_of_run() -> Fate:
 def _asked(pod: str) -> Fate:
     from kubernetes import client
 
-    api, namespace = client.ApiClient(cluster_settings()), NAMESPACE.read_text(encoding="utf-8").strip()
+    api, namespace = client.ApiClient(cluster_settings()), own_namespace()
     core = client.CoreV1Api(api)
     labels = core.read_namespaced_pod(pod, namespace, _request_timeout=TIMEOUT_S).metadata.labels or {}
     if not (name := labels.get(LABEL)):
@@ -103,7 +96,4 @@ def failed_pods(pods: list[Any]) -> dict[str, str]:
 
 def advised(task: str, text: str) -> str:
     """Return why a task's pod failed, where training was killed for want of memory with what to change."""
-    if task != TRAIN or not text.startswith(SHORT):
-        return text
-    more = "give the profile more, spec.sizes of values.yaml"
-    return f"{text}: {more}, set train.accumulation higher, or lower train.global_batch"
+    return f"{text}: {MORE}" if task == TRAIN and text.startswith(SHORT) else text

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from components import keys
 from components.train.checkpoints import codes_of, described, newest, place_in_store, prefix_of, step_of
@@ -14,6 +15,7 @@ from components.train.memory import Machine, ShortOfMemoryError
 from components.train.mirror import NONFINITE, Mirror, StoreAwayError, left_out_batches
 from components.train.watch import Sender, Watch
 from components.train.workers import LostError, run_workers
+from wordmill.store.pods import killed_for_memory, own_pod
 from wordmill.store.runs import starts_key
 from wordmill.store.stages import OTHER_CODE, StoppedError, code_changes
 from wordmill.store.storage import Store
@@ -133,7 +135,7 @@ def counted(store: Store, run_tag: str, step: int) -> Iterator[None]:
     for want of memory is begun again by the same run with another limit alone.
     """
     place, memory = starts_key(run_tag), Machine().memory_bytes()
-    known = store.get_json(place) or {}
+    known = explained(store.get_json(place) or {})
     if known.get("memory") == memory:
         raise RuntimeError(f"{known['error']}\nthis run does not start it again with the same memory")
     starts = 1 + (known["starts"] if known.get("step") == step else 0)
@@ -143,7 +145,7 @@ def counted(store: Store, run_tag: str, step: int) -> Iterator[None]:
                            "in a new run")  # fmt: skip
     if starts > 1:
         print(f"train: start {starts} after step {step:,}, {LOSSES} at most without another checkpoint", flush=True)
-    store.put_json(place, {"step": step, "starts": starts})
+    store.put_json(place, {"step": step, "starts": starts, "pod": own_pod(), "limit": memory})
     try:
         yield
     except ShortOfMemoryError as error:
@@ -154,6 +156,14 @@ def counted(store: Store, run_tag: str, step: int) -> Iterator[None]:
         _uncount(store, place)
         raise
     _uncount(store, place)
+
+
+def explained(known: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of a run's last start: its pod may have been killed whole, and could not say for what."""
+    pod = known.get("pod", "")
+    if pod and pod != own_pod() and (text := killed_for_memory(pod)):
+        return {"memory": known["limit"], "error": text}
+    return known
 
 
 def _uncount(store: Store, place: str) -> None:

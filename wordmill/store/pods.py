@@ -1,7 +1,9 @@
 """The way to Kubernetes, and what it says of a pod, in words: what it waits for, and why it ended."""
 
 import os
+import socket
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -9,6 +11,10 @@ if TYPE_CHECKING:
 
 QUIET = ("ContainerCreating", "PodInitializing")  # what every pod waits for at first
 MAIN = "main"  # the container of a pod of Argo's that does the task's work
+NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of a pod, among its own files
+SHORT = "OOMKilled"  # how the text of a pod begins that was killed for want of memory
+MORE = "give the profile more, spec.sizes of values.yaml, set train.accumulation higher, or lower train.global_batch"
+TIMEOUT_S = 20
 
 
 def cluster_settings(context: str | None = None) -> "client.Configuration":
@@ -24,6 +30,29 @@ def cluster_settings(context: str | None = None) -> "client.Configuration":
     except config.ConfigException:
         config.load_kube_config(os.environ.get("KUBECONFIG"), context, client_configuration=settings)
     return settings
+
+
+def own_pod() -> str:
+    """Return the name of this pod, "" outside of a cluster."""
+    return os.environ.get("KFP_POD_NAME") or (socket.gethostname() if "KUBERNETES_SERVICE_HOST" in os.environ else "")
+
+
+def own_namespace() -> str:
+    """Return the namespace of this pod."""
+    return NAMESPACE.read_text(encoding="utf-8").strip()
+
+
+def killed_for_memory(name: str) -> str:
+    """Return that a pod of this namespace, one of training, lacked memory, and what to change; "" if not known."""
+    import urllib3
+    from kubernetes import client, config
+
+    try:
+        core = client.CoreV1Api(client.ApiClient(cluster_settings()))
+        text = pod_text(core.read_namespaced_pod(name, own_namespace(), _request_timeout=TIMEOUT_S))
+    except (client.ApiException, config.ConfigException, urllib3.exceptions.HTTPError, OSError):
+        return ""  # it is gone, or Kubernetes is away
+    return f"{text}: {MORE}" if text.startswith(SHORT) else ""
 
 
 def pod_text(pod: Any) -> str:
@@ -52,8 +81,8 @@ def pod_text(pod: Any) -> str:
 def _ended(pod: Any, container: Any) -> str:
     """Say why a container ended: what its program has left as its reason, or what Kubernetes knows."""
     ended = container.state.terminated
-    if ended.reason == "OOMKilled":
-        return f"OOMKilled: it needs more memory than its limit{_limit(pod, container.name)}{_lived(ended)}"
+    if ended.reason == SHORT:
+        return f"{SHORT}: it needs more memory than its limit{_limit(pod, container.name)}{_lived(ended)}"
     if pod.status.reason:  # Evicted, with what the node lacks
         return _joined(pod.status)
     reason = " ".join((ended.message or "").split())

@@ -7,16 +7,16 @@ from typing import Any
 
 import pytest
 
-from components.report import cluster
 from components.report.cluster import LABEL, NODE, Fate, fate_of_run
 from tests.components.train.gang.kube_api import Cluster, serving
+from wordmill.store import pods
 
 
 @pytest.fixture
 def kubernetes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
     """A cluster in which this process is the pod of the report."""
     (tmp_path / "namespace").write_text("wordmill\n")
-    monkeypatch.setattr(cluster, "NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr(pods, "NAMESPACE", tmp_path / "namespace")
     monkeypatch.setenv("KFP_POD_NAME", "report-pod")
     found = Cluster(workflows={"run-x": {"metadata": {"name": "run-x", "uid": "u-1"}, "spec": {}}})
     add(found, "report-pod", "report", "Running", 9)

@@ -21,9 +21,11 @@ from components.train.memory import Machine, ShortOfMemoryError
 from components.train.outcome import collect
 from components.train.watch import Sender
 from tests.components.train.fake_worker import SILENT_S, STEPS
+from tests.components.train.gang.kube_api import Cluster, serving
 from tests.waiting import LIMIT_S, wait_until
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN
 from wordmill.recipe.sections import Train
+from wordmill.store import pods
 from wordmill.store.stages import OTHER_CODE, StoppedError
 from wordmill.store.storage import Store
 from wordmill.training.job import Job
@@ -322,3 +324,25 @@ def signalled(how: signal.Signals, holds: Callable[[], bool]) -> Iterator[None]:
     thread.start()
     yield
     thread.join()
+
+
+def test_a_pod_that_was_killed_whole_for_memory_is_not_followed_by_one_with_the_same(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "namespace").write_text("wordmill\n")
+    monkeypatch.setattr(pods, "NAMESPACE", tmp_path / "namespace")
+    monkeypatch.setattr(Machine, "memory_bytes", lambda machine: 2 * 2**30)
+    cluster = Cluster()
+    ended = {"exitCode": 137, "reason": "OOMKilled"}
+    status = {"name": "main", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+    cluster.add_pod("train-0", "Failed", job="none", containerStatuses=[status | {"state": {"terminated": ended}}])
+    with serving(cluster, tmp_path) as kubeconfig:
+        monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
+        for name in ("train-gone", "train-0"):
+            monkeypatch.setenv("KFP_POD_NAME", name)
+            lost(store, "run-killed", 40)
+        monkeypatch.setenv("KFP_POD_NAME", "train-1")
+        with pytest.raises(RuntimeError, match=r"^OOMKilled: it needs more memory than its limit.*: give the profile "):
+            lost(store, "run-killed", 40)
+        monkeypatch.setattr(Machine, "memory_bytes", lambda machine: 4 * 2**30)
+        lost(store, "run-killed", 40)
