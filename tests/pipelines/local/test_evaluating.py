@@ -68,7 +68,7 @@ def test_what_looks_like_a_path_is_refused_as_one(folder: Path) -> None:
     for path in ("/nonexistent", "words/nonexistent"):
         with pytest.raises(ValueError, match=f"^{path}: no such folder, expected a folder, an LMDB or "):
             entry(path)
-    with pytest.raises(ValueError, match=r"gt\.txt: a file, expected a folder of"):
+    with pytest.raises(ValueError, match=r"gt\.txt: a file, expected a folder, an LMDB or "):
         entry(str(folder / "gt.txt"))
 
 
