@@ -3,6 +3,7 @@
 import base64
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import yaml
@@ -87,10 +88,15 @@ class Cluster:
             return {}
         return {key: base64.b64decode(value).decode() for key, value in (secret.data or {}).items()}
 
+    @cached_property
+    def nodes(self) -> list[client.V1Node]:
+        """Return the nodes of the cluster, which is asked once."""
+        return list(self.core.list_node(_request_timeout=TIMEOUT_S).items)
+
     def images(self) -> frozenset[str]:
         """Return the names of the images that nodes have, of Docker's own registry without it; none where unknown."""
         try:
-            nodes = self.core.list_node(_request_timeout=TIMEOUT_S).items
+            nodes = self.nodes
         except client.ApiException:
             return frozenset()
         named = [name for node in nodes for image in node.status.images or [] for name in image.names or []]
@@ -160,7 +166,7 @@ class Cluster:
 
     def devices(self) -> Iterator[Finding]:
         """Count the accelerators that nodes offer under the resource names of values.yaml."""
-        nodes = self.core.list_node(_request_timeout=TIMEOUT_S).items
+        nodes = self.nodes
         offered = sorted({name for node in nodes for name in node.status.allocatable or {} if "/" in name})
         for device, wanted in self.site.accelerators.items():
             counts = [(node.metadata.labels or {}, int((node.status.allocatable or {}).get(wanted.resource, "0")))
@@ -195,7 +201,7 @@ class Cluster:
     def sizes(self) -> Iterator[Finding]:
         """Compare what each stage's pod asks for with the nodes that may run it, what it may take with the quota."""
         nodes = [(node.metadata.labels or {}, node.status.allocatable or {})
-                 for node in self.core.list_node(_request_timeout=TIMEOUT_S).items]  # fmt: skip
+                 for node in self.nodes]  # fmt: skip
         misfits = 0
         for name, size in sizes_of(self.site).items():
             profile = PROFILES[name.split()[1]] if " " in name else PROFILES["cpu"]

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from pipelines.cluster.client import connect_kubeflow
 from pipelines.cluster.site import Site
-from pipelines.images.references import NAMES, image, split_name
+from pipelines.images.references import NAMES, image, registry_host, split_name
 from pipelines.output import to_type
 from wordmill.store.storage import CHUNK, Store, object_key
 
@@ -105,7 +105,7 @@ def image_findings(site: Site, loaded: Collection[str]) -> Iterator[Finding]:
         except ValueError as error:  # never pushed, which matters to the recipes that need it
             yield Finding("image", "warn", str(error))
     references.setdefault(f"{site.registry}/{site.images.services}", "data")
-    lacking = [reference for reference in references if not _host(reference) and reference not in loaded]
+    lacking = [reference for reference in references if not registry_host(reference) and reference not in loaded]
     needed = [reference for reference in lacking if references[reference] == "data"]
     others = [f"{reference} (of some recipes)" for reference in lacking if reference not in needed]
     if lacking:
@@ -113,14 +113,8 @@ def image_findings(site: Site, loaded: Collection[str]) -> Iterator[Finding]:
                       f"{', '.join([*needed, *others])}: load them into the nodes, or set spec.registry in values.yaml "
                       "and WORDMILL_REGISTRY, and push the images")  # fmt: skip
     for reference in [reference for reference in references if reference not in lacking]:
-        state, text = _manifest(reference) if _host(reference) else ("ok", "is on a node")
+        state, text = _manifest(reference) if registry_host(reference) else ("ok", "is on a node")
         yield Finding("image", state, f"{reference}: {text}")
-
-
-def _host(reference: str) -> str:
-    """Return the host of an image's registry, "" where it names none."""
-    host, _, path = reference.partition("/")
-    return host if path and (set(".:") & set(host) or host == "localhost") else ""
 
 
 def _manifest(reference: str) -> tuple[Literal["ok", "warn", "fail"], str]:

@@ -11,7 +11,7 @@ import yaml
 
 from pipelines.cluster.site import VALUES, load_site
 from pipelines.images.building import ANYWHERE, build_environment, build_stage, docker, inspected, key_of, stages_of
-from pipelines.images.references import KEY, LOCK, NAMES, SERVICES, Pushed, read_lock, tagged
+from pipelines.images.references import KEY, LOCK, NAMES, SERVICES, Pushed, read_lock, registry_host, tagged
 from pipelines.output import to_type
 from wordmill.store.files import write_atomically
 
@@ -48,8 +48,7 @@ def _images(options: argparse.Namespace) -> int:
 
 def _push(options: argparse.Namespace) -> int:
     registry = options.registry or load_site().registry
-    host = registry.partition("/")[0]
-    if not set(".:") & set(host) and host != "localhost":
+    if not registry_host(f"{registry}/{SERVICES}"):
         raise ValueError(f"registry '{registry}' names no host: give one, as registry.example.com/team does")
     built = {name: facts for name in NAMES if (facts := inspected(tagged(name)))}
     for name, facts in built.items():

@@ -75,6 +75,12 @@ def tagged(name: str) -> str:
     return f"{registry()}/{name}:{os.environ.get('WORDMILL_TAG', 'dev')}"
 
 
+def registry_host(reference: str) -> str:
+    """Return the host of an image's registry, "" where it names none."""
+    host, _, path = reference.partition("/")
+    return host if path and (set(".:") & set(host) or host == "localhost") else ""
+
+
 def read_lock() -> dict[str, Pushed]:
     """Return what was pushed, by name."""
     if not LOCK.exists():

@@ -1,7 +1,5 @@
 """The calls to Kubernetes about one job: short ones that may be made again, no watches that break or expire."""
 
-import os
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +9,7 @@ from kubernetes import client, config
 
 from components.train.gang.manifests import ASCEND, CONTAINER, INSTANCE, VOLCANO, Document, ascend_job, volcano_job
 from components.train.gang.work import GangSpec, job_name
-from wordmill.store.pods import cluster_settings
+from wordmill.store.pods import cluster_settings, own_pod
 
 CALL_TIMEOUT_S = 20
 AGAIN = (401, 408, 410, 429)  # and 5xx: refusals that pass, such as that of a token that has just been renewed
@@ -69,8 +67,8 @@ class JobApi:
 
         Not to this pod: another attempt of the stage goes on with the job of one that is gone.
         """
-        pod = os.environ.get("KFP_POD_NAME") or socket.gethostname()
-        found = self._ask("read pods", self.core.read_namespaced_pod, pod, self.namespace)
+        pod = own_pod()
+        found = self._ask("read pods", self.core.read_namespaced_pod, pod, self.namespace) if pod else None
         for owner in (found.metadata.owner_references or []) if found else []:
             if owner.kind == "Workflow":
                 named = {"kind": owner.kind, "name": owner.name, "uid": owner.uid}
