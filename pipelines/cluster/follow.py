@@ -19,9 +19,7 @@ POLL_S = 10.0
 PODS_EVERY_S = 30.0
 AWAY_S = 600.0  # how long Kubeflow may be away, refuse a token that cannot be reviewed now, or answer with its faults
 PENDING_S = 120.0  # that a pod may wait before it is told why
-VAIN_S = 600.0  # after which a pod that waits for one of these is not waited for any more
-VAIN = ("InvalidImageName", "ErrImageNeverPull", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError",
-        "CreateContainerError")  # fmt: skip
+VAIN_S = 600.0  # after which a pod that waits for what does not come by itself is not waited for any more
 SHORT_S = 120.0  # an attempt that fails so soon has got nowhere
 REPEATS = 5  # of such attempts of one task, while no other gets on, end a run
 TOLD = "why is in the report on the run's page and in the stages' logs"
@@ -114,7 +112,7 @@ class FollowedRun:
                 if waits_s >= PENDING_S and f"{name}: {trouble.text}" not in self.told:
                     self.told.add(f"{name}: {trouble.text}")
                     self._say(f"{name} has waited for {duration(waits_s)}: {trouble.text}")
-                if waits_s >= VAIN_S and trouble.text.startswith(VAIN):
+                if waits_s >= VAIN_S and trouble.vain:
                     return f"{name} waits in vain: {trouble.text}"
         for name, count in self.failures.items():
             if count >= REPEATS:

@@ -1,30 +1,41 @@
 """What Kubernetes says of a run's tasks while it is followed, where the follower reaches it as kubectl does."""
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import urllib3
 from kubernetes import client, config
+from kubernetes.utils.quantity import parse_quantity
 
 from components.report.cluster import NODE, WORKFLOWS, advised
 from pipelines.cluster.doctor_rights import Cluster
 from pipelines.cluster.site import load_site
+from pipelines.cluster.sizes import fits, refused_for_good
 from wordmill.store.pods import pod_text
 
 TIMEOUT_S = 10
 RUN = "pipeline/runid"  # the label of a run's workflow and pods
 LOST = ("Failed", "Error")  # phases of a node of a workflow, of which Failed is a pod's too
 PENDING = "Pending"
+# What a pod may wait for that comes by itself within minutes, or not at all.
+VAIN = ("InvalidImageName", "ErrImageNeverPull", "ImagePullBackOff", "ErrImagePull", "CreateContainerConfigError",
+        "CreateContainerError")  # fmt: skip
+GROWS = ("TriggeredScaleUp", "Nominated")  # Cluster Autoscaler's and Karpenter's word that a node will come
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trouble:
-    """Why a task failed or has not begun, in Kubernetes' words; `waits_s` is how long it was seen to wait."""
+    """Why a task failed or has not begun, in Kubernetes' words; `waits_s` is how long it was seen to wait.
+
+    `vain`: what it waits for does not come by itself.
+    """
 
     text: str
     pod: str = ""  # "" where none was made
     waits_s: float | None = None  # None: it has failed
+    vain: bool = False
 
 
 @dataclass
@@ -73,17 +84,38 @@ class RunPods:
         name, text = pod.metadata.name, advised(task, pod_text(pod))
         if text.startswith(f"{PENDING} on") and (warned := self._warning(cluster, name)):
             text = f"{text}: {warned}"
-        return self._trouble(name, text, pod.status.phase == PENDING)
+        waits = pod.status.phase == PENDING
+        return self._trouble(name, text, waits, waits and (text.startswith(VAIN) or self._fits_nowhere(cluster, pod)))
+
+    def _fits_nowhere(self, cluster: Cluster, pod: client.V1Pod) -> bool:
+        """Tell whether no node, were it empty, has what a pod asks for, and nobody has said that one will come."""
+        if pod.spec.node_name:
+            return False
+        wanted = Counter[str]()
+        for container in pod.spec.containers:
+            for name, value in ((container.resources and container.resources.requests) or {}).items():
+                wanted[name] += parse_quantity(value)
+        try:
+            nodes = cluster.core.list_node(_request_timeout=TIMEOUT_S).items
+            grows = any(event.reason in GROWS for event in self._events(cluster, pod.metadata.name))
+        except client.ApiException:
+            return False  # without the right to see them nobody knows
+        places = [node.status.allocatable or {} for node in nodes]
+        return not grows and not fits({name: str(value) for name, value in wanted.items()}, places)
 
     def _warning(self, cluster: Cluster, pod: str) -> str:
         """Return the last warning about a pod that says nothing itself, as of a volume that is not to be mounted."""
         try:
-            found = cluster.core.list_namespaced_event(self.namespace, field_selector="type=Warning",
-                                                       _request_timeout=TIMEOUT_S)  # fmt: skip
+            said = [f"{event.reason}: {event.message}" for event in self._events(cluster, pod)
+                    if event.type == "Warning"]  # fmt: skip
         except client.ApiException:
             return ""  # without the right to see them
-        said = [f"{event.reason}: {event.message}" for event in found.items if event.involved_object.name == pod]
         return " ".join(said[-1].split()) if said else ""
+
+    def _events(self, cluster: Cluster, pod: str) -> list[client.CoreV1Event]:
+        list_events = cluster.core.list_namespaced_event
+        selector = f"involvedObject.name={pod}"
+        return list(list_events(self.namespace, field_selector=selector, _request_timeout=TIMEOUT_S).items)
 
     def _of_workflow(self, cluster: Cluster) -> dict[str, Trouble]:
         """Return what Argo says of pods, those that were refused and so never were among them."""
@@ -98,7 +130,7 @@ class RunPods:
                 found.pop(task, None)
                 if node.get("message") and node.get("phase") in (*LOST, PENDING):
                     text = " ".join(node["message"].split())
-                    found[task] = self._trouble("", text, node["phase"] == PENDING)
+                    found[task] = self._trouble("", text, node["phase"] == PENDING, refused_for_good(text))
         return found
 
     def _task(self, place: str) -> str:
@@ -108,8 +140,8 @@ class RunPods:
                 return name
         return ""
 
-    def _trouble(self, pod: str, text: str, waits: bool) -> Trouble:
+    def _trouble(self, pod: str, text: str, waits: bool, vain: bool) -> Trouble:
         if not waits:
             return Trouble(text=text, pod=pod)
         since = self.seen.setdefault(pod or text, time.monotonic())
-        return Trouble(text=text, pod=pod, waits_s=time.monotonic() - since)
+        return Trouble(text=text, pod=pod, waits_s=time.monotonic() - since, vain=vain)

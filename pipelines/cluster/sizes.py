@@ -1,5 +1,6 @@
 """What a stage's pod asks for, which a node must have free, and what it may take: a site's preset, and its changes."""
 
+import re
 from collections.abc import Mapping, Sequence
 
 from kubernetes.utils.quantity import parse_quantity
@@ -43,6 +44,9 @@ PRESETS = {
     "npu": {stage: _size("24", "16Gi", "24", "64Gi") for stage in ("evaluate", "export", "smoke")},
 }
 
+# How Kubernetes refuses a pod: names and values of what is asked for, and of what the quota allows.
+QUOTA = re.compile(r"exceeded quota: [^,]+, requested: ([\w./=,-]*\w), used: [\w./=,-]+, limited: ([\w./=,-]*\w)")
+
 
 def sizes_of(site: Site) -> dict[str, PodSize]:
     """Return a site's sizes by stage, of training by `train PROFILE`; ValueError for a change of something else."""
@@ -52,14 +56,14 @@ def sizes_of(site: Site) -> dict[str, PodSize]:
     return GENERAL | PRESETS[site.sizes.preset] | site.sizes.changed
 
 
+def fits(wanted: Mapping[str, str], places: Sequence[Mapping[str, str]]) -> bool:
+    """Tell whether one place, empty as it may be, can give all that is wanted."""
+    return any(all(_more(place.get(name, "0"), value) for name, value in wanted.items()) for place in places)
+
+
 def misfit(size: PodSize, places: Sequence[Mapping[str, str]]) -> str:
     """Say what of a size no node has, "" where one has room for it; places: what each node can give to pods."""
-    wanted = {"cpu": size.cpu, "memory": size.memory}
-
-    def fits(place: Mapping[str, str]) -> bool:
-        return all(parse_quantity(place.get(name, "0")) >= parse_quantity(value) for name, value in wanted.items())
-
-    if any(fits(place) for place in places):
+    if fits({"cpu": size.cpu, "memory": size.memory}, places):
         return ""
     largest = max(places, key=lambda place: (parse_quantity(place["cpu"]), parse_quantity(place["memory"])))
     there = f"{largest['cpu']} and {largest['memory']}"
@@ -74,11 +78,25 @@ def too_few(resource: str, count: int, places: Sequence[Mapping[str, str]]) -> s
     return "" if most >= count else f"takes {count} {resource} of a node, the most that one has is {most}"
 
 
+def refused_for_good(text: str) -> bool:
+    """Tell whether Kubernetes refuses a pod that asks for more than a quota allows, however little is taken of it."""
+    match = QUOTA.search(text)
+    if match is None:
+        return False
+    asked, allowed = (dict(part.split("=") for part in found.split(",")) for found in match.groups())
+    return any(not _more(allowed[name], value) for name, value in asked.items() if name in allowed)
+
+
 def over_quota(size: PodSize, quota: Mapping[str, str]) -> str:
     """Say what of a size is more than the namespace may take altogether, "" for none."""
     taken = {"requests.cpu": size.cpu, "requests.memory": size.memory, "limits.cpu": size.cpu_limit,
              "limits.memory": size.memory_limit}  # fmt: skip
     for name, value in taken.items():
-        if name in quota and parse_quantity(value) > parse_quantity(quota[name]):
+        if name in quota and not _more(quota[name], value):
             return f"takes {value} of {name}, the namespace's quota is {quota[name]}"
     return ""
+
+
+def _more(given: str, wanted: str) -> bool:
+    """Tell whether one quantity of Kubernetes's is as much as another, or more."""
+    return bool(parse_quantity(given) >= parse_quantity(wanted))

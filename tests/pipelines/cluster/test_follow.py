@@ -240,6 +240,50 @@ def test_a_pod_whose_image_there_is_not_is_not_waited_for_for_ever(
     )
 
 
+UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                 "message": "0/1 nodes are available: 1 Insufficient memory."}  # fmt: skip
+
+
+@pytest.mark.parametrize(("memory", "scaled", "ends"), [("30Gi", "", True), ("32Gi", "", False),
+                                                        ("30Gi", "TriggeredScaleUp", False)])  # fmt: skip
+def test_a_pod_that_no_node_is_large_enough_for_is_not_waited_for_unless_a_node_will_come(
+    kfp: KfpServer, kubernetes: Cluster, spec: str, clock: Clock, capsys: pytest.CaptureFixture[str],
+    memory: str, scaled: str, ends: bool,
+) -> None:  # fmt: skip
+    kubernetes.nodes = [{"metadata": {"name": "n"}, "status": {"allocatable": {"cpu": "8", "memory": memory}}}]
+    kubernetes.rights |= {("", "events", "list")}
+    if scaled:
+        kubernetes.warn("Pod", "p-1", scaled, "pod triggered scale-up", "Normal")
+
+    def wait(run_id: str) -> None:
+        add_pod(kubernetes, run_id, "p-1", "shard", "Pending", conditions=[UNSCHEDULABLE])
+        kubernetes.pods["p-1"]["spec"] = {"containers": [
+            {"name": "main", "resources": {"requests": {"cpu": "2", "memory": "31Gi"}}},
+            {"name": "wait", "resources": {"requests": {"memory": "64Mi"}}},
+        ]}  # fmt: skip
+
+    kfp.on_run = wait
+    code, _ = followed(kfp, spec, *[tasks(shard="PENDING")] * 100, {"state": "SUCCEEDED"})
+    assert (code, clock.now == 600.0) == (int(ends), ends)
+    told = (
+        "error: shard waits in vain: Pending: Unschedulable: 0/1 nodes are available: 1 Insufficient memory.: the run"
+    )
+    assert (told in capsys.readouterr().out) == ends
+
+
+@pytest.mark.parametrize(("used", "limit", "ends"), [("0", "8", True), ("8", "16", False)])
+def test_a_pod_that_its_quota_never_allows_is_not_waited_for(
+    kfp: KfpServer, kubernetes: Cluster, spec: str, clock: Clock, used: str, limit: str, ends: bool
+) -> None:
+    message = (
+        'pods "x" is forbidden: exceeded quota: all, requested: limits.cpu=16,limits.memory=2Gi, '
+        f"used: limits.cpu={used},limits.memory=1Gi, limited: limits.cpu={limit},limits.memory=2Gi"
+    )
+    kfp.on_run = lambda run_id: add_node(kubernetes, run_id, "fetch", "Pending", message)
+    code, _ = followed(kfp, spec, *[tasks(fetch="PENDING")] * 100, {"state": "SUCCEEDED"})
+    assert (code, clock.now == 600.0) == (int(ends), ends)
+
+
 def test_a_run_that_only_repeats_itself_is_ended(
     kfp: KfpServer, kubernetes: Cluster, spec: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

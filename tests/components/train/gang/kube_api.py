@@ -66,6 +66,7 @@ class Cluster:
     jobs: dict[str, Document] = field(default_factory=dict)
     workflows: dict[str, Document] = field(default_factory=dict)
     pods: dict[str, Document] = field(default_factory=dict)
+    nodes: list[Document] = field(default_factory=list)  # none: they may not be read
     events: list[Document] = field(default_factory=list)
     logs: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
     steps: list[Callable[["Cluster"], None]] = field(default_factory=list)
@@ -90,8 +91,8 @@ class Cluster:
             "status": {"phase": phase, **status},
         }
 
-    def warn(self, kind: str, name: str, reason: str, message: str) -> None:
-        self.events.append({"metadata": {"name": f"e{len(self.events)}"}, "type": "Warning", "reason": reason,
+    def warn(self, kind: str, name: str, reason: str, message: str, mood: str = "Warning") -> None:
+        self.events.append({"metadata": {"name": f"e{len(self.events)}"}, "type": mood, "reason": reason,
                             "involvedObject": {"kind": kind, "name": name}, "message": message})  # fmt: skip
 
     def print(self, pod: str, line: str) -> None:
@@ -100,6 +101,8 @@ class Cluster:
     def answer(self, verb: str, path: str, query: dict[str, str], body: bytes) -> Any:
         if match := CORE.fullmatch(path):
             return self._core(verb, *match.groups(), query)
+        if path == "/api/v1/nodes" and self.nodes:
+            return {"kind": "NodeList", "apiVersion": "v1", "metadata": {}, "items": self.nodes}
         match = CUSTOM.fullmatch(path)
         if match is None or match[1] not in self.installed or GROUPS[match[1]][0] != match[2]:
             raise RefusalError(404, "the server could not find the requested resource")
@@ -116,8 +119,7 @@ class Cluster:
         asked = {"GET": "get" if name else "list", "DELETE": "delete"}[verb]
         self._may("", "pods/log" if log else kind, asked)
         if kind == "events":
-            assert query["fieldSelector"] == "type=Warning"
-            return {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": self.events}
+            return {"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": self._events(query)}
         if name is None:
             return {"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": _labelled(self.pods, query)}
         if name not in self.pods:
@@ -125,6 +127,11 @@ class Cluster:
         if verb == "DELETE":
             return self.pods.pop(name)
         return self._log(name, query) if log else self.pods[name]
+
+    def _events(self, query: dict[str, str]) -> list[Document]:
+        what, _, value = query["fieldSelector"].partition("=")
+        owner, _, key = what.rpartition(".")
+        return [event for event in self.events if (event[owner] if owner else event)[key] == value]
 
     def _log(self, name: str, query: dict[str, str]) -> str:
         assert (query["container"], query["timestamps"]) == ("ascend", "True")
