@@ -23,6 +23,11 @@ def to_type(verb: str, made: str = "", typed: str = "") -> str:
     return " ".join(word for word in words if word)
 
 
+def to_apply(overlay: str = "...") -> str:
+    """Return what there is to type to apply the site's manifests with an overlay."""
+    return f"make manifests OVERLAY={overlay} | kubectl apply -f -"
+
+
 def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
     """Add --json to a verb."""
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON, and nothing else")
