@@ -21,6 +21,7 @@ from benchmarks.data_rows import print_rows
 from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture, fit_pictures
 from wordmill.pictures.resemblance import Fingerprints, Lookup, fingerprints, thumbnails, variants
+from wordmill.recipe.arguments import from_one
 from wordmill.recipe.sections import Data
 from wordmill.synth.renderer import SynthSpec, render
 
@@ -165,8 +166,8 @@ def rows_of(pictures: int, rows: int, photographs: Path | None) -> list[Row]:
 def main() -> None:
     """Print a table, or rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.leaks", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=20_000)
-    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--pictures", type=from_one, default=20_000)
+    parser.add_argument("--rows", type=from_one, default=2_000_000)
     parser.add_argument("--photographs", type=Path)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

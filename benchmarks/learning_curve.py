@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from benchmarks.data_rows import print_rows
 from wordmill.inference.learning_curve import TRAINING, fit_curve
+from wordmill.recipe.arguments import from_one
 
 Row = dict[str, str | float | bool | None]
 Law = Callable[[Any], Any]
@@ -76,7 +77,7 @@ def row(name: str, value: float, unit: str, goal: float | None) -> Row:
 def main() -> None:
     """Print a table, or rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning_curve", description=__doc__)
-    parser.add_argument("--curves", type=int, default=CURVES)
+    parser.add_argument("--curves", type=from_one, default=CURVES)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = [one for name in LAWS for words in WORDS for one in rows_of(name, words, options.curves)]

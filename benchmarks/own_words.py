@@ -30,6 +30,7 @@ from wordmill.models.checkpoint import load
 from wordmill.models.pretrained import NAME, WEIGHTS
 from wordmill.pictures.image import encode
 from wordmill.readers.label_file import LabelFile
+from wordmill.recipe.arguments import from_one
 from wordmill.recipe.catalogue import LabelFormat
 from wordmill.synth.fonts import SIGN_ATLAS, is_test_family, read_atlas
 from wordmill.synth.random import Dice
@@ -151,7 +152,7 @@ def main() -> None:
     parser.add_argument("--crops", type=Path, help="a folder of labelled crops instead of drawn words")
     parser.add_argument("--labels", default="labels.txt", help="its file of labels")
     parser.add_argument("--label-format", default="dtrb", choices=get_args(LabelFormat))
-    parser.add_argument("--words", type=int, default=WORDS, help="to tune with")
+    parser.add_argument("--words", type=from_one, default=WORDS, help="to tune with")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.crops:
