@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.data_rows import print_rows
-from wordmill.inference.learning_curve import TRAINING, fit_curve
+from wordmill.inference.learning_curve import BY_CHANCE, fit_curve
 from wordmill.recipe.arguments import from_one
 
 Row = dict[str, str | float | bool | None]
@@ -45,7 +45,7 @@ CURVES = 500
 def draw(law: Law, words: int, curves: int) -> npt.NDArray[np.int64]:
     """Return how many of so many words are read wrong by the trainings of each curve, (curves, 4)."""
     generator = np.random.Generator(np.random.Philox(words))
-    errors = law(np.array(PARTS)) + TRAINING * generator.standard_normal((curves, len(PARTS)))
+    errors = law(np.array(PARTS)) + BY_CHANCE * generator.standard_normal((curves, len(PARTS)))
     limits = np.vectorize(NormalDist().inv_cdf)(np.clip(errors, 0.002, 0.998))
     counts = np.zeros((curves, len(PARTS)), dtype=np.int64)
     for _ in range(words):  # a word at a time: all of them at once are gigabytes

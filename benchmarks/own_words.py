@@ -27,7 +27,7 @@ from pipelines.local import services
 from wordmill.inference.packaged.pyfunc import TextRecogniser
 from wordmill.inference.reading import open_recogniser, read_images
 from wordmill.models.checkpoint import load
-from wordmill.models.pretrained import NAME, WEIGHTS
+from wordmill.models.pretrained import PRETRAINED, WEIGHTS
 from wordmill.pictures.image import encode
 from wordmill.readers.label_file import LabelFile
 from wordmill.recipe.arguments import from_one
@@ -99,10 +99,10 @@ def write_folder(folder: Path, samples: list[Sample]) -> list[Path]:
 
 def tuned(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
     """Tune with a folder's words; return the new weights' file and what has been gained and lost by benchmark."""
-    before = set((services.STATE / "runs").glob(f"{NAME}-tune-*"))
-    command = [sys.executable, "-m", "pipelines", "tune", str(folder), "--recipe", NAME, "--label-format", "dtrb"]
+    before = set((services.STATE / "runs").glob(f"{PRETRAINED}-tune-*"))
+    command = [sys.executable, "-m", "pipelines", "tune", str(folder), "--recipe", PRETRAINED, "--label-format", "dtrb"]
     subprocess.run(command, cwd=FOLDER.parent, check=True, stdout=sys.stderr)
-    (run,) = set((services.STATE / "runs").glob(f"{NAME}-tune-*")) - before
+    (run,) = set((services.STATE / "runs").glob(f"{PRETRAINED}-tune-*")) - before
     store = services.open_store()
     trained = gather_run(store, run.name).one("train")
     assert trained is not None  # noqa: S101 (the run has ended well)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     import numpy as np
 
-READ = 8 << 20  # bytes at a time
+CHUNK = 8 << 20  # bytes at a time
 RESERVE = 64 << 20  # bytes of disk left free
 FULL = {errno.ENOSPC, errno.EDQUOT}
 TEMPORARY = re.compile(r".+\.[0-9a-f]{12}\.part(\..+)?")  # and what a writer, such as boto3, appends to it
@@ -183,7 +183,7 @@ def copy_file(source: Path, target: Path) -> str:
     """Copy a file and return the sha256 of what was copied, by one reading."""
     digest = hashlib.sha256()
     with source.open("rb") as reader, target.open("wb") as writer:
-        while chunk := reader.read(READ):
+        while chunk := reader.read(CHUNK):
             digest.update(chunk)
             writer.write(chunk)
     return digest.hexdigest()
