@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.data_rows import print_rows
+from components.shard.leaks import AT_ONCE
 from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture, fit_pictures
 from wordmill.pictures.resemblance import Fingerprints, Lookup, fingerprints, thumbnails, variants
@@ -31,7 +32,6 @@ Copy = Callable[[np.random.Generator, Picture], Picture]
 DATA = Data(train=("t",), val=("v",), charset="lower36", height=32, width=100, channels=1)
 SOUGHT = 10_000
 FOUND, TAKEN = 95.0, 1.0  # % of copies at least, and of 10,000 others at most
-AT_ONCE = 1 << 19  # rows, as the shard stage has it
 
 
 def compressed(generator: np.random.Generator, image: Picture) -> Picture:

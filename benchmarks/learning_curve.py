@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.data_rows import print_rows
+from pipelines.local.own.curve import PARTS
 from wordmill.inference.learning_curve import BY_CHANCE, fit_curve
 from wordmill.recipe.arguments import from_one
 
 Row = dict[str, str | float | bool | None]
 Law = Callable[[Any], Any]
 
-PARTS = (0.125, 0.25, 0.5, 1.0)
 LAWS: dict[str, Law] = {
     "0.3 x^-0.4": lambda x: 0.3 * x**-0.4,
     "0.3 x^-0.2": lambda x: 0.3 * x**-0.2,

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, locks that end with their process, and room on a disk."""
+"""Files that appear whole or not at all, locks that end with their process, room on a disk; where output goes."""
 
 import errno
 import fcntl
@@ -187,3 +187,15 @@ def copy_file(source: Path, target: Path) -> str:
             digest.update(chunk)
             writer.write(chunk)
     return digest.hexdigest()
+
+
+@contextmanager
+def redirected(descriptor: int, other: int) -> Iterator[None]:
+    """Send what is written to a file descriptor meanwhile, by child processes too, to where another one leads."""
+    kept = os.dup(descriptor)
+    os.dup2(other, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)
