@@ -17,6 +17,7 @@ from pathlib import Path
 
 from components.report.compare import runs as compare_runs
 from components.report.compare.page import CHARTS
+from wordmill.recipe.arguments import from_one
 from wordmill.store import tracking
 from wordmill.store.experiments import InputSet, log_inputs
 from wordmill.store.storage import Store
@@ -141,7 +142,7 @@ def measure() -> list[Row]:
 def main() -> None:
     """Print the table, or its rows as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5000)
+    parser.add_argument("--runs", type=from_one, default=5000)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

@@ -26,6 +26,7 @@ from benchmarks.data_samples import Words, words, write_folder
 from benchmarks.data_stages import Ran
 from benchmarks.models import Row, table
 from benchmarks.peers.loaders import create_lmdb
+from wordmill.recipe.arguments import from_one
 from wordmill.shards.sets import ShardSet
 from wordmill.store.storage import Store
 
@@ -146,7 +147,7 @@ def tell(text: str) -> None:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data", description=__doc__)
-    parser.add_argument("--samples", type=int, default=SAMPLES)
+    parser.add_argument("--samples", type=from_one, default=SAMPLES)
     parser.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=tuple(PARTS), metavar="NAME")
     parser.add_argument("--quick", action="store_true", help="little and once, to see that everything works")
     parser.add_argument("--json", action="store_true")

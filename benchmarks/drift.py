@@ -18,6 +18,7 @@ import numpy.typing as npt
 from benchmarks.data_rows import print_rows
 from components.gate.drift import Histogram, compare_runs
 from components.gate.sampling import DISCORDANT, Paired
+from wordmill.recipe.arguments import from_one
 
 Row = dict[str, str | float | bool | None]
 Ints = npt.NDArray[np.int64]
@@ -108,7 +109,7 @@ def row(name: str, value: float, goal: float, met: bool) -> Row:
 def main() -> None:
     """Print a table, or rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.drift", description=__doc__)
-    parser.add_argument("--nights", type=int, default=NIGHTS)
+    parser.add_argument("--nights", type=from_one, default=NIGHTS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     kinds: dict[str, Shift] = {"unchanged": unchanged, "words a fifth longer": longer,

@@ -28,6 +28,7 @@ from wordmill.inference.evaluation import facts_of, read_all
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture, fit_picture, normalise
+from wordmill.recipe.arguments import from_one
 from wordmill.recipe.frameworks import twin
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Evaluation, Recipe
@@ -243,8 +244,8 @@ def row(name: str, value: float, peer: float = 0.0, goal: float = 0.0) -> Row:
 def main() -> None:
     """Measure, and print the table or its rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.evaluate", description=__doc__)
-    parser.add_argument("--samples", type=int, default=SAMPLES)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--samples", type=from_one, default=SAMPLES)
+    parser.add_argument("--threads", type=from_one, default=2)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = table(options.samples, measure(options.samples, options.threads))

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from benchmarks.data_rows import print_rows
 from components.gate.compare import BOUND, has_fallen
 from components.gate.sampling import Stratum, bootstrap_means, expected_error, margin_of
+from wordmill.recipe.arguments import from_one
 from wordmill.recipe.sections import Gate
 from wordmill.text.metrics import NORMAL_975
 
@@ -154,7 +155,7 @@ def check(sets: Benchmarks, discordant: float) -> Row:
 def main() -> None:
     """Print a table, or rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gate", description=__doc__)
-    parser.add_argument("--nights", type=int, default=NIGHTS)
+    parser.add_argument("--nights", type=from_one, default=NIGHTS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     sets = ten_benchmarks()

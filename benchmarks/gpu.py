@@ -36,6 +36,7 @@ from components.train.launch import launch
 from pipelines.building import FOLDER, recipe_path
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.pictures.image import fit_picture
+from wordmill.recipe.arguments import minutes
 from wordmill.recipe.catalogue import load_catalogue
 from wordmill.recipe.frameworks import environment, twin
 from wordmill.recipe.loading import load_recipe
@@ -223,7 +224,7 @@ def main() -> None:
     """Measure, and print the figures; code 1 where a part of it failed."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--peak-tflops", type=float, default=989.0, help="the card's bfloat16 rate, by its data sheet")
-    parser.add_argument("--minutes", type=float, default=5.0, help="of training on streamed pictures")
+    parser.add_argument("--minutes", type=minutes, default=5.0, help="of training on streamed pictures")
     parser.add_argument(
         "--dry", action="store_true", help="every line on a CPU, at tiny size: the figures mean nothing"
     )

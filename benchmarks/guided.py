@@ -24,6 +24,7 @@ from benchmarks.models import Row
 from pipelines.building import FOLDER, recipe_path
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.pictures.image import fit_picture
+from wordmill.recipe.arguments import from_nought, minutes
 from wordmill.recipe.catalogue import load_catalogue
 from wordmill.recipe.frameworks import twin
 from wordmill.recipe.loading import load_recipe
@@ -121,8 +122,8 @@ def main() -> None:
     """Measure, and print the figures."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.guided", description=__doc__)
     parser.add_argument("--recipe", default="quickstart", help="one of CTC, on rendered words")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--minutes", type=float, default=20.0, help="of processor time for each training")
+    parser.add_argument("--seeds", type=from_nought, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--minutes", type=minutes, default=20.0, help="of processor time for each training")
     parser.add_argument("--weight", type=float, default=1.0, help="train.guide")
     parser.add_argument("--quick", action="store_true", help="a few steps each, to see that everything works")
     parser.add_argument("--json", action="store_true")

@@ -12,6 +12,7 @@ import json
 import sys
 
 from benchmarks.models import PEERS_PYTHON, Result, Row, interleaved, row, table
+from wordmill.recipe.arguments import from_one
 from wordmill.recipe.sections import INT8
 
 FORMATS = ("onnx", *INT8, "mindir")
@@ -40,7 +41,7 @@ def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.inference", description=__doc__)
     parser.add_argument("--recipes", nargs="+", choices=tuple(PEERS), default=tuple(PEERS), metavar="NAME")
-    parser.add_argument("--threads", type=int, default=1, help="processors of each contender")
+    parser.add_argument("--threads", type=from_one, default=1, help="processors of each contender")
     parser.add_argument("--quick", action="store_true", help="one run each, to see that everything works")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -18,9 +18,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.data_rows import print_rows
+from components.shard.leaks import AT_ONCE
 from wordmill.pictures.decoder import decode
 from wordmill.pictures.image import Picture, fit_pictures
 from wordmill.pictures.resemblance import Fingerprints, Lookup, fingerprints, thumbnails, variants
+from wordmill.recipe.arguments import from_one
 from wordmill.recipe.sections import Data
 from wordmill.synth.renderer import SynthSpec, render
 
@@ -30,7 +32,6 @@ Copy = Callable[[np.random.Generator, Picture], Picture]
 DATA = Data(train=("t",), val=("v",), charset="lower36", height=32, width=100, channels=1)
 SOUGHT = 10_000
 FOUND, TAKEN = 95.0, 1.0  # % of copies at least, and of 10,000 others at most
-AT_ONCE = 1 << 19  # rows, as the shard stage has it
 
 
 def compressed(generator: np.random.Generator, image: Picture) -> Picture:
@@ -165,8 +166,8 @@ def rows_of(pictures: int, rows: int, photographs: Path | None) -> list[Row]:
 def main() -> None:
     """Print a table, or rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.leaks", description=__doc__)
-    parser.add_argument("--pictures", type=int, default=20_000)
-    parser.add_argument("--rows", type=int, default=2_000_000)
+    parser.add_argument("--pictures", type=from_one, default=20_000)
+    parser.add_argument("--rows", type=from_one, default=2_000_000)
     parser.add_argument("--photographs", type=Path)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -16,12 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.data_rows import print_rows
-from wordmill.inference.learning_curve import TRAINING, fit_curve
+from pipelines.local.own.curve import PARTS
+from wordmill.inference.learning_curve import BY_CHANCE, fit_curve
+from wordmill.recipe.arguments import from_one
 
 Row = dict[str, str | float | bool | None]
 Law = Callable[[Any], Any]
 
-PARTS = (0.125, 0.25, 0.5, 1.0)
 LAWS: dict[str, Law] = {
     "0.3 x^-0.4": lambda x: 0.3 * x**-0.4,
     "0.3 x^-0.2": lambda x: 0.3 * x**-0.2,
@@ -44,7 +45,7 @@ CURVES = 500
 def draw(law: Law, words: int, curves: int) -> npt.NDArray[np.int64]:
     """Return how many of so many words are read wrong by the trainings of each curve, (curves, 4)."""
     generator = np.random.Generator(np.random.Philox(words))
-    errors = law(np.array(PARTS)) + TRAINING * generator.standard_normal((curves, len(PARTS)))
+    errors = law(np.array(PARTS)) + BY_CHANCE * generator.standard_normal((curves, len(PARTS)))
     limits = np.vectorize(NormalDist().inv_cdf)(np.clip(errors, 0.002, 0.998))
     counts = np.zeros((curves, len(PARTS)), dtype=np.int64)
     for _ in range(words):  # a word at a time: all of them at once are gigabytes
@@ -76,7 +77,7 @@ def row(name: str, value: float, unit: str, goal: float | None) -> Row:
 def main() -> None:
     """Print a table, or rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning_curve", description=__doc__)
-    parser.add_argument("--curves", type=int, default=CURVES)
+    parser.add_argument("--curves", type=from_one, default=CURVES)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     rows = [one for name in LAWS for words in WORDS for one in rows_of(name, words, options.curves)]

@@ -21,6 +21,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from components.train.launch import free_port
+from wordmill.recipe.arguments import from_one
 from wordmill.recipe.frameworks import PACKAGES, environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,8 +234,8 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.models", description=__doc__)
     parser.add_argument("--recipes", nargs="+", choices=tuple(CONTESTS), default=tuple(CONTESTS), metavar="NAME")
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
-    parser.add_argument("--batch", type=int, help="of every recipe, in place of its own")
-    parser.add_argument("--threads", type=int, default=1, help="processors of each contender")
+    parser.add_argument("--batch", type=from_one, help="of every recipe, in place of its own")
+    parser.add_argument("--threads", type=from_one, default=1, help="processors of each contender")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--peak-tflops", type=float, default=0.0, help="the card's bfloat16 rate, by its data sheet")
     parser.add_argument("--quick", action="store_true", help="one run each, to see that everything works")

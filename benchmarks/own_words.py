@@ -27,9 +27,10 @@ from pipelines.local import services
 from wordmill.inference.packaged.pyfunc import TextRecogniser
 from wordmill.inference.reading import open_recogniser, read_images
 from wordmill.models.checkpoint import load
-from wordmill.models.pretrained import NAME, WEIGHTS
+from wordmill.models.pretrained import PRETRAINED, WEIGHTS
 from wordmill.pictures.image import encode
 from wordmill.readers.label_file import LabelFile
+from wordmill.recipe.arguments import from_one
 from wordmill.recipe.catalogue import LabelFormat
 from wordmill.synth.fonts import SIGN_ATLAS, is_test_family, read_atlas
 from wordmill.synth.random import Dice
@@ -98,10 +99,10 @@ def write_folder(folder: Path, samples: list[Sample]) -> list[Path]:
 
 def tuned(folder: Path) -> tuple[Path, list[dict[str, Any]]]:
     """Tune with a folder's words; return the new weights' file and what has been gained and lost by benchmark."""
-    before = set((services.STATE / "runs").glob(f"{NAME}-tune-*"))
-    command = [sys.executable, "-m", "pipelines", "tune", str(folder), "--recipe", NAME, "--label-format", "dtrb"]
+    before = set((services.STATE / "runs").glob(f"{PRETRAINED}-tune-*"))
+    command = [sys.executable, "-m", "pipelines", "tune", str(folder), "--recipe", PRETRAINED, "--label-format", "dtrb"]
     subprocess.run(command, cwd=FOLDER.parent, check=True, stdout=sys.stderr)
-    (run,) = set((services.STATE / "runs").glob(f"{NAME}-tune-*")) - before
+    (run,) = set((services.STATE / "runs").glob(f"{PRETRAINED}-tune-*")) - before
     store = services.open_store()
     trained = gather_run(store, run.name).one("train")
     assert trained is not None  # noqa: S101 (the run has ended well)
@@ -151,7 +152,7 @@ def main() -> None:
     parser.add_argument("--crops", type=Path, help="a folder of labelled crops instead of drawn words")
     parser.add_argument("--labels", default="labels.txt", help="its file of labels")
     parser.add_argument("--label-format", default="dtrb", choices=get_args(LabelFormat))
-    parser.add_argument("--words", type=int, default=WORDS, help="to tune with")
+    parser.add_argument("--words", type=from_one, default=WORDS, help="to tune with")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.crops:

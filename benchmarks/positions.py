@@ -17,6 +17,7 @@ from benchmarks.data_rows import alone, print_rows
 from benchmarks.models import Row
 from wordmill.inference.reading import open_recogniser
 from wordmill.pictures.image import fit_picture
+from wordmill.recipe.arguments import from_one
 from wordmill.synth import scene
 from wordmill.synth.fonts import PAD, Face, Pixels
 from wordmill.synth.geometry import Map, random_map
@@ -118,7 +119,7 @@ def main() -> None:
     """Print the table, or rows for programs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.positions", description=__doc__)
     parser.add_argument("model", type=Path, help="a file or folder, as make read takes it")
-    parser.add_argument("--words", type=int, default=WORDS)
+    parser.add_argument("--words", type=from_one, default=WORDS)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     print_rows(rows(options.model, options.words), options.json)

@@ -28,6 +28,7 @@ import psutil
 from benchmarks.files import crops, write_file
 from benchmarks.models import NO_PEER, RECIPES, Row, table
 from benchmarks.serve import post_of, served
+from wordmill.recipe.arguments import seconds
 from wordmill.recipe.loading import load_recipe
 
 CLIENTS, CROWD = 16, 1000  # of the random load, of the overload
@@ -237,7 +238,7 @@ def rows_of(memory: list[float], answers: dict[str, Answers], ended: float) -> l
 def main() -> None:
     """Measure, and print the table or its rows as JSON."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.service_load", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=3600.0, help="of random load")
+    parser.add_argument("--seconds", type=seconds, default=3600.0, help="of random load")
     parser.add_argument("--recipe", default="quickstart", metavar="NAME")
     parser.add_argument("--curve", type=Path, help="file for the memory in MiB, a line a second")
     parser.add_argument("--json", action="store_true")

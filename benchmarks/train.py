@@ -26,6 +26,7 @@ from typing import TypeVar, get_args
 from benchmarks.data_rows import against, alone
 from benchmarks.models import Row, table
 from benchmarks.train_runs import Ran, Samples, Turn, make_job, make_samples, run_job, run_peer, run_turns
+from wordmill.recipe.arguments import from_one
 from wordmill.recipe.frameworks import Framework
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
@@ -116,8 +117,8 @@ def rows_of(found: dict[str, Ran], turn: Turn) -> list[Row]:
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.train", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS)
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"of each run, {STEPS} or more")
+    parser.add_argument("--rounds", type=from_one, default=ROUNDS)
+    parser.add_argument("--steps", type=from_one, default=STEPS, help=f"of each run, {STEPS} or more")
     parser.add_argument("--quick", action="store_true", help="one round of little, to see that everything works")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

@@ -2,12 +2,13 @@
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
+
+from wordmill.store.files import redirected
 
 COMMAND = "wordmill"
 
@@ -23,6 +24,11 @@ def to_type(verb: str, made: str = "", typed: str = "") -> str:
     return " ".join(word for word in words if word)
 
 
+def to_apply(overlay: str = "...") -> str:
+    """Return what there is to type to apply the site's manifests with an overlay."""
+    return f"make manifests OVERLAY={overlay} | kubectl apply -f -"
+
+
 def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
     """Add --json to a verb."""
     parser.add_argument("--json", action="store_true", help=f"print {what} as JSON, and nothing else")
@@ -35,14 +41,8 @@ def told_beside(wanted: bool) -> Iterator[None]:
         yield
         return
     sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        with redirect_stdout(sys.stderr):
-            yield
-    finally:
-        os.dup2(kept, 1)
-        os.close(kept)
+    with redirected(1, 2), redirect_stdout(sys.stderr):
+        yield
 
 
 def print_json(document: Any) -> None:

@@ -262,6 +262,12 @@ def test_no_python_runs_between_fork_and_exec() -> None:
             assert "preexec_fn" not in path.read_text(encoding="utf-8"), relative(path)
 
 
+def test_no_count_of_a_command_line_is_below_nought() -> None:
+    """The kinds of wordmill/recipe/arguments.py refuse it, which int takes."""
+    for path in [*CODE, *sorted((ROOT / "benchmarks").rglob("*.py"))]:
+        assert "type=int" not in path.read_text(encoding="utf-8"), relative(path)
+
+
 def test_nothing_reads_pickles() -> None:
     for path in CODE:
         assert not imports(path) & {"pickle", "dill", "cloudpickle"}, relative(path)

@@ -12,7 +12,7 @@ from pipelines.local import services
 from pipelines.local.evaluating import measure_sets
 from wordmill.inference.reading import open_recogniser
 from wordmill.inference.trained import load_trained
-from wordmill.models.pretrained import NAME, WEIGHTS, save_halved, write_facts
+from wordmill.models.pretrained import PRETRAINED, WEIGHTS, save_halved, write_facts
 from wordmill.pictures.image import fit_pictures
 from wordmill.recipe.catalogue import load_catalogue, select
 from wordmill.recipe.loading import load_recipe
@@ -26,15 +26,15 @@ COUNTS = ("correct", "total", "accuracy", "low", "high", "protocol", "content")
 
 def write_weights(store: Store) -> dict[str, Any]:
     """Write the champion's weights in half precision, measure these, and return what is known of them."""
-    trained = find_champion(store, NAME)
+    trained = find_champion(store, PRETRAINED)
     if trained is None:
-        raise RuntimeError(f"recipe '{NAME}' has no champion: make run RECIPE={NAME} first")
+        raise RuntimeError(f"recipe '{PRETRAINED}' has no champion: make run RECIPE={PRETRAINED} first")
     save_halved(WEIGHTS, load_trained(store, trained))
-    recipe = load_recipe(recipe_path(NAME))
+    recipe = load_recipe(recipe_path(PRETRAINED))
     sets = select(load_catalogue([FOLDER / "datasets.yaml"]), data_sets(recipe))
     run_tag = measure_sets(WEIGHTS, recipe.evaluation.protocol, {name: sets[name] for name in recipe.benchmarks})
     return {
-        "recipe": NAME,
+        "recipe": PRETRAINED,
         "git_commit": trained.git_commit,
         "manifest": trained.reference,
         "data": {name: {"source": entry.source, "licence": entry.licence} for name, entry in sets.items()},

@@ -16,6 +16,7 @@ from functools import cache
 from typing import NamedTuple
 
 from components import keys
+from wordmill.recipe.arguments import from_one
 from wordmill.recipe.frameworks import PACKAGES
 from wordmill.recipe.loading import load_recipe
 from wordmill.store.artifacts import ROOT
@@ -191,7 +192,7 @@ def main() -> None:
     """Print a row for each commit, why its work would be done again today, and the sums."""
     parser = argparse.ArgumentParser(prog="python -m tools.replay_keys", description=__doc__)
     parser.add_argument("commit", nargs="?", default=COMMIT)
-    parser.add_argument("--commits", type=int, default=80)
+    parser.add_argument("--commits", type=from_one, default=80)
     parser.add_argument("--why", action="store_true", help="name the definitions that changed, not their modules alone")
     options = parser.parse_args()
     blobs, known, rows, sums = Blobs(), stages(), 0, Counter[tuple[str, str]]()

@@ -20,7 +20,7 @@ Histogram = Mapping[str, int]  # what a sample has -> how many samples have it
 RESAMPLES = 4999
 NIGHTS = 0.01  # the share of nights without any change that say that something has moved
 MATTERS = 0.02  # a distance, or a difference of accuracies, below which nobody need look
-SHOWN = 3  # values of a histogram that have moved most
+MOST_MOVED = 3  # values of a histogram that have moved most
 SLICES = ((1, 3), (4, 6), (7, 9), (10, 255))  # characters of a label
 
 
@@ -89,7 +89,7 @@ def _histogram_row(what: str, ours: Histogram, theirs: Histogram, level: float) 
     gaps = {
         name: ours.get(name, 0) / totals[0] - theirs.get(name, 0) / totals[1] for name in ours.keys() | theirs.keys()
     }
-    most = sorted(gaps, key=lambda name: (-abs(gaps[name]), name))[:SHOWN] if sure else []
+    most = sorted(gaps, key=lambda name: (-abs(gaps[name]), name))[:MOST_MOVED] if sure else []
     shares = [f"{name or 'others'} from {100 * theirs.get(name, 0) / totals[1]:.1f} to "
               f"{100 * ours.get(name, 0) / totals[0]:.1f} %" for name in most]  # fmt: skip
     told = f"{what}: {100 * found.distance:.1f} % are others, where chance alone makes up to {100 * found.chance:.1f} %"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from wordmill.recipe.parsing import read_yaml
 
-FILE = Path(__file__).with_name("published.yaml")
+ACCURACIES = Path(__file__).with_name("published.yaml")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,5 +20,5 @@ class Published:
 
 def published(recipe: str) -> Published | None:
     """Return what is published for the recogniser of this recipe, None if there is nothing."""
-    document = read_yaml(FILE)
+    document = read_yaml(ACCURACIES)
     return Published(**document[recipe]) if recipe in document else None

@@ -36,7 +36,7 @@ def main() -> None:
     import uvicorn
 
     from components.serve.app import make_app
-    from components.serve.batching import MOST
+    from components.serve.batching import MOST_PICTURES
     from wordmill.inference.packaged.pyfunc import find_card, open_onnx
 
     try:
@@ -44,7 +44,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
     data = recogniser.data
-    for size in (1, MOST):
+    for size in (1, MOST_PICTURES):
         recogniser.read(np.zeros((size, data.height, data.width, data.channels), np.uint8))
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     try:

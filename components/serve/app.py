@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from components.serve.batching import MOST, Batcher, FullError
+from components.serve.batching import MOST_PICTURES, Batcher, FullError
 from components.serve.body import Named, images_of
 from components.serve.interface import HEALTH_ANSWERS, METRICS_ANSWERS, MOST_ALTERNATIVES, READ, READ_ANSWERS
 from components.serve.load import Held, Load
@@ -98,8 +98,8 @@ class ReadingService:
     async def _in_detail(self, fitted: list[FittedPicture], alternatives: int) -> list[Detailed]:
         """Return readings with what a request asks for beside, a batch at a time, in the thread of the batches."""
         found: list[Detailed] = []
-        for start in range(0, len(fitted), MOST):
-            pictures, shares = zip(*fitted[start : start + MOST], strict=True)
+        for start in range(0, len(fitted), MOST_PICTURES):
+            pictures, shares = zip(*fitted[start : start + MOST_PICTURES], strict=True)
             work = partial(self.recogniser.read_in_detail, np.stack(pictures), shares, alternatives)
             try:
                 (texts, sure), more = await asyncio.get_running_loop().run_in_executor(self.batcher.thread, work)

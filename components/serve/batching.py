@@ -12,7 +12,7 @@ import numpy as np
 from wordmill.pictures.image import Picture
 from wordmill.text.decoding import Reading
 
-MOST = 64  # pictures of one batch
+MOST_PICTURES = 64  # pictures of one batch
 WAIT_S = 0.005  # how long a batch that is not full waits for more
 ROOM = 1024  # pictures that may wait
 
@@ -45,7 +45,7 @@ class Batcher:
         futures = [loop.create_future() for _ in pictures]
         self.waiting.extend(zip(pictures, futures, strict=True))
         self.arrived.set()
-        if len(self.waiting) >= MOST:
+        if len(self.waiting) >= MOST_PICTURES:
             self.enough.set()
         found: list[Read] = await asyncio.gather(*futures)
         return found
@@ -55,11 +55,11 @@ class Batcher:
         loop, shared = asyncio.get_running_loop(), False
         while True:
             await self.arrived.wait()
-            if shared and len(self.waiting) < MOST:
+            if shared and len(self.waiting) < MOST_PICTURES:
                 self.enough.clear()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.enough.wait(), WAIT_S)
-            batch = list(islice(self.waiting, MOST))
+            batch = list(islice(self.waiting, MOST_PICTURES))
             shared = len(batch) > 1
             for _ in batch:
                 self.waiting.popleft()

@@ -5,8 +5,8 @@ from typing import Any
 from components.serve.body import IMAGES
 
 MOST_ALTERNATIVES = 20
-FILE = {"type": "string", "format": "binary"}
-FORM = {"type": "object", "properties": {"images": {"type": "array", "items": FILE, "minItems": 1}}}
+PICTURE = {"type": "string", "format": "binary"}
+FORM = {"type": "object", "properties": {"images": {"type": "array", "items": PICTURE, "minItems": 1}}}
 PACKED = {"type": "object", "required": ["images"], "properties": {
     "images": {"type": "array", "items": {"type": "string", "format": "byte"}, "minItems": 1, "maxItems": IMAGES}
 }}  # fmt: skip
@@ -42,7 +42,7 @@ READ: dict[str, Any] = {
         _query("alternatives", MOST_ALTERNATIVES, "so many of the likeliest texts"),
     ],
     "requestBody": {"required": True, "content": {
-        "image/*": {"schema": FILE}, "multipart/form-data": {"schema": FORM}, "application/json": {"schema": PACKED},
+        "image/*": {"schema": PICTURE}, "multipart/form-data": {"schema": FORM}, "application/json": {"schema": PACKED},
     }},
 }  # fmt: skip
 READ_ANSWERS: dict[int | str, dict[str, Any]] = {

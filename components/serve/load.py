@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from components.serve.batching import MOST, FullError
+from components.serve.batching import MOST_PICTURES, FullError
 
 REQUESTS = 256  # that may be in hand at a time
 BODY_BYTES = 512 << 20  # of bodies that are in memory, whole or still coming
@@ -29,7 +29,7 @@ class Load:
     def full(self) -> bool:
         """Tell whether a request that came now would be refused."""
         # A batch is always let in: a pause of the whole machine, too, looks like a slow network.
-        slow = self.pictures >= MOST and self.wait_s > WAIT_S
+        slow = self.pictures >= MOST_PICTURES and self.wait_s > WAIT_S
         return slow or self.requests >= REQUESTS or self.bytes >= BODY_BYTES
 
     def check(self) -> None:

@@ -11,15 +11,15 @@ from fastapi.responses import HTMLResponse
 
 from wordmill.inference.packaged.pyfunc import TextRecogniser
 
-FILE = Path(__file__).with_name("page.html")
-NAMED = 120  # characters of the charset that the page names
+TEMPLATE = Path(__file__).with_name("page.html")
+SYMBOLS = 120  # characters of the charset that the page names
 
 
 def add_page(app: FastAPI, recogniser: TextRecogniser) -> None:
     """Answer GET / with the page."""
-    content, headers = page_text(recogniser), {"Content-Security-Policy": policy_of(FILE.read_text(encoding="utf-8")),
-                                             "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer",
-                                             "Cache-Control": "no-cache"}  # fmt: skip
+    content, policy = page_text(recogniser), policy_of(TEMPLATE.read_text(encoding="utf-8"))
+    headers = {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff",
+               "Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}  # fmt: skip
 
     @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
@@ -31,9 +31,9 @@ def add_page(app: FastAPI, recogniser: TextRecogniser) -> None:
 def page_text(recogniser: TextRecogniser) -> str:
     """Return the page with what it says of a recogniser: its characters, and whether it turns tall pictures."""
     symbols = recogniser.codec.charset.symbols
-    named = html.escape(symbols[:NAMED]) + (" …" if len(symbols) > NAMED else "")
+    named = html.escape(symbols[:SYMBOLS]) + (" …" if len(symbols) > SYMBOLS else "")
     told = {"COUNT": f"{len(symbols):,}", "CHARACTERS": named, "TURNED": str(recogniser.data.turn_tall).lower()}
-    head, script, rest = FILE.read_text(encoding="utf-8").partition("<script>")
+    head, script, rest = TEMPLATE.read_text(encoding="utf-8").partition("<script>")
     return re.sub("|".join(told), lambda found: told[found[0]], head) + script + rest
 
 

@@ -17,7 +17,7 @@ RETRY_S = 5.0
 TELL_EVERY_S = 60.0
 AWAY_S = 600.0  # training goes on for so long without the store
 NONFINITE = "nonfinite"  # the folder of batches that were left out, in the run's folder and below its place
-BATCH = re.compile(r"step-\d{8,}\.rank-\d+\.npz")  # how they are called
+LEFT_OUT = re.compile(r"step-\d{8,}\.rank-\d+\.npz")  # how they are called
 
 
 class StoreAwayError(RuntimeError):
@@ -149,7 +149,7 @@ class Mirror:
 
 def left_out_batches(folder: Path) -> list[Path]:
     """Return the files of the batches that a run has left out, by its folder."""
-    return sorted(path for path in (folder / NONFINITE).glob("*.npz") if BATCH.fullmatch(path.name))
+    return sorted(path for path in (folder / NONFINITE).glob("*.npz") if LEFT_OUT.fullmatch(path.name))
 
 
 def forget(store: Store, place: str) -> None:
@@ -157,7 +157,7 @@ def forget(store: Store, place: str) -> None:
     prefix = prefix_of(place)
     try:
         names = sorted((name for _, name in stored_files(store, place)), key=is_record, reverse=True)
-        batches = [key for key in store.keys(f"{prefix}{NONFINITE}/") if BATCH.fullmatch(Path(key).name)]
+        batches = [key for key in store.keys(f"{prefix}{NONFINITE}/") if LEFT_OUT.fullmatch(Path(key).name)]
         for address in [*(prefix + name for name in names), *batches]:
             store.delete(address)
     except RuntimeError as error:  # the run itself is stored

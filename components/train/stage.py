@@ -50,12 +50,14 @@ def run(
     or says as JSON what the job of several nodes, `processes` on each, is to be, which a cluster then runs.
     """
 
+    recogniser = from_json(Model, model)
+
     def work(store: Store) -> tuple[Manifest, bool]:
-        sections = from_json(Data, data), from_json(Model, model), from_json(Train, train)
+        sections = from_json(Data, data), recogniser, from_json(Train, train)
         sender, spec = Sender(store, run_tag, recipe), from_json(GangSpec, gang) if gang else None
         return train_or_find(store, *sections, read_manifest(shards), device, processes, sender, spec)
 
-    return run_stage("train", from_json(Model, model).name, run_tag, output, work)
+    return run_stage("train", recogniser.name, run_tag, output, work)
 
 
 def train_or_find(

@@ -14,7 +14,7 @@ import urllib3
 
 from pipelines.cluster.connection import FORWARD, by_kubernetes, open_client
 from pipelines.cluster.site import Site, load_site
-from pipelines.output import to_type
+from pipelines.output import to_apply, to_type
 
 TIMEOUT_S = (5, 30)  # to connect and to answer: kfp.Client itself waits for a silent server for ever
 PATIENCE_S = 60.0  # for a server that does not answer or answers with a fault of its own
@@ -66,8 +66,8 @@ class Server:
         wanted = "the namespace of your profile" if found == "multi-user" else namespace
         overlay = "local" if found == "multi-user" else "standalone"
         advice = f"set spec.kubeflow.mode: {found} and spec.namespace: {wanted}"
-        apply = f"make manifests OVERLAY={overlay} | kubectl apply -f -"
-        raise RuntimeError(f"values.yaml: spec.kubeflow.mode is {mode}, {host} is {found}: {advice}, then {apply}")
+        raise RuntimeError(f"values.yaml: spec.kubeflow.mode is {mode}, {host} is {found}: {advice}, then "
+                           f"{to_apply(overlay)}")  # fmt: skip
 
     def page_of(self, run_id: str) -> str:
         """Return the address of a run's page, or what to set to get it."""

@@ -18,7 +18,7 @@ from pipelines.cluster.client import connect_kubeflow
 from pipelines.cluster.site import Site
 from pipelines.images.references import NAMES, image, registry_host, split_name
 from pipelines.output import to_type
-from wordmill.store.storage import CHUNK, Store, object_key
+from wordmill.store.storage import PART_BYTES, Store, object_key
 
 TIMEOUT_S = 10
 MANIFESTS = ", ".join(
@@ -144,7 +144,7 @@ def _try_out(store: Store, path: Path) -> None:
         made.append(key)
         if store.get_json(key) != {"from": "make doctor"}:
             raise RuntimeError(f"s3://{store.bucket}/{key}: what was read is not what was written")
-        path.write_bytes(secrets.token_bytes(CHUNK + 1))  # two parts
+        path.write_bytes(secrets.token_bytes(PART_BYTES + 1))  # two parts
         parts = store.put_file(path, "trial")
         made.append(object_key(parts))
         store.cache = path.with_name("read back")

@@ -95,16 +95,20 @@ def unschedule(server: Server, recipe: str, zone: tzinfo) -> None:
 
 def schedules_of(server: Server, experiment_id: str, name: str) -> list[Any]:
     """Return the schedules of a name in an experiment, the oldest first."""
-    listed = server.client.recurring_runs.recurring_run_service_list_recurring_runs
-    return server.called(name, "list the schedules", listed, "recurring_runs", experiment_id=experiment_id)
+    return server.called(name, *_listing(server), experiment_id=experiment_id)
+
+
+def _listing(server: Server) -> tuple[str, Callable[..., Any], str]:
+    """Return what lists schedules: in words, the call, and what its reply calls them."""
+    call = server.client.recurring_runs.recurring_run_service_list_recurring_runs
+    return "list the schedules", call, "recurring_runs"
 
 
 def options_before(server: Server, run: Any) -> str:
     """Return the options that a run was made with, a night's by its schedule; "" where they are not known."""
     if not run.recurring_run_id:
         return options_of_run(run)
-    listed = server.client.recurring_runs.recurring_run_service_list_recurring_runs
-    known = server.listed("list the schedules", listed, "recurring_runs", experiment_id=run.experiment_id)
+    known = server.listed(*_listing(server), experiment_id=run.experiment_id)
     return next((_options(old) for old in known if old.recurring_run_id == run.recurring_run_id), "")
 
 
@@ -113,8 +117,7 @@ def rows(server: Server, zone: tzinfo, rebuilt: Callable[[str], tuple[str, str]]
 
     `rebuilt` returns recipe and compiled pipeline of a schedule's options as they would be made today.
     """
-    listed = server.client.recurring_runs.recurring_run_service_list_recurring_runs
-    for old in server.listed("list the schedules", listed, "recurring_runs", namespace=server.namespace):
+    for old in server.listed(*_listing(server), namespace=server.namespace):
         if not hash_of(old):
             continue
         expression = old.trigger.cron_schedule.cron

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pipelines.building import build_pipeline, compiled, new_run_tag, options_of
 from pipelines.cluster import cron
 from pipelines.cluster.site import load_site
-from pipelines.output import add_json_option, print_json, to_type, told_beside
+from pipelines.output import add_json_option, print_json, to_apply, to_type, told_beside
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -86,7 +86,7 @@ def watched(recipe: str, recipes: str) -> str:
     if recipe in [name.strip() for name in recipes.split(",")]:
         return f"the watchdog watches {recipe}, once the manifests are applied that say so"
     return (f"the watchdog does not watch {recipe}: add it to spec.nightly.recipes of manifests/site/values.yaml, then "
-            "make manifests OVERLAY=... | kubectl apply -f -")  # fmt: skip
+            f"{to_apply()}")  # fmt: skip
 
 
 def silent_too_long(expression: str, now: datetime, silence_h: int) -> str:

@@ -13,13 +13,13 @@ from kfp import local
 from kfp.dsl.graph_component import GraphComponent
 from kfp.local import docker_task_handler
 
+from pipelines.cluster.tasks import USER
 from pipelines.images.building import key_of
 from pipelines.images.references import KEY
 from pipelines.output import to_type
 from wordmill.store.cache import VARIABLE, limit_bytes
 
 LABEL = "wordmill.state"  # whose containers they are: the folder of state of the run that started them
-USER = 10001  # of every image
 CANNOT_START = 125  # the code of `docker run` for that
 # The way to S3 and MLflow.
 PASSED = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",

@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from pipelines.building import FOLDER, new_run_tag, recipe_path
 from pipelines.output import add_json_option, print_json, told_beside
-from wordmill.models.pretrained import NAME, WEIGHTS, pretrained
+from wordmill.models.pretrained import PRETRAINED, WEIGHTS, pretrained
 from wordmill.recipe.catalogue import Entry, LabelFormat, load_catalogue, redirect, select, to_text
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.parsing import to_json
@@ -66,7 +66,7 @@ def named_model(model: str, recipe: str) -> Path:
     from pipelines.local import services
     from wordmill.store import tracking
 
-    if model == NAME:
+    if model == PRETRAINED:
         return WEIGHTS
     if re.search(r"\.(onnx|mindir|om|safetensors)$|^[/.~]|/.*/", model):
         raise ValueError(f"{model}: no such file or folder")
@@ -83,7 +83,8 @@ def named_model(model: str, recipe: str) -> Path:
 
 def told_stand_in(recipe: str, path: Path) -> Path:
     """Say that the weights that come with the project stand in for a recipe's champion, and return their file."""
-    print(f"recipe '{recipe}' has no champion yet: {NAME}, which comes with the project, stands in for it", flush=True)
+    told = f"{PRETRAINED}, which comes with the project, stands in for it"
+    print(f"recipe '{recipe}' has no champion yet: {told}", flush=True)
     return path
 
 

@@ -15,7 +15,7 @@ from wordmill.recipe.catalogue import Entry, to_text
 from wordmill.recipe.loading import load_recipe
 from wordmill.text.charset import Charset, charset_of
 
-SHOWN = 40  # characters that are printed
+PRINTED = 40  # characters that are printed
 EXAMPLES = 3  # labels of each
 
 
@@ -41,7 +41,7 @@ def scan_labels(options: argparse.Namespace) -> int:
                     "file": str(path) if path else None, "set": changes})  # fmt: skip
         return 0
     print(f"{name}: {len(labels):,} labels, {found['']:,} with characters that charset {charset.name} lacks")
-    for symbol, count in found.most_common(SHOWN + 1):
+    for symbol, count in found.most_common(PRINTED + 1):
         if symbol:
             print(f"  {symbol!r:>6} U+{ord(symbol):04X} {count:>8,}  {', '.join(examples[symbol])}")
     if path:

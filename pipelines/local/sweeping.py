@@ -4,6 +4,7 @@ import argparse
 from typing import Any
 
 from pipelines.output import to_type
+from wordmill.recipe.arguments import days
 from wordmill.store.sweeping import GRACE_S, Swept
 
 DAYS = 30.0
@@ -41,7 +42,7 @@ def sweep_text(bucket: str, swept: Swept, days: float, delete: bool) -> str:
 def add_sweep_verb(verbs: Any) -> None:
     """Add the verb to a command line's."""
     parser = verbs.add_parser("sweep", help="list what takes room in S3 and nothing names any more")
-    parser.add_argument("--days", type=float, default=DAYS, help="what younger manifests name stays")
+    parser.add_argument("--days", type=days, default=DAYS, help="what younger manifests name stays")
     parser.add_argument("--delete", action="store_true", help="delete what an earlier sweep has listed, a day ago")
     parser.add_argument("--list", action="store_true", help="print every object")
     parser.set_defaults(verb=sweep_store)

@@ -19,7 +19,7 @@ import numpy.typing as npt
 FLOORS, HEAD_STARTS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9), (0.0, 0.1, 0.3, 1.0)
 LEAST_POWER, MOST_POWER = -1.0, 4.0  # the plain power law's may be below 0: more words may do harm
 CHI_SQUARE_95 = 3.841458820694124  # of one degree of freedom
-TRAINING = 0.01  # standard deviation of the error between trainings that differ by chance alone
+BY_CHANCE = 0.01  # standard deviation of the error between trainings that differ by chance alone
 HIGHEST = 0.999  # error: a law may ask for more where few words are learnt from
 ROUNDS = 30  # of the fit
 RIDGE = 1e-9  # keeps a matrix invertible that the points say nothing of
@@ -53,7 +53,7 @@ def fit_curve(parts: tuple[float, ...], wrong: Counts, total: int) -> Fitted:
     # Half a word more of either kind: no error is 0 or 1, whose logarithms are none.
     k, n = np.asarray(wrong, np.float64)[:, np.newaxis] + 0.5, total + 1.0
     mean = k.mean(-1, keepdims=True) / n
-    spread = 1 + TRAINING**2 * n / (mean * (1 - mean))  # how many times a binomial's variance the points have
+    spread = 1 + BY_CHANCE**2 * n / (mean * (1 - mean))  # how many times a binomial's variance the points have
     error, power, likelihood, information = _fit(np.array(parts), k, n, spread)
     gain, deviation = _gain(error, power, information)
     room = CHI_SQUARE_95 - 2 * (likelihood.max(-1, keepdims=True) - likelihood)

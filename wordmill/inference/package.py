@@ -37,7 +37,7 @@ from wordmill.text.charset import Charset
 READER = "wordmill.inference.packaged.pyfunc"
 PACKAGE = ROOT / "wordmill"
 REQUIREMENTS = PACKAGE / "inference" / "packaged" / "requirements.txt"
-FILE = "model.onnx"
+NETWORK = "model.onnx"
 UNREGISTERED = "wordmill.unregistered"  # the tag of a logged model that no version has yet
 PARAMS = ParamSchema([ParamSpec("characters", DataType.boolean, False), ParamSpec("alternatives", DataType.long, 0)])
 OUTPUTS = Schema([ColSpec(DataType.string, "text"), ColSpec(DataType.float, "confidence")])
@@ -59,8 +59,8 @@ def log_package(store: Store, lineage: Lineage, name: str, folder: Path) -> str:
     """Log a recogniser as an MLflow model of its run, written in an empty folder first; return its address."""
     data, model = folder / "recogniser", folder / "model"
     data.mkdir()
-    sections = place_model(store, lineage, data / FILE)
-    told = describe_model(store, lineage, data / FILE, *sections)
+    sections = place_model(store, lineage, data / NETWORK)
+    told = describe_model(store, lineage, data / NETWORK, *sections)
     write_atomically(data / CARD, json.dumps(told, indent=1, ensure_ascii=False))
     example = write_example(store, lineage.trained, folder / EXAMPLE)
     code, run = copy_code(folder), lineage.run
@@ -125,8 +125,8 @@ def place_model(store: Store, lineage: Lineage, path: Path) -> tuple[Data, Model
     Return its sections and its temperature.
     """
     for made in lineage.exported:
-        if made.name == "onnx" and FILE in made.facts.get("files", {}).values():
-            shutil.copyfile(store.fetch(made.object(FILE)), path)
+        if made.name == "onnx" and NETWORK in made.facts.get("files", {}).values():
+            shutil.copyfile(store.fetch(made.object(NETWORK)), path)
             facts = made.facts
             return from_json(Data, facts["data"]), from_json(Model, facts["model"]), facts.get("temperature", 1.0)
     saved = checkpoint.load(store.fetch(lineage.trained.object("model.safetensors")))

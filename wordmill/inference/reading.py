@@ -30,6 +30,7 @@ from wordmill.pictures.image import Picture
 from wordmill.recipe import frameworks
 from wordmill.recipe.plain import read_text
 from wordmill.sources.leftovers import is_leftover
+from wordmill.store.files import redirected
 from wordmill.store.progress import Progress
 from wordmill.text.decoding import Logits, codec_of
 
@@ -214,11 +215,5 @@ def save_readings(
 def native_errors_hidden() -> Iterator[None]:
     """Keep what libraries write to the terminal by themselves from it: a line for every picture that is damaged."""
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
+    with Path(os.devnull).open("wb") as nowhere, redirected(2, nowhere.fileno()):
         yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

@@ -11,9 +11,9 @@ from wordmill.models.checkpoint import Checkpoint, save
 from wordmill.store.files import write_atomically
 from wordmill.store.storage import hash_file
 
-NAME = "small"  # the recipe
-FITTING = (NAME, "quickstart")  # recipes of the same recogniser
-WEIGHTS = Path(__file__).parent / "weights" / f"{NAME}.safetensors"
+PRETRAINED = "small"  # the recipe
+FITTING = (PRETRAINED, "quickstart")  # recipes of the same recogniser
+WEIGHTS = Path(__file__).parent / "weights" / f"{PRETRAINED}.safetensors"
 FACTS = WEIGHTS.with_suffix(".json")  # what the weights were made of, and what they read
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from wordmill.synth.fonts import Pixels
 from wordmill.synth.renderer import SynthSpec, render
 
-PICTURES = 96  # of a rendered set
+SHOWN = 96  # pictures of a rendered set
 
 
 def contact_sheet(images: Sequence[Pixels], labels: Sequence[str], columns: int = 8) -> bytes:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sheet", type=Path, required=True, help="the PNG file to write")
     options = parser.parse_args(arguments)
     spec: SynthSpec = options.address
-    samples = list(render(spec, 0, min(spec.count, PICTURES)))
+    samples = list(render(spec, 0, min(spec.count, SHOWN)))
     columns = {"words": 8, "chinese": 4, "signs": 2}[spec.kind]
     sheet = contact_sheet([image for image, _ in samples], [label for _, label in samples], columns)
     options.sheet.write_bytes(sheet)

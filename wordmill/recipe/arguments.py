@@ -15,12 +15,26 @@ def from_one(text: str) -> int:
 
 def seconds(text: str) -> float:
     """Return a time in s, more than 0, of an argument."""
+    return _time(text, "seconds")
+
+
+def minutes(text: str) -> float:
+    """Return a time in minutes, more than 0, of an argument."""
+    return _time(text, "minutes")
+
+
+def days(text: str) -> float:
+    """Return a time in days, more than 0, of an argument."""
+    return _time(text, "days")
+
+
+def _time(text: str, unit: str) -> float:
     try:
         found = float(text)
     except ValueError:
         found = 0.0
     if not 0 < found < float("inf"):
-        raise argparse.ArgumentTypeError(f"found {text!r}, expected seconds, more than 0")
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected {unit}, more than 0")
     return found
 
 

@@ -6,7 +6,7 @@ from wordmill.recipe.sections import Data, Model, Train
 
 MIB = 2**20
 SHARE = 0.75  # of a machine's memory that training may take: the rest is the system's and other programs'
-LEAST = 2  # pictures of a part: batch normalisation needs more than one
+LEAST_PICTURES = 2  # pictures of a part: batch normalisation needs more than one
 # By framework, model and backbone: what a process takes without pictures, in MiB, and what a picture adds in KiB for
 # each of its pixels, forward and backward in float32, rounded up. `benchmarks/memory.py` measures both. All but
 # MindSpore's crnn/vgg7 and crnn/resnet34_vd are from steps of few and more pictures in one process; MindSpore's
@@ -48,7 +48,7 @@ def parts_that_fit(train: Train, data: Data, model: Model, processes: int, memor
     Where none does, that of the smallest parts: the table is an estimate, and who is killed is told what to change.
     """
     batch, share = train.global_batch // processes, SHARE * memory_bytes / processes
-    equal = [parts for parts in range(1, batch // LEAST + 1) if batch % parts == 0] or [1]
+    equal = [parts for parts in range(1, batch // LEAST_PICTURES + 1) if batch % parts == 0] or [1]
     for parts in equal:
         if bytes_needed(dataclasses.replace(train, accumulation=parts), data, model, processes) <= share:
             return parts

@@ -9,7 +9,7 @@ MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codec
          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
 OTHERS = ("gb18030", "cp932", "big5", "euc_kr", "cp1252")  # what texts are in that are not UTF-8
 ZEROS = 3  # UTF-16 and UTF-32 without a mark: of so many bytes one or more are 0
-SHOWN = 24  # characters around what is not UTF-8
+AROUND = 24  # characters around what is not UTF-8
 WIDE = "as UTF-8 it is full of NULs: UTF-16 or UTF-32 without a byte order mark: save it as UTF-8"
 
 
@@ -46,6 +46,6 @@ def not_utf8(where: str, content: bytes, start: int, line: int = 1) -> str:
     for encoding in OTHERS:
         with suppress(UnicodeDecodeError):
             place = len(text[: start - begin].decode(encoding, "ignore"))
-            shown[encoding] = text.decode(encoding)[max(0, place - SHOWN) : place + SHOWN]
+            shown[encoding] = text.decode(encoding)[max(0, place - AROUND) : place + AROUND]
     told = ", ".join(f"as {encoding} it reads {near!r}" for encoding, near in list(shown.items())[:2])
     return f"{where}, line {number}: not UTF-8: {told or f'byte {start} is {content[start]:#04x}'}: save it as UTF-8"

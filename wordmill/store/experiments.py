@@ -22,7 +22,7 @@ from mlflow.utils.mlflow_tags import (
 )
 from mlflow.utils.rest_utils import http_request, verify_rest_response
 
-from wordmill.store.tracking import BATCH, KIND, LOGGED, TRAINING, Run, asking, connect, tracking_uri
+from wordmill.store.tracking import KIND, LOGGED, MODEL_TRAINING, MOST_ENTRIES, Run, asking, connect, tracking_uri
 
 NOTE = MLFLOW_RUN_NOTE  # the tag that is a run's description
 VIEW = "wordmill"  # the key of the view of an experiment's runs that shows its columns
@@ -100,7 +100,7 @@ def runs_page(recipe: str) -> str:
     if found is None:
         return start
     view = f"&viewStateShareKey={VIEW}" if VIEW_TAG in found.tags else ""
-    return f"{start}/#/experiments/{found.experiment_id}/runs?{TRAINING}{view}"
+    return f"{start}/#/experiments/{found.experiment_id}/runs?{MODEL_TRAINING}{view}"
 
 
 def _newest(client: MlflowClient) -> Experiment | None:
@@ -111,7 +111,7 @@ def _newest(client: MlflowClient) -> Experiment | None:
 
 def model_page(name: str, version: str) -> str:
     """Return where MLflow's pages show a version of a registered model, from wherever they are opened."""
-    return f"#/models/{name}/versions/{version}?{TRAINING}"
+    return f"#/models/{name}/versions/{version}?{MODEL_TRAINING}"
 
 
 def version_tags() -> list[str]:
@@ -174,9 +174,9 @@ def log_figures(run: Run, figures: list[Figure], model_id: str, digests: dict[st
     for one in figures:
         known = (one.data_set, digests[one.data_set][:DIGEST]) if one.data_set in digests else (None, None)
         metrics.append(Metric(one.name, float(one.value), at, 0, model_id or None, *known))
-    for start in range(0, len(metrics), BATCH):
+    for start in range(0, len(metrics), MOST_ENTRIES):
         with asking("log metrics"):
-            run.client.log_batch(run.run_id, metrics=metrics[start : start + BATCH])
+            run.client.log_batch(run.run_id, metrics=metrics[start : start + MOST_ENTRIES])
 
 
 def describe_logged(run: Run, model_id: str, text: str, parameters: dict[str, str]) -> None:

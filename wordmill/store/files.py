@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, locks that end with their process, and room on a disk."""
+"""Files that appear whole or not at all, locks that end with their process, room on a disk; where output goes."""
 
 import errno
 import fcntl
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 if TYPE_CHECKING:
     import numpy as np
 
-READ = 8 << 20  # bytes at a time
+CHUNK = 8 << 20  # bytes at a time
 RESERVE = 64 << 20  # bytes of disk left free
 FULL = {errno.ENOSPC, errno.EDQUOT}
 TEMPORARY = re.compile(r".+\.[0-9a-f]{12}\.part(\..+)?")  # and what a writer, such as boto3, appends to it
@@ -183,7 +183,19 @@ def copy_file(source: Path, target: Path) -> str:
     """Copy a file and return the sha256 of what was copied, by one reading."""
     digest = hashlib.sha256()
     with source.open("rb") as reader, target.open("wb") as writer:
-        while chunk := reader.read(READ):
+        while chunk := reader.read(CHUNK):
             digest.update(chunk)
             writer.write(chunk)
     return digest.hexdigest()
+
+
+@contextmanager
+def redirected(descriptor: int, other: int) -> Iterator[None]:
+    """Send what is written to a file descriptor meanwhile, by child processes too, to where another one leads."""
+    kept = os.dup(descriptor)
+    os.dup2(other, descriptor)
+    try:
+        yield
+    finally:
+        os.dup2(kept, descriptor)
+        os.close(kept)

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from wordmill.store.answers import WAITS_S, Refusal, no_answer
 from wordmill.store.cache import ObjectCache
-from wordmill.store.files import READ, atomic_file, is_full
+from wordmill.store.files import CHUNK, atomic_file, is_full
 
 if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
     from mypy_boto3_s3 import S3Client
 
-LISTED = "sweep/listed.json"  # the keys of objects that nothing names, and since when that is known, see sweeping.py
+SWEPT_LIST = "sweep/listed.json"  # the keys of objects that nothing names, and since when that is known: sweeping.py
 LIST_S = 600.0  # so long that list is taken for the newest
-CHUNK = 8 << 20  # bytes: the size of a part of a multipart transfer
+PART_BYTES = 8 << 20  # bytes: the size of a part of a multipart transfer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ def hash_file(path: Path) -> str:
     """Return the sha256 of a file's content as 64 hexadecimal digits."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(READ):
+        while chunk := file.read(CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
 
@@ -70,7 +70,7 @@ class Store:
         """How large files are cut into parts."""
         from boto3.s3.transfer import TransferConfig
 
-        return TransferConfig(multipart_threshold=CHUNK, multipart_chunksize=CHUNK)
+        return TransferConfig(multipart_threshold=PART_BYTES, multipart_chunksize=PART_BYTES)
 
     @classmethod
     def from_environment(cls) -> "Store":
@@ -200,7 +200,7 @@ class Store:
     def _is_listed(self, key: str) -> bool:
         """Tell whether a sweep has listed an object, as of some minutes ago: nothing listed goes for a day."""
         if time.monotonic() - self.list_read > LIST_S:
-            self.list, self.list_read = self.get_json(LISTED) or {}, time.monotonic()
+            self.list, self.list_read = self.get_json(SWEPT_LIST) or {}, time.monotonic()
         return key in self.list
 
     def make_bucket(self) -> None:

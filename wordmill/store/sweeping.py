@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from wordmill.store.runs import judged_key
-from wordmill.store.storage import LISTED, Store
+from wordmill.store.storage import SWEPT_LIST, Store
 
 GRACE_S = 86400.0  # more than passes between an object's storing and its manifest's
 DOCUMENTS = ("manifests/", "jobs/", "contents/")
@@ -36,9 +36,9 @@ def sweep(store: Store, days: float, registered: Iterable[str], delete: bool) ->
     named = named_digests(store, now - 86400 * days, registered)
     unnamed = {key: size for key, (size, at) in objects.items()
                if digest_of_key(key) not in named and now - at > GRACE_S}  # fmt: skip
-    before = store.get_json(LISTED) or {}
+    before = store.get_json(SWEPT_LIST) or {}
     listed = {key: float(before.get(key, now)) for key in unnamed}
-    store.put_json(LISTED, listed)
+    store.put_json(SWEPT_LIST, listed)
     ripe = sorted(key for key, since in listed.items() if now - since > GRACE_S)
     times = {key: objects[key][1] for key in ripe}
     return Swept(unnamed=unnamed, ripe=ripe, deleted=remove(store, times, now) if delete else 0)

@@ -30,14 +30,14 @@ sys.modules.setdefault("dbruntime", None)  # type: ignore[arg-type]
 
 Point = tuple[str, float, int, float]  # name, value, step, unix time in s
 
-BATCH = 1000  # entries: the most that MLflow's log-batch call takes, metrics, parameters and tags together
+MOST_ENTRIES = 1000  # entries: the most that MLflow's log-batch call takes, metrics, parameters and tags together
 COMMIT = MLFLOW_GIT_COMMIT  # the tag with a run's commit
 MODEL, GATE = "wordmill.model", "wordmill.gate"  # tags of a version: what trained it, what the gate did with it
 LOGGED = "models:/"  # the address of a model that a run has logged begins so, its id follows
 TAGS_AND_PARAMETERS = 100  # the most of either kind in one call
 # Of what MLflow's pages are, which is generative AI unless told: older ones go by a tag, newer ones by the address.
 KIND = {"mlflow.experimentKind": "custom_model_development"}
-TRAINING = "workflowType=machine_learning"
+MODEL_TRAINING = "workflowType=machine_learning"
 # MLflow's own patience is 7 retries of 120 s each: a stage would seem to hang. The last: no advertisement in logs.
 SETTINGS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
             "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true"}  # fmt: skip
@@ -65,14 +65,14 @@ class Run:
 
     def page_of_file(self, path: str) -> str:
         """Return where MLflow's pages show a file or folder of the run's artifacts, from wherever they are opened."""
-        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/{path}?{TRAINING}"
+        return f"#/experiments/{self.experiment_id}/runs/{self.run_id}/artifacts/{path}?{MODEL_TRAINING}"
 
     def log_metrics(self, points: Iterable[Point]) -> None:
         """Log (name, value, step, unix time in s) points."""
         metrics = [Metric(name, value, round(at * 1000), step) for name, value, step, at in points]
-        for start in range(0, len(metrics), BATCH):
+        for start in range(0, len(metrics), MOST_ENTRIES):
             with asking("log metrics"):
-                self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
+                self.client.log_batch(self.run_id, metrics=metrics[start : start + MOST_ENTRIES])
 
     def log_params(self, parameters: dict[str, str]) -> None:
         """Log parameters; MLflow refuses another value for a name that is logged already."""
@@ -259,7 +259,7 @@ def tracking_uri() -> str:
 def page_of(experiment_id: str, run_id: str) -> str:
     """Return the address of a run's page: the site's public one, where WORDMILL_MLFLOW_PAGES names it."""
     pages = os.environ.get("WORDMILL_MLFLOW_PAGES") or tracking_uri()
-    return f"{pages.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{TRAINING}"
+    return f"{pages.rstrip('/')}/#/experiments/{experiment_id}/runs/{run_id}?{MODEL_TRAINING}"
 
 
 @contextmanager

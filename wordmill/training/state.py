@@ -32,7 +32,7 @@ from wordmill.store.storage import file_facts
 KEPT = 3  # checkpoints, and the best weights that they name
 ROOM_S, ROOM_EVERY_S = 600.0, 5.0  # on a full disk: for how long results wait for room, and how often they are tried
 # The names of a checkpoint's files, and of those that are being written; others beside them are somebody else's.
-FILE = re.compile(r"step-(\d{8,})\.(?:json|safetensors)|metrics-(\d{8,})\.jsonl|best-(\d{8,})\.safetensors")
+WHOLE = re.compile(r"step-(\d{8,})\.(?:json|safetensors)|metrics-(\d{8,})\.jsonl|best-(\d{8,})\.safetensors")
 HALF = re.compile(r"(?:step|metrics|best)-\d{8,}\.(?:\w+\.)*part|\.tmp\w{6}")  # the last are safetensors' own
 
 
@@ -129,7 +129,7 @@ def check_state(record: Path) -> None:
 
 def named_step(name: str) -> int | None:
     """Return the step that a file's name says it is of; None for a name that no checkpoint's file has."""
-    found = FILE.fullmatch(name)
+    found = WHOLE.fullmatch(name)
     return int(next(filter(None, found.groups()))) if found else None
 
 

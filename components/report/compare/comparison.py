@@ -25,7 +25,7 @@ UNUSED = {MISSING, *OFF}  # older runs have logged what they did not use
 SECTIONS = ("data.", "model.", "train.", "gate.")
 RECIPE = {"wordmill.recipe": "recipe", "wordmill.protocol": "protocol"}  # tag -> what it is called here
 FORMATS = get_args(Format)
-SET, FILE = PLACES["evaluate"], PLACES["smoke"]  # where the metrics of a benchmark and of an exported file stand
+OF_SET, OF_FILE = PLACES["evaluate"], PLACES["smoke"]  # where the metrics of a benchmark and of an exported file stand
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,37 +149,38 @@ def _other_samples(runs: list[Logged]) -> list[str]:
 
 def _same_samples(name: str, runs: list[Logged]) -> bool:
     """Tell whether the runs that were measured on a benchmark were so on as many samples, and on the same ones."""
-    measured = [run for run in runs if f"{SET}{name}/samples" in run.metrics]
-    counts = {run.metrics[f"{SET}{name}/samples"] for run in measured}
+    measured = [run for run in runs if f"{OF_SET}{name}/samples" in run.metrics]
+    counts = {run.metrics[f"{OF_SET}{name}/samples"] for run in measured}
     return len(counts) <= 1 and len({run.contents[name] for run in measured if name in run.contents}) <= 1
 
 
 def _sets(runs: list[Logged]) -> list[str]:
     """Return the benchmarks that any of the runs was measured on."""
-    found = {name for run in runs for name in run.metrics if name.startswith(SET) and name.endswith("/samples")}
-    return sorted(name.removeprefix(SET).removesuffix("/samples") for name in found)
+    found = {name for run in runs for name in run.metrics if name.startswith(OF_SET) and name.endswith("/samples")}
+    return sorted(name.removeprefix(OF_SET).removesuffix("/samples") for name in found)
 
 
 def _benchmarks(runs: list[Logged]) -> list[Row]:
     names = _sets(runs)
-    measured = [run for run in runs if any(f"{SET}{name}/samples" in run.metrics for name in names)]
-    by_all = [name for name in names if all(f"{SET}{name}/samples" in run.metrics for run in measured)]
+    measured = [run for run in runs if any(f"{OF_SET}{name}/samples" in run.metrics for name in names)]
+    by_all = [name for name in names if all(f"{OF_SET}{name}/samples" in run.metrics for run in measured)]
     shared = [name for name in by_all if _same_samples(name, measured)]
     rows = [_accuracy(name, runs) for name in names]
     if shared:
         label = "plain mean" if shared == names else f"plain mean of {len(shared)} shared"
-        means = {run.run_id: plain_mean([run.metrics[f"{SET}{name}/accuracy"] for name in shared]) for run in measured}
+        found = {run.run_id: [run.metrics[f"{OF_SET}{name}/accuracy"] for name in shared] for run in measured}
+        means = {run_id: plain_mean(accuracies) for run_id, accuracies in found.items()}
         rows.append(Row(name=label, unit="share", values=tuple(means.get(run.run_id) for run in runs)))
-    return rows + [_metric(f"{name} 1-NED", f"{SET}{name}/1-NED", "1-NED", runs) for name in names]
+    return rows + [_metric(f"{name} 1-NED", f"{OF_SET}{name}/1-NED", "1-NED", runs) for name in names]
 
 
 def _accuracy(name: str, runs: list[Logged]) -> Row:
     intervals: list[tuple[float, float] | None] = []
     for run in runs:
-        samples = round(run.metrics.get(f"{SET}{name}/samples", 0))
-        right = round(run.metrics[f"{SET}{name}/accuracy"] * samples) if samples else 0
+        samples = round(run.metrics.get(f"{OF_SET}{name}/samples", 0))
+        right = round(run.metrics[f"{OF_SET}{name}/accuracy"] * samples) if samples else 0
         intervals.append(wilson_interval(right, samples) if samples else None)
-    row = _metric(name, f"{SET}{name}/accuracy", "share", runs)
+    row = _metric(name, f"{OF_SET}{name}/accuracy", "share", runs)
     return replace(row, intervals=tuple(intervals))
 
 
@@ -192,8 +193,8 @@ def _cost(runs: list[Logged]) -> list[Row]:
         _metric("training, device-hours", "device_hours", "h", runs),
         _metric("training, images/s", "mean_images_per_s", "images/s", runs),
         Row(name="pipeline run, time", unit="s", values=durations),
-        *(_metric(f"{kind}, ms an image", f"{FILE}{kind}/latency_ms_batch1", "ms", runs) for kind in FORMATS),
-        *(_metric(f"{kind}, images/s", f"{FILE}{kind}/images_per_s_batch64", "images/s", runs) for kind in FORMATS),
+        *(_metric(f"{kind}, ms an image", f"{OF_FILE}{kind}/latency_ms_batch1", "ms", runs) for kind in FORMATS),
+        *(_metric(f"{kind}, images/s", f"{OF_FILE}{kind}/images_per_s_batch64", "images/s", runs) for kind in FORMATS),
     ]
     return [row for row in rows if set(row.values) != {None}]
 

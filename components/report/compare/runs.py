@@ -13,8 +13,8 @@ from wordmill.store.tracking import asking, connect, page_of, tracking_uri
 
 PAGE = 10  # runs of one search request: the server reads all numbers, parameters and tags of each
 POINTS = 200  # of a curve: a chart is 380 units wide
-LISTED = 5  # runs that an error names
-NAMED = "tags.`wordmill.run_tag` LIKE '%'"  # the runs of this project
+NAMED = 5  # runs that an error names
+OURS = "tags.`wordmill.run_tag` LIKE '%'"  # the runs of this project
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +56,7 @@ def find_run(name: str) -> Logged:
         # To LIKE an underscore is any character.
         hits = (run for key in keys for run in _search(f"{key} {condition}")
                 if any(known.startswith(name) for known in (run.name, run.run_name, run.run_id)))  # fmt: skip
-        found = {run.run_id: run for run in islice(hits, LISTED)}
+        found = {run.run_id: run for run in islice(hits, NAMED)}
         if len(found) == 1:
             return found.popitem()[1]
         if found:
@@ -115,7 +115,7 @@ def _logged(stored: Any) -> Logged:
 
 
 def _newest() -> str:
-    return f"the newest runs are {_names(islice(_search(NAMED), LISTED)) or 'none'}"
+    return f"the newest runs are {_names(islice(_search(OURS), NAMED)) or 'none'}"
 
 
 def _names(runs: Iterable[Logged]) -> str:

@@ -15,7 +15,7 @@ from components.report.gather import Gathered
 from components.report.logged.entries import curve_points
 from components.report.notify import message
 from components.report.page import Extras, report_html
-from components.report.published import FILE, Published, published
+from components.report.published import ACCURACIES, Published, published
 from components.report.reading import sum_by_length, sum_calibration, sum_confusion
 from components.report.summary import summarise
 from pipelines.local.summary import summary_text
@@ -74,7 +74,7 @@ def test_published_figures_are_whole_counts_of_the_benchmarks_and_their_mean_is_
 
 
 def test_everything_published_belongs_to_a_recipe_and_is_about_its_benchmarks() -> None:
-    names = list(read_yaml(FILE))
+    names = list(read_yaml(ACCURACIES))
     assert names
     for name in names:
         recipe = load_recipe(ROOT / "pipelines" / "recipes" / f"{name}.yaml")

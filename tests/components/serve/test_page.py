@@ -125,9 +125,9 @@ def test_a_picture_that_is_dropped_is_read_and_its_characters_are_marked(
         pytest.skip("no chromium, chromium-browser or google-chrome on the path")
     picture = np.full((300, 60, 1) if turned else (60, 300, 1), 128, np.uint8)
     trial = TRIAL.replace("PICTURE", base64.b64encode(png(picture)).decode()).replace("WIDTH", str(width))
-    text = page.FILE.read_text(encoding="utf-8").replace("</script>", f"{trial}</script>")
+    text = page.TEMPLATE.read_text(encoding="utf-8").replace("</script>", f"{trial}</script>")
     (tmp_path / "page.html").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(page, "FILE", tmp_path / "page.html")
+    monkeypatch.setattr(page, "TEMPLATE", tmp_path / "page.html")
     listening = recogniser(turned)
     with serving(listening) as url, browser(url, tmp_path):
         assert listening.heard.wait(LIMIT_S)

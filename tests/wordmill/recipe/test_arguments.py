@@ -3,11 +3,12 @@ from collections.abc import Callable
 
 import pytest
 
-from wordmill.recipe.arguments import from_nought, from_one, seconds
+from wordmill.recipe.arguments import days, from_nought, from_one, minutes, seconds
 
 
 def test_numbers_are_taken_as_they_are_written() -> None:
-    assert (from_nought("0"), from_nought("12"), from_one("1"), seconds("2.5")) == (0, 12, 1, 2.5)
+    assert (from_nought("0"), from_nought("12"), from_one("1")) == (0, 12, 1)
+    assert (seconds("2.5"), minutes("0.5"), days("30")) == (2.5, 0.5, 30.0)
 
 
 @pytest.mark.parametrize(
@@ -21,6 +22,8 @@ def test_numbers_are_taken_as_they_are_written() -> None:
         (seconds, "0", "seconds, more than 0"),
         (seconds, "nan", "seconds, more than 0"),
         (seconds, "soon", "seconds, more than 0"),
+        (minutes, "-1", "minutes, more than 0"),
+        (days, "-30", "days, more than 0"),
     ],
 )
 def test_others_are_refused_by_name(kind: Callable[[str], float], text: str, expected: str) -> None:

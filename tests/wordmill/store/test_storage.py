@@ -7,7 +7,7 @@ import pytest
 from boto3.exceptions import S3UploadFailedError
 
 from wordmill.store import storage
-from wordmill.store.storage import CHUNK, Object, Store, object_key
+from wordmill.store.storage import PART_BYTES, Object, Store, object_key
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -28,7 +28,7 @@ def test_a_file_is_stored_under_its_digest_and_comes_back(store: Store, tmp_path
 
 
 def test_a_large_file_goes_in_parts(store: Store, tmp_path: Path) -> None:
-    content = os.urandom(CHUNK) * 3 + b"tail"
+    content = os.urandom(PART_BYTES) * 3 + b"tail"
     entry = store.put_file(write(tmp_path / "a", content), "a")
     assert hashlib.sha256(fresh(store, tmp_path).fetch(entry).read_bytes()).hexdigest() == entry.sha256
 

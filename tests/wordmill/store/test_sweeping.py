@@ -8,7 +8,7 @@ import pytest
 from wordmill.store import artifacts, sweeping
 from wordmill.store.artifacts import Manifest, find_manifest, to_document
 from wordmill.store.runs import judged_key
-from wordmill.store.storage import LISTED, Object, Store, object_key
+from wordmill.store.storage import SWEPT_LIST, Object, Store, object_key
 from wordmill.store.sweeping import Swept, sweep
 
 DAY_S = 86400.0
@@ -81,7 +81,7 @@ def test_what_is_stored_again_while_it_is_listed_is_young_again(night: Night) ->
     entry = night.put("a", b"content")
     night.passed_s += 40 * DAY_S
     assert object_key(entry) in night.sweep().unnamed
-    assert object_key(entry) in (night.store.get_json(LISTED) or {})
+    assert object_key(entry) in (night.store.get_json(SWEPT_LIST) or {})
     night.passed_s += 1.1 * DAY_S
     night.put("b", b"content")  # by a run whose manifest comes later
     assert night.sweep(delete=True) == Swept(unnamed={}, ripe=[], deleted=0)
@@ -117,7 +117,7 @@ def test_the_list_is_a_small_document_that_people_can_read(night: Night) -> None
     entry = night.put("a", b"content")
     night.passed_s += 40 * DAY_S
     night.sweep()
-    assert list(json.loads(night.store.get_bytes(LISTED) or b"")) == [object_key(entry)]
+    assert list(json.loads(night.store.get_bytes(SWEPT_LIST) or b"")) == [object_key(entry)]
 
 
 def test_one_look_lists_the_objects_once_and_the_list_is_read_once_for_many_objects(
@@ -133,7 +133,7 @@ def test_one_look_lists_the_objects_once_and_the_list_is_read_once_for_many_obje
     asked.clear()
     for name in ("b", "c"):
         night.put(name, b"content")
-    assert asked == [LISTED]
+    assert asked == [SWEPT_LIST]
     monkeypatch.setattr("wordmill.store.storage.LIST_S", -1.0)
     night.put("d", b"content")
-    assert asked == [LISTED, LISTED]
+    assert asked == [SWEPT_LIST, SWEPT_LIST]

@@ -7,7 +7,7 @@ import pytest
 from tests.bad_wire import FATES, bad_wire, drawn
 from tests.conftest import S3
 from wordmill.store import wire
-from wordmill.store.storage import CHUNK, Store
+from wordmill.store.storage import PART_BYTES, Store
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_every_request_that_goes_wrong_once_is_made_good(
 def test_a_large_file_whose_last_answer_is_lost_is_stored(
     store: Store, s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "large").write_bytes(b"x" * (CHUNK + 1))
+    (tmp_path / "large").write_bytes(b"x" * (PART_BYTES + 1))
     # head of the object, begin, two parts, complete
     with bad_wire(s3.url, iter(["", "", "", "", "lost answer"])) as wire_:
         monkeypatch.setenv("AWS_ENDPOINT_URL", wire_.url)

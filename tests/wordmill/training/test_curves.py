@@ -14,10 +14,12 @@ from wordmill.training.pt import train as pt_train
 
 @pytest.mark.parametrize("name", curves.RECIPES)
 def test_the_first_losses_are_the_golden_ones(name: str, tmp_path: Path) -> None:
-    job, golden = curves.make_job(name, tmp_path), curves.read()[name]
-    with one_thread():
-        torch_losses = list(curves.losses(pt_train.Trainer(job, torch.device("cpu"), 0)))
-    mindspore_losses = list(curves.losses(ms_train.Trainer(job, 0)))
+    golden = curves.read()[name]
+    with curves.fewer_layers(name):
+        job = curves.make_job(name, tmp_path)
+        with one_thread():
+            torch_losses = list(curves.losses(pt_train.Trainer(job, torch.device("cpu"), 0)))
+        mindspore_losses = list(curves.losses(ms_train.Trainer(job, 0)))
     table = [f"{'step':>4} {'golden':>12} {'PyTorch':>12} {'MindSpore':>12} {'rounding':>9}"]
     wrong = []
     rows = zip(golden, torch_losses, mindspore_losses, strict=True)
