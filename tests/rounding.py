@@ -1,4 +1,4 @@
-"""How far float32 moves the gradients of a recogniser, measured in float64: Parker's Monte Carlo arithmetic.
+"""How far float32 moves what a recogniser computes, measured in float64: Parker's Monte Carlo arithmetic.
 
 Every operation of both passes is computed in float64, and its result moved by an error such as float32 makes, drawn at
 random. What comes of it knows the widths that are summed up, what cancels, and where a ReLU, a pool or a sampler
@@ -65,6 +65,13 @@ def measure(net: torch.nn.Module, loss: Callable[[Any], torch.Tensor]) -> Gradie
     for norm_and_along in allowed.values():  # a single number may be near 0 in all draws
         norm_and_along[1] = max(norm_and_along[1], norm_and_along[0] / 3)
     return Gradients(exact, allowed)
+
+
+def exact(net: torch.nn.Module, run: Callable[[Any], torch.Tensor]) -> np.ndarray:
+    """Return run(net) computed in float64; the network itself stays as it is."""
+    other = copy.deepcopy(net).double()
+    with one_thread(), torch.no_grad(), Float64(0):
+        return np.asarray(run(other))
 
 
 def gradients_in(mode: TorchDispatchMode, net: torch.nn.Module, loss: Callable[[Any], torch.Tensor]) -> Any:

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from tests.memory import give_back
+from tests.rounding import FACTOR, exact
 from tests.wordmill.models.parts import part_of, shorten
 from wordmill.models.checkpoint import Checkpoint, Tensors
 from wordmill.models.pt import model as pt_model
@@ -186,16 +187,19 @@ def passed(
     """PyTorch's pass forward and back by the recipes' loss."""
     net.zero_grad()
     pt_weights.load_weights(net, tensors, "torch")
-    inputs = torch.from_numpy(normalise(images, network[0].data.middle))
-    arrays = targets.classes, targets.lengths, targets.weights, targets.forced, targets.seeds
-    classes, lengths, weights, forced, seeds = map(torch.from_numpy, arrays)
-    writes = isinstance(net, pt_model.EncoderDecoder)
-    logits = net(inputs, classes, forced, seeds) if writes else net(inputs, seeds)
-    losses = pt_losses.sequence_losses if writes else pt_losses.ctc_losses
+    logits = logits_of(net, images, targets, network[0].data.middle)
+    classes, lengths, weights = map(torch.from_numpy, (targets.classes, targets.lengths, targets.weights))
+    losses = pt_losses.sequence_losses if isinstance(net, pt_model.EncoderDecoder) else pt_losses.ctc_losses
     loss = (losses(logits, classes, lengths) * weights).sum()
     loss.backward()
     gradients = {name: np.array(weight.grad) for name, weight in net.named_parameters() if weight.grad is not None}
     return Pass(loss=loss.item(), logits=logits.detach().numpy(), gradients=gradients, moved=pt_weights.dump(net))
+
+
+def logits_of(net: pt_model.Recogniser, images: np.ndarray, targets: Targets, middle: float) -> torch.Tensor:
+    inputs = torch.from_numpy(normalise(images, middle))
+    classes, forced, seeds = map(torch.from_numpy, (targets.classes, targets.forced, targets.seeds))
+    return net(inputs, classes, forced, seeds) if isinstance(net, pt_model.EncoderDecoder) else net(inputs, seeds)
 
 
 def torch_update(recipe: Recipe, net: pt_model.Recogniser, passed: Pass) -> Tensors:
@@ -214,11 +218,16 @@ def length(arrays: Iterable[np.ndarray]) -> float:
 
 
 def test_a_training_step_has_the_same_logits_loss_statistics_and_weights(
-    recipe: Recipe, net: pt_model.Recogniser, tensors: Tensors, passed: Pass, mindspore: Tensors
-) -> None:
+    recipe: Recipe, net: pt_model.Recogniser, tensors: Tensors, passed: Pass, mindspore: Tensors,
+    images: np.ndarray, targets: Targets,
+) -> None:  # fmt: skip
     expected = torch_update(recipe, net, passed)
     gradients, updated = part_of(mindspore, "gradients"), part_of(mindspore, f"{recipe.name}/updated")
-    assert np.abs(mindspore["logits"] - passed.logits).max() <= 1e-4
+    if np.abs(mindspore["logits"] - passed.logits).max() > 1e-4:
+        # By the statistics of two pictures, behind an STN, float32 itself is up to 1.3e-4 from float64.
+        pt_weights.load_weights(net, tensors, "torch")
+        right = exact(net, lambda net: logits_of(net, images, targets, recipe.data.middle))
+        assert np.abs(mindspore["logits"] - right).max() <= FACTOR * np.abs(passed.logits - right).max()
     # A float32 in the hundreds has no fourth decimal.
     assert mindspore[f"{recipe.name}/loss"] == pytest.approx(passed.loss, abs=1e-4, rel=1e-6)
     for name in tensors:
