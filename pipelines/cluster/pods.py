@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 import urllib3
 from kubernetes import client, config
 
-from components.report.cluster import NODE, WORKFLOWS, advised
+from components.report.cluster import NODE, TRAIN, WORKFLOWS, advised
 from pipelines.cluster.doctor_rights import Cluster
-from pipelines.cluster.site import load_site
-from wordmill.store.pods import pod_text
+from pipelines.cluster.site import TRAINING_LABELS, load_site
+from wordmill.store.pods import RUN, pod_text
 
 TIMEOUT_S = 10
-RUN = "pipeline/runid"  # the label of a run's workflow and pods
 LOST = ("Failed", "Error")  # phases of a node of a workflow, of which Failed is a pod's too
 PENDING = "Pending"
 
@@ -64,7 +63,7 @@ class RunPods:
         )
         last = {}
         for pod in sorted(listed.items, key=lambda pod: str(pod.metadata.creation_timestamp)):
-            if task := self._task((pod.metadata.annotations or {}).get(NODE, "")):
+            if task := self._task_of(pod):
                 last[task] = pod
         return {task: self._of_pod(cluster, task, pod)
                 for task, pod in last.items() if pod.status.phase in (*LOST, PENDING)}  # fmt: skip
@@ -73,7 +72,8 @@ class RunPods:
         name, text = pod.metadata.name, advised(task, pod_text(pod))
         if text.startswith(f"{PENDING} on") and (warned := self._warning(cluster, name)):
             text = f"{text}: {warned}"
-        return self._trouble(name, text, pod.status.phase == PENDING)
+        logged = "" if is_of_job(pod) else name  # a job's pods and their logs go with it
+        return self._trouble(logged, text, pod.status.phase == PENDING)
 
     def _warning(self, cluster: Cluster, pod: str) -> str:
         """Return the last warning about a pod that says nothing itself, as of a volume that is not to be mounted."""
@@ -101,6 +101,12 @@ class RunPods:
                     found[task] = self._trouble("", text, node["phase"] == PENDING)
         return found
 
+    def _task_of(self, pod: client.V1Pod) -> str:
+        """Return the task of a pod, training of one of the job that training has made; "" where it has none."""
+        if is_of_job(pod):
+            return self.names.get(TRAIN, "")
+        return self._task((pod.metadata.annotations or {}).get(NODE, ""))
+
     def _task(self, place: str) -> str:
         """Return the task of a node's place `<workflow>.root.<task>...<task>.executor(0)`, a driver's as well."""
         for part in reversed(place.split(".")[1:]):
@@ -113,3 +119,8 @@ class RunPods:
             return Trouble(text=text, pod=pod)
         since = self.seen.setdefault(pod or text, time.monotonic())
         return Trouble(text=text, pod=pod, waits_s=time.monotonic() - since)
+
+
+def is_of_job(pod: client.V1Pod) -> bool:
+    """Tell whether a pod is of a training's job, and not of a task of the workflow."""
+    return TRAINING_LABELS.items() <= (pod.metadata.labels or {}).items()
