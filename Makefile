@@ -141,8 +141,8 @@ test: .venv/dev.done  ## what CI runs: lint, and beside it the tests
 tests: .venv/dev.done
 	MALLOC_ARENA_MAX=2 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-rehearse: .venv/dev.done  ## train on two nodes played by network namespaces, as root, 10 minutes
-	$(BIN)/python -m pytest tests/components/train/gang/test_node_rehearsal.py -m slow
+rehearse: .venv/dev.done  ## train in jobs: one node's pods are lost, two nodes are network namespaces, as root, 10 minutes
+	$(BIN)/python -m pytest tests/components/train/gang -m slow
 
 test-docker: .venv/dev.done  ## the small run in containers against that in subprocesses, 6 minutes; after make images
 	$(BIN)/python -m pytest -m slow tests/pipelines/local/test_containers_whole.py tests/components/serve/test_container.py

@@ -23,6 +23,15 @@ class Profile:
         return "cann" if self.device == "npu" else framework
 
     @property
+    def watched(self) -> bool:
+        """Whether a job has its training done in a cluster, and the run's small pod watches that.
+
+        Several nodes can be had no other way. On accelerators training lasts days and must live through losses of its
+        pod that Kubeflow's Argo ends a run for.
+        """
+        return self.nodes > 1 or self.device != "cpu"
+
+    @property
     def devices(self) -> int:
         """The training processes on all nodes."""
         return self.nodes * self.processes

@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 
-from wordmill.store.pods import MORE, SHORT, TIMEOUT_S, cluster_settings, own_namespace, own_pod, pod_text
+from wordmill.store.pods import MORE, RUN, SHORT, TIMEOUT_S, cluster_settings, own_namespace, own_pod, pod_text
 
 if TYPE_CHECKING:
     from kubernetes import client
 
 WORKFLOWS = ("argoproj.io", "v1alpha1")
-JOBS = (("batch.volcano.sh", "v1alpha1", "jobs"), ("mindxdl.gitee.com", "v1", "ascendjobs"))
-RUN = "pipeline/runid"  # of a pod, the id of its run in Kubeflow
+JOBS = (("batch", "v1", "jobs"), ("batch.volcano.sh", "v1alpha1", "jobs"), ("mindxdl.gitee.com", "v1", "ascendjobs"))
 LABEL = "workflows.argoproj.io/workflow"  # of a pod, the name of its workflow
 NODE = "workflows.argoproj.io/node-name"  # of a pod, its task's place: <workflow>.root.<task>.<task>.executor(0)
 BAD = ("Failed", "Pending")  # phases of a pod whose task has not been done
@@ -58,7 +57,7 @@ def _asked(pod: str) -> Fate:
 
 
 def _end_jobs(api: "client.ApiClient", namespace: str, owner: str) -> None:
-    """Delete the jobs of several nodes of a workflow that was stopped: its training stage, killed, cannot do it."""
+    """Delete the training's job of a workflow that was stopped: its training stage, killed, cannot do it."""
     from kubernetes import client
 
     objects = client.CustomObjectsApi(api)

@@ -1,7 +1,7 @@
 """A training run on a machine: attempts, each from the newest checkpoint, until it ends or no longer gets on."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -27,18 +27,20 @@ LOSSES = 3  # of a run's pods, or of its processes on a machine, after which it 
 KEEP_S = 60.0  # for the last checkpoints of a run that has failed to reach the store
 
 
-def train_to_end(store: Store, job: Job, resume: str, sender: Sender) -> None:
+def train_to_end(store: Store, job: Job, resume: str, sender: Sender, lease: Callable[[], None] | None = None) -> None:
     """Train on this machine alone, again where workers are lost; the job's folder has the run's checkpoints.
 
-    `resume` identifies what is trained, by whatever code and number of processes.
+    `resume` identifies what is trained, by whatever code and number of processes. `lease` is that of the pod of a job,
+    which is stopped more slowly and then started again: it is checked every second.
     """
-    place = place_in_store(resume, job.code, job.processes)
+    place, in_job = place_in_store(resume, job.code, job.processes), lease is not None
     found = find(store, job, place, afresh=True)
     reached, restarts = step_of(found), 0
-    with counted(store, sender.run_tag, reached), mirrored(store, job, place) as mirror:
+    with counted(store, sender.run_tag, reached, in_job), mirrored(store, job, place) as mirror:
+        checks = [mirror.check, *([lease] if lease else [])]
         while True:
             try:
-                attempt(job, found, sender, mirror.check, mirror.finish)
+                attempt(job, found, sender, checks, mirror.finish, in_job)
                 return
             except LostError as error:
                 found = find(store, job, place, afresh=False)
@@ -69,7 +71,7 @@ def train_on_node(
     place = place_in_store(resume, job.code, job.processes)
     if node.rank > 0:
         try:
-            attempt(job, None, sender, check, lambda _: None, node)
+            attempt(job, None, sender, [check], lambda _: None, True, node)
         finally:
             for path in left_out_batches(job.folder):
                 with suppress(RuntimeError):  # where the store is away they stay here
@@ -78,12 +80,7 @@ def train_on_node(
     found = find(store, job, place, afresh=True)
     begin(step_of(found))
     with mirrored(store, job, place) as mirror:
-
-        def checks() -> None:
-            check()
-            mirror.check()
-
-        attempt(job, found, sender, checks, mirror.finish, node)
+        attempt(job, found, sender, [check, mirror.check], mirror.finish, True, node)
 
 
 def find(store: Store, job: Job, place: str, afresh: bool) -> Path | None:
@@ -110,8 +107,9 @@ def attempt(
     job: Job,
     found: Path | None,
     sender: Sender,
-    check: Callable[[], None],
+    checks: Iterable[Callable[[], None]],
     keep: Callable[[float], object],
+    in_job: bool,
     node: Node | None = None,
 ) -> None:
     """Train from a checkpoint, or from the start, until the workers end."""
@@ -122,17 +120,19 @@ def attempt(
 
     def look() -> None:
         watch.look()
-        check()
+        for check in checks:
+            check()
 
-    run_workers(replace(job, resume=found), look, keep, node)
+    run_workers(replace(job, resume=found), look, keep, in_job, node)
 
 
 @contextmanager
-def counted(store: Store, run_tag: str, step: int) -> Iterator[None]:
+def counted(store: Store, run_tag: str, step: int, in_job: bool = False) -> Iterator[None]:
     """Count a run's starts from a checkpoint, and refuse one that cannot help: a pod may be lost without a word.
 
     Whoever starts lost pods again goes on as long as there is another checkpoint since the last loss. What was killed
-    for want of memory is begun again by the same run with another limit alone.
+    for want of memory is begun again by the same run with another limit alone. A stop in order is no loss but in the
+    pod of a job, which is started again after it too.
     """
     place, memory = starts_key(run_tag), Machine().memory_bytes()
     known = explained(store.get_json(place) or {})
@@ -153,7 +153,8 @@ def counted(store: Store, run_tag: str, step: int) -> Iterator[None]:
             store.put_json(place, {"memory": memory, "error": str(error)})
         raise
     except StoppedError:
-        _uncount(store, place)
+        if not in_job:
+            _uncount(store, place)
         raise
     _uncount(store, place)
 
@@ -164,6 +165,13 @@ def explained(known: dict[str, Any]) -> dict[str, Any]:
     if pod and pod != own_pod() and (text := killed_for_memory(pod)):
         return {"memory": known["limit"], "error": text}
     return known
+
+
+def forbid_memory(store: Store, run_tag: str, why: str) -> None:
+    """Have a run's training not begin again with the memory that its last start had; `why` says what became of it."""
+    with suppress(RuntimeError):  # where the store is away
+        if limit := (store.get_json(starts_key(run_tag)) or {}).get("limit"):
+            store.put_json(starts_key(run_tag), {"memory": limit, "error": why})
 
 
 def _uncount(store: Store, place: str) -> None:

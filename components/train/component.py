@@ -15,7 +15,7 @@ def train(
     trained: dsl.Output[dsl.Model],
     metrics: dsl.Output[dsl.Metrics],
 ) -> str:
-    """Train the recogniser with one process per device, on several nodes by a job that this stage has made."""
+    """Train the recogniser with one process per device, here or by a job that this stage has made."""
     from components.train.stage import run
     from wordmill.recipe.parsing import struct_text
     from wordmill.store.artifacts import figures

@@ -9,16 +9,16 @@ from wordmill.recipe.sections import Train
 from wordmill.store.storage import Store
 
 
-def in_parts(store: Store, resume: str, sections: Sections, device: str, processes: int, several_nodes: bool) -> Train:
+def in_parts(store: Store, resume: str, sections: Sections, device: str, processes: int, by_job: bool) -> Train:
     """Return the section with its parts: the recipe's own, a half-done run's, or as many as this machine's memory asks.
 
-    Other devices' need is not measured, and other nodes' memory not known: there a batch is one part.
+    Other devices' need is not measured, and the memory of a job's nodes not known: there a batch is one part.
     """
     data, model, train = sections
     if train.accumulation:
         return train
     kept = kept_parts(store, resume, store.cache / "training" / resume / "checkpoints")
-    if kept or device != "cpu" or several_nodes:
+    if kept or device != "cpu" or by_job:
         return dataclasses.replace(train, accumulation=kept or 1)
     memory = Machine().memory_bytes()
     fitting = dataclasses.replace(train, accumulation=parts_that_fit(train, data, model, processes, memory))

@@ -1,4 +1,4 @@
-"""Training: a finished one is found, another is done or gone on with, here or by a job of several nodes."""
+"""Training: a finished one is found, another is done or gone on with, here or by a job."""
 
 import dataclasses
 import os
@@ -47,7 +47,7 @@ def run(
 
     `recipe` is the recipe's name, "" for a training that MLflow is not told of, `data`, `model` and `train` are its
     sections as JSON, `shards` is the path of the shard stage's manifest, `device` is cpu, cuda or npu. `gang` is empty,
-    or says as JSON what the job of several nodes, `processes` on each, is to be, which a cluster then runs.
+    or says as JSON what the job of one or more nodes, `processes` on each, is to be, which a cluster then runs.
     """
 
     recogniser = from_json(Model, model)
@@ -94,8 +94,9 @@ def train_or_find(
             key=digest({"code": code, "inputs": inputs}), resume=resume, nodes=spec.nodes, processes=processes,
             device=device, data=data, model=model, train=train, start=first, shards=to_document(shards),
             recipe=sender.recipe, run_tag=sender.run_tag, code=code, other_code=os.environ.get(OTHER_CODE, ""),
+            mlflow_run=os.environ.get("MLFLOW_RUN_ID", ""),
         )  # fmt: skip
-        make = partial(make_on_nodes, store, spec, work, sets)
+        make = partial(make_by_job, store, spec, work, sets)
         result = find_or_make(store, "train", model.name, inputs, make, ingredients)
         forget(store, place_in_store(resume, code, total))
     else:
@@ -148,11 +149,11 @@ def make_here(
     return dataclasses.replace(made, facts=made.facts | facts)
 
 
-def make_on_nodes(store: Store, spec: GangSpec, work: Work, facts: dict[str, Any], _: Path) -> StageResult:
-    """Train on several nodes."""
-    from components.train.gang.job import train_on_nodes  # Kubernetes's client takes a second to import
+def make_by_job(store: Store, spec: GangSpec, work: Work, facts: dict[str, Any], _: Path) -> StageResult:
+    """Train in the pods of a job."""
+    from components.train.gang.job import train_by_job  # Kubernetes's client takes a second to import
 
-    made = train_on_nodes(store, spec, work)
+    made = train_by_job(store, spec, work)
     return dataclasses.replace(made, facts=made.facts | facts)
 
 

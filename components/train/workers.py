@@ -26,7 +26,7 @@ LOOK_EVERY_S = 1.0
 LAST_LINES = 20  # of a failed worker's log
 START_TIMEOUT_S = 1800.0  # until the first step is begun: graphs are compiled, nodes wait for each other
 GRACE_S = 25.0  # from a signal to the end, of the 30 s that Kubernetes gives a pod
-NODE_GRACE_S = 240.0  # of the pods of a job of several nodes, see gang/manifests.py
+JOB_GRACE_S = 240.0  # of the pods of a job, see gang/manifests.py
 GONE_S = 10.0  # for a launcher to end the others by itself, which of them has failed is known then
 STALLED_S = 60.0  # whoever has given no sign for so long waits for a node that is gone, and keeps no checkpoint
 KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # codes of a launcher, and of a shell around it
@@ -39,12 +39,15 @@ class LostError(RuntimeError):
     """Workers were killed, hang or have lost each other: training goes on where its last checkpoint is."""
 
 
-def run_workers(job: Job, look: Callable[[], None], keep: Callable[[float], object], node: Node | None = None) -> None:
+def run_workers(
+    job: Job, look: Callable[[], None], keep: Callable[[float], object], in_job: bool = False, node: Node | None = None
+) -> None:
     """Start this machine's workers and watch them to their end; `node` is its place among several.
 
-    `look` is called every second, and `keep` with the seconds that are left when they were asked to stop and have
-    ended, with a checkpoint: StoppedError and StoreAwayError. LostError where they may be started again, RuntimeError
-    where they fail by themselves. Nothing of them is left.
+    `in_job` tells that this pod is a job's, and not a stage's. `look` is called every second, and `keep` with the
+    seconds that are left when they were asked to stop and have ended, with a checkpoint: StoppedError and
+    StoreAwayError. LostError where they may be started again, RuntimeError where they fail by themselves. Nothing of
+    them is left.
     """
     write_job(job.folder / "job.json", job)
     here = job.processes // node.nodes if node else job.processes
@@ -57,7 +60,7 @@ def run_workers(job: Job, look: Callable[[], None], keep: Callable[[float], obje
                 process = start(job, here, node)
             watch_over(process, job, ranks, look, memory)
     except (StoppedError, StoreAwayError):
-        deadline = time.monotonic() + (NODE_GRACE_S if node else GRACE_S)
+        deadline = time.monotonic() + (JOB_GRACE_S if in_job else GRACE_S)
         with sigterm_ignored():
             if process is not None:
                 ask_to_stop(process, job.folder, ranks, deadline - time.monotonic())
@@ -71,7 +74,7 @@ def run_workers(job: Job, look: Callable[[], None], keep: Callable[[float], obje
     if process.returncode == 0 and (first > 0 or (job.folder / "outcome.json").exists()):
         return
     if process.returncode == 0 and node is not None:
-        keep(NODE_GRACE_S)
+        keep(JOB_GRACE_S)
         raise StoppedError("training was stopped on another node")
     raise failure(job, process.returncode, ranks, memory)
 

@@ -29,6 +29,7 @@ RIGHTS: tuple[Right, ...] = (
     ("", "pods", "", ("get", "list", "watch")),
     ("", "pods/log", "", ("get",)),
     ("", "events", "", ("list",)),
+    ("batch", "jobs", "", ("create", "get", "list", "watch", "delete")),
 )
 JOBS: tuple[Right, ...] = (
     ("batch.volcano.sh", "jobs", "", ("create", "get", "list", "watch", "delete")),
@@ -37,10 +38,11 @@ JOBS: tuple[Right, ...] = (
 
 
 ARGO = "workflow-controller-configmap"
-# What Argo runs again by its policy. Error: the pod is lost. Failed: its program failed, it was evicted, its node shut
-# down, or it was killed for want of memory.
+# What Argo runs again of a run's own pods by its policy; those of a training's job are not Argo's. Error: the pod is
+# lost. Failed: its program failed, it was evicted, its node shut down, or it was killed for want of memory.
 POLICIES = {
-    "OnError": "training lives through lost pods; an evicted one ends the run, which RUN_TAG goes on with",
+    "OnError": "training lives through lost pods; an evicted one that is not a job's ends the run, which RUN_TAG goes "
+    "on with",
     "OnFailure": "what fails is run again, which seldom helps, and a lost pod ends the run: set OnError",
     "Always": "training lives through lost pods, but what fails is run again too: set OnError",
     "OnTransientError": "a lost pod ends the run, which RUN_TAG goes on with: set OnError",

@@ -9,14 +9,13 @@ import urllib3
 from kubernetes import client, config
 from kubernetes.utils.quantity import parse_quantity
 
-from components.report.cluster import NODE, WORKFLOWS, advised
+from components.report.cluster import NODE, TRAIN, WORKFLOWS, advised
 from pipelines.cluster.doctor_rights import Cluster
-from pipelines.cluster.site import load_site
+from pipelines.cluster.site import TRAINING_LABELS, load_site
 from pipelines.cluster.sizes import fits, refused_for_good
-from wordmill.store.pods import pod_text
+from wordmill.store.pods import RUN, pod_text
 
 TIMEOUT_S = 10
-RUN = "pipeline/runid"  # the label of a run's workflow and pods
 LOST = ("Failed", "Error")  # phases of a node of a workflow, of which Failed is a pod's too
 PENDING = "Pending"
 # What a pod may wait for that comes by itself within minutes, or not at all.
@@ -75,7 +74,7 @@ class RunPods:
         )
         last = {}
         for pod in sorted(listed.items, key=lambda pod: str(pod.metadata.creation_timestamp)):
-            if task := self._task((pod.metadata.annotations or {}).get(NODE, "")):
+            if task := self._task_of(pod):
                 last[task] = pod
         return {task: self._of_pod(cluster, task, pod)
                 for task, pod in last.items() if pod.status.phase in (*LOST, PENDING)}  # fmt: skip
@@ -85,7 +84,8 @@ class RunPods:
         if text.startswith(f"{PENDING} on") and (warned := self._warning(cluster, name)):
             text = f"{text}: {warned}"
         waits = pod.status.phase == PENDING
-        return self._trouble(name, text, waits, waits and (text.startswith(VAIN) or self._fits_nowhere(cluster, pod)))
+        vain = waits and (text.startswith(VAIN) or self._fits_nowhere(cluster, pod))
+        return self._trouble("" if is_of_job(pod) else name, text, waits, vain)  # a job's logs go with it
 
     def _fits_nowhere(self, cluster: Cluster, pod: client.V1Pod) -> bool:
         """Tell whether no node, were it empty, has what a pod asks for, and nobody has said that one will come."""
@@ -133,6 +133,12 @@ class RunPods:
                     found[task] = self._trouble("", text, node["phase"] == PENDING, refused_for_good(text))
         return found
 
+    def _task_of(self, pod: client.V1Pod) -> str:
+        """Return the task of a pod, training of one of the job that training has made; "" where it has none."""
+        if is_of_job(pod):
+            return self.names.get(TRAIN, "")
+        return self._task((pod.metadata.annotations or {}).get(NODE, ""))
+
     def _task(self, place: str) -> str:
         """Return the task of a node's place `<workflow>.root.<task>...<task>.executor(0)`, a driver's as well."""
         for part in reversed(place.split(".")[1:]):
@@ -145,3 +151,8 @@ class RunPods:
             return Trouble(text=text, pod=pod)
         since = self.seen.setdefault(pod or text, time.monotonic())
         return Trouble(text=text, pod=pod, waits_s=time.monotonic() - since, vain=vain)
+
+
+def is_of_job(pod: client.V1Pod) -> bool:
+    """Tell whether a pod is of a training's job, and not of a task of the workflow."""
+    return TRAINING_LABELS.items() <= (pod.metadata.labels or {}).items()

@@ -20,7 +20,7 @@ VALUES = values_file()
 CACHE = "wordmill-cache"  # the claim that stages mount at /cache
 QUEUE = "wordmill"
 STAGE_ACCOUNT = "wordmill-stage"  # of every pod of a run
-TRAINING_ACCOUNT = "wordmill-training"  # of the pods of a multi-node job: it has no rights
+TRAINING_ACCOUNT = "wordmill-training"  # of the pods of a training's job: it has no rights
 # Of such a pod: without the first it reaches nothing, without the second it may get a mesh's proxy and never end.
 TRAINING_LABELS = {"app.kubernetes.io/name": "training", "sidecar.istio.io/inject": "false"}
 

@@ -13,7 +13,7 @@ def _size(cpu: str, memory: str, cpu_limit: str = "", memory_limit: str = "") ->
     return PodSize(cpu=cpu, memory=memory, cpu_limit=cpu_limit or cpu, memory_limit=memory_limit or memory)
 
 
-# By stage; training by profile. `watch` is the stage that makes a job of several nodes, whose pods are the profile's.
+# By stage; training by profile. `watch` is the stage that has a job train, whose pods are the profile's.
 # What is asked for is what the small quickstart takes, with room: 67 MiB to fetch, 113 to shard (598 on two cores at
 # full rate), 238 to evaluate, 482 to export, 527 to smoke, 157 to gate, 152 to report; training gets what it may take.
 GENERAL = {

@@ -4,6 +4,7 @@ from functools import cache
 
 from kfp import dsl, kubernetes
 
+from components.train.gang.manifests import UNMOVED
 from components.train.gang.work import GangSpec
 from pipelines.cluster.site import CACHE, QUEUE, TRAINING_ACCOUNT, TRAINING_LABELS, Accelerator, load_site
 from pipelines.cluster.sizes import sizes_of
@@ -16,8 +17,6 @@ SECRET = "wordmill-s3"  # noqa: S105 (the name of a Kubernetes secret, not a sec
 WEBHOOK = "wordmill-webhook"
 SETTINGS = "wordmill-settings"
 HOUR_S = 3600
-# By these Cluster Autoscaler and Karpenter leave the node of a pod alone, however little it has to do.
-KEPT = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
 # Of the training task, whose pods may be lost for days: it ends by itself where it no longer gets on. Argo counts its
 # longest duration from the first attempt on, so that it must be longer than any training.
 RETRIES, RETRIED_S = 100, 365 * 24 * HOUR_S
@@ -73,15 +72,15 @@ def notify(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 def train_on(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
-    """Give the training task a node's devices, or, for several nodes, time to watch the job that it makes.
+    """Give the training task a node's size, or, where a job trains, time to watch that.
 
     A pod that is lost is run again, and training goes on where its last checkpoint is. Which other ends are repeated,
     says the site's Argo alone.
     """
-    for name, value in KEPT.items():
+    for name, value in UNMOVED.items():
         kubernetes.add_pod_annotation(task, name, value)
     task.set_retry(RETRIES, backoff_duration="60s", backoff_factor=1.0, backoff_max_duration=f"{RETRIED_S}s")
-    if profile.nodes > 1:
+    if profile.watched:
         kubernetes.set_timeout(task, (profile.hours + 1) * HOUR_S)  # the job's own deadline comes first
         return task
     sized(task, f"train {profile.name}")
@@ -90,8 +89,8 @@ def train_on(task: dsl.PipelineTask, profile: Profile) -> dsl.PipelineTask:
 
 
 def gang_job(profile: Profile, framework: Framework) -> dict[str, object]:
-    """Return what the job of a profile of several nodes is to be; empty for one node."""
-    if profile.nodes == 1:
+    """Return what the job that trains is to be; empty for a profile whose training is the task's own."""
+    if not profile.watched:
         return {}
     site = load_site()
     size = sizes_of(site)[f"train {profile.name}"]
@@ -101,7 +100,8 @@ def gang_job(profile: Profile, framework: Framework) -> dict[str, object]:
         nodes=profile.nodes, processes=profile.processes, framework=framework, device=profile.device,
         image=image("train", profile.environment(framework)), resource=accelerator.resource,
         node_labels=accelerator.nodes,
-        labels=TRAINING_LABELS | accelerator.labels, cpu=size.cpu_limit, memory=size.memory_limit, shm=profile.shm,
+        labels=TRAINING_LABELS | accelerator.labels, cpu=size.cpu, memory=size.memory, cpu_limit=size.cpu_limit,
+        memory_limit=size.memory_limit, shm=profile.shm,
         deadline_s=profile.hours * HOUR_S, namespace=site.namespace, queue=QUEUE, account=TRAINING_ACCOUNT,
         claim=CACHE, user=USER, secret=SECRET, secret_variables=SECRET_VARIABLES, settings=SETTINGS,
         settings_variables=SETTINGS_VARIABLES,

@@ -68,7 +68,7 @@ def _execute(
     pipeline: GraphComponent, runner: local.SubprocessRunner | local.DockerRunner, run_tag: str, folder: Path
 ) -> str:
     """Run the pipeline's tasks and return what the engine said went wrong, "" for nothing."""
-    _retry_nothing(pipeline)
+    _leave_cluster(pipeline)
     ConditionEvaluator.evaluate_condition = staticmethod(conditions.holds)
     local.init(runner, pipeline_root=str(folder / "tasks"), raise_on_error=True)
     with (
@@ -87,9 +87,11 @@ def _execute(
     return _unfinished_tasks(folder / "tasks")
 
 
-def _retry_nothing(pipeline: GraphComponent) -> None:
-    """Take out what is for clusters, which lose pods: here a stage that fails or is stopped ends the run."""
+def _leave_cluster(pipeline: GraphComponent) -> None:
+    """Take out what is for clusters, which lose pods: here training is no job's, and a failed stage ends the run."""
     spec = pipeline.pipeline_spec
+    if "gang" in (given := spec.root.input_definitions.parameters):
+        given["gang"].default_value.struct_value.Clear()
     for dag in (spec.root.dag, *(component.dag for component in spec.components.values())):
         for task in dag.tasks.values():
             task.ClearField("retry_policy")

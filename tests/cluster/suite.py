@@ -21,12 +21,12 @@ from pipelines.cli import command_line, main
 from pipelines.cluster.client import FINISHED, Server, connect_kubeflow
 from pipelines.cluster.doctor_rights import Cluster
 from pipelines.cluster.follow import follow
-from pipelines.cluster.pods import RUN
 from pipelines.cluster.schedule import schedules_of
 from pipelines.cluster.site import load_site
 from pipelines.cluster.submit import find_experiment, runs_of, tag_of
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.memory import bytes_needed
+from wordmill.store.pods import RUN
 from wordmill.store.progress import duration
 
 POLL_S = 5.0

@@ -11,7 +11,6 @@ import pytest
 
 from components.report.cluster import NODE
 from pipelines.cluster import follow
-from pipelines.cluster.pods import RUN
 from tests.cluster import __main__ as program
 from tests.cluster import suite
 from tests.cluster.suite import CASES, Suite, run_cases
@@ -19,6 +18,7 @@ from tests.components.train.gang.kube_api import Cluster, serving
 from tests.pipelines.cluster.clock import Clock
 from tests.pipelines.cluster.kfp_server import kfp as kfp  # a fixture
 from tests.pipelines.cluster.kfp_state import FINISHED, KfpServer
+from wordmill.store.pods import RUN
 
 RIGHTS = {("", "pods", "list"), ("", "pods", "delete"), ("argoproj.io", "workflows", "list")}
 STAGES = ("fetch", "shard", "train", "gate")

@@ -19,6 +19,7 @@ RIGHTS = {
         ("", ("secrets",), ("mlpipeline-minio-artifact",), ("get",)),
         *(("", *rule) for rule in READS_PODS),
         ("argoproj.io", ("workflows",), (), ("get",)),
+        ("batch", ("jobs",), (), STARTS_AND_STOPS),
     }
 }
 JOBS = {

@@ -68,9 +68,10 @@ def test_a_run_that_promotes_nobody_measures_no_champion() -> None:
 
 def test_a_machine_of_ones_own_is_named_by_device_and_processes() -> None:
     spec = compile_recipe("quickstart", "--device", "npu", "--processes", "4")
-    executors = next(iter(yaml.load_all(spec, yaml.CSafeLoader)))["deploymentSpec"]["executors"]
-    accelerator = executors["exec-train"]["container"]["resources"]["accelerator"]
-    assert (accelerator["resourceType"], accelerator["resourceCount"]) == ("huawei.com/Ascend910", "4")
+    given = next(iter(yaml.load_all(spec, yaml.CSafeLoader)))["root"]["inputDefinitions"]["parameters"]
+    gang = given["gang"]["defaultValue"]
+    assert (gang["resource"], gang["nodes"], gang["processes"]) == ("huawei.com/Ascend910", 1, 4)
+    assert given["processes"]["defaultValue"] == 4
 
 
 @pytest.mark.parametrize("choice", ["reuse", "afresh"])

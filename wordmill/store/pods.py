@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kubernetes import client
 
 QUIET = ("ContainerCreating", "PodInitializing")  # what every pod waits for at first
+RUN = "pipeline/runid"  # the label of a run's workflow and pods, its id in Kubeflow
 MAIN = "main"  # the container of a pod of Argo's that does the task's work
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of a pod, among its own files
 SHORT = "OOMKilled"  # how the text of a pod begins that was killed for want of memory

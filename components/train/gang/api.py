@@ -2,14 +2,15 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import urllib3
 from kubernetes import client, config
 
-from components.train.gang.manifests import ASCEND, CONTAINER, INSTANCE, VOLCANO, Document, ascend_job, volcano_job
+from components.train.gang.manifests import ASCEND, BATCH, CONTAINER, INSTANCE, MAKERS, VOLCANO, Document, leader_pod
 from components.train.gang.work import GangSpec, job_name
-from wordmill.store.pods import cluster_settings, own_pod
+from wordmill.store.pods import RUN, cluster_settings, own_pod
 
 CALL_TIMEOUT_S = 20
 AGAIN = (401, 408, 410, 429)  # and 5xx: refusals that pass, such as that of a token that has just been renewed
@@ -22,26 +23,29 @@ class ClusterAwayError(RuntimeError):
 
 
 class JobApi:
-    """One job of several nodes and its pods, in this pod's cluster or, outside of one, in kubectl's (KUBECONFIG)."""
+    """One job and its pods, in this pod's cluster or, outside of one, in kubectl's (KUBECONFIG)."""
 
     def __init__(self, spec: GangSpec, key: str) -> None:
         self.spec, self.key, self.name, self.namespace = spec, key, job_name(key), spec.namespace
         try:
             settings = cluster_settings()
         except config.ConfigException as error:
-            raise RuntimeError(f"several nodes need a cluster, or a profile of one node: {error}") from None
+            raise RuntimeError(f"a training's job needs a cluster: {error}") from None
         settings.retries = False  # whoever calls tries again
         api = client.ApiClient(settings)
         self.objects, self.core = client.CustomObjectsApi(api), client.CoreV1Api(api)
+        self.kind = VOLCANO if spec.nodes > 1 else BATCH
         # MindCluster's operator refuses jobs without NPUs.
-        found = spec.device == "npu" and self._ask("look for AscendJobs", self.objects.get_api_resources, *ASCEND[:2])
-        self.ascend = bool(found)
-        self.kind = ASCEND if self.ascend else VOLCANO
+        if spec.nodes > 1 and spec.device == "npu":
+            found = self._ask("look for AscendJobs", self.objects.get_api_resources, *ASCEND[:2])
+            self.kind = ASCEND if found else VOLCANO
 
     def create(self) -> bool:
         """Make the job; False where there is one of its name."""
-        make = ascend_job if self.ascend else volcano_job
-        manifest = make(self.spec, self.key, self.owner())
+        name = own_pod()
+        pod = self._ask("read pods", self.core.read_namespaced_pod, name, self.namespace) if name else None
+        spec = replace(self.spec, labels=self.spec.labels | run_label(pod))
+        manifest = MAKERS[self.kind](spec, self.key, owner_of(pod))
         group, version, plural = self.kind
         call = self.objects.create_namespaced_custom_object
         made = self._ask(f"create {plural}.{group}", call, group, version, self.namespace, plural, manifest,
@@ -62,24 +66,17 @@ class JobApi:
         self._ask(f"delete {self.kind[2]}", self.objects.delete_namespaced_custom_object, *self._place(),
                   propagation_policy="Background")  # fmt: skip
 
-    def owner(self) -> Document | None:
-        """Return the reference to this pod's Workflow, with which the job shall end; None outside of a run.
-
-        Not to this pod: another attempt of the stage goes on with the job of one that is gone.
-        """
-        pod = own_pod()
-        found = self._ask("read pods", self.core.read_namespaced_pod, pod, self.namespace) if pod else None
-        for owner in (found.metadata.owner_references or []) if found else []:
-            if owner.kind == "Workflow":
-                named = {"kind": owner.kind, "name": owner.name, "uid": owner.uid}
-                return {"apiVersion": owner.api_version, **named}
-        return None
-
     def pods(self) -> list[Any]:
-        """Return the job's pods by name."""
+        """Return the job's pods, the oldest first."""
         label = f"{INSTANCE}={self.name}"
         found = self._ask("list pods", self.core.list_namespaced_pod, self.namespace, label_selector=label)
-        return sorted(found.items, key=lambda pod: str(pod.metadata.name))
+        return sorted(found.items, key=lambda pod: (str(pod.metadata.creation_timestamp), str(pod.metadata.name)))
+
+    def leader(self, pods: list[Any]) -> str:
+        """Return the name of the first node's pod: of Kubernetes's own Job, which makes up names, the newest one."""
+        if self.kind == BATCH:
+            return str(pods[-1].metadata.name) if pods else ""
+        return leader_pod(self.spec, self.key, self.kind == ASCEND)
 
     def warnings(self) -> list[tuple[str, str]]:
         """Return (kind and name, reason: message) of Kubernetes's warnings about the job, its pods and their group."""
@@ -123,7 +120,23 @@ class JobApi:
             said = f"Kubernetes, asked to {what} in namespace {self.namespace}: {error.status} {error.reason}"
             if error.status in AGAIN or error.status >= 500:
                 raise ClusterAwayError(said) from None
-            apply = "apply the manifests, with the component of this kind of job"
+            apply = "apply the manifests, for several nodes with the component of their kind of job"
             raise RuntimeError(f"{said}: {apply if error.status == 403 else error.body}") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ClusterAwayError(f"Kubernetes does not answer when asked to {what}: {error}") from None
+
+
+def owner_of(pod: Any) -> Document | None:
+    """Return the reference to a pod's Workflow, with which the job shall end; None outside of a run.
+
+    Not to the pod: another attempt of the stage goes on with the job of one that is gone.
+    """
+    for owner in (pod.metadata.owner_references or []) if pod else []:
+        if owner.kind == "Workflow":
+            return {"apiVersion": owner.api_version, "kind": owner.kind, "name": owner.name, "uid": owner.uid}
+    return None
+
+
+def run_label(pod: Any) -> dict[str, str]:
+    """Return the label by which whoever follows this pod's run finds its pods; empty outside of a run."""
+    return {name: value for name, value in ((pod.metadata.labels or {}) if pod else {}).items() if name == RUN}

@@ -1,4 +1,4 @@
-"""Training on several nodes, as the stage's small pod has it done: a job is made, followed, and gone afterwards.
+"""Training as the stage's small pod has it done: a job of one or more nodes is made, followed, and gone afterwards.
 
 The job goes by the name of its work, so that a stage that is started again finds it. While the stage lives it renews a
 lease in the store; nodes whose lease runs out end by themselves, because a killed stage cannot delete anything.
@@ -7,12 +7,12 @@ lease in the store; nodes whose lease runs out end by themselves, because a kill
 import time
 from typing import Any
 
+from components.train.attempts import forbid_memory
 from components.train.gang.api import ClusterAwayError, JobApi
-from components.train.gang.manifests import leader_pod
 from components.train.gang.state import JobState, job_state
 from components.train.gang.work import LEASE_S, RENEW_EVERY_S, GangSpec, Work, job_key, renew_lease, write_work
 from components.train.stopping import sigterm_as_error
-from wordmill.store.pods import pod_text
+from wordmill.store.pods import MORE, SHORT, pod_text
 from wordmill.store.stages import StageResult, StoppedError
 from wordmill.store.storage import Object, Store
 
@@ -22,8 +22,8 @@ AWAY_S = 600.0  # how long Kubernetes may be away
 MAKES = 3  # how often a job that somebody deletes is made again
 
 
-def train_on_nodes(store: Store, spec: GangSpec, work: Work) -> StageResult:
-    """Train on several nodes and return what the first one stored; the job is gone afterwards, whatever happens.
+def train_by_job(store: Store, spec: GangSpec, work: Work) -> StageResult:
+    """Train by a job and return what its first node stored; the job is gone afterwards, whatever happens.
 
     But where the stage's pod is stopped and the job belongs to its workflow: another attempt, after a node was emptied,
     finds the job at work. Where the whole run was stopped, its report deletes the job.
@@ -42,6 +42,8 @@ def train_on_nodes(store: Store, spec: GangSpec, work: Work) -> StageResult:
         if not (stopped and follower.leave()):
             follower.remove()
     if (made := take_result(store, work.key)) is None:
+        if follower.killed:
+            forbid_memory(store, work.run_tag, follower.killed)
         raise RuntimeError(describe_failure(store, work, follower, state))
     return made
 
@@ -70,10 +72,20 @@ def describe_failure(store: Store, work: Work, follower: "Follower", state: JobS
     A node that was killed has stored nothing, and one that was stopped ended because of another.
     """
     first = min(own_failures(store, work.key), key=lambda failure: float(failure["time"]), default=None)
-    why = first["error"] if first else f"job {follower.api.name} ended, {state.text}, without a result"
-    pods = [f"pod {pod}: {text}" for pod, text in follower.pods.items()]
+    ended = f"job {follower.api.name} ended, {state.text}, without a result"
+    why = first["error"] if first else follower.killed or ended
+    pods = [f"pod {pod}: {text}" for pod, text in follower.pods.items()][-work.nodes :]  # not all that were lost
+    if work.nodes == 1:
+        log = f"its log is in bucket '{store.bucket}' at {job_key(work.key, 'log.0.txt')}"
+        return "\n".join([why, *pods, log])
     logs = f"the nodes' logs are in bucket '{store.bucket}' at {job_key(work.key, 'log.<node>.txt')}"
     return "\n".join([f"training on {work.nodes} nodes failed: {why}", *pods, logs])
+
+
+def size_text(spec: GangSpec) -> str:
+    """Return how many nodes of how many processes a job has, in words."""
+    nodes, processes = spec.nodes, spec.processes
+    return f"{nodes} node{'s' if nodes > 1 else ''} of {processes} process{'es' if processes > 1 else ''}"
 
 
 class Follower:
@@ -81,11 +93,11 @@ class Follower:
 
     def __init__(self, store: Store, api: JobApi) -> None:
         self.store, self.api = store, api
-        self.leader = leader_pod(api.spec, api.key, api.ascend)
         self.alive = False  # made here, or seen at work: another attempt's dead job is not waited for
         self.makes = 0
         self.text = self.stamp = ""
         self.pods: dict[str, str] = {}
+        self.killed = ""  # what is said of a pod that was killed for want of memory, which would come again
         self.told: set[tuple[str, str]] = set()
         self.renewed = self.warned = -RENEW_EVERY_S
         self.answered = time.monotonic()
@@ -137,12 +149,12 @@ class Follower:
             self.alive = True
             print(f"train: job {self.api.name} is at work already: this stage goes on with it", flush=True)
         try:
-            self.report()
+            self.report(job["metadata"]["uid"])
         except RuntimeError as error:  # such as a machine that is lost, and with it a log: the job itself decides
             self.tell("report", str(error))
         # MindCluster starts pods again whatever they ended with.
         final = state.text.startswith("Restarting") and own_failures(self.store, self.api.key)
-        return state if state.ended or final else None
+        return state if state.ended or final or self.killed else None
 
     def make(self) -> None:
         """Make the job, a few times where somebody deletes it."""
@@ -154,28 +166,31 @@ class Follower:
         if self.api.create():
             self.makes += 1
             self.alive = True
-            spec = self.api.spec
-            print(f"train: made job {self.api.name}: {spec.nodes} nodes of {spec.processes} processes", flush=True)
+            print(f"train: made job {self.api.name}: {size_text(self.api.spec)}", flush=True)
 
-    def report(self) -> None:
-        """Print what is new: of pods, of Kubernetes's warnings, of the first node's log."""
-        for pod in self.api.pods():
+    def report(self, job: str) -> None:
+        """Print what is new: of the pods of a job, named by its uid, of Kubernetes's warnings, of the first log."""
+        pods = self.api.pods()
+        leader = self.api.leader(pods)
+        for pod in pods:
             name, text = str(pod.metadata.name), pod_text(pod)
             if self.pods.get(name) != text:
                 self.pods[name] = text
                 print(f"train: pod {name}: {text}", flush=True)
-            if name == self.leader and pod.status.phase != "Pending":
-                self.print_log()
+            if name == leader and pod.status.phase != "Pending":
+                self.print_log(leader)
+            if text.startswith(SHORT) and job in [owner.uid for owner in pod.metadata.owner_references or []]:
+                self.killed = f"{text}: {MORE}"
         if time.monotonic() - self.warned >= WARNINGS_EVERY_S:
             self.warned = time.monotonic()
             for who, what in self.api.warnings():
                 self.tell(who, " ".join(what.split()))
 
-    def print_log(self) -> None:
+    def print_log(self, leader: str) -> None:
         """Print the lines of the first node that were not printed yet; each comes behind its time."""
         asked = time.monotonic()
         since_s = None if self.logged is None else asked - self.logged
-        for line in self.api.log(self.leader, since_s):
+        for line in self.api.log(leader, since_s):
             stamp, _, text = line.partition(" ")
             if stamp > self.stamp:
                 self.stamp = stamp

@@ -1,6 +1,6 @@
-"""The job of several nodes for Kubernetes: MindCluster's AscendJob where it is installed, elsewhere Volcano's Job.
+"""A training's job for Kubernetes: its own Job for one node, for several MindCluster's AscendJob or Volcano's Job.
 
-Both run the same pod once per node. No rank table and no host network: msrun and torchrun find each other by the first
+All run the same pod once per node. No rank table and no host network: msrun and torchrun find each other by the first
 node's address, and NPUs reach each other through their own network cards. The driver's files come from Ascend Docker
 Runtime, which MindCluster makes the nodes' default, because a restricted namespace mounts none of the host's folders.
 """
@@ -12,7 +12,8 @@ from wordmill.store.stages import RESUME
 
 Document = dict[str, Any]
 
-ASCEND = ("mindxdl.gitee.com", "v1", "ascendjobs")  # API group, version and plural
+BATCH = ("batch", "v1", "jobs")  # API group, version and plural
+ASCEND = ("mindxdl.gitee.com", "v1", "ascendjobs")
 VOLCANO = ("batch.volcano.sh", "v1alpha1", "jobs")
 INSTANCE = "app.kubernetes.io/instance"  # the label by which a job's pods are found, the job's name
 CONTAINER = "ascend"  # MindCluster's operator tells only a container of this name its place
@@ -23,6 +24,29 @@ RESTARTS = 100  # of nodes that were stopped or lost; node.py ends what no longe
 AGAIN = {"fault-scheduling": "grace", "fault-retry-times": str(RESTARTS)}
 KEPT_S = 3600  # a finished job, if the stage that should delete it is gone
 LEADERS = {"pytorch": "Master", "mindspore": "Scheduler"}
+# By these Cluster Autoscaler and Karpenter leave the node of a pod alone, however little it has to do.
+UNMOVED = {"cluster-autoscaler.kubernetes.io/safe-to-evict": "false", "karpenter.sh/do-not-disrupt": "true"}
+
+
+def batch_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
+    """Return Kubernetes's own Job: one pod, and another where it was stopped or lost, never two at once."""
+    return {
+        "apiVersion": "/".join(BATCH[:2]), "kind": "Job",
+        "metadata": _metadata(spec, key, owner, {}),
+        "spec": {
+            "backoffLimit": RESTARTS, "activeDeadlineSeconds": spec.deadline_s, "ttlSecondsAfterFinished": KEPT_S,
+            "podReplacementPolicy": "Failed",  # not before the other has ended
+            "podFailurePolicy": {"rules": [
+                # The first one that fits decides. Of a pod that its node evicts or shuts down, that is preempted or
+                # drained, whatever its program ends with; other codes count, such as 137: a pod that was killed for
+                # want of memory ends with it, which job.py sees, and one that was deleted by force.
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+                {"action": "Ignore", "onExitCodes": {"operator": "In", "values": [RESUME]}},
+                {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [1]}},
+            ]},
+            "template": _pod(spec, key, {}),
+        },
+    }  # fmt: skip
 
 
 def volcano_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
@@ -77,8 +101,11 @@ def ascend_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
     }  # fmt: skip
 
 
+MAKERS = {BATCH: batch_job, ASCEND: ascend_job, VOLCANO: volcano_job}
+
+
 def leader_pod(spec: GangSpec, key: str, ascend: bool) -> str:
-    """Return the name of the first node's pod."""
+    """Return the name of the first node's pod in a job of several."""
     return f"{job_name(key)}-{LEADERS[spec.framework].lower() if ascend else TASK}-0"
 
 
@@ -94,7 +121,7 @@ def _labels(spec: GangSpec, key: str) -> dict[str, str]:
 def _pod(spec: GangSpec, key: str, variables: dict[str, Document]) -> Document:
     """Return a node's pod: nothing of it is privileged, it has no rights in Kubernetes and an end of its own."""
     return {
-        "metadata": {"labels": _labels(spec, key)},
+        "metadata": {"labels": _labels(spec, key), "annotations": dict(UNMOVED)},
         "spec": {
             "restartPolicy": "Never", "activeDeadlineSeconds": spec.deadline_s,
             "terminationGracePeriodSeconds": GRACE_S, "serviceAccountName": spec.account,
@@ -118,16 +145,16 @@ def _security(spec: GangSpec) -> Document:
 
 
 def _container(spec: GangSpec, key: str, variables: dict[str, Document]) -> Document:
-    resources = {"cpu": spec.cpu, "memory": spec.memory}
-    if spec.resource:
-        resources[spec.resource] = str(spec.processes)
+    devices = {spec.resource: str(spec.processes)} if spec.resource else {}
+    requests = {"cpu": spec.cpu, "memory": spec.memory, **devices}
+    limits = {"cpu": spec.cpu_limit, "memory": spec.memory_limit, **devices}
     return {
         "name": CONTAINER, "image": spec.image, "imagePullPolicy": "IfNotPresent",
         "command": ["python3", "-m", "components.train.gang.node", "--job", key],
         "workingDir": "/scratch",  # CANN and MindSpore write into the working directory, and into HOME
         "env": [{"name": name, **value} for name, value in (_variables(spec) | variables).items()],
         "ports": [{"name": "ascendjob-port", "containerPort": PORT}],
-        "resources": {"requests": resources, "limits": dict(resources)},
+        "resources": {"requests": requests, "limits": limits},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         "volumeMounts": [
             {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108 (64 MiB by default, which breaks collectives)

@@ -1,8 +1,9 @@
 """What the container of each node runs: `python -m components.train.gang.node --job KEY`.
 
-It learns its place from what Volcano's plugins or MindCluster's operator tell it, starts this node's processes and, on
-the first node, stores checkpoints and the result, last of all jobs/KEY/result.json. It ends by itself when nobody waits
-any more. Code RESUME asks for a new start of all nodes, which go on where the last checkpoint is, code 1 for none.
+One of several learns its place from what Volcano's plugins or MindCluster's operator tell it. It starts this node's
+processes and, on the first node, stores checkpoints and the result, last of all jobs/KEY/result.json. It ends by itself
+when nobody waits any more. Code RESUME asks for a new start of all nodes, which go on where the last checkpoint is,
+code 1 for none.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from components.train.attempts import RESTARTS, train_on_node
+from components.train.attempts import RESTARTS, train_on_node, train_to_end
 from components.train.folder import finish_folder, join_logs, run_folder
 from components.train.gang.work import LEASE_S, PORT, TASK, Work, job_key, read_work
 from components.train.launch import MEET_TIMEOUT_S, Node
@@ -40,30 +41,38 @@ OTHERS = ("LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", "MS_SCHED_PORT", "MS_
 def main(key: str) -> None:
     """Do one node's share; what goes wrong is left in jobs/KEY/failure.<node>.json."""
     store = Store.from_environment()
-    rank: int | str = "unplaced"
+    rank, who = "unplaced", "node unplaced"
     try:
         with sigterm_as_error():  # a container's first process is not ended by a signal that it does not handle
             work = read_work(store, key)
-            node = find_node(os.environ, work)
-            rank = node.rank
-            for name in (*OPERATOR["pytorch"], *OPERATOR["mindspore"], *OTHERS):
-                os.environ.pop(name, None)
-            os.environ[OTHER_CODE] = work.other_code  # as the stage was told
-            print(f"node {rank} of {node.nodes}: the first one is {node.master}", flush=True)
-            wait_for_name(node.master, MEET_TIMEOUT_S)
-            name = f"{work.resume}.{node.rank}" if node.rank else work.resume
+            node = find_node(os.environ, work) if work.nodes > 1 else None
+            rank = str(node.rank) if node else "0"
+            who = f"node {rank}" if node else f"train {work.model.name}"
+            set_variables(work)
+            if node:
+                print(f"node {rank} of {node.nodes}: the first one is {node.master}", flush=True)
+                wait_for_name(node.master, MEET_TIMEOUT_S)
+            name = work.resume if rank == "0" else f"{work.resume}.{rank}"
             with run_folder(store.cache, name) as folder:
                 train(store, work, node, folder)
                 finish_folder(folder)
     except Exception as error:
         what = str(error) if isinstance(error, (ValueError, RuntimeError)) else f"{type(error).__name__}: {error}"
         stopped = isinstance(error, (StoppedError, LostError))
-        print(f"error: node {rank}: {what}", flush=True)
+        print(f"error: {who}: {what}", flush=True)
         with suppress(RuntimeError):  # the pod's log has it too
             failure = {"error": what, "time": time.time(), "stopped": stopped}
             store.put_json(job_key(key, f"failure.{rank}.json"), failure)
-        leave_reason(f"node {rank}: {what}")
+        leave_reason(f"{who}: {what}")
         sys.exit(RESUME if stopped else 1)
+
+
+def set_variables(work: Work) -> None:
+    """Set the variables that the stage has, and take out what others have set for processes of theirs."""
+    for name in (*OPERATOR["pytorch"], *OPERATOR["mindspore"], *OTHERS):
+        os.environ.pop(name, None)
+    told = {OTHER_CODE: work.other_code, "MLFLOW_RUN_ID": work.mlflow_run}
+    os.environ.update({name: value for name, value in told.items() if value})
 
 
 def find_node(variables: Mapping[str, str], work: Work) -> Node:
@@ -103,21 +112,25 @@ def wait_for_name(host: str, timeout_s: float) -> None:
         time.sleep(1)
 
 
-def train(store: Store, work: Work, node: Node, folder: Path) -> None:
-    """Train with the other nodes; the first one stores weights, log, outcome and metrics."""
+def train(store: Store, work: Work, node: Node | None, folder: Path) -> None:
+    """Train, alone or with the other nodes; the first one stores weights, log, outcome and metrics."""
+    rank = node.rank if node else 0
     start = store.fetch(work.start) if work.start else None
     job = make_job(
         store, work.data, work.model, work.train, from_document(work.shards, work.key), start, work.device,
-        work.processes * node.nodes, folder, work.code,
+        work.processes * work.nodes, folder, work.code,
     )  # fmt: skip
     sender, lease = Sender(store, work.run_tag, work.recipe), Lease(store, work.key)
     try:
-        train_on_node(store, job, work.resume, sender, node, lease.check, partial(count_starts, store, work.key))
+        if node is None:
+            train_to_end(store, job, work.resume, sender, lease.check)
+        else:
+            train_on_node(store, job, work.resume, sender, node, lease.check, partial(count_starts, store, work.key))
     finally:
         with suppress(RuntimeError):  # where the store is away, the log in the folder is what there is
             log = join_logs(folder).read_bytes()
-            store.put_bytes(job_key(work.key, f"log.{node.rank}.txt"), log, "text/plain; charset=utf-8")
-    if node.rank == 0:
+            store.put_bytes(job_key(work.key, f"log.{rank}.txt"), log, "text/plain; charset=utf-8")
+    if rank == 0:
         sender.send_folder(folder / TRACE)
         made = store_results(store, collect(job))
         objects = [vars(entry) for entry in made.stored]

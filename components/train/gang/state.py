@@ -1,10 +1,12 @@
-"""What Kubernetes says about a job of several nodes, in words."""
+"""What Kubernetes says about a job, in words."""
 
 from dataclasses import dataclass
 
-from components.train.gang.manifests import Document
+from components.train.gang.manifests import ASCEND, BATCH, VOLCANO, Document
 
-ENDED = ("Completed", "Failed", "Aborted", "Terminated")  # Volcano's last phases
+# The last states of each kind of job, by its API group; others are on their way there.
+ENDED = {BATCH[0]: ("Complete", "Failed"), ASCEND[0]: ("Succeeded", "Failed"),
+         VOLCANO[0]: ("Completed", "Failed", "Aborted", "Terminated")}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,15 +19,21 @@ class JobState:
 
 
 def job_state(job: Document) -> JobState:
-    """Return the state of an AscendJob, by its latest condition, or of a Volcano Job, by its phase."""
-    status = job.get("status") or {}
-    if job["kind"] == "AscendJob":
-        latest = (status.get("conditions") or [{}])[-1]
-        now, parts = latest.get("type", ""), (latest.get("reason"), latest.get("message"))
-        ended = now in ("Succeeded", "Failed")  # Restarting is on its way
-    else:
+    """Return the state of a Volcano Job by its phase, of other jobs by their latest condition."""
+    group, status = job["apiVersion"].partition("/")[0], job.get("status") or {}
+    if group == VOLCANO[0]:
         state = status.get("state") or {}
-        now, parts = state.get("phase", ""), (state.get("reason"), state.get("message"))
-        ended = now in ENDED
+        now = state.get("phase", "")
+    else:
+        held = [one for one in status.get("conditions") or [] if one.get("status") != "False"]
+        state = held[-1] if held else {}
+        now = state.get("type", "") or pods_text(status)
+    parts = (state.get("reason"), state.get("message"))
     text = ": ".join([now or "waits for its controller", *dict.fromkeys(part for part in parts if part)])
-    return JobState(text=text, ended=ended, leaving="deletionTimestamp" in job["metadata"])
+    return JobState(text=text, ended=now in ENDED[group], leaving="deletionTimestamp" in job["metadata"])
+
+
+def pods_text(status: Document) -> str:
+    """Return what Kubernetes's own Job says of its pods while it has no condition, "" where it has not begun."""
+    told = (f"{status[name]} {name}" for name in ("active", "terminating", "failed") if status.get(name))
+    return ", ".join(told) or ("no pod now" if status.get("startTime") else "")

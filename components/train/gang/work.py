@@ -1,4 +1,4 @@
-"""Training on several nodes: what the cluster must give, what the nodes are told, and where in the store it lies."""
+"""Training by a job: what the cluster must give, what the nodes are told, and where in the store it lies."""
 
 import dataclasses
 import time
@@ -18,12 +18,12 @@ LEASE_S = 600.0  # nodes end themselves when the lease has not been renewed for 
 
 @dataclass(frozen=True, kw_only=True)
 class GangSpec:
-    """The pods of a multi-node job: one to a node, all of them or none.
+    """The pods of a training's job: one to a node, all of them or none.
 
-    `processes` are a node's, one to a device of `resource` ("" for processors). cpu, memory and shm are Kubernetes's
-    quantities. `labels` are of the job and its pods, `node_labels` of the nodes. `claim` is the volume at /cache and
-    `user` the number of the user that writes there. `secret_variables` and `settings_variables` are environment
-    variables by the key that holds their value.
+    `processes` are a node's, one to a device of `resource` ("" for processors). cpu, memory, their limits and shm are
+    Kubernetes's quantities. `labels` are of the job and its pods, `node_labels` of the nodes. `claim` is the volume at
+    /cache and `user` the number of the user that writes there. `secret_variables` and `settings_variables` are
+    environment variables by the key that holds their value.
     """
 
     nodes: int
@@ -36,6 +36,8 @@ class GangSpec:
     node_labels: dict[str, str]
     cpu: str
     memory: str
+    cpu_limit: str
+    memory_limit: str
     shm: str
     deadline_s: int
     namespace: str
@@ -55,7 +57,8 @@ class Work:
 
     `key` is the digest of all that decides on the result, `code` of what trains; `resume` names the checkpoints to go
     on from, `other_code` says what becomes of those of other code. `shards` is the document of the shard stage's
-    manifest, `start` the stored object with the first weights; None: fresh ones.
+    manifest, `start` the stored object with the first weights; None: fresh ones. `mlflow_run` is the run that
+    Kubeflow's MLflow plugin names to the stage, "" for none.
     """
 
     key: str
@@ -72,6 +75,7 @@ class Work:
     start: Object | None
     recipe: str
     run_tag: str
+    mlflow_run: str
 
 
 def job_name(key: str) -> str:

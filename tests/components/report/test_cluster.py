@@ -59,15 +59,17 @@ def test_the_last_pod_of_each_task_says_why_it_failed_or_waits(kubernetes: Clust
     }
 
 
+@pytest.mark.parametrize("group", ["batch", "batch.volcano.sh", "mindxdl.gitee.com"])
 @pytest.mark.parametrize(
     ("spec", "stopped"),
     [({}, False), ({"activeDeadlineSeconds": 3600}, False), ({"activeDeadlineSeconds": 0}, True),
      ({"shutdown": "Terminate"}, True)],
 )  # fmt: skip
 def test_a_run_that_somebody_has_stopped_is_known_by_its_workflow(
-    kubernetes: Cluster, spec: dict[str, Any], stopped: bool
+    kubernetes: Cluster, spec: dict[str, Any], stopped: bool, group: str
 ) -> None:
     kubernetes.workflows["run-x"]["spec"] = spec
+    kubernetes.installed = group, "argoproj.io"
     for name, owner in (("wordmill-train-mine", "u-1"), ("wordmill-train-anothers", "u-2")):
         owners = [{"kind": "Workflow", "name": "x", "uid": owner}]
         kubernetes.jobs[name] = {"metadata": {"name": name, "ownerReferences": owners}}

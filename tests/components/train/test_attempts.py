@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from components.train import mirror, workers
-from components.train.attempts import counted, train_to_end
+from components.train.attempts import counted, forbid_memory, train_to_end
 from components.train.memory import Machine, ShortOfMemoryError
 from components.train.outcome import collect
 from components.train.watch import Sender
@@ -188,6 +188,30 @@ def test_a_start_that_was_ended_in_order_does_not_count(store: Store) -> None:
     for _ in range(6):
         with suppress(StoppedError), counted(store, "run-stopped", 0):
             raise StoppedError("by SIGTERM")
+
+
+def test_in_the_pod_of_a_job_which_is_started_again_after_it_a_stop_counts(store: Store) -> None:
+    for step in (0, 0, 0, 8, 16):  # whoever kept a checkpoint got on
+        with suppress(StoppedError), counted(store, "run-preempted", step, in_job=True):
+            raise StoppedError("by SIGTERM")
+    for _ in range(2):
+        with suppress(StoppedError), counted(store, "run-preempted", 16, in_job=True):
+            raise StoppedError("by SIGTERM")
+    with pytest.raises(RuntimeError, match="lost or failed 3 times after step 16 without another checkpoint"):
+        lost(store, "run-preempted", 16)
+
+
+def test_whoever_sees_a_pod_killed_for_memory_keeps_its_run_from_beginning_again_with_the_same(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Machine, "memory_bytes", lambda machine: 2 * 2**30)
+    forbid_memory(store, "run-watched", "nobody has counted a start")
+    lost(store, "run-watched", 8)
+    forbid_memory(store, "run-watched", "OOMKilled: it needs more memory")
+    with pytest.raises(RuntimeError, match=r"^OOMKilled: it needs more memory\nthis run does not start it again"):
+        lost(store, "run-watched", 8)
+    monkeypatch.setattr(Machine, "memory_bytes", lambda machine: 4 * 2**30)
+    lost(store, "run-watched", 8)
 
 
 def test_what_lacked_memory_is_not_started_again_with_the_same(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

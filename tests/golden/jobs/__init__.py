@@ -1,10 +1,10 @@
-"""The expected jobs of several nodes; `python -m tests.golden.jobs` accepts them as they are made now."""
+"""The expected jobs of training; `python -m tests.golden.jobs` accepts them as they are made now."""
 
 from typing import Any
 
 import yaml
 
-from components.train.gang.manifests import Document, ascend_job, volcano_job
+from components.train.gang.manifests import Document, ascend_job, batch_job, volcano_job
 from components.train.gang.work import GangSpec
 from pipelines.cluster.tasks import gang_job
 from pipelines.profiles import PROFILES, Profile
@@ -26,6 +26,8 @@ def jobs() -> dict[str, Document]:
     return {
         "ascend-mindspore": ascend_job(spec(npus, "mindspore"), KEY, OWNER),
         "ascend-pytorch": ascend_job(spec(npus, "pytorch"), KEY, OWNER),
+        "batch-npu-mindspore": batch_job(spec(PROFILES["ascend-8p"], "mindspore"), KEY, OWNER),
+        "batch-cuda-pytorch": batch_job(spec(PROFILES["gpu-1"], "pytorch"), KEY, OWNER),
         "volcano-npu-mindspore": volcano_job(spec(npus, "mindspore"), KEY, OWNER),
         "volcano-cuda-pytorch": volcano_job(spec(GPUS, "pytorch"), KEY, OWNER),
         "volcano-cpu-mindspore": volcano_job(spec(CPUS, "mindspore"), KEY, None),

@@ -103,7 +103,8 @@ def test_a_healthy_site_is_well_and_left_as_it_was(
         (about.get("group", ""), about["resource"], about.get("subresource"), about["verb"]) for about in site.asked
     }
     assert {("argoproj.io", "workflowtaskresults", None, "patch"), ("", "pods", "log", "get"),
-            ("", "secrets", None, "get"), ("batch.volcano.sh", "jobs", None, "create")} <= needed  # fmt: skip
+            ("", "secrets", None, "get"), ("batch", "jobs", None, "create"),
+            ("batch.volcano.sh", "jobs", None, "create")} <= needed  # fmt: skip
     assert {about["namespace"] for about in site.asked} == {"wordmill"}
 
 
@@ -277,6 +278,7 @@ def test_missing_rights_are_named(site: SiteServer, capsys: pytest.CaptureFixtur
     assert [(state, text.partition(":")[0]) for state, _, text in found] == [
         ("fail", "wordmill-stage may not create workflowtaskresults.argoproj.io"),
         ("fail", "wordmill-stage may not get pods/log"),
+        ("fail", "wordmill-stage may not list, watch jobs.batch"),
         ("warn", "wordmill-stage may not list, watch jobs.batch.volcano.sh"),
     ]
 

@@ -11,10 +11,10 @@ from components.report.cluster import NODE
 from pipelines.cli import main
 from pipelines.cluster import client, follow, submit
 from pipelines.cluster.client import connect_kubeflow
-from pipelines.cluster.pods import RUN
 from tests.components.train.gang.kube_api import Cluster, serving
 from tests.pipelines.cluster.clock import Clock
 from tests.pipelines.cluster.kfp_state import KfpServer
+from wordmill.store.pods import RUN
 from wordmill.store.storage import Store
 
 USER = {("", "pods", "list"), ("argoproj.io", "workflows", "list")}  # what Kubeflow gives those who may edit a profile

@@ -50,23 +50,18 @@ def test_secrets_are_named_and_never_written(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "resource", "count", "nodes", "labels"),
+    ("name", "resource", "nodes", "labels"),
     [
-        ("crnn_r34", None, None, {}, {}),
-        ("crnn_r34.gpu-1", "nvidia.com/gpu", "1", {}, {}),
-        ("crnn_r34.ascend-1p", "huawei.com/Ascend910", "1", {"accelerator-type": "module-910b-8"},
-         {"ring-controller.atlas": "ascend-910b"}),
-        ("crnn_r34.ascend-8p", "huawei.com/Ascend910", "8", {"accelerator-type": "module-910b-8"},
+        ("crnn_r34.gpu-1", "nvidia.com/gpu", {}, {}),
+        ("crnn_r34.ascend-1p", "huawei.com/Ascend910", {"accelerator-type": "module-910b-8"},
          {"ring-controller.atlas": "ascend-910b"}),
     ],
 )  # fmt: skip
-def test_training_gets_a_profiles_devices(
-    name: str, resource: str | None, count: str | None, nodes: dict[str, str], labels: dict[str, str]
-) -> None:
+def test_measuring_gets_a_device(name: str, resource: str, nodes: dict[str, str], labels: dict[str, str]) -> None:
     _, containers, settings = read(name)
-    asked = containers["exec-train"]["resources"].get("accelerator", {})
-    assert (asked.get("resourceType"), asked.get("resourceCount")) == (resource, count)
-    mine = settings["exec-train"]
+    (key,) = [key for key in containers if stage_of(key) == "evaluate" and "rivals" in key]
+    asked, mine = containers[key]["resources"]["accelerator"], settings[key]
+    assert (asked["resourceType"], asked["resourceCount"]) == (resource, "1")
     assert mine.get("nodeSelector", {}).get("labels", {}) == nodes
     assert mine.get("podMetadata", {}).get("labels", {}) == labels
     assert mine["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
@@ -90,12 +85,30 @@ def test_measuring_and_trying_an_om_file_take_one_device_each() -> None:
     assert sorted(str(count) for key, count in counts.items() if stage_of(key) == "smoke") == ["1"] + ["None"] * 4
 
 
-def test_several_nodes_are_a_jobs_and_not_the_stages_own() -> None:
-    spec, containers, settings = read("crnn_r34.ascend-4x8")
-    assert "accelerator" not in containers["exec-train"]["resources"]
-    assert "emptyDirMounts" not in settings["exec-train"]
+def test_on_processors_training_is_the_stages_own() -> None:
+    spec, containers, settings = read("crnn_r34")
+    assert spec["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"] == {}
+    assert containers["exec-train"]["resources"]["resourceMemoryLimit"] == "32Gi"
+    assert settings["exec-train"]["emptyDirMounts"][0]["mountPath"] == "/dev/shm"
+
+
+@pytest.mark.parametrize(
+    ("name", "nodes", "processes", "resource"),
+    [("gpu-1", 1, 1, "nvidia.com/gpu"), ("ascend-1p", 1, 1, "huawei.com/Ascend910"),
+     ("ascend-8p", 1, 8, "huawei.com/Ascend910"), ("ascend-4x8", 4, 8, "huawei.com/Ascend910")],
+)  # fmt: skip
+def test_on_accelerators_training_is_a_jobs_and_not_the_stages_own(
+    name: str, nodes: int, processes: int, resource: str
+) -> None:
+    spec, containers, settings = read(f"crnn_r34.{name}")
+    resources = containers["exec-train"]["resources"]
+    assert ("accelerator" in resources, resources["resourceMemoryLimit"]) == (False, "2Gi")
+    assert not {"emptyDirMounts", "nodeSelector"} & set(settings["exec-train"])
     gang = spec["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"]
-    assert (gang["nodes"], gang["processes"], gang["resource"]) == (4, 8, "huawei.com/Ascend910")
+    assert (gang["nodes"], gang["processes"], gang["resource"]) == (nodes, processes, resource)
+    if "ascend" in name:
+        assert gang["node_labels"] == {"accelerator-type": "module-910b-8"}
+        assert gang["labels"]["ring-controller.atlas"] == "ascend-910b"
     own = int(settings["exec-train"]["activeDeadlineSeconds"])
     assert own > gang["deadline_s"], "the stage must outlive its job, to take or remove it"
 

@@ -1,9 +1,11 @@
 import io
 from pathlib import Path
 
+from kfp.local.orchestrator.orchestrator_utils import OrchestratorUtils
+
 from pipelines.building import build_pipeline
 from pipelines.cli import command_line
-from pipelines.local.run import StageOutput, _retry_nothing, _unfinished_tasks
+from pipelines.local.run import StageOutput, _leave_cluster, _unfinished_tasks
 
 ENGINE = """\
     [KFP Executor 2026-11-20 22:12:59,588 INFO]: Looking for component `fetch` in /tmp/x
@@ -44,5 +46,14 @@ def test_nothing_is_tried_again_on_this_machine() -> None:
     options = command_line().parse_args(["run", "quickstart"])
     _, pipeline = build_pipeline(options)
     assert "retry_policy" in str(pipeline.pipeline_spec)
-    _retry_nothing(pipeline)
+    _leave_cluster(pipeline)
     assert "retry_policy" not in str(pipeline.pipeline_spec)
+
+
+def test_training_on_an_accelerator_of_this_machine_is_no_jobs() -> None:
+    options = command_line().parse_args(["run", "quickstart", "--device", "cuda", "--processes", "1"])
+    _, pipeline = build_pipeline(options)
+    given = pipeline.pipeline_spec.root.input_definitions
+    assert OrchestratorUtils.join_user_inputs_and_defaults({"run_tag": "r"}, given)["gang"]["device"] == "cuda"
+    _leave_cluster(pipeline)
+    assert OrchestratorUtils.join_user_inputs_and_defaults({"run_tag": "r"}, given)["gang"] == {}

@@ -28,7 +28,7 @@ REASONS = {
     422: "Invalid", 429: "TooManyRequests", 500: "InternalError", 503: "ServiceUnavailable",
 }  # fmt: skip
 GROUPS = {
-    "mindxdl.gitee.com": ("v1", "ascendjobs"), "batch.volcano.sh": ("v1alpha1", "jobs"),
+    "batch": ("v1", "jobs"), "mindxdl.gitee.com": ("v1", "ascendjobs"), "batch.volcano.sh": ("v1alpha1", "jobs"),
     "argoproj.io": ("v1alpha1", "workflows"),
 }  # fmt: skip
 CORE = re.compile(r"/api/v1/namespaces/([^/]+)/(pods|events)(?:/([^/]+))?(?:/(log))?")
@@ -61,7 +61,7 @@ def granted() -> set[tuple[str, str, str]]:
 class Cluster:
     """What the server holds. `faults` are (status or "lost", pattern of "VERB path"), each for one request."""
 
-    installed: tuple[str, ...] = ("batch.volcano.sh", "argoproj.io")
+    installed: tuple[str, ...] = ("batch", "batch.volcano.sh", "argoproj.io")
     rights: set[tuple[str, str, str]] = field(default_factory=granted)
     jobs: dict[str, Document] = field(default_factory=dict)
     workflows: dict[str, Document] = field(default_factory=dict)
@@ -84,9 +84,19 @@ class Cluster:
         self.job()["status"] = {"state": {"phase": phase, "message": message}}
 
     def add_pod(self, name: str, phase: str, job: str = "", **status: Any) -> None:
-        labels = {"app.kubernetes.io/instance": job or next(iter(self.jobs))}
+        job = job or next(iter(self.jobs))
+        known = self.jobs.get(job, {"kind": "", "apiVersion": "", "metadata": {"name": "", "uid": ""}})
+        owner = {key: known[key] for key in ("kind", "apiVersion")} | {
+            key: known["metadata"][key] for key in ("name", "uid")
+        }
+        before = self.pods.get(name, {"metadata": {"creationTimestamp": stamp(1e9 + len(self.pods))}})
         self.pods[name] = {
-            "metadata": {"name": name, "labels": labels},
+            "metadata": {
+                "name": name,
+                "labels": {"app.kubernetes.io/instance": job},
+                "ownerReferences": [owner],
+                "creationTimestamp": before["metadata"]["creationTimestamp"],
+            },
             "spec": {"nodeName": "machine-1", "containers": [{"name": "ascend"}]},
             "status": {"phase": phase, **status},
         }
@@ -170,8 +180,8 @@ class Cluster:
             check(job, "1.37")
         except jsonschema.ValidationError as error:
             raise RefusalError(422, error.message) from None
-        self.jobs[name] = job
         self.made.append(job)
+        self.jobs[name] = job | {"metadata": job["metadata"] | {"uid": f"job-{len(self.made)}"}}
         return job
 
     def _delete(self, name: str) -> Document:

@@ -11,7 +11,7 @@ from components.train.gang.work import job_key, read_work
 from components.train.watch import Sender
 from pipelines.cluster.tasks import gang_job
 from pipelines.profiles import PROFILES
-from tests.components.train.gang.cluster import LEADER, NAME, WORK, finish, put_result, run, terminated
+from tests.components.train.gang.cluster import LEADER, NAME, WORK, finish, left, put_result, run, terminated
 from tests.components.train.gang.cluster import volcano_cluster as volcano_cluster  # a fixture, "cluster"
 from tests.components.train.gang.kube_api import Cluster
 from tests.components.train.test_stage import combined_manifest
@@ -56,6 +56,7 @@ def test_a_job_is_made_followed_and_gone_and_its_result_taken(
     assert cluster.jobs == {}
     (job,) = cluster.made
     assert (job["kind"], job["metadata"]["ownerReferences"][0]["name"]) == ("Job", "run-x")
+    assert job["spec"]["tasks"][0]["template"]["metadata"]["labels"]["pipeline/runid"] == "run-id"  # for who follows it
     assert read_work(store, KEY) == WORK
     assert store.get_json(job_key(KEY, "lease.json"))["renewed"] > time.time() - 60
     lines = capsys.readouterr().out.splitlines()
@@ -92,7 +93,7 @@ def test_npus_get_an_ascend_job_where_mindcluster_is_installed_and_a_volcano_job
 def test_a_stage_that_starts_again_goes_on_with_the_job_at_work(
     cluster: Cluster, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cluster.jobs[NAME] = {"kind": "Job", "metadata": {"name": NAME}, "status": {"state": {"phase": "Running"}}}
+    cluster.jobs[NAME] = left("batch.volcano.sh/v1alpha1", state={"phase": "Running"})
     cluster.steps = [lambda _: None, finish(store, tmp_path)]
     run(store)
     assert cluster.made == []
@@ -103,7 +104,7 @@ def test_a_stage_that_starts_again_goes_on_with_the_job_at_work(
 def test_a_job_that_another_attempt_left_dead_is_made_again(
     cluster: Cluster, store: Store, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cluster.jobs[NAME] = {"kind": "Job", "metadata": {"name": NAME}, "status": {"state": {"phase": "Aborted"}}}
+    cluster.jobs[NAME] = left("batch.volcano.sh/v1alpha1", state={"phase": "Aborted"})
     store.put_json(job_key(KEY, "failure.1.json"), {"error": "of the attempt before", "time": 1.0, "stopped": False})
     store.put_json(job_key(KEY, "starts.json"), {"step": 0, "starts": 4})
     cluster.lingers = 3
@@ -139,11 +140,13 @@ def test_several_nodes_and_one_node_with_as_many_processes_do_the_same_work(
     def end(at: Cluster) -> None:
         (told,) = [store.get_json(key) for key in store.keys("jobs/") if key.endswith("/job.json")]
         assert (told["nodes"], told["processes"], told["recipe"], told["run_tag"]) == (2, 2, "tiny", "tag")
+        assert told["mlflow_run"] == "r-7"
         assert told["shards"]["facts"]["datasets"] == {"t": "shard/key-t", "v": "shard/key-v"}
         at.phase("Completed")
         put_result(store, tmp_path, told["key"])
 
     cluster.steps = [end]
+    monkeypatch.setenv("MLFLOW_RUN_ID", "r-7")  # of Kubeflow's MLflow plugin
     arguments = {
         "recipe": "tiny", "data": to_json(DATA), "model": to_json(MODEL), "train": to_json(TRAIN), "device": "cpu",
         "shards": str(combined_manifest(store, tmp_path)), "run_tag": "tag", "output": str(tmp_path / "out.json"),

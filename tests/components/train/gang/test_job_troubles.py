@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from components.train.gang import api as gang_api
 from components.train.gang import job as cluster_job
+from components.train.gang import manifests
 from components.train.gang.work import job_key
 from pipelines.profiles import PROFILES
 from tests.components.train.gang.cluster import LEADER, NAME, VOLCANO, finish, run, terminated, waiting
@@ -127,14 +127,14 @@ def test_a_missing_right_is_named_with_what_to_do(cluster: Cluster, store: Store
 def test_what_an_admission_check_refuses_is_quoted(
     cluster: Cluster, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gang_api, "volcano_job", lambda *_: {"metadata": {"name": NAME}, "kind": "Job",
-                                                             "apiVersion": "batch.volcano.sh/v1alpha1"})  # fmt: skip
+    monkeypatch.setitem(manifests.MAKERS, manifests.VOLCANO, lambda *_: {"metadata": {"name": NAME}, "kind": "Job",
+                                                               "apiVersion": "batch.volcano.sh/v1alpha1"})  # fmt: skip
     with pytest.raises(RuntimeError, match="422.*'spec' is a required property"):
         run(store)
 
 
 def test_a_job_that_is_deleted_is_made_again_but_not_for_ever(cluster: Cluster, store: Store) -> None:
-    cluster.steps = [lambda at: at.jobs[NAME].update(metadata={"deletionTimestamp": "now"})] * 3
+    cluster.steps = [lambda at: at.jobs[NAME]["metadata"].update(deletionTimestamp="now")] * 3
     with pytest.raises(RuntimeError, match=f"job {NAME} has been made 3 times and is gone again"):
         run(store)
     assert len(cluster.made) == 3
@@ -192,11 +192,9 @@ def test_a_log_that_cannot_be_had_stops_nothing(
     assert capsys.readouterr().out.count("train: report: Kubernetes, asked to read pods/log") == 1
 
 
-def test_without_a_cluster_several_nodes_are_refused(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_cluster_there_is_no_job(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KUBECONFIG", str(tmp_path / "none"))
-    with pytest.raises(RuntimeError, match="several nodes need a cluster, or a profile of one node"):
+    with pytest.raises(RuntimeError, match="a training's job needs a cluster"):
         run(store)
 
 
@@ -210,6 +208,6 @@ def test_a_job_that_is_started_again_after_a_node_has_failed_by_itself_is_ended(
         store.put_json(job_key(KEY, "failure.1.json"), {"error": "no label fits", "time": 2.0, "stopped": False})
 
     cluster.installed, cluster.steps = ("mindxdl.gitee.com",), [restart, fail]
-    with pytest.raises(RuntimeError, match=r"^training on 2 nodes failed: no label fits\n"):
+    with pytest.raises(RuntimeError, match=r"^training on 4 nodes failed: no label fits\n"):
         run(store, PROFILES["ascend-4x8"])
     assert cluster.jobs == {}

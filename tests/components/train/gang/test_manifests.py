@@ -1,13 +1,16 @@
-"""What is generated for several nodes: the form that the kinds' schemas ask for, and none of the known traps."""
+"""What is generated for a training's job: the form that the kinds' schemas ask for, and none of the known traps."""
 
+import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from kubernetes import client
 
-from components.train.gang.manifests import Document, ascend_job, leader_pod, volcano_job
+from components.train.gang.manifests import UNMOVED, Document, ascend_job, batch_job, leader_pod, volcano_job
 from components.train.gang.work import GangSpec, job_name
 from pipelines.cluster.tasks import gang_job
 from pipelines.profiles import PROFILES
@@ -19,14 +22,15 @@ from wordmill.recipe.parsing import from_json, struct_text
 
 NPUS = PROFILES["ascend-4x8"]
 JOBS = golden.jobs()
-ON_NPUS = ("ascend-mindspore", "ascend-pytorch", "volcano-npu-mindspore")
+ON_NPUS = ("ascend-mindspore", "ascend-pytorch", "batch-npu-mindspore", "volcano-npu-mindspore")
+ALONE = {name: job for name, job in JOBS.items() if name.startswith("batch-")}
 
 
 def pods(job: Document) -> list[Document]:
     """Return a job's pod templates."""
     if job["kind"] == "AscendJob":
         return [kind["template"] for kind in job["spec"]["replicaSpecs"].values()]
-    return [task["template"] for task in job["spec"]["tasks"]]
+    return [task["template"] for task in job["spec"].get("tasks", [job["spec"]])]
 
 
 def container(template: Document) -> Document:
@@ -131,7 +135,8 @@ def test_what_processes_write_has_a_place(name: str) -> None:
         volumes = {volume["name"]: volume for volume in template["spec"]["volumes"]}
         assert set(mounts) == {"/dev/shm", "/scratch", "/cache"}
         shm = volumes[mounts["/dev/shm"]]["emptyDir"]
-        assert (shm["medium"], shm["sizeLimit"]) == ("Memory", "64Gi" if name in ON_NPUS else "8Gi")
+        size = "16Gi" if name == "batch-cuda-pytorch" else "64Gi" if name in ON_NPUS else "8Gi"
+        assert (shm["medium"], shm["sizeLimit"]) == ("Memory", size)
         assert volumes[mounts["/cache"]]["persistentVolumeClaim"] == {"claimName": "wordmill-cache"}
 
 
@@ -143,7 +148,7 @@ def test_job_and_pods_carry_the_labels_by_which_others_know_them(name: str) -> N
     if name in ON_NPUS:
         expected["ring-controller.atlas"] = "ascend-910b"
     for template in pods(job):
-        assert template["metadata"]["labels"] == expected
+        assert template["metadata"] == {"labels": expected, "annotations": UNMOVED}
     assert expected.items() <= job["metadata"]["labels"].items()
 
 
@@ -161,8 +166,43 @@ def test_a_job_ends_with_the_run_that_made_it() -> None:
     assert "ownerReferences" not in JOBS["volcano-cpu-mindspore"]["metadata"]
 
 
-def test_a_profile_of_one_node_has_no_job_and_one_of_several_names_it_whole() -> None:
-    assert gang_job(PROFILES["ascend-8p"], "pytorch") == {}
+@pytest.mark.parametrize("job", ALONE.values(), ids=ALONE)
+def test_the_job_of_one_node_is_kubernetes_own_and_says_what_is_repeated(job: Document) -> None:
+    rules = job["spec"]["podFailurePolicy"]["rules"]
+    # The first that fits decides: what disrupts a pod stands before the code that its program ends with.
+    assert [(rule["action"], rule.get("onPodConditions", rule.get("onExitCodes"))) for rule in rules] == [
+        ("Ignore", [{"type": "DisruptionTarget", "status": "True"}]),
+        ("Ignore", {"operator": "In", "values": [75]}),
+        ("FailJob", {"operator": "In", "values": [1]}),
+    ]
+    assert job["spec"]["podReplacementPolicy"] == "Failed"  # nothing else is taken beside a policy, nor wanted
+    (template,) = pods(job)
+    assert template["spec"]["restartPolicy"] == "Never"  # nor this
+    assert (job["spec"]["backoffLimit"], job["spec"]["ttlSecondsAfterFinished"]) == (100, 3600)
+    assert job["spec"]["activeDeadlineSeconds"] == 72 * 3600
+    assert "schedulerName" not in template["spec"]
+
+
+@pytest.mark.parametrize("job", ALONE.values(), ids=ALONE)
+def test_kubernetes_client_knows_every_field_of_it(job: Document) -> None:
+    client_side = client.ApiClient()
+    reply = SimpleNamespace(data=json.dumps(job))
+    assert client_side.sanitize_for_serialization(client_side.deserialize(reply, "V1Job")) == job
+
+
+def test_what_a_site_asks_for_and_gives_most_is_the_pods() -> None:
+    changed = dataclasses.replace(spec(PROFILES["gpu-1"], "pytorch"), cpu="4", memory="32Gi")
+    (template,) = pods(batch_job(changed, KEY, None))
+    assert container(template)["resources"] == {
+        "requests": {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "1"},
+        "limits": {"cpu": "16", "memory": "64Gi", "nvidia.com/gpu": "1"},
+    }
+
+
+def test_a_profile_of_processors_has_no_job_and_others_name_it_whole() -> None:
+    assert gang_job(PROFILES["cpu"], "pytorch") == {}
+    alone = from_json(GangSpec, struct_text(gang_job(PROFILES["ascend-8p"], "mindspore")))
+    assert (alone.nodes, alone.processes, alone.image) == (1, 8, "wordmill/train-cann:dev")
     text = struct_text(gang_job(NPUS, "mindspore"))
     found = from_json(GangSpec, text)
     assert (found.nodes, found.processes, found.resource) == (4, 8, "huawei.com/Ascend910")
@@ -170,12 +210,14 @@ def test_a_profile_of_one_node_has_no_job_and_one_of_several_names_it_whole() ->
         from_json(GangSpec, json.dumps({**json.loads(text), "node": 4}))
 
 
-def test_the_stage_of_such_a_profile_is_small_and_outlives_the_job() -> None:
-    compiled = compile_recipe("crnn_r34", "--hardware", "ascend-4x8")
+@pytest.mark.parametrize("name", ["gpu-1", "ascend-1p", "ascend-8p", "ascend-4x8"])
+def test_the_stage_of_such_a_profile_is_small_and_outlives_the_job(name: str) -> None:
+    profile = PROFILES[name]
+    compiled = compile_recipe("crnn_r34", "--hardware", name)
     pipeline, platform = yaml.load_all(compiled, yaml.CSafeLoader)
     told = pipeline["root"]["inputDefinitions"]["parameters"]["gang"]["defaultValue"]
-    assert from_json(GangSpec, struct_text(told)) == spec(NPUS, "mindspore")
+    assert from_json(GangSpec, struct_text(told)) == spec(profile, "mindspore")
     resources = pipeline["deploymentSpec"]["executors"]["exec-train"]["container"]["resources"]
     assert "accelerator" not in resources
     stage = platform["platforms"]["kubernetes"]["deploymentSpec"]["executors"]["exec-train"]
-    assert int(stage["activeDeadlineSeconds"]) > spec(NPUS, "mindspore").deadline_s
+    assert int(stage["activeDeadlineSeconds"]) > spec(profile, "mindspore").deadline_s

@@ -23,6 +23,7 @@ from wordmill.store.storage import Object, Store
 WORK = Work(
     key="k", code="c", resume="r", other_code="", nodes=4, processes=8, device="npu", data=DATA, model=MODEL,
     train=TRAIN, shards={"facts": {"datasets": {}}}, start=None, recipe="tiny", run_tag="tag",
+    mlflow_run="",
 )  # fmt: skip
 ON_MINDSPORE = dataclasses.replace(WORK, train=dataclasses.replace(TRAIN, framework="mindspore"))
 OWN = {"POD_IP": "10.1.0.9"}
