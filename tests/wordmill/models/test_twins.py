@@ -5,7 +5,8 @@ import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -165,7 +166,7 @@ def test_the_same_weights_give_the_same_logits_and_texts(
     predictor = pt_predict.Predictor(checkpoint, "cpu")
     shorten(predictor.net)
     one, other = predictor(images), mindspore["read"]
-    assert np.abs(one - other).max() <= 1e-4
+    assert_near(other, one, lambda: exact(predictor.net, lambda net: net(predictor._inputs(images))))
     assert codec.decode(other)[0] == codec.decode(one)[0]
     assert len(np.unique(one.argmax(axis=2))) > 1
 
@@ -217,17 +218,25 @@ def length(arrays: Iterable[np.ndarray]) -> float:
     return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
 
 
+def assert_near(found: np.ndarray, expected: np.ndarray, exact: Callable[[], np.ndarray]) -> None:
+    """Hold MindSpore's logits to PyTorch's, or, where float32 brings these further than 1e-4, to float64's.
+
+    Which it does differs with the processor: crnn_r34_ch's are up to 0.9e-4 from there, svtr_tiny's in training 1.3e-4.
+    """
+    if np.abs(found - expected).max() > 1e-4:
+        right = exact()
+        assert np.abs(found - right).max() <= FACTOR * np.abs(expected - right).max()
+
+
 def test_a_training_step_has_the_same_logits_loss_statistics_and_weights(
     recipe: Recipe, net: pt_model.Recogniser, tensors: Tensors, passed: Pass, mindspore: Tensors,
     images: np.ndarray, targets: Targets,
 ) -> None:  # fmt: skip
     expected = torch_update(recipe, net, passed)
     gradients, updated = part_of(mindspore, "gradients"), part_of(mindspore, f"{recipe.name}/updated")
-    if np.abs(mindspore["logits"] - passed.logits).max() > 1e-4:
-        # By the statistics of two pictures, behind an STN, float32 itself is up to 1.3e-4 from float64.
-        pt_weights.load_weights(net, tensors, "torch")
-        right = exact(net, lambda net: logits_of(net, images, targets, recipe.data.middle))
-        assert np.abs(mindspore["logits"] - right).max() <= FACTOR * np.abs(passed.logits - right).max()
+    pt_weights.load_weights(net, tensors, "torch")
+    logits = partial(logits_of, images=images, targets=targets, middle=recipe.data.middle)
+    assert_near(mindspore["logits"], passed.logits, lambda: exact(net, logits))
     # A float32 in the hundreds has no fourth decimal.
     assert mindspore[f"{recipe.name}/loss"] == pytest.approx(passed.loss, abs=1e-4, rel=1e-6)
     for name in tensors:
