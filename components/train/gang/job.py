@@ -11,7 +11,7 @@ from components.train.attempts import forbid_memory
 from components.train.gang.api import ClusterAwayError, JobApi
 from components.train.gang.state import JobState, job_state
 from components.train.gang.work import LEASE_S, RENEW_EVERY_S, GangSpec, Work, job_key, renew_lease, write_work
-from components.train.stopping import sigterm_as_error
+from components.train.stopping import raise_if_stopped, sigterm_as_error
 from wordmill.store.pods import MORE, SHORT, pod_text
 from wordmill.store.stages import StageResult, StoppedError
 from wordmill.store.storage import Object, Store
@@ -117,6 +117,7 @@ class Follower:
                 if time.monotonic() - self.answered > AWAY_S:
                     raise RuntimeError(f"no answer for {AWAY_S:.0f} s: {error}") from None
             time.sleep(LOOK_EVERY_S)
+            raise_if_stopped()
 
     def renew(self) -> None:
         """Renew the lease twice a minute; a store that is away for a while is told, and no reason to stop."""
