@@ -66,11 +66,12 @@ class JobApi:
         self._ask(f"delete {self.kind[2]}", self.objects.delete_namespaced_custom_object, *self._place(),
                   propagation_policy="Background")  # fmt: skip
 
-    def pods(self) -> list[Any]:
-        """Return the job's pods, the oldest first."""
+    def pods(self, job: str) -> list[Any]:
+        """Return the pods of the job of this uid, the oldest first; one that was deleted may have left some."""
         label = f"{INSTANCE}={self.name}"
         found = self._ask("list pods", self.core.list_namespaced_pod, self.namespace, label_selector=label)
-        return sorted(found.items, key=lambda pod: (str(pod.metadata.creation_timestamp), str(pod.metadata.name)))
+        own = [pod for pod in found.items if job in [owner.uid for owner in pod.metadata.owner_references or []]]
+        return sorted(own, key=lambda pod: (str(pod.metadata.creation_timestamp), str(pod.metadata.name)))
 
     def leader(self, pods: list[Any]) -> str:
         """Return the name of the first node's pod: of Kubernetes's own Job, which makes up names, the newest one."""
@@ -91,7 +92,8 @@ class JobApi:
         call = self.core.read_namespaced_pod_log
         reply = self._ask("read pods/log", call, pod, self.namespace, container=CONTAINER, timestamps=True,
                           _preload_content=False, **limit)  # fmt: skip
-        return [] if reply is None else reply.data.decode("utf-8", errors="replace").splitlines()
+        text = "" if reply is None else reply.data.decode("utf-8", errors="replace")
+        return text.removesuffix("\n").split("\n") if text else []
 
     def _place(self) -> tuple[str, str, str, str, str]:
         return (*self.kind[:2], self.namespace, self.kind[2], self.name)

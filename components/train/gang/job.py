@@ -4,6 +4,7 @@ The job goes by the name of its work, so that a stage that is started again find
 lease in the store; nodes whose lease runs out end by themselves, because a killed stage cannot delete anything.
 """
 
+import re
 import time
 from typing import Any
 
@@ -20,6 +21,7 @@ LOOK_EVERY_S = 5.0
 WARNINGS_EVERY_S = 30.0
 AWAY_S = 600.0  # how long Kubernetes may be away
 MAKES = 3  # how often a job that somebody deletes is made again
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\S+")  # what the kubelet sets before a pod's line, and not before its own words
 
 
 def train_by_job(store: Store, spec: GangSpec, work: Work) -> StageResult:
@@ -95,7 +97,7 @@ class Follower:
         self.store, self.api = store, api
         self.alive = False  # made here, or seen at work: another attempt's dead job is not waited for
         self.makes = 0
-        self.text = self.stamp = ""
+        self.text = self.logging = self.stamp = ""  # logging: the pod, by its uid, whose lines the stamp is of
         self.pods: dict[str, str] = {}
         self.killed = ""  # what is said of a pod that was killed for want of memory, which would come again
         self.told: set[tuple[str, str]] = set()
@@ -171,29 +173,33 @@ class Follower:
 
     def report(self, job: str) -> None:
         """Print what is new: of the pods of a job, named by its uid, of Kubernetes's warnings, of the first log."""
-        pods = self.api.pods()
+        pods = self.api.pods(job)
         leader = self.api.leader(pods)
         for pod in pods:
             name, text = str(pod.metadata.name), pod_text(pod)
             if self.pods.get(name) != text:
                 self.pods[name] = text
                 print(f"train: pod {name}: {text}", flush=True)
-            if name == leader and pod.status.phase != "Pending":
-                self.print_log(leader)
-            if text.startswith(SHORT) and job in [owner.uid for owner in pod.metadata.owner_references or []]:
+            if text.startswith(SHORT):
                 self.killed = f"{text}: {MORE}"
+            if name == leader and pod.status.phase != "Pending":
+                self.print_log(leader, str(pod.metadata.uid))
         if time.monotonic() - self.warned >= WARNINGS_EVERY_S:
             self.warned = time.monotonic()
             for who, what in self.api.warnings():
                 self.tell(who, " ".join(what.split()))
 
-    def print_log(self, leader: str) -> None:
-        """Print the lines of the first node that were not printed yet; each comes behind its time."""
+    def print_log(self, leader: str, uid: str) -> None:
+        """Print the lines of the first node that were not printed yet; each comes behind its machine's time."""
+        if uid != self.logging:
+            self.logging, self.stamp, self.logged = uid, "", None
         asked = time.monotonic()
         since_s = None if self.logged is None else asked - self.logged
         for line in self.api.log(leader, since_s):
             stamp, _, text = line.partition(" ")
-            if stamp > self.stamp:
+            if not STAMP.fullmatch(stamp):
+                self.tell(f"log of pod {leader}", line)
+            elif stamp > self.stamp:
                 self.stamp = stamp
                 print(text, flush=True)
         self.logged = asked

@@ -69,6 +69,7 @@ class Cluster:
     nodes: list[Document] = field(default_factory=list)  # none: they may not be read
     events: list[Document] = field(default_factory=list)
     logs: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+    refused_logs: dict[str, str] = field(default_factory=dict)  # by pod: what the kubelet says instead, with code 200
     steps: list[Callable[["Cluster"], None]] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -93,6 +94,7 @@ class Cluster:
         self.pods[name] = {
             "metadata": {
                 "name": name,
+                "uid": f"uid-{name}",
                 "labels": {"app.kubernetes.io/instance": job},
                 "ownerReferences": [owner],
                 "creationTimestamp": before["metadata"]["creationTimestamp"],
@@ -145,6 +147,8 @@ class Cluster:
 
     def _log(self, name: str, query: dict[str, str]) -> str:
         assert (query["container"], query["timestamps"]) == ("ascend", "True")
+        if name in self.refused_logs:
+            return self.refused_logs[name]
         since = time.time() - int(query["sinceSeconds"]) if "sinceSeconds" in query else 0.0
         lines = [(moment, line) for moment, line in self.logs.get(name, []) if moment >= since]
         return "".join(f"{stamp(moment)} {line}\n" for moment, line in lines)
