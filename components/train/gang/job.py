@@ -136,8 +136,7 @@ class Follower:
         job = self.api.get()
         self.owned = bool(job and job["metadata"].get("ownerReferences"))
         if job is None:
-            self.make()
-            return None
+            return self.begin(JobState(text="gone", ended=True, leaving=False))
         state = job_state(job)
         if state.text != self.text:
             self.text = state.text
@@ -145,9 +144,7 @@ class Follower:
         if state.leaving:
             return None
         if state.ended and not self.alive:
-            print(f"train: job {self.api.name} is left from before: it is made again", flush=True)
-            self.api.delete()
-            return None
+            return self.begin(state, left=True)
         if not self.alive:
             self.alive = True
             print(f"train: job {self.api.name} is at work already: this stage goes on with it", flush=True)
@@ -158,6 +155,20 @@ class Follower:
         # MindCluster starts pods again whatever they ended with.
         final = state.text.startswith("Restarting") and own_failures(self.store, self.api.key)
         return state if state.ended or final or self.killed else None
+
+    def begin(self, state: JobState, left: bool = False) -> JobState | None:
+        """Make the job, or remove one that is `left`; the state where the work is done, as another run may have seen.
+
+        That run has deleted the job, and the checkpoints with it: the work would be done from the start.
+        """
+        if take_result(self.store, self.api.key) is not None:
+            return state
+        if left:
+            print(f"train: job {self.api.name} is left from before: it is made again", flush=True)
+            self.api.delete()
+        else:
+            self.make()
+        return None
 
     def make(self) -> None:
         """Make the job, a few times where somebody deletes it."""

@@ -174,6 +174,8 @@ class Cluster:
                 raise RefusalError(404, f'{kind} "{name}" not found')
         elif self.steps:
             self.steps.pop(0)(self)
+        if not self.jobs:
+            raise RefusalError(404, f'{kind} "{name}" not found')
         return self.job()
 
     def _create(self, job: Document) -> Document:
