@@ -160,7 +160,7 @@ class Cluster:
         if kind == "workflows":
             return self.workflows[name] if name else {"items": _labelled(self.workflows, query)}
         if name is None and verb == "GET":
-            return {"items": list(self.jobs.values())}
+            return {"items": _labelled(self.jobs, query) if "labelSelector" in query else list(self.jobs.values())}
         if verb == "POST":
             return self._create(json.loads(body))
         if name not in self.jobs:
