@@ -1,5 +1,6 @@
 """The calls to Kubernetes about one job: short ones that may be made again, no watches that break or expire."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -122,10 +123,18 @@ class JobApi:
             said = f"Kubernetes, asked to {what} in namespace {self.namespace}: {error.status} {error.reason}"
             if error.status in AGAIN or error.status >= 500:
                 raise ClusterAwayError(said) from None
-            apply = "apply the manifests, for several nodes with the component of their kind of job"
-            raise RuntimeError(f"{said}: {apply if error.status == 403 else error.body}") from None
+            apply = ": apply the manifests, for several nodes with the component of their kind of job"
+            raise RuntimeError(f"{said}: {message_of(error)}{apply if error.status == 403 else ''}") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ClusterAwayError(f"Kubernetes does not answer when asked to {what}: {error}") from None
+
+
+def message_of(error: client.ApiException) -> str:
+    """Return why Kubernetes refused a call, in its own words where they are the document that it answers with."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):  # what stands before it, such as a proxy, answers otherwise
+        return str(error.body)
 
 
 def owner_of(pod: Any) -> Document | None:

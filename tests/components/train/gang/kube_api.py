@@ -75,6 +75,7 @@ class Cluster:
     requests: list[str] = field(default_factory=list)
     made: list[Document] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)  # of steps and checks here, not of the client
+    refused: tuple[int, str] | None = None  # code and message of a plugin that admits no job
     lingers: int = 0  # how often a deleted job is still found
 
     def job(self) -> Document:
@@ -180,6 +181,8 @@ class Cluster:
 
     def _create(self, job: Document) -> Document:
         name = job["metadata"]["name"]
+        if self.refused:
+            raise RefusalError(*self.refused)
         if name in self.jobs:
             raise RefusalError(409, f'jobs "{name}" already exists')
         try:

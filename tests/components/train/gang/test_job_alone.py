@@ -159,6 +159,14 @@ def test_a_lost_watching_pod_finds_the_job_again_and_a_dead_one_is_made_again(
     assert f"train: job {NAME} is left from before: it is made again" in capsys.readouterr().out
 
 
+def test_a_program_that_never_begins_is_not_tried_for_days(cluster: Cluster, pods: JobController, store: Store) -> None:
+    """Such as that of an image for other processors: Kubernetes waits ten minutes before each pod at last."""
+    cluster.steps = [pods.begin, pods.end(255)] * 20
+    with pytest.raises(RuntimeError, match=f"^job {NAME} ended, Failed: BackoffLimitExceeded"):
+        train(store)
+    assert len(pods.pods) == 11
+
+
 def test_a_missing_right_is_named(cluster: Cluster, pods: JobController, store: Store) -> None:
     cluster.rights.remove(("batch", "jobs", "create"))
     with pytest.raises(RuntimeError, match=r"asked to create jobs.batch in namespace wordmill: 403 .*: apply the mani"):

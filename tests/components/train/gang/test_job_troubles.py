@@ -124,6 +124,12 @@ def test_a_missing_right_is_named_with_what_to_do(cluster: Cluster, store: Store
         run(store)
 
 
+def test_what_a_quota_or_a_policy_refuses_is_quoted(cluster: Cluster, store: Store) -> None:
+    cluster.refused = (403, 'jobs.batch "x" is forbidden: exceeded quota: all, requested: count/jobs.batch=1')
+    with pytest.raises(RuntimeError, match=r": 403 Forbidden: .*exceeded quota: all, .*=1: apply the manifests"):
+        run(store)
+
+
 def test_what_an_admission_check_refuses_is_quoted(
     cluster: Cluster, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
