@@ -141,11 +141,14 @@ class RunPods:
         listed = client.CustomObjectsApi(cluster.api).list_namespaced_custom_object(
             *BATCH[:2], self.namespace, BATCH[2], label_selector=f"{RUN}={self.run_id}", _request_timeout=TIMEOUT_S
         )
+        found: dict[str, Trouble] = {}
         for job in listed["items"]:
-            name, task = job["metadata"]["name"], self.names.get(TRAIN)
-            if task and not (job.get("status") or {}).get("active") and (text := self._warning(cluster, name)):
-                return {task: self._waiting(name, Trouble(text=text, vain=refused_for_good(text)))}
-        return {}
+            name, task = job["metadata"]["name"], self.names.get(TRAIN, "")
+            if (job.get("status") or {}).get("active"):
+                self.seen.pop(name, None)  # an old warning about it is not one of its next pod
+            elif task and (text := self._warning(cluster, name)):
+                found[task] = self._waiting(name, Trouble(text=text, vain=refused_for_good(text)))
+        return found
 
     def _task_of(self, pod: client.V1Pod) -> str:
         """Return the task of a pod, training of one of the job that training has made; "" where it has none."""

@@ -66,18 +66,31 @@ def test_each_pod_waits_for_itself(kubernetes: Cluster, monkeypatch: pytest.Monk
     assert pods.troubles()["train"].waits_s == 30.0
 
 
-@pytest.mark.parametrize(("limit", "vain"), [(8, True), (16, False)])
-def test_a_pod_that_a_job_may_not_make_waits_in_vain_where_the_quota_is_less_in_all(
-    kubernetes: Cluster, limit: int, vain: bool
+CREATING = 'Error creating: pods "wordmill-train-1-abcde" is forbidden: '
+
+
+@pytest.mark.parametrize(
+    ("refused", "vain"),
+    [
+        (REFUSED.format(8), True),
+        (REFUSED.format(16), False),
+        (CREATING + 'violates PodSecurity "restricted:latest": runAsNonRoot != true', True),
+        (CREATING + "maximum cpu usage per Container is 4, but limit is 16", True),
+        ('Error creating: admission webhook "policy" denied the request: no such image', True),
+        ('Error creating: Internal error occurred: failed calling webhook "policy": connection refused', False),
+    ],
+)
+def test_a_pod_that_a_job_may_not_make_waits_in_vain_where_that_does_not_pass(
+    kubernetes: Cluster, refused: str, vain: bool
 ) -> None:
     for name, run in (("wordmill-train-1", "r-1"), ("wordmill-train-2", "r-2")):
         kubernetes.jobs[name] = {"metadata": {"name": name, "labels": {RUN: run}}, "status": {}}
     kubernetes.warn("Job", "wordmill-train-2", "FailedCreate", "of another run")
     pods = RunPods("r-1", "wordmill", {"train": "train"})
     assert pods.troubles() == {}
-    kubernetes.warn("Job", "wordmill-train-1", "FailedCreate", REFUSED.format(limit))
+    kubernetes.warn("Job", "wordmill-train-1", "FailedCreate", refused)
     (told,) = pods.troubles().items()
-    assert (told[0], told[1].text, told[1].vain) == ("train", f"FailedCreate: {REFUSED.format(limit)}", vain)
+    assert (told[0], told[1].text, told[1].vain) == ("train", f"FailedCreate: {refused}", vain)
     assert told[1].waits_s is not None
     kubernetes.jobs["wordmill-train-1"]["status"] = {"active": 1}
-    assert pods.troubles() == {}
+    assert (pods.troubles(), pods.seen) == ({}, {})
