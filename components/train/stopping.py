@@ -1,4 +1,8 @@
-"""The signals by which Kubernetes and people stop training, as an exception that nothing takes for a trouble."""
+"""The signals by which Kubernetes and people stop training, as an exception that nothing takes for a trouble.
+
+Python drops what is raised in a destructor, as of a connection that is thrown away, and a signal may come in one: what
+looks again and again asks for it.
+"""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -8,6 +12,7 @@ from types import FrameType
 from wordmill.store.stages import StoppedError
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
+_came: list[str] = []  # signals since the outermost block began that no block has made an error of
 
 
 class _Stop(BaseException):
@@ -19,13 +24,22 @@ def sigterm_as_error() -> Iterator[None]:
     """Turn SIGTERM and SIGINT into StoppedError, so that a stopped stage ends its workers and keeps what they did."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise _Stop(signal.Signals(number).name)
+        _came.append(signal.Signals(number).name)
+        raise_if_stopped()
 
     try:
         with _handled_by(stop):
             yield
     except _Stop as error:
         raise StoppedError(f"training was stopped by {error}") from None
+    finally:
+        _came.clear()
+
+
+def raise_if_stopped() -> None:
+    """Raise within `sigterm_as_error` what a signal has raised already, where nobody may have seen it."""
+    if _came:
+        raise _Stop(_came[0])
 
 
 @contextmanager

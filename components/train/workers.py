@@ -13,7 +13,7 @@ from components.train.folder import LAUNCHER_LOG, join_logs
 from components.train.launch import Node, launch
 from components.train.memory import REFUSED, MemoryWatch, ShortOfMemoryError, advice
 from components.train.mirror import StoreAwayError
-from components.train.stopping import sigterm_as_error, sigterm_ignored, sigterm_later
+from components.train.stopping import raise_if_stopped, sigterm_as_error, sigterm_ignored, sigterm_later
 from wordmill.recipe.frameworks import environment, prepended
 from wordmill.store.artifacts import ROOT
 from wordmill.store.children import tied
@@ -102,6 +102,7 @@ def watch_over(
             process.wait(LOOK_EVERY_S)
             return
         look()
+        raise_if_stopped()
         memory.look(filter(None, (worker_pid(job.folder, rank) for rank in ranks)))
         gone = [str(rank) for rank in ranks if is_gone(job.folder / f"worker.{rank}")]
         gone_since = (gone_since or time.monotonic()) if gone else None

@@ -3,13 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import urllib3
 from kubernetes import client, config
 from kubernetes.utils.quantity import parse_quantity
 
 from components.report.cluster import NODE, TRAIN, WORKFLOWS, advised
+from components.train.gang.manifests import BATCH
 from pipelines.cluster.doctor_rights import Cluster
 from pipelines.cluster.site import TRAINING_LABELS, load_site
 from pipelines.cluster.sizes import fits, refused_for_good
@@ -47,7 +48,7 @@ class RunPods:
     run_id: str
     namespace: str
     names: Mapping[str, str]
-    seen: dict[str, float] = field(default_factory=dict)  # waiting pods, since when
+    seen: dict[str, float] = field(default_factory=dict)  # since when pods, or what is to make them, wait, by name
     cluster: Cluster | None = None
 
     def __post_init__(self) -> None:
@@ -61,7 +62,7 @@ class RunPods:
         if self.cluster is None:
             return {}
         found: dict[str, Trouble] = {}
-        for ask in (self._of_workflow, self._of_pods):  # what a pod says is nearer to the cause
+        for ask in (self._of_workflow, self._of_job, self._of_pods):  # what a pod says is nearer to the cause
             try:
                 found |= ask(self.cluster)
             except (client.ApiException, urllib3.exceptions.HTTPError, OSError):
@@ -85,7 +86,8 @@ class RunPods:
             text = f"{text}: {warned}"
         waits = pod.status.phase == PENDING
         vain = waits and (text.startswith(VAIN) or self._fits_nowhere(cluster, pod))
-        return self._trouble("" if is_of_job(pod) else name, text, waits, vain)  # a job's logs go with it
+        trouble = Trouble(text=text, pod="" if is_of_job(pod) else name, vain=vain)  # a job's logs go with it
+        return self._waiting(name, trouble) if waits else trouble
 
     def _fits_nowhere(self, cluster: Cluster, pod: client.V1Pod) -> bool:
         """Tell whether no node, were it empty, has what a pod asks for, and nobody has said that one will come."""
@@ -130,7 +132,22 @@ class RunPods:
                 found.pop(task, None)
                 if node.get("message") and node.get("phase") in (*LOST, PENDING):
                     text = " ".join(node["message"].split())
-                    found[task] = self._trouble("", text, node["phase"] == PENDING, refused_for_good(text))
+                    trouble = Trouble(text=text, vain=refused_for_good(text))
+                    found[task] = self._waiting(node["name"], trouble) if node["phase"] == PENDING else trouble
+        return found
+
+    def _of_job(self, cluster: Cluster) -> dict[str, Trouble]:
+        """Return why the job that training has made has no pod, such as one that was refused."""
+        listed = client.CustomObjectsApi(cluster.api).list_namespaced_custom_object(
+            *BATCH[:2], self.namespace, BATCH[2], label_selector=f"{RUN}={self.run_id}", _request_timeout=TIMEOUT_S
+        )
+        found: dict[str, Trouble] = {}
+        for job in listed["items"]:
+            name, task = job["metadata"]["name"], self.names.get(TRAIN, "")
+            if (job.get("status") or {}).get("active"):
+                self.seen.pop(name, None)  # an old warning about it is not one of its next pod
+            elif task and (text := self._warning(cluster, name)):
+                found[task] = self._waiting(name, Trouble(text=text, vain=refused_for_good(text)))
         return found
 
     def _task_of(self, pod: client.V1Pod) -> str:
@@ -146,11 +163,9 @@ class RunPods:
                 return name
         return ""
 
-    def _trouble(self, pod: str, text: str, waits: bool, vain: bool) -> Trouble:
-        if not waits:
-            return Trouble(text=text, pod=pod)
-        since = self.seen.setdefault(pod or text, time.monotonic())
-        return Trouble(text=text, pod=pod, waits_s=time.monotonic() - since, vain=vain)
+    def _waiting(self, name: str, trouble: Trouble) -> Trouble:
+        since = self.seen.setdefault(name, time.monotonic())
+        return replace(trouble, waits_s=time.monotonic() - since)
 
 
 def is_of_job(pod: client.V1Pod) -> bool:

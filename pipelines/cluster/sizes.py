@@ -46,6 +46,7 @@ PRESETS = {
 
 # How Kubernetes refuses a pod: names and values of what is asked for, and of what the quota allows.
 QUOTA = re.compile(r"exceeded quota: [^,]+, requested: ([\w./=,-]*\w), used: [\w./=,-]+, limited: ([\w./=,-]*\w)")
+REFUSALS = ("is forbidden", "denied the request")  # by what else admits pods: pod security, bounds, a webhook
 
 
 def sizes_of(site: Site) -> dict[str, PodSize]:
@@ -79,10 +80,10 @@ def too_few(resource: str, count: int, places: Sequence[Mapping[str, str]]) -> s
 
 
 def refused_for_good(text: str) -> bool:
-    """Tell whether Kubernetes refuses a pod that asks for more than a quota allows, however little is taken of it."""
+    """Tell whether Kubernetes refuses a pod for more than a quota allows, however little is taken, or by a policy."""
     match = QUOTA.search(text)
     if match is None:
-        return False
+        return "exceeded quota" not in text and any(refusal in text for refusal in REFUSALS)
     asked, allowed = (dict(part.split("=") for part in found.split(",")) for found in match.groups())
     return any(not _more(allowed[name], value) for name, value in asked.items() if name in allowed)
 

@@ -1,5 +1,6 @@
 """The calls to Kubernetes about one job: short ones that may be made again, no watches that break or expire."""
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -66,11 +67,12 @@ class JobApi:
         self._ask(f"delete {self.kind[2]}", self.objects.delete_namespaced_custom_object, *self._place(),
                   propagation_policy="Background")  # fmt: skip
 
-    def pods(self) -> list[Any]:
-        """Return the job's pods, the oldest first."""
+    def pods(self, job: str) -> list[Any]:
+        """Return the pods of the job of this uid, the oldest first; one that was deleted may have left some."""
         label = f"{INSTANCE}={self.name}"
         found = self._ask("list pods", self.core.list_namespaced_pod, self.namespace, label_selector=label)
-        return sorted(found.items, key=lambda pod: (str(pod.metadata.creation_timestamp), str(pod.metadata.name)))
+        own = [pod for pod in found.items if job in [owner.uid for owner in pod.metadata.owner_references or []]]
+        return sorted(own, key=lambda pod: (str(pod.metadata.creation_timestamp), str(pod.metadata.name)))
 
     def leader(self, pods: list[Any]) -> str:
         """Return the name of the first node's pod: of Kubernetes's own Job, which makes up names, the newest one."""
@@ -91,7 +93,8 @@ class JobApi:
         call = self.core.read_namespaced_pod_log
         reply = self._ask("read pods/log", call, pod, self.namespace, container=CONTAINER, timestamps=True,
                           _preload_content=False, **limit)  # fmt: skip
-        return [] if reply is None else reply.data.decode("utf-8", errors="replace").splitlines()
+        text = "" if reply is None else reply.data.decode("utf-8", errors="replace")
+        return text.removesuffix("\n").split("\n") if text else []
 
     def _place(self) -> tuple[str, str, str, str, str]:
         return (*self.kind[:2], self.namespace, self.kind[2], self.name)
@@ -120,10 +123,18 @@ class JobApi:
             said = f"Kubernetes, asked to {what} in namespace {self.namespace}: {error.status} {error.reason}"
             if error.status in AGAIN or error.status >= 500:
                 raise ClusterAwayError(said) from None
-            apply = "apply the manifests, for several nodes with the component of their kind of job"
-            raise RuntimeError(f"{said}: {apply if error.status == 403 else error.body}") from None
+            apply = ": apply the manifests, for several nodes with the component of their kind of job"
+            raise RuntimeError(f"{said}: {message_of(error)}{apply if error.status == 403 else ''}") from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ClusterAwayError(f"Kubernetes does not answer when asked to {what}: {error}") from None
+
+
+def message_of(error: client.ApiException) -> str:
+    """Return why Kubernetes refused a call, in its own words where they are the document that it answers with."""
+    try:
+        return str(json.loads(error.body)["message"])
+    except (TypeError, ValueError, KeyError):  # what stands before it, such as a proxy, answers otherwise
+        return str(error.body)
 
 
 def owner_of(pod: Any) -> Document | None:

@@ -4,6 +4,7 @@ The job goes by the name of its work, so that a stage that is started again find
 lease in the store; nodes whose lease runs out end by themselves, because a killed stage cannot delete anything.
 """
 
+import re
 import time
 from typing import Any
 
@@ -11,7 +12,7 @@ from components.train.attempts import forbid_memory
 from components.train.gang.api import ClusterAwayError, JobApi
 from components.train.gang.state import JobState, job_state
 from components.train.gang.work import LEASE_S, RENEW_EVERY_S, GangSpec, Work, job_key, renew_lease, write_work
-from components.train.stopping import sigterm_as_error
+from components.train.stopping import raise_if_stopped, sigterm_as_error
 from wordmill.store.pods import MORE, SHORT, pod_text
 from wordmill.store.stages import StageResult, StoppedError
 from wordmill.store.storage import Object, Store
@@ -20,6 +21,7 @@ LOOK_EVERY_S = 5.0
 WARNINGS_EVERY_S = 30.0
 AWAY_S = 600.0  # how long Kubernetes may be away
 MAKES = 3  # how often a job that somebody deletes is made again
+STAMP = re.compile(r"\d{4}-\d\d-\d\dT\S+")  # what the kubelet sets before a pod's line, and not before its own words
 
 
 def train_by_job(store: Store, spec: GangSpec, work: Work) -> StageResult:
@@ -95,7 +97,7 @@ class Follower:
         self.store, self.api = store, api
         self.alive = False  # made here, or seen at work: another attempt's dead job is not waited for
         self.makes = 0
-        self.text = self.stamp = ""
+        self.text = self.logging = self.stamp = ""  # logging: the pod, by its uid, whose lines the stamp is of
         self.pods: dict[str, str] = {}
         self.killed = ""  # what is said of a pod that was killed for want of memory, which would come again
         self.told: set[tuple[str, str]] = set()
@@ -117,6 +119,7 @@ class Follower:
                 if time.monotonic() - self.answered > AWAY_S:
                     raise RuntimeError(f"no answer for {AWAY_S:.0f} s: {error}") from None
             time.sleep(LOOK_EVERY_S)
+            raise_if_stopped()
 
     def renew(self) -> None:
         """Renew the lease twice a minute; a store that is away for a while is told, and no reason to stop."""
@@ -133,8 +136,7 @@ class Follower:
         job = self.api.get()
         self.owned = bool(job and job["metadata"].get("ownerReferences"))
         if job is None:
-            self.make()
-            return None
+            return self.begin(JobState(text="gone", ended=True, leaving=False))
         state = job_state(job)
         if state.text != self.text:
             self.text = state.text
@@ -142,9 +144,7 @@ class Follower:
         if state.leaving:
             return None
         if state.ended and not self.alive:
-            print(f"train: job {self.api.name} is left from before: it is made again", flush=True)
-            self.api.delete()
-            return None
+            return self.begin(state, left=True)
         if not self.alive:
             self.alive = True
             print(f"train: job {self.api.name} is at work already: this stage goes on with it", flush=True)
@@ -155,6 +155,20 @@ class Follower:
         # MindCluster starts pods again whatever they ended with.
         final = state.text.startswith("Restarting") and own_failures(self.store, self.api.key)
         return state if state.ended or final or self.killed else None
+
+    def begin(self, state: JobState, left: bool = False) -> JobState | None:
+        """Make the job, or remove one that is `left`; the state where the work is done, as another run may have seen.
+
+        That run has deleted the job, and the checkpoints with it: the work would be done from the start.
+        """
+        if take_result(self.store, self.api.key) is not None:
+            return state
+        if left:
+            print(f"train: job {self.api.name} is left from before: it is made again", flush=True)
+            self.api.delete()
+        else:
+            self.make()
+        return None
 
     def make(self) -> None:
         """Make the job, a few times where somebody deletes it."""
@@ -170,29 +184,33 @@ class Follower:
 
     def report(self, job: str) -> None:
         """Print what is new: of the pods of a job, named by its uid, of Kubernetes's warnings, of the first log."""
-        pods = self.api.pods()
+        pods = self.api.pods(job)
         leader = self.api.leader(pods)
         for pod in pods:
             name, text = str(pod.metadata.name), pod_text(pod)
             if self.pods.get(name) != text:
                 self.pods[name] = text
                 print(f"train: pod {name}: {text}", flush=True)
-            if name == leader and pod.status.phase != "Pending":
-                self.print_log(leader)
-            if text.startswith(SHORT) and job in [owner.uid for owner in pod.metadata.owner_references or []]:
+            if text.startswith(SHORT):
                 self.killed = f"{text}: {MORE}"
+            if name == leader and pod.status.phase != "Pending":
+                self.print_log(leader, str(pod.metadata.uid))
         if time.monotonic() - self.warned >= WARNINGS_EVERY_S:
             self.warned = time.monotonic()
             for who, what in self.api.warnings():
                 self.tell(who, " ".join(what.split()))
 
-    def print_log(self, leader: str) -> None:
-        """Print the lines of the first node that were not printed yet; each comes behind its time."""
+    def print_log(self, leader: str, uid: str) -> None:
+        """Print the lines of the first node that were not printed yet; each comes behind its machine's time."""
+        if uid != self.logging:
+            self.logging, self.stamp, self.logged = uid, "", None
         asked = time.monotonic()
         since_s = None if self.logged is None else asked - self.logged
         for line in self.api.log(leader, since_s):
             stamp, _, text = line.partition(" ")
-            if stamp > self.stamp:
+            if not STAMP.fullmatch(stamp):
+                self.tell(f"log of pod {leader}", line)
+            elif stamp > self.stamp:
                 self.stamp = stamp
                 print(text, flush=True)
         self.logged = asked

@@ -19,6 +19,7 @@ INSTANCE = "app.kubernetes.io/instance"  # the label by which a job's pods are f
 CONTAINER = "ascend"  # MindCluster's operator tells only a container of this name its place
 DEVICE_GROUP = 1000  # of the driver's files and devices on nodes with NPUs (HwHiAiUser)
 GRACE_S = 300  # between SIGTERM and SIGKILL
+FAILURES = 10  # of pods that are killed or cannot begin, which takes an hour: Kubernetes waits longer behind each
 RESTARTS = 100  # of nodes that were stopped or lost; node.py ends what no longer reaches another checkpoint
 # MindCluster starts all pods again where a device or a node fails, and with retry times also where a pod ends badly.
 AGAIN = {"fault-scheduling": "grace", "fault-retry-times": str(RESTARTS)}
@@ -34,7 +35,7 @@ def batch_job(spec: GangSpec, key: str, owner: Document | None) -> Document:
         "apiVersion": "/".join(BATCH[:2]), "kind": "Job",
         "metadata": _metadata(spec, key, owner, {}),
         "spec": {
-            "backoffLimit": RESTARTS, "activeDeadlineSeconds": spec.deadline_s, "ttlSecondsAfterFinished": KEPT_S,
+            "backoffLimit": FAILURES, "activeDeadlineSeconds": spec.deadline_s, "ttlSecondsAfterFinished": KEPT_S,
             "podReplacementPolicy": "Failed",  # not before the other has ended
             "podFailurePolicy": {"rules": [
                 # The first one that fits decides. Of a pod that its node evicts or shuts down, that is preempted or

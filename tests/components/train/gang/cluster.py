@@ -95,9 +95,11 @@ class JobController:
             at.add_pod(self.pods[-1], phase, containerStatuses=terminated(code, ended), conditions=conditions, **told)
             action = self.action(at.job(), code, disrupted)
             status["failed"] = status.get("failed", 0) + (action == "Count")
-            if action in ("FailJob", "Complete"):
-                ends = {"FailJob": ("FailureTarget", "Failed"), "Complete": ("SuccessCriteriaMet", "Complete")}[action]
-                why = {"reason": "PodFailurePolicy", "message": f"exit code {code}"} if code else {}
+            over = action == "Count" and status["failed"] > at.job()["spec"]["backoffLimit"]
+            if action in ("FailJob", "Complete") or over:
+                ends = ("SuccessCriteriaMet", "Complete") if action == "Complete" else ("FailureTarget", "Failed")
+                reason = "BackoffLimitExceeded" if over else "PodFailurePolicy"
+                why = {"reason": reason, "message": f"exit code {code}"} if code else {}
                 status["conditions"] = [{"type": end, "status": "True", **why} for end in ends]
 
         return step

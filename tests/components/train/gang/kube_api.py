@@ -69,11 +69,13 @@ class Cluster:
     nodes: list[Document] = field(default_factory=list)  # none: they may not be read
     events: list[Document] = field(default_factory=list)
     logs: dict[str, list[tuple[float, str]]] = field(default_factory=dict)
+    refused_logs: dict[str, str] = field(default_factory=dict)  # by pod: what the kubelet says instead, with code 200
     steps: list[Callable[["Cluster"], None]] = field(default_factory=list)
     faults: list[tuple[str, str]] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
     made: list[Document] = field(default_factory=list)
     errors: list[Exception] = field(default_factory=list)  # of steps and checks here, not of the client
+    refused: tuple[int, str] | None = None  # code and message of a plugin that admits no job
     lingers: int = 0  # how often a deleted job is still found
 
     def job(self) -> Document:
@@ -93,6 +95,7 @@ class Cluster:
         self.pods[name] = {
             "metadata": {
                 "name": name,
+                "uid": f"uid-{name}",
                 "labels": {"app.kubernetes.io/instance": job},
                 "ownerReferences": [owner],
                 "creationTimestamp": before["metadata"]["creationTimestamp"],
@@ -145,6 +148,8 @@ class Cluster:
 
     def _log(self, name: str, query: dict[str, str]) -> str:
         assert (query["container"], query["timestamps"]) == ("ascend", "True")
+        if name in self.refused_logs:
+            return self.refused_logs[name]
         since = time.time() - int(query["sinceSeconds"]) if "sinceSeconds" in query else 0.0
         lines = [(moment, line) for moment, line in self.logs.get(name, []) if moment >= since]
         return "".join(f"{stamp(moment)} {line}\n" for moment, line in lines)
@@ -156,7 +161,7 @@ class Cluster:
         if kind == "workflows":
             return self.workflows[name] if name else {"items": _labelled(self.workflows, query)}
         if name is None and verb == "GET":
-            return {"items": list(self.jobs.values())}
+            return {"items": _labelled(self.jobs, query) if "labelSelector" in query else list(self.jobs.values())}
         if verb == "POST":
             return self._create(json.loads(body))
         if name not in self.jobs:
@@ -170,10 +175,14 @@ class Cluster:
                 raise RefusalError(404, f'{kind} "{name}" not found')
         elif self.steps:
             self.steps.pop(0)(self)
+        if not self.jobs:
+            raise RefusalError(404, f'{kind} "{name}" not found')
         return self.job()
 
     def _create(self, job: Document) -> Document:
         name = job["metadata"]["name"]
+        if self.refused:
+            raise RefusalError(*self.refused)
         if name in self.jobs:
             raise RefusalError(409, f'jobs "{name}" already exists')
         try:

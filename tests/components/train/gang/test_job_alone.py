@@ -159,6 +159,14 @@ def test_a_lost_watching_pod_finds_the_job_again_and_a_dead_one_is_made_again(
     assert f"train: job {NAME} is left from before: it is made again" in capsys.readouterr().out
 
 
+def test_a_program_that_never_begins_is_not_tried_for_days(cluster: Cluster, pods: JobController, store: Store) -> None:
+    """Such as that of an image for other processors: Kubernetes waits ten minutes before each pod at last."""
+    cluster.steps = [pods.begin, pods.end(255)] * 20
+    with pytest.raises(RuntimeError, match=f"^job {NAME} ended, Failed: BackoffLimitExceeded"):
+        train(store)
+    assert len(pods.pods) == 11
+
+
 def test_a_missing_right_is_named(cluster: Cluster, pods: JobController, store: Store) -> None:
     cluster.rights.remove(("batch", "jobs", "create"))
     with pytest.raises(RuntimeError, match=r"asked to create jobs.batch in namespace wordmill: 403 .*: apply the mani"):
@@ -183,3 +191,24 @@ def test_what_is_asked_often_stays_short(cluster: Cluster, pods: JobController, 
     logs = [request.split("/")[-2] for request in cluster.requests if request.endswith("/log")]
     assert list(dict.fromkeys(logs)) == pods.pods
     assert cluster_job.LOOK_EVERY_S < 10  # seconds that Kubernetes waits at least before it makes another pod
+
+
+def test_work_that_another_run_has_followed_to_its_end_is_not_done_again(
+    cluster: Cluster, pods: JobController, store: Store, tmp_path: Path
+) -> None:
+    def end(at: Cluster) -> None:
+        done(pods, store, tmp_path)(at)
+        at.jobs.clear()  # by the run that saw it first
+
+    cluster.steps = [pods.begin, end]
+    assert train(store).facts == {"val_accuracy": 0.5}
+    assert len(cluster.made) == 1
+
+
+def test_a_job_that_ends_before_it_is_looked_at_is_not_made_again(
+    cluster: Cluster, pods: JobController, store: Store, tmp_path: Path
+) -> None:
+    cluster.jobs[NAME] = left("batch/v1", startTime="2026-01-01T00:00:00Z")
+    cluster.steps = [lambda at: (pods.begin(at), done(pods, store, tmp_path)(at))[0]]
+    assert train(store).facts == {"val_accuracy": 0.5}
+    assert (cluster.made, cluster.jobs) == ([], {})

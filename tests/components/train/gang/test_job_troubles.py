@@ -124,6 +124,12 @@ def test_a_missing_right_is_named_with_what_to_do(cluster: Cluster, store: Store
         run(store)
 
 
+def test_what_a_quota_or_a_policy_refuses_is_quoted(cluster: Cluster, store: Store) -> None:
+    cluster.refused = (403, 'jobs.batch "x" is forbidden: exceeded quota: all, requested: count/jobs.batch=1')
+    with pytest.raises(RuntimeError, match=r": 403 Forbidden: .*exceeded quota: all, .*=1: apply the manifests"):
+        run(store)
+
+
 def test_what_an_admission_check_refuses_is_quoted(
     cluster: Cluster, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,7 +161,8 @@ def test_the_job_lives_through_the_loss_of_its_watching_pod_and_the_next_one_tak
         run(store)
     assert (len(cluster.made), len(cluster.jobs)) == (1, int(in_workflow))
     if in_workflow:
-        cluster.steps = [lambda at: None, finish(store, tmp_path)]
+        # One step may be taken by the request in which the signal came.
+        cluster.steps = [lambda at: None, lambda at: None, finish(store, tmp_path)]
         run(store)
         assert (len(cluster.made), cluster.jobs) == (1, {})
         assert "is at work already: this stage goes on with it" in capsys.readouterr().out

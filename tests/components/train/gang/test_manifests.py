@@ -178,7 +178,7 @@ def test_the_job_of_one_node_is_kubernetes_own_and_says_what_is_repeated(job: Do
     assert job["spec"]["podReplacementPolicy"] == "Failed"  # nothing else is taken beside a policy, nor wanted
     (template,) = pods(job)
     assert template["spec"]["restartPolicy"] == "Never"  # nor this
-    assert (job["spec"]["backoffLimit"], job["spec"]["ttlSecondsAfterFinished"]) == (100, 3600)
+    assert (job["spec"]["backoffLimit"], job["spec"]["ttlSecondsAfterFinished"]) == (10, 3600)
     assert job["spec"]["activeDeadlineSeconds"] == 72 * 3600
     assert "schedulerName" not in template["spec"]
 
