@@ -18,12 +18,12 @@ from kubernetes.utils.quantity import parse_quantity
 from components.report.cluster import NODE
 from pipelines.building import build_pipeline, compiled
 from pipelines.cli import command_line, main
-from pipelines.cluster.client import FINISHED, Server, connect_kubeflow
+from pipelines.cluster.client import FINISHED, connect_kubeflow
 from pipelines.cluster.doctor_rights import Cluster
 from pipelines.cluster.follow import follow
-from pipelines.cluster.schedule import schedules_of
 from pipelines.cluster.site import load_site
-from pipelines.cluster.submit import find_experiment, runs_of, tag_of
+from pipelines.cluster.submit import tag_of
+from tests.cluster.removal import REMOVALS, runs_by_recipe
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.memory import bytes_needed
 from wordmill.store.pods import RUN
@@ -83,9 +83,7 @@ class Suite:
 
     def runs(self) -> list[Any]:
         """Return the recipe's runs, the newest first."""
-        server = connect_kubeflow()
-        found = find_experiment(server, self.recipe)
-        return list(runs_of(server, found.experiment_id)) if found else []
+        return runs_by_recipe(connect_kubeflow(), self.recipe)
 
     def begin(self, *options: str) -> str:
         """Start a run and return its id."""
@@ -276,49 +274,14 @@ def token(value: str) -> Iterator[None]:
 
 
 def clean_up(suite: Suite) -> None:
-    """Remove what the suite has made on the server; what its runs stored goes with the bucket's own rules."""
+    """Remove what the suite has made on the server, and what its runs recorded where this machine knows the site's."""
     troubles = []
-    for remove in (_remove_schedules, _remove_runs, _remove_pipelines, _remove_experiment):
+    for remove in REMOVALS:
         try:
-            remove(connect_kubeflow(), suite)
+            remove(connect_kubeflow(), suite.recipe)
         except RuntimeError as error:  # which keeps nothing else from being removed
             troubles.append(str(error))
     expect(not troubles, "\n".join(troubles))
-
-
-def _remove_schedules(server: Server, suite: Suite) -> None:
-    """Remove schedules, and with them the runs of theirs that still go on."""
-    delete = server.client.recurring_runs.recurring_run_service_delete_recurring_run
-    if found := find_experiment(server, suite.recipe):
-        for old in schedules_of(server, found.experiment_id, f"{suite.recipe} nightly"):
-            server.ask("delete the schedule", delete, old.recurring_run_id)
-
-
-def _remove_runs(server: Server, suite: Suite) -> None:
-    calls = server.client.runs
-    for run in suite.runs():
-        if run.state not in FINISHED:
-            server.ask("stop the run", calls.run_service_terminate_run, run.run_id)
-        server.ask("delete the run", calls.run_service_delete_run, run.run_id)
-
-
-def _remove_pipelines(server: Server, suite: Suite) -> None:
-    calls, recipe = server.client.pipelines, suite.recipe.replace("_", "-")
-    for name in (f"wordmill-{recipe}", f"wordmill-{recipe}-nightly"):
-        for pipeline in server.called(name, "list the pipelines", calls.pipeline_service_list_pipelines, "pipelines",
-                                      namespace=server.namespace):  # fmt: skip
-            versions = server.listed("list the versions", calls.pipeline_service_list_pipeline_versions,
-                                     "pipeline_versions", pipeline_id=pipeline.pipeline_id)  # fmt: skip
-            for version in list(versions):
-                server.ask("delete the version", calls.pipeline_service_delete_pipeline_version, pipeline.pipeline_id,
-                           version.pipeline_version_id)  # fmt: skip
-            server.ask("delete the pipeline", calls.pipeline_service_delete_pipeline, pipeline.pipeline_id)
-
-
-def _remove_experiment(server: Server, suite: Suite) -> None:
-    delete = server.client.experiments.experiment_service_delete_experiment
-    if found := find_experiment(server, suite.recipe):
-        server.ask("delete the experiment", delete, found.experiment_id)
 
 
 CASES: tuple[Callable[[Suite], None], ...] = (

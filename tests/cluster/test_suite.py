@@ -107,8 +107,8 @@ def engine(kfp: KfpServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     for module in (suite, follow):
         monkeypatch.setattr(module, "time", found)
     monkeypatch.setattr("pipelines.cluster.pods.time", found)
-    monkeypatch.delenv("WORDMILL_BUCKET", raising=False)
-    monkeypatch.delenv("WORDMILL_SECOND_TOKEN", raising=False)
+    for name in ("WORDMILL_BUCKET", "MLFLOW_TRACKING_URI", "WORDMILL_SECOND_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
     with serving(found.kubernetes, tmp_path) as kubeconfig:
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig))
         yield found
