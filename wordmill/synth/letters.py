@@ -10,10 +10,10 @@ from functools import cache
 
 from wordmill.synth.fonts import CHINESE_ATLAS, LETTER_ATLAS, Face, Pixels, is_test_family, read_atlas
 from wordmill.synth.random import Dice
-from wordmill.synth.scene import Scene
+from wordmill.synth.scene import Scene, spaced
 from wordmill.synth.style import style_of
 from wordmill.synth.text import MAX_LABEL, Writer, is_test_text
-from wordmill.synth.words import painted
+from wordmill.synth.words import SIZE
 
 _TRIES = 8  # words that are drawn until one has a place for the character
 _ALL_OVER = 0.05  # share of words of which every character is one of the given
@@ -53,7 +53,11 @@ class LetteredWords:
         wanted = dice.pick(list(self._faces))
         face = dice.pick(self._faces[wanted])
         text, label = self._write(wanted, face, dice)
-        return painted(self._scene, face, text, style, self._writer, dice), label
+        mask = spaced(face, text, style, dice)
+        image = self._scene.paint(
+            mask, style, SIZE, lambda: spaced(face, self._writer.write(dice)[0], style, dice), dice
+        )
+        return image, label
 
     def _write(self, wanted: str, face: Face, dice: Dice) -> tuple[str, str]:
         """A text that the face can draw, with a character in it, and its label."""

@@ -1,10 +1,10 @@
 """Latin words, 32x100: what `synth://words` draws."""
 
-from wordmill.synth.fonts import Face, Faces, Pixels
+from wordmill.synth.fonts import Faces, Pixels
 from wordmill.synth.geometry import Size
 from wordmill.synth.random import Dice
 from wordmill.synth.scene import Scene, spaced
-from wordmill.synth.style import Style, style_of
+from wordmill.synth.style import style_of
 from wordmill.synth.text import Writer
 
 SIZE = Size(32, 100)
@@ -23,10 +23,8 @@ class Words:
         style = style_of(self._difficulty, dice)
         text, label = self._writer.write(dice)
         face = self._faces.draw(dice, showy=label.isdigit())
-        return painted(self._scene, face, text, style, self._writer, dice), label
-
-
-def painted(scene: Scene, face: Face, text: str, style: Style, writer: Writer, dice: Dice) -> Pixels:
-    """A picture (32, 100) or (32, 100, 3) uint8 of a text, which may have others of the writer's beside it."""
-    mask = spaced(face, text, style, dice)
-    return scene.paint(mask, style, SIZE, lambda: spaced(face, writer.write(dice)[0], style, dice), dice)
+        mask = spaced(face, text, style, dice)
+        image = self._scene.paint(
+            mask, style, SIZE, lambda: spaced(face, self._writer.write(dice)[0], style, dice), dice
+        )
+        return image, label
