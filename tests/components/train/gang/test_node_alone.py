@@ -29,6 +29,7 @@ from wordmill.recipe.frameworks import Framework
 from wordmill.store.artifacts import ROOT, read_manifest, to_document
 from wordmill.store.runs import starts_key
 from wordmill.store.storage import Store
+from wordmill.training.state import records
 
 STARTS = starts_key("tag")
 
@@ -105,8 +106,8 @@ def test_what_lacks_memory_is_not_begun_again_with_the_same(
 class Kubelet:
     """Runs the pods of Kubernetes's own job as processes: one is evicted, one deleted in order, the last one ends."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
-        self.store, self.folder = store, folder
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.controller = JobController()
         self.process: subprocess.Popen[str] | None = None
         self.printed = 0
@@ -130,8 +131,9 @@ class Kubelet:
             self.process = None
 
     def newest(self) -> str:
-        """Return the record of the run's newest checkpoint in the store, "" for none."""
-        return max((key for key in self.store.keys("checkpoints/") if key.endswith(".json")), default="")
+        """Return the record of the run's newest checkpoint, "" for none; the store may have it a moment later."""
+        folders = (self.folder / "cache" / "training").glob("*/checkpoints")
+        return max((record.name for folder in folders for record in records(folder)[:1]), default="")
 
     def tell(self, at: Cluster) -> None:
         """Pass on what the pod has printed."""
@@ -168,7 +170,7 @@ def test_a_job_whose_pods_are_lost_learns_what_the_stage_itself_does(
     reference = run(shards, tmp_path / "here.json", processes=1, train=train)
     alone = checkpoint.load(store.fetch(read_manifest(tmp_path / "here.json").object("last.safetensors"))).tensors
     store.delete(f"manifests/{reference}.json")  # a job would find the same work done
-    kubelet = Kubelet(store, tmp_path)
+    kubelet = Kubelet(tmp_path)
     cluster.steps = [kubelet.step] * 10000
     on_processors = dataclasses.replace(spec(PROFILES["gpu-1"], framework), device="cpu", resource="")
     gang = json.dumps(dataclasses.asdict(on_processors))
