@@ -5,13 +5,22 @@ from typing import TYPE_CHECKING, Any
 
 import urllib3
 
-from wordmill.store.pods import MORE, RUN, SHORT, TIMEOUT_S, cluster_settings, own_namespace, own_pod, pod_text
+from wordmill.store.pods import (
+    JOB_KINDS,
+    MORE,
+    RUN,
+    SHORT,
+    TIMEOUT_S,
+    cluster_settings,
+    own_namespace,
+    own_pod,
+    pod_text,
+)
 
 if TYPE_CHECKING:
     from kubernetes import client
 
 WORKFLOWS = ("argoproj.io", "v1alpha1")
-JOBS = (("batch", "v1", "jobs"), ("batch.volcano.sh", "v1alpha1", "jobs"), ("mindxdl.gitee.com", "v1", "ascendjobs"))
 LABEL = "workflows.argoproj.io/workflow"  # of a pod, the name of its workflow
 NODE = "workflows.argoproj.io/node-name"  # of a pod, its task's place: <workflow>.root.<task>.<task>.executor(0)
 BAD = ("Failed", "Pending")  # phases of a pod whose task has not been done
@@ -61,7 +70,7 @@ def _end_jobs(api: "client.ApiClient", namespace: str, owner: str) -> None:
     from kubernetes import client
 
     objects = client.CustomObjectsApi(api)
-    for group, version, plural in JOBS:
+    for group, version, plural in JOB_KINDS:
         try:
             listed = objects.list_namespaced_custom_object(group, version, namespace, plural,
                                                            _request_timeout=TIMEOUT_S)  # fmt: skip

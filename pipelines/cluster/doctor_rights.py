@@ -13,15 +13,16 @@ from pipelines.cluster.doctor_services import Finding
 from pipelines.cluster.site import CACHE, QUEUE, STAGE_ACCOUNT, Accelerator, Site
 from pipelines.cluster.sizes import misfit, over_quota, sizes_of, too_few
 from pipelines.cluster.tasks import SECRET, SETTINGS
-from pipelines.output import to_type
+from pipelines.output import to_apply, to_type
 from pipelines.profiles import PROFILES
-from wordmill.store.pods import cluster_settings
+from wordmill.store.pods import ASCEND, BATCH, VOLCANO, cluster_settings
 
 TIMEOUT_S = 10
-APPLY = "apply the manifests: make manifests OVERLAY=... | kubectl apply -f -"
+APPLY = f"apply the manifests: {to_apply()}"
 # What a stage's pod asks Kubernetes for: API group, resource, name ("" for any), verbs. Argo's executor reports
 # results, Kubeflow's launcher reads where artifacts go, the training stage follows the pods of its job.
 Right = tuple[str, str, str, tuple[str, ...]]
+OF_JOBS = ("create", "get", "list", "watch", "delete")
 RIGHTS: tuple[Right, ...] = (
     ("argoproj.io", "workflowtaskresults", "", ("create", "patch")),
     ("argoproj.io", "workflows", "", ("get",)),
@@ -29,12 +30,9 @@ RIGHTS: tuple[Right, ...] = (
     ("", "pods", "", ("get", "list", "watch")),
     ("", "pods/log", "", ("get",)),
     ("", "events", "", ("list",)),
-    ("batch", "jobs", "", ("create", "get", "list", "watch", "delete")),
+    (BATCH[0], BATCH[2], "", OF_JOBS),
 )
-JOBS: tuple[Right, ...] = (
-    ("batch.volcano.sh", "jobs", "", ("create", "get", "list", "watch", "delete")),
-    ("mindxdl.gitee.com", "ascendjobs", "", ("create", "get", "list", "watch", "delete")),
-)
+JOBS: tuple[Right, ...] = tuple((group, plural, "", OF_JOBS) for group, _, plural in (VOLCANO, ASCEND))
 
 
 ARGO = "workflow-controller-configmap"

@@ -10,11 +10,10 @@ from kubernetes import client, config
 from kubernetes.utils.quantity import parse_quantity
 
 from components.report.cluster import NODE, TRAIN, WORKFLOWS, advised
-from components.train.gang.manifests import BATCH
 from pipelines.cluster.doctor_rights import Cluster
 from pipelines.cluster.site import TRAINING_LABELS, load_site
 from pipelines.cluster.sizes import fits, refused_for_good
-from wordmill.store.pods import RUN, pod_text
+from wordmill.store.pods import BATCH, RUN, pod_text
 
 TIMEOUT_S = 10
 LOST = ("Failed", "Error")  # phases of a node of a workflow, of which Failed is a pod's too

@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from mlflow.exceptions import MlflowException
-
 from pipelines.cluster.client import FINISHED, Server
 from pipelines.cluster.schedule import schedules_of
 from pipelines.cluster.submit import find_experiment, runs_of, tag_of
@@ -46,11 +44,7 @@ def _tracked(server: Server, recipe: str) -> None:
     with tracking.asking("remove the suite's runs"):
         if found := client.get_experiment_by_name(f"wordmill/{recipe}"):
             client.delete_experiment(found.experiment_id)
-        try:
-            client.delete_registered_model(tracking.registered_name(recipe))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
+        tracking._unless("RESOURCE_DOES_NOT_EXIST", client.delete_registered_model, tracking.registered_name(recipe))
 
 
 def _runs(server: Server, recipe: str) -> None:

@@ -11,6 +11,11 @@ if TYPE_CHECKING:
 
 QUIET = ("ContainerCreating", "PodInitializing")  # what every pod waits for at first
 RUN = "pipeline/runid"  # the label of a run's workflow and pods, its id in Kubeflow
+# Kinds of jobs that train: API group, version and plural of Kubernetes's own, Volcano's and MindCluster's.
+BATCH = ("batch", "v1", "jobs")
+VOLCANO = ("batch.volcano.sh", "v1alpha1", "jobs")
+ASCEND = ("mindxdl.gitee.com", "v1", "ascendjobs")
+JOB_KINDS = (BATCH, VOLCANO, ASCEND)
 MAIN = "main"  # the container of a pod of Argo's that does the task's work
 NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")  # of a pod, among its own files
 SHORT = "OOMKilled"  # how the text of a pod begins that was killed for want of memory

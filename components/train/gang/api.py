@@ -9,9 +9,9 @@ from typing import Any
 import urllib3
 from kubernetes import client, config
 
-from components.train.gang.manifests import ASCEND, BATCH, CONTAINER, INSTANCE, MAKERS, VOLCANO, Document, leader_pod
+from components.train.gang.manifests import CONTAINER, INSTANCE, MAKERS, Document, leader_pod
 from components.train.gang.work import GangSpec, job_name
-from wordmill.store.pods import RUN, cluster_settings, own_pod
+from wordmill.store.pods import ASCEND, BATCH, RUN, VOLCANO, cluster_settings, own_pod
 
 CALL_TIMEOUT_S = 20
 AGAIN = (401, 408, 410, 429)  # and 5xx: refusals that pass, such as that of a token that has just been renewed

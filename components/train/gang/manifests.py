@@ -8,13 +8,11 @@ Runtime, which MindCluster makes the nodes' default, because a restricted namesp
 from typing import Any
 
 from components.train.gang.work import PORT, TASK, GangSpec, job_name
+from wordmill.store.pods import ASCEND, BATCH, VOLCANO
 from wordmill.store.stages import RESUME
 
 Document = dict[str, Any]
 
-BATCH = ("batch", "v1", "jobs")  # API group, version and plural
-ASCEND = ("mindxdl.gitee.com", "v1", "ascendjobs")
-VOLCANO = ("batch.volcano.sh", "v1alpha1", "jobs")
 INSTANCE = "app.kubernetes.io/instance"  # the label by which a job's pods are found, the job's name
 CONTAINER = "ascend"  # MindCluster's operator tells only a container of this name its place
 DEVICE_GROUP = 1000  # of the driver's files and devices on nodes with NPUs (HwHiAiUser)

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from components.train.gang.manifests import ASCEND, BATCH, VOLCANO, Document
+from components.train.gang.manifests import Document
+from wordmill.store.pods import ASCEND, BATCH, VOLCANO
 
 # The last states of each kind of job, by its API group; others are on their way there.
 ENDED = {BATCH[0]: ("Complete", "Failed"), ASCEND[0]: ("Succeeded", "Failed"),
