@@ -46,6 +46,10 @@ STEPS = {
     "mindspore": _of("wordmill.training.ms", "losses optimisers processes state step sync train"),
 }
 TWINS = {"pytorch": "wordmill.models.pt", "mindspore": "wordmill.models.ms"}
+READING = {
+    "pytorch": _of("wordmill.models.pt", "precision predict winograd"),
+    "mindspore": _of("wordmill.models.ms", "precision predict"),
+}
 COMPUTING = {"pytorch": ("torch",), "mindspore": ("mindspore",)}
 ON_CHIP = {"pytorch": ("torch-npu", CANN), "mindspore": (CANN,)}
 PICTURES = ("opencv-python-headless", "pillow", "numpy")
@@ -85,8 +89,7 @@ def of_evaluate(framework: str, device: str, protocol: str) -> Ingredients:
     """Return what reads benchmarks in this framework on this kind of device and compares by this protocol."""
     return Ingredients(
         code=("components.evaluate.stage", "wordmill.inference.evaluation", *NETWORKS[framework],
-              *_of(TWINS[framework], "precision predict"), FITTED, DECODED, *PACKED, *TEXTS,
-              *_of("wordmill.text", "beam metrics protocols")),
+              *READING[framework], FITTED, DECODED, *PACKED, *TEXTS, *_of("wordmill.text", "beam metrics protocols")),
         data=(SIMPLIFIED,) if protocol == "fudan" else (),
         distributions=(*COMPUTING[framework], *PICTURES, "rapidfuzz", *_chip(framework, device)),
     )  # fmt: skip

@@ -45,6 +45,7 @@ APART = {
               "wordmill.sources": "rendered sets have no archives", "wordmill.shards.content": "tells what was packed"},
     "train": {"wordmill.models.attention": PLACES,
               "wordmill.models.pt.predict": "reads with finished weights", "wordmill.text.beam": "searches in that",
+              "wordmill.models.pt.winograd": "reads with finished weights",
               "wordmill.models.ms.predict": "reads with finished weights", "wordmill.shards.content": "told by shards",
               "wordmill.pictures": "of sets that are neither encoded nor augmented",
               "wordmill.training.feeder": "of sets that are not streamed",
@@ -55,7 +56,8 @@ APART = {
                "components.export.converter": "runs programs", "wordmill.recipe.schedule": "of training alone",
                "wordmill.inference.onnx_runtime": "proves a pair", "wordmill.inference.packaged": "proves a pair",
                "wordmill.text.beam": "proves a pair", "wordmill.models.pt.predict": "proves a pair",
-               "wordmill.models.pt.precision": "proves a pair", "wordmill.shards.content": "told by shards"},
+               "wordmill.models.pt.precision": "proves a pair", "wordmill.models.pt.winograd": "proves a pair",
+               "wordmill.shards.content": "told by shards"},
     "smoke": {"components.smoke.job": "what a process is told", "components.smoke.launch": "starts it"},
 }  # fmt: skip
 # Distributions by the names that they are imported by, and those that compute nothing that a byte depends on.

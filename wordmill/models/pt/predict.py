@@ -16,6 +16,7 @@ from wordmill.models.pt.model import EncoderDecoder, build
 from wordmill.models.pt.precision import choose_precision
 from wordmill.models.pt.rectification import Tps
 from wordmill.models.pt.weights import load_weights
+from wordmill.models.pt.winograd import use_winograd
 from wordmill.models.tps import columns_of
 from wordmill.pictures.image import Picture
 from wordmill.recipe.frameworks import check_device, keep_freed_memory
@@ -60,6 +61,8 @@ class Predictor:
         load_weights(self.net, checkpoint.tensors, "checkpoint")
         self.decoder = {name: tensor for name, tensor in checkpoint.tensors.items() if name.startswith("decoder.")}
         _fold_normalisation(self.net.eval())
+        if device == "cpu" and self.dtype == torch.float32:
+            use_winograd(self.net)
         self.net.to(self.device)
         self.net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # lacks this form of `to`
 

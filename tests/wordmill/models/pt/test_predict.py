@@ -12,6 +12,7 @@ from wordmill.models.pt import predict
 from wordmill.models.pt.model import build
 from wordmill.models.pt.predict import Predictor, _keep_float32, open_device
 from wordmill.models.pt.weights import dump
+from wordmill.models.pt.winograd import Winograd
 from wordmill.pictures.image import normalise
 from wordmill.recipe.loading import load_recipe
 from wordmill.text.decoding import codec_of
@@ -51,6 +52,18 @@ def test_normalisation_is_folded_into_convolutions_everywhere(path: Path) -> Non
     assert np.abs(predictor(images) - expected).max() < 1e-5
     assert norms
     assert not any(isinstance(part, torch.nn.BatchNorm2d) for part in predictor.net.modules())
+
+
+@pytest.mark.parametrize(("dtype", "expected"), [(torch.float32, 4), (torch.bfloat16, 0)])
+def test_products_are_saved_in_float32_alone(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, expected: int
+) -> None:
+    recipe = load_recipe(RECIPES / "crnn_vgg7.yaml")
+    tensors = dump(build(recipe.model, recipe.data, 37))
+    checkpoint = Checkpoint(tensors=tensors, data=recipe.data, model=recipe.model, train=recipe.train, step=1)
+    monkeypatch.setattr(predict, "choose_precision", lambda amp, device: (dtype, f"{amp} on {device}"))
+    layers = list(Predictor(checkpoint, "cpu").net.modules())
+    assert sum(isinstance(layer, Winograd) for layer in layers) == expected
 
 
 def test_half_precision_is_near_where_the_recipe_asks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
