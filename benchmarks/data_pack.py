@@ -15,7 +15,7 @@ from wordmill.recipe.parsing import from_json
 from wordmill.recipe.sections import Data
 from wordmill.text.charset import charset_of
 
-GRAY_US, MEMORY_MB, PER_CORE_S = 30.0, 1024.0, 33_000
+GRAY_US, MEMORY_MB = 30.0, 1024.0
 PEER = "DTRB create_lmdb_dataset"
 
 

@@ -1,10 +1,10 @@
 """What `make tune` gains from 300 words of a kind that the recogniser that comes with the project has never seen.
 
-python -m benchmarks.own_words [--crops FOLDER --labels FILE] [--words N] [--json]
+python -m benchmarks.own_words [--families NAME ...] [--crops FOLDER --labels FILE] [--words N] [--json]
 
-The words are drawn in two faces of a family that no training picture has, every second word with one or more of ten
-letters with accents that the recogniser does not know; 1,000 others measure. Or they are labelled crops of FOLDER:
-N of them, drawn at random, to tune with, and all others to measure.
+The words are drawn in faces of families that no training picture has, all of them or those that are named, every second
+word with one or more of ten letters with accents that the recogniser does not know; 1,000 others measure. Or they are
+labelled crops of FOLDER: N of them, drawn at random, to tune with, and all others to measure.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,7 +33,7 @@ from wordmill.pictures.image import encode
 from wordmill.readers.label_file import LabelFile
 from wordmill.recipe.arguments import from_one
 from wordmill.recipe.catalogue import LabelFormat
-from wordmill.synth.fonts import SIGN_ATLAS, is_test_family, read_atlas
+from wordmill.synth.fonts import LETTER_ATLAS, Face, is_test_family, read_atlas
 from wordmill.synth.random import Dice
 from wordmill.synth.scene import Scene, spaced
 from wordmill.synth.style import style_of
@@ -48,9 +49,14 @@ GAIN, HALF_GAIN, LOSS, MINUTES = 30.0, 10.0, 1.0, 10.0  # points and minutes tha
 Sample = tuple[bytes, str]  # the file of a picture, and its label
 
 
-def drawn(seed: int, count: int) -> list[Sample]:
+def unseen() -> list[Face]:
+    """Return the faces with these accents of which no training picture is drawn."""
+    faces = (face for face in read_atlas(LETTER_ATLAS) if is_test_family(face.family))
+    return [face for face in faces if set("".join(ACCENTS.values())) <= set(face.characters)]
+
+
+def drawn(seed: int, count: int, faces: Sequence[Face]) -> list[Sample]:
     """Draw words: every second one has an accent or more."""
-    faces = [face for face in read_atlas(SIGN_ATLAS) if is_test_family(face.family)]
     writer, scene, samples = Writer("test"), Scene(1), list[Sample]()
     while len(samples) < count:
         dice = Dice(SEED, seed, len(samples))
@@ -149,6 +155,8 @@ def rows(tune: list[Sample], measure: list[Sample]) -> list[Row]:
 def main() -> None:
     """Print the table, or rows for programs."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.own_words", description=__doc__)
+    families = sorted({face.family for face in unseen()})
+    parser.add_argument("--families", nargs="+", default=families, choices=families, help="of the words' faces")
     parser.add_argument("--crops", type=Path, help="a folder of labelled crops instead of drawn words")
     parser.add_argument("--labels", default="labels.txt", help="its file of labels")
     parser.add_argument("--label-format", default="dtrb", choices=get_args(LabelFormat))
@@ -158,7 +166,8 @@ def main() -> None:
     if options.crops:
         tune, measure = parted(options.crops, options.labels, options.label_format, options.words)
     else:
-        tune, measure = drawn(0, options.words), drawn(1, OTHERS)
+        faces = [face for face in unseen() if face.family in options.families]
+        tune, measure = drawn(0, options.words, faces), drawn(1, OTHERS, faces)
     print_rows(rows(tune, measure), options.json)
 
 

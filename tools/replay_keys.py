@@ -1,10 +1,11 @@
 """What keys would have had done again in this repository's past: `python -m tools.replay_keys [COMMIT] [--commits 80]`.
 
-Of each commit up to COMMIT that touches components/ it is told which stages' keys differ from its parent's: by bytes,
-the key of that time, over all files that a stage imports; and by meaning, today's declarations (components/keys.py) on
-the tree of that time. ROOMS has today's place of each module. A definition of that time counts where one of its name
-stands today in the same package; one that is gone counts by its module and, if that is gone too, by its package.
-Merges are left out: their parents' commits are looked at one by one.
+Of each commit up to COMMIT that touches components/ or wordmill/ it is told which stages' keys differ from its
+parent's: by bytes, the key of once, over all files that a stage imports; and by meaning, today's declarations
+(components/keys.py) on the tree of that time. ROOMS has today's place of each module that stood elsewhere before the
+library had rooms. A definition of that time counts where one of its name stands today in the same package; one that is
+gone counts by its module and, if that is gone too, by its package. Merges are left out: their parents' commits are
+looked at one by one.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from wordmill.recipe.arguments import from_one
 from wordmill.recipe.frameworks import PACKAGES
 from wordmill.recipe.loading import load_recipe
 from wordmill.store.artifacts import ROOT
-from wordmill.store.keys import meanings, meanings_of
+from wordmill.store.keys import OURS, meanings, meanings_of
 
 COMMIT = "918179c"  # the last one before the library had rooms
 LIBRARY = "components.recognition"
@@ -74,12 +75,14 @@ def stages() -> dict[str, Stage]:
     found = {"shard": Stage(folder="shard", packages=(), code=keys.of_shard("lmdb").code)}
     for train in (replace(RECIPE.train, framework="pytorch"), replace(RECIPE.train, framework="mindspore")):
         twin = PACKAGES[train.framework]
-        packages = (f"{LIBRARY}.{twin}",)
+        packages = (f"{LIBRARY}.{twin}", f"wordmill.models.{twin}", f"wordmill.training.{twin}")
         trained = keys.of_train(train, RECIPE.data, "cpu")
         measured = keys.of_evaluate(train.framework, "cpu", "mindocr")
         found[f"train {twin}"] = Stage(folder="train", packages=packages, code=trained.code)
         found[f"evaluate {twin}"] = Stage(folder="evaluate", packages=packages, code=measured.code)
-    found["export"] = Stage(folder="export", packages=(f"{LIBRARY}.pt",), code=keys.of_export("onnx").code)
+    found["export"] = Stage(
+        folder="export", packages=(f"{LIBRARY}.pt", "wordmill.models.pt"), code=keys.of_export("onnx").code
+    )
     return found
 
 
@@ -103,13 +106,10 @@ class Blobs:
         return answer.read(size + 1)[:-1].decode()
 
     def _imports(self, blob: str) -> list[str]:
-        """Return the modules and packages of components that a file imports."""
-        found = []
-        for node in ast.walk(ast.parse(self.text(blob))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("components."):
-                names = [f"{node.module}.{alias.name}" for alias in node.names]
-                found += names if node.module == LIBRARY else [str(node.module)]
-        return found
+        """Return what a file imports of this project: modules, and packages or names in modules, which are no files."""
+        nodes = [node for node in ast.walk(ast.parse(self.text(blob))) if isinstance(node, ast.ImportFrom)]
+        ours = [node for node in nodes if (node.module or "").startswith(OURS)]
+        return [name for node in ours for name in (str(node.module), *(f"{node.module}.{a.name}" for a in node.names))]
 
 
 def git(*arguments: str) -> list[str]:
@@ -120,8 +120,8 @@ def git(*arguments: str) -> list[str]:
 
 @cache
 def tree_of(commit: str) -> ModuleBlobs:
-    """Return the Python files below components/ of a commit."""
-    rows = [line.partition("\t") for line in git("ls-tree", "-r", commit, "components")]
+    """Return the Python files below components/ and wordmill/ of a commit."""
+    rows = [line.partition("\t") for line in git("ls-tree", "-r", commit, "components", "wordmill")]
     return {path.removesuffix(".py").replace("/", "."): entry.split()[2]
             for entry, _, path in rows if path.endswith(".py")}  # fmt: skip
 
@@ -129,15 +129,12 @@ def tree_of(commit: str) -> ModuleBlobs:
 def closure(tree: ModuleBlobs, blobs: Blobs, roots: tuple[str, ...]) -> ModuleBlobs:
     """Return the files of modules and packages and of all that they import, as keys by bytes took them."""
 
-    def files(name: str) -> list[str]:
-        return [name] if name in tree else [module for module in tree if module.rpartition(".")[0] == name]
-
-    waiting, reached = [file for root in roots for file in files(root)], dict[str, str]()
+    waiting, reached = [module for module in tree if module.rpartition(".")[0] in roots], dict[str, str]()
     while waiting:
         module = waiting.pop()
         if module not in reached:
             reached[module] = tree[module]
-            waiting += [file for name in blobs.imports(tree[module]) for file in files(name)]
+            waiting += [name for name in blobs.imports(tree[module]) if name in tree]
     return reached
 
 
@@ -171,8 +168,10 @@ def changed_definitions(before: ModuleBlobs, now: ModuleBlobs, blobs: Blobs, cod
     for name in sorted(had.keys() | has.keys()):
         one, other = had.get(name, []), has.get(name, [])
         if sorted(meaning for _, meaning in one) != sorted(meaning for _, meaning in other):
-            module = (other or one)[0][0]
-            found.setdefault(module.removeprefix(f"{LIBRARY}.").removeprefix("components."), []).append(name or "...")
+            module = (
+                (other or one)[0][0].removeprefix(f"{LIBRARY}.").removeprefix("components.").removeprefix("wordmill.")
+            )
+            found.setdefault(module, []).append(name or "...")
     return found
 
 
@@ -211,7 +210,7 @@ def main() -> None:
         for name, told in found.items():
             if told and name.startswith(("shard", "train")):
                 print(f"                          {name}: {listed(told, options.why)}")
-    print(f"\n{rows} commits touch components/; the keys that change:")
+    print(f"\n{rows} commits touch components/ or wordmill/; the keys that change:")
     for name in GROUPS:
         print(f"  {name:28} {sums['bytes', name]:3} by bytes {sums['meaning', name]:3} by meaning")
 
