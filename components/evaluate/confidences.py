@@ -6,10 +6,9 @@ import numpy as np
 
 from components import keys
 from components.evaluate.stage import packed_set
-from wordmill.inference.evaluation import BATCH
 from wordmill.inference.trained import load_trained
 from wordmill.recipe import frameworks
-from wordmill.shards.loader import spread_batches
+from wordmill.shards.loader import pictures_at_once, spread_batches
 from wordmill.shards.sets import fetch_index, open_sets
 from wordmill.store.artifacts import Manifest
 from wordmill.store.stages import StageResult, find_or_make
@@ -35,7 +34,8 @@ def find_or_read(
         saved = load_trained(store, trained)
         predictor = frameworks.twin(saved.train.framework, "models.predict").Predictor(saved, device, "O0")
         shards = open_sets([fetch_index(store, packed_set(combined, name), name) for name in names])
-        sure = [predictor.read(batch.images, 1)[1] for batch in spread_batches(shards, CALIBRATED, BATCH)]
+        batches = spread_batches(shards, CALIBRATED, pictures_at_once(shards.shape))
+        sure = [predictor.read(batch.images, 1)[1] for batch in batches]
         return StageResult(files={}, facts={"confidences": confidence_histogram(np.concatenate(sure))})
 
     inputs = {"model": trained.reference, "contents": contents, "device": device}

@@ -14,7 +14,7 @@ import xxhash
 
 from wordmill.pictures.image import Picture
 from wordmill.recipe.sections import Evaluation
-from wordmill.shards.loader import ordered_batches
+from wordmill.shards.loader import ordered_batches, pictures_at_once
 from wordmill.shards.sets import ShardSet
 from wordmill.store.artifacts import Manifest
 from wordmill.store.files import write_atomically
@@ -26,7 +26,6 @@ from wordmill.text.decoding import Codec, Reading
 from wordmill.text.metrics import Pair
 from wordmill.text.protocols import apply_protocol
 
-BATCH = 256
 WORST = 48  # mistakes kept with their pictures
 
 
@@ -107,7 +106,7 @@ def read_all(recogniser: Predictor, shards: ShardSet, rules: Evaluation, what: s
     """Read every sample in the stored order; ValueError where the protocol leaves out all of them."""
     progress, charset = Progress(what, shards.samples, "images"), recogniser.codec.charset
     outcome, correct = Outcome(), 0
-    for batch in ordered_batches(shards, BATCH):
+    for batch in ordered_batches(shards, pictures_at_once(shards.shape)):
         readings = zip(batch.labels, batch.images, *recogniser.read(batch.images, rules.beams), strict=True)
         found = [outcome.add(truth, text, float(sure), rules.protocol, charset, picture_digest(image))
                  for truth, image, text, sure in readings]  # fmt: skip

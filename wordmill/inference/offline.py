@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from wordmill.inference.card import CARD, codec_of_card, prepared
-from wordmill.inference.evaluation import BATCH, Outcome, facts_of
+from wordmill.inference.evaluation import Outcome, facts_of
 from wordmill.recipe.arguments import from_nought, from_one
 from wordmill.shards.loader import ordered_batches
 from wordmill.shards.sets import ShardSet, fetch_index, open_sets
@@ -28,6 +28,7 @@ from wordmill.text.protocols import PROTOCOLS
 
 INPUTS, RESULTS, LABELS = "inputs", "result", "labels.jsonl"  # in the folder
 LOGITS_NUMBER = 0  # which of the file's outputs they are; ais_bench puts it behind a sample's name
+BATCH = 256  # samples that are in memory at once
 ENDINGS = (".bin", ".npy", ".txt")  # ais_bench's --outfmt, in lower case
 
 

@@ -21,6 +21,7 @@ from wordmill.shards.blocks import Shape
 
 RANGES = 64  # blocks in a window, fewer where it would take more than WINDOW_BYTES
 WINDOW_BYTES = 64 << 20
+AT_ONCE, PIXELS = 256, 32 * 100  # pictures that a network reads at once, and of which size
 AHEAD = 16  # blocks that are asked for before they are read, where samples come in their stored order
 
 Numbers = npt.NDArray[np.int64]
@@ -73,6 +74,12 @@ def training_batches(
     order = EpochOrder(samples, rank, ranks, seed, epoch)
     for step in range(start_step, steps_per_epoch(samples.samples, batch * ranks)):
         yield order.take((step * ranks + rank) * batch, batch, edits(step))
+
+
+def pictures_at_once(shape: Shape) -> int:
+    """Return how many pictures a network reads at once: what lies between its layers grows by their pixels."""
+    height, width, _ = shape
+    return max(1, min(AT_ONCE, AT_ONCE * PIXELS // (height * width)))
 
 
 def ordered_batches(samples: Samples, batch: int, rank: int = 0, ranks: int = 1) -> Iterator[Batch]:

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from wordmill.pictures.image import Picture
-from wordmill.shards.loader import spread_batches
+from wordmill.shards.loader import pictures_at_once, spread_batches
 from wordmill.text.protocols import is_correct
 from wordmill.text.temperature import confidence_histogram, fit_temperature
 from wordmill.training.context import Context
 from wordmill.training.trainer import Logits
-from wordmill.training.validation import EVALUATION_BATCH
 
 CALIBRATED = 4096  # validation samples at most: the temperature's standard error is then about 3 %
 
@@ -29,9 +28,9 @@ def calibrate(context: Context, predict: Callable[[Picture], Logits], beat: Call
 
     Of those that the recipe's protocol counts, by the likeliest class at each step; `beat` is called after every batch.
     """
-    codec, protocol = context.codec, context.job.train.protocol
+    codec, protocol, samples = context.codec, context.job.train.protocol, context.val_set
     sure, right = [np.empty(0, dtype=np.float32)], list[bool | None]()
-    for batch in spread_batches(context.val_set, CALIBRATED, EVALUATION_BATCH):
+    for batch in spread_batches(samples, CALIBRATED, pictures_at_once(samples.shape)):
         texts, confidences = codec.decode(predict(batch.images))
         right += [is_correct(protocol, *pair, codec.charset) for pair in zip(texts, batch.labels, strict=True)]
         sure.append(confidences)

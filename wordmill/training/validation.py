@@ -7,14 +7,12 @@ from typing import Any
 import numpy as np
 
 from wordmill.models.checkpoint import Tensors
-from wordmill.shards.loader import Batch, ordered_batches
+from wordmill.shards.loader import Batch, ordered_batches, pictures_at_once
 from wordmill.shards.sets import ShardSet
 from wordmill.text.decoding import Codec
 from wordmill.text.protocols import is_correct
 from wordmill.training.targets import encode_labels
 from wordmill.training.trainer import Logits, Trainer
-
-EVALUATION_BATCH = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +55,7 @@ def score(
 
 def validation_batches(shards: ShardSet, rank: int, ranks: int) -> Iterator[Batch]:
     """Give one process its share of the validation set: every `ranks`-th batch, together each sample once."""
-    return ordered_batches(shards, EVALUATION_BATCH, rank, ranks)
+    return ordered_batches(shards, pictures_at_once(shards.shape), rank, ranks)
 
 
 def count_correct(logits: Logits, labels: list[str], codec: Codec, protocol: str) -> tuple[int, int]:

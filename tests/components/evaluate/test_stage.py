@@ -12,12 +12,12 @@ import xxhash
 from components.evaluate.stage import run
 from tests.components.gate.finished_run import FinishedRun, readings
 from tests.wordmill.training.tiny import write_index
-from wordmill.inference import evaluation
 from wordmill.models import checkpoint
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.pictures.image import PICTURE_KEYS
 from wordmill.recipe import frameworks
 from wordmill.recipe.sections import Data, Model, Train
+from wordmill.shards import loader
 from wordmill.shards.blocks import ShardWriter
 from wordmill.shards.index import INDEX
 from wordmill.store.artifacts import Manifest, read_manifest, to_document
@@ -190,7 +190,7 @@ def test_another_protocol_or_beam_is_other_work(store: Store, inputs: dict[str, 
 def test_the_batch_does_not_matter(
     store: Store, inputs: dict[str, str], size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "BATCH", size)
+    monkeypatch.setattr(loader, "AT_ONCE", size)
     run(**inputs)
     made = read_manifest(inputs["output"])
     lines = store.fetch(made.object("predictions.jsonl")).read_text().splitlines()

@@ -8,7 +8,6 @@ import torch
 
 from tests.wordmill.models.ms import ms  # isort: skip  # noqa: F401  # before anything imports MindSpore
 from tests.wordmill.training.tiny import DATA, MODEL, TRAIN, picture
-from wordmill.inference import evaluation
 from wordmill.inference.evaluation import Outcome, facts_of, read_all
 from wordmill.models.checkpoint import Checkpoint
 from wordmill.models.pt.model import build
@@ -16,6 +15,7 @@ from wordmill.models.pt.weights import dump
 from wordmill.pictures.image import normalise
 from wordmill.recipe.frameworks import twin
 from wordmill.recipe.sections import Evaluation
+from wordmill.shards import loader
 from wordmill.shards.blocks import ShardWriter
 from wordmill.shards.loader import ordered_batches
 from wordmill.shards.sets import ShardSet
@@ -64,7 +64,7 @@ def predictor(request: pytest.FixtureRequest, saved: Checkpoint) -> Any:
 
 @pytest.fixture(scope="module")
 def whole(predictor: Any, shards: ShardSet) -> Outcome:
-    assert evaluation.BATCH == 256
+    assert loader.AT_ONCE == 256
     return read_all(predictor, shards, RULES, "words")
 
 
@@ -76,7 +76,7 @@ def test_both_frameworks_count_the_same(whole: Outcome) -> None:
 def test_the_size_of_a_batch_changes_nothing(
     predictor: Any, shards: ShardSet, whole: Outcome, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluation, "BATCH", size)
+    monkeypatch.setattr(loader, "AT_ONCE", size)
     found = read_all(predictor, shards, RULES, "words")
     assert found.pairs == whole.pairs
     assert [(item.index, item.correct) for item in found.predictions] == [

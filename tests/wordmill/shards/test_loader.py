@@ -8,7 +8,16 @@ from hypothesis import strategies as st
 
 from tests.wordmill.shards.test_sets import write_shard
 from wordmill.recipe.schedule import steps_per_epoch
-from wordmill.shards.loader import RANGES, Batch, chosen_batch, ordered_batches, spread_batches, training_batches
+from wordmill.shards.blocks import Shape
+from wordmill.shards.loader import (
+    RANGES,
+    Batch,
+    chosen_batch,
+    ordered_batches,
+    pictures_at_once,
+    spread_batches,
+    training_batches,
+)
 from wordmill.shards.sets import ShardSet
 
 
@@ -244,3 +253,11 @@ def test_the_order_of_blocks_is_fixed_for_good() -> None:
     next(training_batches(samples, batch=1, rank=0, ranks=1, seed=5, epoch=2))
     assert samples.prefetched[:64] == [own[0] for own in ranges]
     assert samples.prefetched[64:] == [own[1] for own in ranges]
+
+
+@pytest.mark.parametrize(
+    ("shape", "pictures"), [((32, 100, 1), 256), ((32, 100, 3), 256), ((16, 50, 1), 256), ((48, 320, 3), 53),
+                            ((128, 512, 3), 12), ((1000, 1000, 3), 1)]
+)  # fmt: skip
+def test_of_large_pictures_fewer_are_read_at_once(shape: Shape, pictures: int) -> None:
+    assert pictures_at_once(shape) == pictures
