@@ -34,11 +34,11 @@ from wordmill.text.charset import Charset, charset_of
 SAMPLES = 70_000  # that training sees
 EPOCHS = (3, 40)  # at least, and at most
 OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
-OWN, DRAWN, REST = 0.35, 0.1, 0.55  # shares where characters are new: of own words, of words drawn with them, of others
+OWN, DRAWN, REST = 0.45, 0.1, 0.45  # shares where characters are new: of own words, of words drawn with them, of others
 MOST_DRAWN, SEED = round(SAMPLES * DRAWN), 91  # of the renderer
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
-KEPT = 0.2  # of the weights that it starts from: what they knew costs little of what is learnt
-FACTORS = "train.lr_factors={backbone: 0.25}"  # what letters look like is known; which one is which is what is learnt
+KEPT = 0.3  # of the weights that it starts from: what they knew costs little of what is learnt
+FACTORS = "train.lr_factors={backbone: 0.5}"  # what letters look like is known; which one is which is what is learnt
 WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0.5"]
 
 

@@ -101,15 +101,15 @@ def test_every_recipe_can_be_trained_on_for_own_words(name: str, tmp_path: Path)
     assert (told.train.start_from, told.train.start_charset, told.train.start_share) == (str(START), "union", 0.2)
     assert told.train.augment == {"seq2seq_fsns": "views", "svtr_tiny": "svtr"}.get(name, "words")
     assert told.train.lr < recipe.train.lr
-    assert told.train.lr_factors == {"backbone": 0.25}
+    assert told.train.lr_factors == {"backbone": 0.5}
 
 
 def test_words_that_are_drawn_take_their_share_of_own_words_and_of_others() -> None:
     recipe, sets = load_recipe(recipe_path("quickstart")), parts_of_entry("w", WORDS)
     keys = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "", START, ["w_drawn"]))
     assert keys["data.train"] == "[w_train, w_drawn, rendered_train]"
-    assert json.loads(keys["data.shares"]) == {"w_train": 0.35, "w_drawn": 0.1, "rendered_train": 0.55}
-    assert keys["data.limit"] == "38500"  # 0.55 of 70,000
+    assert json.loads(keys["data.shares"]) == {"w_train": 0.45, "w_drawn": 0.1, "rendered_train": 0.45}
+    assert keys["data.limit"] == "31500"  # 0.45 of 70,000
 
 
 def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_path: Path) -> None:
