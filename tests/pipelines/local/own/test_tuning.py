@@ -98,7 +98,7 @@ def test_every_recipe_can_be_trained_on_for_own_words(name: str, tmp_path: Path)
     assert told.data.shares["w_train"] == 0.5
     assert sum(told.data.shares.values()) == pytest.approx(1)
     assert entries["w_test"].part == "test"
-    assert (told.train.start_from, told.train.start_charset, told.train.start_share) == (str(START), "union", 0.2)
+    assert (told.train.start_from, told.train.start_charset, told.train.start_share) == (str(START), "union", 0.3)
     assert told.train.augment == {"seq2seq_fsns": "views", "svtr_tiny": "svtr"}.get(name, "words")
     assert told.train.lr < recipe.train.lr
     assert told.train.lr_factors == {"backbone": 0.5}
