@@ -13,6 +13,7 @@ from pipelines.building import FOLDER, new_run_tag, recipe_path
 from pipelines.output import add_json_option, print_json, told_beside
 from wordmill.models.pretrained import PRETRAINED, WEIGHTS, pretrained
 from wordmill.recipe.catalogue import Entry, LabelFormat, load_catalogue, redirect, select, to_text
+from wordmill.recipe.frameworks import leave_room_for_mindspore
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.parsing import to_json
 
@@ -21,6 +22,7 @@ FORMS = get_args(LabelFormat)
 
 def evaluate_model(options: argparse.Namespace) -> int:
     """Fetch and pack a data set as a model reads it, measure the model on it, print what came out, write the page."""
+    leave_room_for_mindspore()
     from components.report.measuring import measured_text, write_page
     from pipelines.local import services
 

@@ -11,13 +11,14 @@ from pipelines.local.evaluating import named_model
 from pipelines.output import add_json_option, told_beside
 from pipelines.places import ROOT
 from wordmill.recipe.arguments import from_nought
-from wordmill.recipe.frameworks import prepended
+from wordmill.recipe.frameworks import leave_room_for_mindspore, prepended
 
 MODEL = "an alias of the recipe's model, NAME@alias or NAME/version, or a .onnx, .mindir or .safetensors file"
 
 
 def read_folder(options: argparse.Namespace) -> int:
     """Read pictures, print and save what they say; return 1 where one cannot be read."""
+    leave_room_for_mindspore()
     from pipelines.local import services
     from wordmill.inference.reading import find_images, left_out_text, open_recogniser, save_readings
 

@@ -23,6 +23,7 @@ from pipelines.local.own.tuning import (
     starting_weights,
 )
 from wordmill.recipe.catalogue import LEAST
+from wordmill.recipe.frameworks import leave_room_for_mindspore
 from wordmill.recipe.loading import load_recipe
 from wordmill.store.progress import Progress
 from wordmill.text.charset import charset_of
@@ -34,6 +35,7 @@ NOT_VALIDATED = ("confidences are calibrated on the words that the recogniser wa
 
 def pseudo_label(options: argparse.Namespace) -> int:
     """Read pictures, keep what is sure as a data set, and train on with it."""
+    leave_room_for_mindspore()
     from pipelines.local import services
     from wordmill.inference.pseudo_labels import CATALOGUE, HIGHER, SHEET, keep_surest, write_pseudo_set
     from wordmill.inference.reading import find_images, left_out_text, open_recogniser

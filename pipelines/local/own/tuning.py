@@ -24,6 +24,7 @@ from wordmill.models.checkpoint import load
 from wordmill.models.pretrained import pretrained
 from wordmill.recipe.arguments import from_nought
 from wordmill.recipe.catalogue import LEAST, Entry, Split
+from wordmill.recipe.frameworks import leave_room_for_mindspore
 from wordmill.recipe.loading import load_recipe
 from wordmill.recipe.sections import Recipe
 from wordmill.store.artifacts import digest
@@ -44,6 +45,7 @@ WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0
 
 def tune(options: argparse.Namespace) -> int:
     """Split the words, train on from the champion, and say how much better and how much worse it has become."""
+    leave_room_for_mindspore()
     from pipelines.local import services
 
     recipe, (name, entry) = load_recipe(recipe_path(options.recipe)), data_set(options)
