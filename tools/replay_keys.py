@@ -80,9 +80,8 @@ def stages() -> dict[str, Stage]:
         measured = keys.of_evaluate(train.framework, "cpu", "mindocr")
         found[f"train {twin}"] = Stage(folder="train", packages=packages, code=trained.code)
         found[f"evaluate {twin}"] = Stage(folder="evaluate", packages=packages, code=measured.code)
-    found["export"] = Stage(
-        folder="export", packages=(f"{LIBRARY}.pt", "wordmill.models.pt"), code=keys.of_export("onnx").code
-    )
+    exporting = (f"{LIBRARY}.pt", "wordmill.models.pt")
+    found["export"] = Stage(folder="export", packages=exporting, code=keys.of_export("onnx").code)
     return found
 
 
@@ -168,10 +167,8 @@ def changed_definitions(before: ModuleBlobs, now: ModuleBlobs, blobs: Blobs, cod
     for name in sorted(had.keys() | has.keys()):
         one, other = had.get(name, []), has.get(name, [])
         if sorted(meaning for _, meaning in one) != sorted(meaning for _, meaning in other):
-            module = (
-                (other or one)[0][0].removeprefix(f"{LIBRARY}.").removeprefix("components.").removeprefix("wordmill.")
-            )
-            found.setdefault(module, []).append(name or "...")
+            module = (other or one)[0][0].removeprefix(f"{LIBRARY}.")
+            found.setdefault(module.removeprefix("components.").removeprefix("wordmill."), []).append(name or "...")
     return found
 
 

@@ -46,7 +46,8 @@ class Winograd(nn.Module):
 
 def _at_point(layer: nn.Conv2d, row: tuple[float, ...], share: float) -> nn.Conv2d:
     """Return a layer's convolution of 3x1 at a point."""
-    point = nn.Conv2d(layer.in_channels, layer.out_channels, (3, 1), padding=(1, 0), bias=layer.bias is not None)
+    channels, biased = (layer.in_channels, layer.out_channels), layer.bias is not None
+    point = nn.Conv2d(*channels, (3, 1), padding=(1, 0), bias=biased, device="meta")  # without weights of its own
     weight = layer.weight.detach().double() @ torch.tensor(row, dtype=torch.float64)
     point.weight = nn.Parameter(weight.float().unsqueeze(3))
     if layer.bias is not None:
