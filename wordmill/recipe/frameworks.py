@@ -35,7 +35,7 @@ def prepare(framework: str) -> None:
 
 
 def leave_room_for_mindspore() -> None:
-    """Have this process load protobuf, which kfp and MLflow bring along, so that MindSpore can be loaded behind it."""
+    """Choose protobuf in Python for this process: MindSpore loads behind it, where kfp or MLflow brought it along."""
     os.environ.update(PROTOBUF)
 
 

@@ -79,7 +79,8 @@ def _join(products: list[Tensor], width: int) -> Tensor:
         torch.mul(even, 0.5).add_(even_high, alpha=2),
         end.add_(odd, alpha=0.5 * LOW).add_(odd_high, alpha=2 * HIGH),
     )
-    joined = torch.empty(*start.shape[:3], width, dtype=start.dtype).to(memory_format=torch.channels_last)
+    size = (*start.shape[:3], width)
+    joined = torch.empty(size, dtype=start.dtype, memory_format=torch.channels_last)
     for first, column in enumerate(columns):
         part = joined[..., first::COLUMNS]
         part.copy_(column[..., : part.shape[3]])
