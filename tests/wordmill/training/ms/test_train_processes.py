@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.wordmill.models.ms import COMPACT, DATA, cell_by_cell, ms  # isort: skip  # before anything imports MindSpore
+from components.train.attempts import RESTARTS
 from components.train.launch import launch
 from tests.wordmill.models.ms.bars import CODEC, STEPS, make_job
 from tests.wordmill.training import tiny
@@ -27,6 +29,7 @@ from wordmill.shards.sets import open_sets
 from wordmill.training.job import Job, write_job
 from wordmill.training.ms.step import Objective
 from wordmill.training.ms.train import tensors_of
+from wordmill.training.records import read_pulse
 from wordmill.training.state import read_state, records
 from wordmill.training.targets import encode_labels
 
@@ -38,6 +41,7 @@ SEQ2SEQ = dataclasses.replace(tiny.MODEL, name="seq2seq", decoder_hidden=16)
 LONG = dataclasses.replace(tiny.TRAIN, framework="mindspore", global_batch=16, epochs=2, optimizer="adadelta", lr=0.01,
                            clip_norm=0.0, sync_batch_norm=True, ema_decay=0.9, validations_per_epoch=1)  # fmt: skip
 STAGES = ("-m", "wordmill.training.worker", "ms")  # the worker that the stage starts
+CRASHED = f"Error code: -{signal.SIGSEGV.value}"  # what msrun says of a worker
 OF_DECODERS = dataclasses.replace(LONG, loss="cross_entropy", teacher_forcing=0.5)
 
 
@@ -50,14 +54,21 @@ def do(processes: int, *jobs: Job, script: tuple[str, ...] = (worker.__file__,))
 
 
 def msrun(processes: int, *words: str | Path) -> None:
-    """Start a script or a module with files, beside the first of which are its logs; AssertionError where it fails."""
+    """Start a script or a module with files, beside the first of which are its logs; AssertionError where it fails.
+
+    Workers that are lost before their first step are started again, as the stage does: the thread with which MindSpore
+    receives from its scheduler at times ends in a segmentation fault as it begins.
+    """
     paths = [word for word in words if isinstance(word, Path)]
-    command = launch("mindspore", "cpu", processes, paths[0])
-    command[-4:] = map(str, words)  # instead of the module, its twin and the job
-    environment = os.environ | frameworks.environment("mindspore", "cpu", processes)
-    done = subprocess.run(command, env=environment, capture_output=True, check=False, timeout=600)
-    logs = "".join(path.read_text() for path in sorted((paths[0].parent / "msrun").glob("*.log")))
-    assert done.returncode == 0, logs[-2000:]
+    folder, environment = paths[0].parent, os.environ | frameworks.environment("mindspore", "cpu", processes)
+    for _ in range(1 + RESTARTS):
+        command = launch("mindspore", "cpu", processes, paths[0])
+        command[-4:] = map(str, words)  # instead of the module, its twin and the job
+        done = subprocess.run(command, env=environment, capture_output=True, check=False, text=True, timeout=600)
+        if CRASHED not in done.stderr or any(read_pulse(folder, rank) for rank in range(processes)):
+            break
+    logs = "".join(path.read_text() for path in sorted((folder / "msrun").glob("*.log")))
+    assert done.returncode == 0, f"{done.stderr[-2000:]}\n{logs[-2000:]}"
 
 
 def job_in(
