@@ -4,9 +4,10 @@ import argparse
 import shlex
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipelines.building import new_run_tag, recipe_path
 from pipelines.local.evaluating import add_data_options, data_set, stage_program
@@ -14,6 +15,9 @@ from pipelines.output import COMMAND, add_json_option, is_command, print_json, t
 from wordmill.recipe.catalogue import Entry, to_text
 from wordmill.recipe.loading import load_recipe
 from wordmill.text.charset import Charset, charset_of
+
+if TYPE_CHECKING:  # importing readers takes a while
+    from wordmill.readers.sample import Reader
 
 PRINTED = 40  # characters that are printed
 EXAMPLES = 3  # labels of each
@@ -61,6 +65,18 @@ def setting(recipe: str, changes: list[str]) -> str:
 
 def read_labels(name: str, entry: Entry) -> list[str]:
     """Fetch a data set and return its labels; what a reader finds wrong is left out."""
+    with fetched(name, entry) as reader:
+        return labels_of(reader)
+
+
+def labels_of(reader: "Reader") -> list[str]:
+    """Return a reader's labels; what it finds wrong is left out."""
+    return [sample.label for sample in reader.read(range(len(reader))) if not sample.problem]
+
+
+@contextmanager
+def fetched(name: str, entry: Entry) -> "Iterator[Reader]":
+    """Fetch a data set and give its reader, whose files are there meanwhile."""
     from pipelines.local import services
     from wordmill.readers.opening import open_reader
     from wordmill.sources.archives import lay_out
@@ -75,8 +91,7 @@ def read_labels(name: str, entry: Entry) -> list[str]:
         if manifest.objects:
             files = {item.name: store.fetch(item) for item in manifest.objects}
             lay_out(files, root, entry.inside, source=PurePosixPath(entry.source).name)
-        reader = open_reader(entry, root)
-        return [sample.label for sample in reader.read(range(len(reader))) if not sample.problem]
+        yield open_reader(entry, root)
 
 
 def write_symbols(path: Path, symbols: Iterable[str]) -> None:

@@ -68,7 +68,7 @@ class Result:
 def open_recogniser(path: Path) -> TextRecogniser:
     """Open a .safetensors checkpoint, or an exported file of any format with its card beside it, by file or folder."""
     if path.suffix == ".safetensors" and path.exists():
-        return _open_checkpoint(path)
+        return of_checkpoint(checkpoint.load(path), path)
     card_path = find_card(path)
     card, model = read_card(card_path, "" if path.is_dir() else path.name)
     data, codec = sections_of(card, card_path)
@@ -83,9 +83,8 @@ def open_recogniser(path: Path) -> TextRecogniser:
     return TextRecogniser(data, codec, network, straightened=rectifies(card))
 
 
-def _open_checkpoint(path: Path) -> TextRecogniser:
-    """Open a checkpoint in the framework that trained it."""
-    saved = checkpoint.load(path)
+def of_checkpoint(saved: checkpoint.Checkpoint, path: Path) -> TextRecogniser:
+    """Return the recogniser of a checkpoint in the framework that trained it; `path` is what messages call it."""
     framework = saved.train.framework
     try:
         predictor = frameworks.twin(framework, "models.predict").Predictor(saved, "cpu")

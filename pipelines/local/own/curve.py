@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.local.evaluating import stage_program
+from pipelines.local.own.composing import COMPOSED
 from wordmill.inference.learning_curve import fit_curve
 from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import Data, Recipe, Train
@@ -62,8 +63,11 @@ def learning_curve(
 def short_training(
     recipe: Recipe, samples: dict[str, int], learnt: str, part: float, start: Path
 ) -> tuple[Data, Train]:
-    """Return the sections of a short training on a part of one of a recipe's sets."""
-    data, train = recipe.data, recipe.train
+    """Return the sections of a short training on a part of one of a recipe's sets.
+
+    What is composed of all of its words tells more than a part has: its share is the part's.
+    """
+    data, train = own_alone(recipe.data, learnt), recipe.train
     epoch = data.epoch_samples or sum(samples[name] for name in data.train)
     steps = COST * train.epochs * epoch / len(PARTS) / EPOCHS / train.global_batch  # of an epoch
     return (
@@ -74,6 +78,14 @@ def short_training(
             schedule="warmup_cosine", warmup_epochs=WARMUP, min_lr=0.0, flat_start_epochs=0.0,
         ),
     )  # fmt: skip
+
+
+def own_alone(data: Data, learnt: str) -> Data:
+    """Return a recipe's data with a set of own words instead of those that are composed of its letters too."""
+    composed = f"{learnt.removesuffix('_train')}{COMPOSED}"
+    shares = {name: share for name, share in data.shares.items() if name != composed}
+    shares[learnt] += data.shares.get(composed, 0.0)
+    return dataclasses.replace(data, shares=shares, train=tuple(name for name in data.train if name != composed))
 
 
 def fitted(points: list[dict[str, int]]) -> dict[str, Any]:

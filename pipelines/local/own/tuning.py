@@ -1,8 +1,8 @@
 """`python -m pipelines tune`: a recipe's champion made better on words of one's own, and what that costs on others.
 
-Some of the words are held out. Training goes on from the champion's weights, or from those that come with the project,
-half of every batch own words and half what the recipe trains on, and takes in the characters that its charset lacks,
-of which drawn words have many; the rest is a run as any other.
+Some of the words are held out. Training goes on from the champion's weights, or from those that come with the project:
+about half of every batch own words and others composed of their letters, and half what the recipe trains on. It takes
+in the characters that its charset lacks, of which drawn words have many; the rest is a run as any other.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, get_args
 from urllib.parse import urlencode
 
-from pipelines.building import build_pipeline, new_run_tag, recipe_path
+from pipelines.building import build_pipeline, load_inputs, new_run_tag, recipe_path
 from pipelines.local.evaluating import add_data_options, data_set
-from pipelines.local.scanning import missing, read_labels, write_symbols
+from pipelines.local.scanning import fetched, labels_of, missing, write_symbols
 from pipelines.output import is_command, to_type
-from wordmill.models.characters import start_from, symbols_text
+from wordmill.models.characters import symbols_text
 from wordmill.models.checkpoint import load
 from wordmill.models.pretrained import pretrained
 from wordmill.recipe.arguments import from_nought
@@ -35,8 +35,9 @@ from wordmill.text.charset import Charset, charset_of
 SAMPLES = 70_000  # that training sees
 EPOCHS = (3, 40)  # at least, and at most
 OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
-OWN, DRAWN, REST = 0.45, 0.1, 0.45  # shares where characters are new: of own words, of words drawn with them, of others
-MOST_DRAWN, SEED = round(SAMPLES * DRAWN), 91  # of the renderer
+COMPOSED, DRAWN, REST = 0.3, 0.15, 0.35  # shares of words composed of own letters, drawn with new ones, and of others;
+# own words have what is left, and others half where nothing is new.
+MOST_COMPOSED, MOST_DRAWN, SEED = round(SAMPLES * COMPOSED), round(SAMPLES * DRAWN), 91  # of the renderer
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
 KEPT = 0.3  # of the weights that it starts from: what they knew costs little of what is learnt
 FACTORS = "train.lr_factors={backbone: 0.5}"  # what letters look like is known; which one is which is what is learnt
@@ -47,6 +48,7 @@ def tune(options: argparse.Namespace) -> int:
     """Split the words, train on from the champion, and say how much better and how much worse it has become."""
     leave_room_for_mindspore()
     from pipelines.local import services
+    from pipelines.local.own.composing import composed_words, few_words, grown
 
     recipe, (name, entry) = load_recipe(recipe_path(options.recipe)), data_set(options)
     if entry.samples < LEAST:
@@ -54,14 +56,23 @@ def tune(options: argparse.Namespace) -> int:
                          f"{LEAST}")  # fmt: skip
     store, folder = services.open_store(), services.STATE / "tune"
     start = starting_weights(store, recipe.name, f"{name}_train", options.set, folder)
-    added = added_symbols(name, read_labels(name, entry), charset_of(recipe.data), known_symbols(start))
+    with fetched(name, entry) as reader:
+        labels, few = labels_of(reader), few_words(reader)
+    added = added_symbols(name, labels, charset_of(recipe.data), known_symbols(start))
     catalogue, sets = folder / f"{name}.yaml", parts_of_entry(name, entry)
+    charset = charset_file(folder / name, added.replace(" ", ""))
+
+    def asked(composed: dict[str, Entry], drawn: dict[str, Entry]) -> argparse.Namespace:
+        write_catalogue(catalogue, sets | composed | drawn)
+        changes = changed_keys(recipe, sets, charset, start, [*composed], [*drawn])
+        changes += ["data.space=true"] if " " in added else []
+        return run_options(options, catalogue, f"{name}_test", changes)
+
     drawn = drawn_words(name, recipe, added)
-    write_catalogue(catalogue, sets | drawn)
-    changes = changed_keys(recipe, sets, charset_file(folder / name, added.replace(" ", "")), start, [*drawn])
-    changes += ["data.space=true"] if " " in added else []
-    told, pipeline = build_pipeline(run_options(options, catalogue, f"{name}_test", changes))
-    start_from(load(start), told.model, told.data, told.train.start_charset, f"train.start_from {start}")  # if it fits
+    finder = grown(start, load_inputs(asked({}, drawn), 1)[0])  # weights that do not fit are refused before all else
+    signs = recipe.model.name == "seq2seq"  # of several lines, in four views: nothing is cut out of those
+    composed = {} if signs or not few else composed_words(name, few, finder, MOST_COMPOSED, folder)
+    told, pipeline = build_pipeline(asked(composed, drawn))
     run_tag = new_run_tag(f"{recipe.name}-tune")
     from pipelines.local.run import run_locally
 
@@ -174,32 +185,34 @@ def charset_file(stem: Path, symbols: str) -> str:
 
 
 def changed_keys(
-    recipe: Recipe, sets: dict[str, Entry], charset: str, start: Path, drawn: Sequence[str] = ()
-) -> list[str]:
-    """Return what of a recipe is changed for own words, whose parts are `sets`: train, val and test.
-
-    drawn: the set of words with characters that are new, none where there is none.
-    """
+    recipe: Recipe, sets: dict[str, Entry], charset: str, start: Path, composed: Sequence[str] = (),
+    drawn: Sequence[str] = (),
+) -> list[str]:  # fmt: skip
+    """Return what of a recipe is changed for own words, whose parts are `sets`: train, val and test."""
     (train, learnt), (val, _), (test, _) = sets.items()
     return [
         f"data.charset={recipe.data.charset}{charset}",
         f"data.val=[{val}]",
-        *mixing_keys(recipe, train, learnt.samples, start, drawn),
+        *mixing_keys(recipe, train, learnt.samples, start, composed, drawn),
         floors_key(recipe, [test]),
     ]
 
 
-def mixing_keys(recipe: Recipe, own: str, samples: int, start: Path, drawn: Sequence[str] = ()) -> list[str]:
+def mixing_keys(
+    recipe: Recipe, own: str, samples: int, start: Path, composed: Sequence[str] = (), drawn: Sequence[str] = ()
+) -> list[str]:
     """Return what of a recipe is changed to train on from weights: half a set of one's own, half the recipe's.
 
-    drawn: a set of words with characters that are new, which has its share then, none where there is none.
+    composed: the set of words that are composed of the own ones' letters; drawn: that of words with characters that are
+    new; each has its share where it is there.
     """
     others = recipe.data.train
     epoch = samples + max(OTHERS * samples, LEAST_OTHERS) * len(others)
     batch = min(BATCH, recipe.train.global_batch)
     rate = recipe.train.lr * math.sqrt(batch / recipe.train.global_batch) / SLOWER
-    mine, rest = (OWN, REST) if drawn else (0.5, 0.5)
-    shares = {own: mine} | dict.fromkeys(drawn, DRAWN) | {other: rest / len(others) for other in others}
+    taken = dict.fromkeys(composed, COMPOSED) | dict.fromkeys(drawn, DRAWN)
+    rest = REST if drawn else 0.5
+    shares = {own: round(1 - rest - sum(taken.values()), 6)} | taken | {other: rest / len(others) for other in others}
     return [
         f"data.train=[{', '.join(shares)}]",
         f"data.shares={json.dumps(shares)}",

@@ -24,7 +24,7 @@ from wordmill.pictures.image import Picture, filled, fit_picture
 from wordmill.recipe.parsing import parse_section
 from wordmill.recipe.sections import Data
 from wordmill.text.decoding import Codec, Logits, Reading
-from wordmill.text.positions import Floats, as_they_lie, characters, document, in_picture, likeliest_texts
+from wordmill.text.positions import Character, Floats, as_they_lie, characters, document, in_picture, likeliest_texts
 
 COLUMN = "image"
 BATCH = 64  # pictures at a time through the network
@@ -152,17 +152,19 @@ class TextRecogniser:
         alternatives: the likeliest so many texts with their probabilities, where any are asked for; CTC alone has them
         """
         logits = self.network(pictures)
-        looks = self.attend(pictures, logits) if self.attend else None
-        rows = characters(logits, self.codec, looks)
-        lie = self.columns(pictures) if self.columns else None
-        if lie is not None or self.straightened:
-            rows = [as_they_lie(row, None if lie is None else lie[number]) for number, row in enumerate(rows)]
-        found: list[dict[str, Any]] = [{"characters": document(in_picture(row, share))}
-                                       for row, share in zip(rows, shares, strict=True)]  # fmt: skip
+        found: list[dict[str, Any]] = [{"characters": document(row)} for row in self.places(pictures, shares, logits)]
         if alternatives:
             for one, others in zip(found, likeliest_texts(logits, self.codec, alternatives), strict=True):
                 one["alternatives"] = [{"text": a.text, "probability": round(a.probability, 4)} for a in others]
         return self.codec.decode(logits), found
+
+    def places(self, pictures: Picture, shares: Sequence[float], logits: Logits) -> list[list[Character]]:
+        """Return the characters that logits of fitted pictures read, with their places as `read_in_detail` has them."""
+        rows = characters(logits, self.codec, self.attend(pictures, logits) if self.attend else None)
+        lie = self.columns(pictures) if self.columns else None
+        if lie is not None or self.straightened:
+            rows = [as_they_lie(row, None if lie is None else lie[number]) for number, row in enumerate(rows)]
+        return [in_picture(row, share) for row, share in zip(rows, shares, strict=True)]
 
     def read(self, pictures: Picture) -> Reading:
         """Read fitted pictures (N, H, W, C) uint8 in one batch: N texts, and confidences (N,) in 0..1."""

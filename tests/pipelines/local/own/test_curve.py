@@ -30,6 +30,15 @@ def test_short_trainings_differ_in_nothing_but_their_words_and_cost_a_third_of_t
     assert (train.lr, train.start_from, train.global_batch) == (0.004, "s.safetensors", 64)
 
 
+def test_short_trainings_see_nothing_that_is_composed_of_words_that_they_do_not_have() -> None:
+    changes = ("data.train=[w_train,w_composed,rendered_train]",
+               'data.shares={"w_train":0.25,"w_composed":0.3,"rendered_train":0.45}')  # fmt: skip
+    recipe = load_recipe(recipe_path("quickstart"), changes)
+    data, _ = short_training(recipe, SAMPLES | {"w_composed": 21_000}, "w_train", 0.5, Path("s.safetensors"))
+    assert data.train == ("w_train", "rendered_train")
+    assert data.shares == {"w_train": pytest.approx(0.55), "rendered_train": 0.45}
+
+
 def test_points_are_trained_measured_and_fitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     right, asked = iter((20, 28, 35, 41)), list[tuple[str, str, str]]()
 

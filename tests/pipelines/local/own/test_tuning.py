@@ -1,5 +1,7 @@
 import argparse
 import json
+from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from pipelines.local.own.tuning import (
 from tests.components.train.trained import lively
 from wordmill.models import checkpoint
 from wordmill.models.pretrained import WEIGHTS
+from wordmill.readers.sample import Sample
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.loading import load_recipe
 from wordmill.store.storage import hash_file
@@ -64,7 +67,7 @@ def test_words_with_new_characters_are_drawn_in_both_cases_where_the_charset_has
     assert (called, entry.reader) == ("w_drawn", "synth")
     spec = SynthSpec.parse(entry.source)
     assert (spec.characters, spec.fonts, spec.words, spec.colour) == (characters, "train", "train", "0")
-    assert spec.count == entry.samples == 7_000  # 0.1 of 70,000
+    assert spec.count == entry.samples == 10_500  # 0.15 of 70,000
 
 
 def test_nothing_is_drawn_of_what_no_face_has_or_for_signs_in_four_views(capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,12 +107,23 @@ def test_every_recipe_can_be_trained_on_for_own_words(name: str, tmp_path: Path)
     assert told.train.lr_factors == {"backbone": 0.5}
 
 
-def test_words_that_are_drawn_take_their_share_of_own_words_and_of_others() -> None:
+@pytest.mark.parametrize(
+    ("composed", "drawn", "shares"),
+    [
+        (["w_composed"], ["w_drawn"], {"w_train": 0.2, "w_composed": 0.3, "w_drawn": 0.15, "rendered_train": 0.35}),
+        ([], ["w_drawn"], {"w_train": 0.5, "w_drawn": 0.15, "rendered_train": 0.35}),
+        (["w_composed"], [], {"w_train": 0.2, "w_composed": 0.3, "rendered_train": 0.5}),
+        ([], [], {"w_train": 0.5, "rendered_train": 0.5}),
+    ],
+)
+def test_words_that_are_composed_take_a_share_of_own_words_and_drawn_ones_of_all(
+    composed: list[str], drawn: list[str], shares: dict[str, float]
+) -> None:
     recipe, sets = load_recipe(recipe_path("quickstart")), parts_of_entry("w", WORDS)
-    keys = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "", START, ["w_drawn"]))
-    assert keys["data.train"] == "[w_train, w_drawn, rendered_train]"
-    assert json.loads(keys["data.shares"]) == {"w_train": 0.45, "w_drawn": 0.1, "rendered_train": 0.45}
-    assert keys["data.limit"] == "31500"  # 0.45 of 70,000
+    keys = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "", START, composed, drawn))
+    assert keys["data.train"] == f"[{', '.join(shares)}]"
+    assert json.loads(keys["data.shares"]) == shares
+    assert keys["data.limit"] == str(round(70_000 * shares["rendered_train"]))
 
 
 def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_path: Path) -> None:
@@ -153,6 +167,18 @@ def test_training_starts_from_a_file_of_its_own_that_the_weights_digest_names(
     assert starting_weights(None, "quickstart", "w_train", [], folder).read_bytes() == WEIGHTS.read_bytes()
 
 
+class Abc:
+    """A reader of 300 samples with one label."""
+
+    notes = ()
+
+    def __len__(self) -> int:
+        return 300
+
+    def read(self, numbers: Iterable[int]) -> Iterator[Sample]:
+        return (Sample(f"line {number}", b"", "abc") for number in numbers)
+
+
 def test_weights_that_fit_nothing_are_refused_before_anything_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +186,7 @@ def test_weights_that_fit_nothing_are_refused_before_anything_runs(
     monkeypatch.setattr("wordmill.store.storage.Store.from_environment", lambda: None)
     monkeypatch.setattr("pipelines.local.services.STATE", tmp_path)
     monkeypatch.setattr(tuning, "data_set", lambda options: ("w", WORDS))
-    monkeypatch.setattr(tuning, "read_labels", lambda name, entry: ["abc"])
+    monkeypatch.setattr(tuning, "fetched", lambda name, entry: nullcontext(Abc()))
     path = tmp_path / "other.safetensors"
     checkpoint.save(path, lively(1))
     with pytest.raises(ValueError, match="model.backbone: found compact, expected the recipe's separable"):

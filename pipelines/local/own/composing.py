@@ -1,0 +1,172 @@
+"""Words composed of the letters of one's own, as a data set that `make tune` learns from beside them."""
+
+import dataclasses
+import json
+import zipfile
+from collections.abc import Iterator, Sequence
+from itertools import count, islice
+from pathlib import Path
+
+import numpy as np
+
+from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser
+from wordmill.inference.reading import of_checkpoint
+from wordmill.models.characters import RARER, start_from
+from wordmill.models.checkpoint import load
+from wordmill.pictures.composition import LEAST, Composer, Crop, Piece, beside_each_other, text_of
+from wordmill.pictures.image import Picture, encode
+from wordmill.pictures.sheet import contact_sheet
+from wordmill.readers.holdout import part_numbers
+from wordmill.readers.sample import Reader
+from wordmill.recipe.catalogue import Entry
+from wordmill.recipe.sections import Recipe
+from wordmill.store.files import temporary_path, write_atomically
+from wordmill.store.progress import Progress
+from wordmill.store.storage import hash_file
+from wordmill.synth.letters import plain
+from wordmill.synth.random import Dice
+from wordmill.synth.text import Writer
+from wordmill.text.alignment import aligned
+
+FEW = 2_000  # words to learn from; more have their letters in surroundings enough
+LEAST_CROPS = 16  # whose letters are found
+UNSURE = 0.1  # share of them that is left out: where their letters stand is the least sure
+CROSSED, ACCENTED = 0.25, 0.5  # shares of words made of a front and a back, and, of the others, with accents
+TRIED = 8  # texts, of which the one with the fewest pieces is taken: each seam is one that no word has
+COMPOSED = "_composed"  # behind a data set's name
+LABELS, SHOWN = "labels.jsonl", 96
+DATE = (1980, 1, 1, 0, 0, 0)  # of what an archive holds, so that equal words are equal bytes
+
+Word = tuple[bytes | Picture, str]  # a picture as its source has it, and its label
+
+
+def few_words(reader: Reader) -> list[Word]:
+    """Return the words of a data set that are learnt from, none where they are many."""
+    numbers = part_numbers(len(reader), "train")
+    found = reader.read(numbers) if len(numbers) <= FEW else ()
+    return [(sample.image, sample.label) for sample in found if not sample.problem]
+
+
+def grown(start: Path, recipe: Recipe) -> TextRecogniser:
+    """Return the recogniser of weights, fitted to a recipe's characters; ValueError where they do not fit.
+
+    It finds letters of texts that are known: new ones are no rarer in them than what they start as.
+    """
+    saved, where = load(start), f"train.start_from {start}"
+    fitted = start_from(saved, recipe.model, recipe.data, recipe.train.start_charset, where)
+    rarer = {name: values + np.float32(RARER) * fitted.fresh[name] for name, values in fitted.tensors.items()
+             if name in fitted.fresh and name.endswith(".bias")}  # fmt: skip
+    saved = dataclasses.replace(saved, data=recipe.data, model=recipe.model, tensors=fitted.tensors | rarer)
+    return of_checkpoint(saved, start)
+
+
+def composed_words(
+    name: str, words: Sequence[Word], recogniser: TextRecogniser, samples: int, folder: Path
+) -> dict[str, Entry]:
+    """Return a set of so many words composed of the letters of those of data set `name`, none where these are too few.
+
+    recogniser: knows all of their characters, and finds them; folder: gets the archive, with a contact sheet beside it.
+    """
+    crops = find_crops(words, recogniser)
+    if len(crops) < LEAST_CROPS:
+        print(f"{name}: the letters of {len(crops)} words are found, expected at least {LEAST_CROPS} to compose others "
+              "of: learnt from these words alone")  # fmt: skip
+        return {}
+    path = write_words(crops, samples, folder, f"{name}-composed")
+    sheet = path.with_suffix(".png")
+    pictures, texts = zip(*islice(composed(crops), min(SHOWN, samples)), strict=True)
+    write_atomically(sheet, contact_sheet([recogniser.fit(picture) for picture in pictures], texts))
+    print(f"{name}: {samples:,} words are composed of the letters of {len(crops):,}: {sheet}", flush=True)
+    return {f"{name}{COMPOSED}": Entry(
+        source=path.absolute().as_uri(), sha256=hash_file(path), reader="label_file", labels=LABELS,
+        label_format="jsonl", samples=samples, licence="that of the words",
+    )}  # fmt: skip
+
+
+def find_crops(words: Sequence[Word], recogniser: TextRecogniser) -> list[Crop]:
+    """Return the words of two characters or more, fitted, with their places, but for the least sure ones.
+
+    What cannot be read, or is longer than the recogniser writes, is left out.
+    """
+    found, sure = list[Crop](), list[float]()
+    for start in range(0, len(words), BATCH):
+        batch = list(_fitted(words[start : start + BATCH], recogniser))
+        if not batch:
+            continue
+        pictures, shares, texts = zip(*batch, strict=True)
+        stacked = np.stack(pictures)
+        logits, scores = aligned(recogniser.network(stacked), texts, recogniser.codec)
+        places = recogniser.places(stacked, shares, logits)
+        for (picture, share, text), row, score in zip(batch, places, scores.tolist(), strict=True):
+            cuts, width = tuple(one.end for one in row[:-1] if one.end is not None), round(share * picture.shape[1])
+            if np.isfinite(score) and len(cuts) == len(text) - 1 > 0 and width >= LEAST:
+                found.append(Crop(picture=picture[:, :width], text=text, cuts=cuts))
+                sure.append(score)
+    least = np.quantile(sure, UNSURE) if sure else 0.0
+    return [crop for crop, score in zip(found, sure, strict=True) if score >= least]
+
+
+def _fitted(words: Sequence[Word], recogniser: TextRecogniser) -> Iterator[tuple[Picture, float, str]]:
+    """Yield pictures as the network takes them, the shares of the width that they fill, and what is read of labels."""
+    charset = recogniser.codec.charset
+    for image, label in words:
+        try:
+            picture, share = recogniser.fit_and_share(image)
+        except ValueError:  # which the shard stage counts and tells
+            continue
+        shown = "".join(symbol for symbol in label if charset.clean(symbol))  # in the case in which they are written
+        yield picture, share, shown if charset.fold(shown) == charset.clean(label) else charset.clean(label)
+
+
+def composed(crops: Sequence[Crop]) -> Iterator[tuple[Picture, str]]:
+    """Yield words without an end, none longer than the longest of the crops.
+
+    Most are words of the renderer's that take few pieces, others the front of one crop and the back of another, which
+    have all that the own words have: symbols, codes, letters of other alphabets.
+    """
+    composer, writer = Composer(crops), Writer("train")
+    longest, variants = max(len(crop.text) for crop in crops), letters_with_accents(composer)
+    for number in count():
+        rng, found = np.random.default_rng(number), list[Piece]()
+        if rng.random() >= CROSSED:
+            texts = (writer.write(Dice(number, tried))[1] for tried in range(TRIED))
+            several = (composer.spell(with_accent(text, variants, rng), rng) for text in texts if len(text) <= longest)
+            found = min(filter(None, several), key=lambda pieces: len(pieces) / len(text_of(pieces)), default=[])
+        found = found or composer.cross(rng)
+        if len(text := text_of(found)) <= longest:
+            yield beside_each_other(found, rng), text
+
+
+def letters_with_accents(composer: Composer) -> dict[str, list[str]]:
+    """Return for each letter those with accents that crops have of it."""
+    found = dict[str, list[str]]()
+    for character in sorted(composer.pieces):
+        if len(character) == 1 and (letter := plain(character)):
+            found.setdefault(letter, []).append(character)
+    return found
+
+
+def with_accent(text: str, variants: dict[str, list[str]], rng: np.random.Generator) -> str:
+    """Return every second text, by chance, with an accent on all of one letter that crops have with accents."""
+    letters = [letter for letter in text if letter in variants]
+    if not letters or rng.random() >= ACCENTED:
+        return text
+    letter = letters[int(rng.integers(len(letters)))]
+    return text.replace(letter, variants[letter][int(rng.integers(len(variants[letter])))])
+
+
+def write_words(crops: Sequence[Crop], samples: int, folder: Path, stem: str) -> Path:
+    """Write so many composed words to an archive of that name and the digest of its bytes, and return its path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    progress, labels, temporary = Progress(stem, samples, "words"), list[str](), temporary_path(folder / f"{stem}.zip")
+    try:
+        with zipfile.ZipFile(temporary, "w") as archive:
+            for number, (picture, text) in enumerate(islice(composed(crops), samples)):
+                file = f"{number:06}.png"
+                archive.writestr(zipfile.ZipInfo(file, DATE), encode(picture))
+                labels.append(json.dumps({"filename": file, "text": text}, ensure_ascii=False))
+                progress.update(number + 1)
+            archive.writestr(zipfile.ZipInfo(LABELS, DATE), "".join(f"{line}\n" for line in labels))
+        return temporary.replace(folder / f"{stem}-{hash_file(temporary)[:16]}.zip")
+    finally:
+        temporary.unlink(missing_ok=True)
