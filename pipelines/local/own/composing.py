@@ -33,7 +33,7 @@ LEAST_CROPS = 16  # whose letters are found
 UNSURE = 0.1  # share of them that is left out: where their letters stand is the least sure
 CROSSED, ACCENTED = 0.25, 0.5  # shares of words made of a front and a back, and, of the others, with accents
 TRIED = 8  # texts, of which the one with the fewest pieces is taken: each seam is one that no word has
-COMPOSED = "_composed"  # behind a data set's name
+ENDING = "_composed"  # behind a data set's name
 LABELS, SHOWN = "labels.jsonl", 96
 DATE = (1980, 1, 1, 0, 0, 0)  # of what an archive holds, so that equal words are equal bytes
 
@@ -77,9 +77,15 @@ def composed_words(
     pictures, texts = zip(*islice(composed(crops), min(SHOWN, samples)), strict=True)
     write_atomically(sheet, contact_sheet([recogniser.fit(picture) for picture in pictures], texts))
     print(f"{name}: {samples:,} words are composed of the letters of {len(crops):,}: {sheet}", flush=True)
-    return {f"{name}{COMPOSED}": Entry(
-        source=path.absolute().as_uri(), sha256=hash_file(path), reader="label_file", labels=LABELS,
-        label_format="jsonl", samples=samples, licence="that of the words",
+    return composed_entry(name, path, samples)
+
+
+def composed_entry(name: str, path: Path, samples: int) -> dict[str, Entry]:
+    """Return the set of words composed of those of data set `name`, in an archive that is there or still to come."""
+    digest = hash_file(path) if path.exists() else ""
+    return {f"{name}{ENDING}": Entry(
+        source=path.absolute().as_uri(), sha256=digest, reader="label_file", labels=LABELS, label_format="jsonl",
+        samples=samples, licence="that of the words",
     )}  # fmt: skip
 
 

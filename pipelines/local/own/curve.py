@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pipelines.local.evaluating import stage_program
-from pipelines.local.own.composing import COMPOSED
+from pipelines.local.own.composing import ENDING
 from wordmill.inference.learning_curve import fit_curve
 from wordmill.recipe.parsing import to_json
 from wordmill.recipe.sections import Data, Recipe, Train
@@ -82,7 +82,7 @@ def short_training(
 
 def own_alone(data: Data, learnt: str) -> Data:
     """Return a recipe's data with a set of own words instead of those that are composed of its letters too."""
-    composed = f"{learnt.removesuffix('_train')}{COMPOSED}"
+    composed = f"{learnt.removesuffix('_train')}{ENDING}"
     shares = {name: share for name, share in data.shares.items() if name != composed}
     shares[learnt] += data.shares.get(composed, 0.0)
     return dataclasses.replace(data, shares=shares, train=tuple(name for name in data.train if name != composed))

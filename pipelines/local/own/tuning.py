@@ -48,7 +48,7 @@ def tune(options: argparse.Namespace) -> int:
     """Split the words, train on from the champion, and say how much better and how much worse it has become."""
     leave_room_for_mindspore()
     from pipelines.local import services
-    from pipelines.local.own.composing import composed_words, few_words, grown
+    from pipelines.local.own.composing import composed_entry, composed_words, few_words, grown
 
     recipe, (name, entry) = load_recipe(recipe_path(options.recipe)), data_set(options)
     if entry.samples < LEAST:
@@ -69,9 +69,12 @@ def tune(options: argparse.Namespace) -> int:
         return run_options(options, catalogue, f"{name}_test", changes)
 
     drawn = drawn_words(name, recipe, added)
-    finder = grown(start, load_inputs(asked({}, drawn), 1)[0])  # weights that do not fit are refused before all else
     signs = recipe.model.name == "seq2seq"  # of several lines, in four views: nothing is cut out of those
-    composed = {} if signs or not few else composed_words(name, few, finder, MOST_COMPOSED, folder)
+    to_come = {} if signs or not few else composed_entry(name, folder / "composed.zip", MOST_COMPOSED)
+    first = load_inputs(asked(to_come, drawn), 1)[0]
+    finder = grown(start, first)  # weights that do not fit are refused before all else
+    learnt = to_come.keys() & set(first.data.train)
+    composed = composed_words(name, few, finder, MOST_COMPOSED, folder) if learnt else {}
     told, pipeline = build_pipeline(asked(composed, drawn))
     run_tag = new_run_tag(f"{recipe.name}-tune")
     from pipelines.local.run import run_locally
