@@ -7,6 +7,7 @@ end: letters as they really look, in words that never were.
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -35,6 +36,13 @@ class Crop:
     def pitch(self) -> float:
         """Columns of a character, by and large."""
         return self.picture.shape[1] / len(self.text)
+
+    @cached_property
+    def light(self) -> tuple[Levels, float]:
+        """Mean level of each channel, (C,), and their deviation, negative where ink is darker than its ground."""
+        deviation = float(self.picture.std())
+        sign = 1 if is_bright_on_dark(self.picture) else -1
+        return self.picture.mean(axis=(0, 1), dtype=np.float32), sign * max(FLAT, deviation)
 
     def columns(self, begin: int, end: int) -> slice:
         """Return where the characters begin <= n < end stand, LEAST columns or more."""
@@ -88,7 +96,7 @@ def beside_each_other(pieces: Sequence[Piece], rng: np.random.Generator) -> Pict
     first, begin, end = pieces[0]
     joined: Levels = first.picture[:, first.columns(begin, end)].astype(np.float32)
     for crop, begin, end in pieces[1:]:
-        part = relit(crop.picture[:, crop.columns(begin, end)], crop.picture, first.picture)
+        part = relit(crop.picture[:, crop.columns(begin, end)], crop, first)
         width = max(LEAST, round(part.shape[1] * rng.uniform(*WIDER) * first.pitch / crop.pitch))
         way = cv2.INTER_AREA if width < part.shape[1] else cv2.INTER_LINEAR
         scaled = cv2.resize(part, (width, len(part)), interpolation=way).reshape(len(part), width, -1)
@@ -104,13 +112,10 @@ def text_of(pieces: Sequence[Piece]) -> str:
     return "".join(crop.text[begin:end] for crop, begin, end in pieces)
 
 
-def relit(piece: Picture, whole: Picture, like: Picture) -> Levels:
-    """Return a piece of a picture with the levels that the whole would have were it lit and inked as another one."""
-    factor = like.std() / max(FLAT, float(whole.std()))
-    if is_bright_on_dark(whole) != is_bright_on_dark(like):
-        factor = -factor
-    middle, wanted = (picture.mean(axis=(0, 1), dtype=np.float32) for picture in (whole, like))
-    return np.asarray((piece - middle) * np.float32(factor) + wanted, dtype=np.float32)
+def relit(part: Picture, crop: Crop, like: Crop) -> Levels:
+    """Return a part of a crop with the levels that it would have were the crop lit and inked as another one."""
+    (mean, deviation), (wanted, other) = crop.light, like.light
+    return np.asarray((part - mean) * np.float32(other / deviation) + wanted, dtype=np.float32)
 
 
 def is_bright_on_dark(picture: Picture) -> bool:
