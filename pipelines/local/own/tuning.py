@@ -26,6 +26,7 @@ from wordmill.recipe.arguments import from_nought
 from wordmill.recipe.catalogue import LEAST, Entry, Split
 from wordmill.recipe.frameworks import leave_room_for_mindspore
 from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.schedule import parts_of_model
 from wordmill.recipe.sections import Recipe
 from wordmill.store.artifacts import digest
 from wordmill.store.files import atomic_file, write_atomically
@@ -35,12 +36,15 @@ from wordmill.text.charset import Charset, charset_of
 SAMPLES = 70_000  # that training sees
 EPOCHS = (3, 40)  # at least, and at most
 OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
-COMPOSED, DRAWN, REST = 0.3, 0.15, 0.35  # shares of words composed of own letters, drawn with new ones, and of others;
+COMPOSED, DRAWN, REST = 0.25, 0.1, 0.45  # shares of words composed of own letters, drawn with new ones, and of others;
 # own words have what is left, and others half where nothing is new.
 MOST_COMPOSED, MOST_DRAWN, SEED = round(SAMPLES * COMPOSED), round(SAMPLES * DRAWN), 91  # of the renderer
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
 KEPT = 0.3  # of the weights that it starts from: what they knew costs little of what is learnt
-FACTORS = "train.lr_factors={backbone: 0.5}"  # what letters look like is known; which one is which is what is learnt
+BACKBONE, HEAD = (
+    0.5,
+    3.0,
+)  # factors of the rate: what letters look like is known; which one is which, where some are new
 WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0.5"]
 
 
@@ -216,6 +220,7 @@ def mixing_keys(
     taken = dict.fromkeys(composed, COMPOSED) | dict.fromkeys(drawn, DRAWN)
     rest = REST if drawn else 0.5
     shares = {own: round(1 - rest - sum(taken.values()), 6)} | taken | {other: rest / len(others) for other in others}
+    factors = {"backbone": BACKBONE} | ({"head": HEAD} if drawn and "head" in parts_of_model(recipe.model) else {})
     return [
         f"data.train=[{', '.join(shares)}]",
         f"data.shares={json.dumps(shares)}",
@@ -234,7 +239,7 @@ def mixing_keys(
         "train.min_lr=0.0",
         "train.warmup_epochs=1.0",
         "train.flat_start_epochs=0.0",
-        *([] if recipe.train.lr_factors else [FACTORS]),
+        *([] if recipe.train.lr_factors else [f"train.lr_factors={json.dumps(factors)}"]),
         *(WORDS if recipe.train.augment == "none" else []),
     ]
 

@@ -67,7 +67,7 @@ def test_words_with_new_characters_are_drawn_in_both_cases_where_the_charset_has
     assert (called, entry.reader) == ("w_drawn", "synth")
     spec = SynthSpec.parse(entry.source)
     assert (spec.characters, spec.fonts, spec.words, spec.colour) == (characters, "train", "train", "0")
-    assert spec.count == entry.samples == 10_500  # 0.15 of 70,000
+    assert spec.count == entry.samples == 7_000  # 0.1 of 70,000
 
 
 def test_nothing_is_drawn_of_what_no_face_has_or_for_signs_in_four_views(capsys: pytest.CaptureFixture[str]) -> None:
@@ -110,13 +110,13 @@ def test_every_recipe_can_be_trained_on_for_own_words(name: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("composed", "drawn", "shares"),
     [
-        (["w_composed"], ["w_drawn"], {"w_train": 0.2, "w_composed": 0.3, "w_drawn": 0.15, "rendered_train": 0.35}),
-        ([], ["w_drawn"], {"w_train": 0.5, "w_drawn": 0.15, "rendered_train": 0.35}),
-        (["w_composed"], [], {"w_train": 0.2, "w_composed": 0.3, "rendered_train": 0.5}),
+        (["w_composed"], ["w_drawn"], {"w_train": 0.2, "w_composed": 0.25, "w_drawn": 0.1, "rendered_train": 0.45}),
+        ([], ["w_drawn"], {"w_train": 0.45, "w_drawn": 0.1, "rendered_train": 0.45}),
+        (["w_composed"], [], {"w_train": 0.25, "w_composed": 0.25, "rendered_train": 0.5}),
         ([], [], {"w_train": 0.5, "rendered_train": 0.5}),
     ],
 )
-def test_words_that_are_composed_take_a_share_of_own_words_and_drawn_ones_of_all(
+def test_composed_words_take_a_share_of_own_words_and_drawn_ones_of_all_and_hurry_the_head(
     composed: list[str], drawn: list[str], shares: dict[str, float]
 ) -> None:
     recipe, sets = load_recipe(recipe_path("quickstart")), parts_of_entry("w", WORDS)
@@ -124,6 +124,10 @@ def test_words_that_are_composed_take_a_share_of_own_words_and_drawn_ones_of_all
     assert keys["data.train"] == f"[{', '.join(shares)}]"
     assert json.loads(keys["data.shares"]) == shares
     assert keys["data.limit"] == str(round(70_000 * shares["rendered_train"]))
+    assert json.loads(keys["train.lr_factors"]) == {"backbone": 0.5} | ({"head": 3.0} if drawn else {})
+    rare = dict(change.split("=", 1) for change in changed_keys(load_recipe(recipe_path("rare_r34")), sets, "", START,
+                                                                composed, drawn))  # fmt: skip
+    assert json.loads(rare["train.lr_factors"]) == {"backbone": 0.5}  # its decoder has the classes
 
 
 def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_path: Path) -> None:
