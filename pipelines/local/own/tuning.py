@@ -36,15 +36,14 @@ from wordmill.text.charset import Charset, charset_of
 SAMPLES = 70_000  # that training sees
 EPOCHS = (3, 40)  # at least, and at most
 OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
-COMPOSED, DRAWN, REST = 0.25, 0.1, 0.45  # shares of words composed of own letters, drawn with new ones, and of others;
-# own words have what is left, and others half where nothing is new.
+# Shares of words composed of own letters, of words drawn with new ones, and of others, half where nothing is new; own
+# words have what is left.
+COMPOSED, DRAWN, REST = 0.25, 0.1, 0.45
 MOST_COMPOSED, MOST_DRAWN, SEED = round(SAMPLES * COMPOSED), round(SAMPLES * DRAWN), 91  # of the renderer
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
 KEPT = 0.3  # of the weights that it starts from: what they knew costs little of what is learnt
-BACKBONE, HEAD = (
-    0.5,
-    3.0,
-)  # factors of the rate: what letters look like is known; which one is which, where some are new
+# Factors of the rate: what letters look like is known; which one is which is learnt, the faster where some are new.
+BACKBONE, HEAD = 0.5, 3.0
 WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0.5"]
 
 
@@ -60,7 +59,7 @@ def tune(options: argparse.Namespace) -> int:
                          f"{LEAST}")  # fmt: skip
     store, folder = services.open_store(), services.STATE / "tune"
     start = starting_weights(store, recipe.name, f"{name}_train", options.set, folder)
-    with fetched(name, entry) as reader:
+    with fetched(name, dataclasses.replace(entry, part="")) as reader:  # whose numbers those of its parts are
         labels, few = labels_of(reader), few_words(reader)
     added = added_symbols(name, labels, charset_of(recipe.data), known_symbols(start))
     catalogue, sets = folder / f"{name}.yaml", parts_of_entry(name, entry)
