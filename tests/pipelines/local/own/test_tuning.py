@@ -1,13 +1,13 @@
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
 from pipelines.building import FOLDER, load_inputs, recipe_path
-from pipelines.local.own import tuning
+from pipelines.local.own import composing, tuning
 from pipelines.local.own.tuning import (
     added_symbols,
     changed_keys,
@@ -23,8 +23,9 @@ from wordmill.models.pretrained import WEIGHTS
 from wordmill.readers.sample import Sample
 from wordmill.recipe.catalogue import Entry
 from wordmill.recipe.loading import load_recipe
+from wordmill.recipe.sections import Recipe
 from wordmill.store.storage import hash_file
-from wordmill.synth.renderer import SynthSpec
+from wordmill.synth.renderer import SynthSpec, render
 from wordmill.text.charset import load_charset
 
 LOWER36 = load_charset("lower36")
@@ -171,8 +172,8 @@ def test_training_starts_from_a_file_of_its_own_that_the_weights_digest_names(
     assert starting_weights(None, "quickstart", "w_train", [], folder).read_bytes() == WEIGHTS.read_bytes()
 
 
-class Abc:
-    """A reader of 300 samples with one label."""
+class Rendered:
+    """A reader of 300 rendered words, of which 64 are different."""
 
     notes = ()
 
@@ -180,7 +181,62 @@ class Abc:
         return 300
 
     def read(self, numbers: Iterable[int]) -> Iterator[Sample]:
-        return (Sample(f"line {number}", b"", "abc") for number in numbers)
+        spec = SynthSpec(seed=5, count=64, fonts="test", words="test", difficulty="easy")
+        words = [*render(spec, 0, spec.count)]
+        return (Sample(f"line {number}", *words[number % spec.count]) for number in numbers)
+
+
+class BuiltError(Exception):
+    """Tells with which options a pipeline would be built."""
+
+
+@pytest.fixture
+def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Recipe]:
+    """Return what gives the recipe that words are tuned for with, up to where its pipeline is built."""
+
+    def build(options: argparse.Namespace) -> None:
+        raise BuiltError(options)
+
+    monkeypatch.setenv("WORDMILL_BUCKET", "b")
+    monkeypatch.setattr("wordmill.store.storage.Store.from_environment", lambda: None)
+    monkeypatch.setattr("components.train.start.start_without", lambda store, recipe, own: None)
+    monkeypatch.setattr("pipelines.local.services.STATE", tmp_path)
+    monkeypatch.setattr(tuning, "data_set", lambda options: ("w", WORDS))
+    monkeypatch.setattr(tuning, "fetched", lambda name, entry: nullcontext(Rendered()))
+    monkeypatch.setattr(tuning, "MOST_COMPOSED", 50)
+    monkeypatch.setattr(tuning, "build_pipeline", build)
+
+    def recipe(*changes: str) -> Recipe:
+        with pytest.raises(BuiltError) as built:
+            tuning.tune(options("small", *changes))
+        return load_inputs(built.value.args[0], 1)[0]
+
+    return recipe
+
+
+def test_words_composed_of_the_own_ones_are_learnt_from(tuned: Callable[..., Recipe], tmp_path: Path) -> None:
+    told = tuned()
+    assert told.data.train == ("w_train", "w_composed", "rendered_train")
+    entry = json.loads((tmp_path / "tune" / "w.yaml").read_text())["w_composed"]
+    assert entry["samples"] == 50
+    assert entry["sha256"] == hash_file(Path(entry["source"].removeprefix("file://")))
+    shares = {"w_train": 0.1, "w_composed": 0.5, "rendered_train": 0.4}
+    assert tuned(f"data.shares={json.dumps(shares)}").data.shares == shares
+
+
+@pytest.mark.parametrize("few", [True, False])
+def test_nothing_is_composed_that_nothing_learns_from_or_of_many_words(
+    few: bool, tuned: Callable[..., Recipe], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changes = []
+    if few:
+        changes = ["data.train=[w_train,rendered_train]", 'data.shares={"w_train":0.5,"rendered_train":0.5}']
+    else:
+        monkeypatch.setattr(composing, "FEW", 209)
+    told = tuned(*changes)
+    assert told.data.train == ("w_train", "rendered_train")
+    assert told.data.shares == {"w_train": 0.5, "rendered_train": 0.5}
+    assert [*(tmp_path / "tune").glob("*composed*")] == []
 
 
 def test_weights_that_fit_nothing_are_refused_before_anything_runs(
@@ -190,7 +246,7 @@ def test_weights_that_fit_nothing_are_refused_before_anything_runs(
     monkeypatch.setattr("wordmill.store.storage.Store.from_environment", lambda: None)
     monkeypatch.setattr("pipelines.local.services.STATE", tmp_path)
     monkeypatch.setattr(tuning, "data_set", lambda options: ("w", WORDS))
-    monkeypatch.setattr(tuning, "fetched", lambda name, entry: nullcontext(Abc()))
+    monkeypatch.setattr(tuning, "fetched", lambda name, entry: nullcontext(Rendered()))
     path = tmp_path / "other.safetensors"
     checkpoint.save(path, lively(1))
     with pytest.raises(ValueError, match="model.backbone: found compact, expected the recipe's separable"):
