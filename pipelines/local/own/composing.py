@@ -67,19 +67,18 @@ def composed_words(
         print(f"{name}: the letters of {len(crops)} words are found, expected at least {LEAST_CROPS} to compose others "
               "of: learnt from these words alone")  # fmt: skip
         return {}
-    path = write_words(crops, samples, folder, f"{name}-composed")
+    path, sha256 = write_words(crops, samples, folder, f"{name}-composed")
     sheet = path.with_suffix(".png")
     pictures, texts = zip(*islice(composed(crops), min(SHOWN, samples)), strict=True)
     write_atomically(sheet, contact_sheet([recogniser.fit(picture) for picture in pictures], texts))
     print(f"{name}: {samples:,} words are composed of the letters of {len(crops):,}: {sheet}", flush=True)
-    return composed_entry(name, path, samples)
+    return composed_entry(name, path, samples, sha256)
 
 
-def composed_entry(name: str, path: Path, samples: int) -> dict[str, Entry]:
+def composed_entry(name: str, path: Path, samples: int, sha256: str = "") -> dict[str, Entry]:
     """Return the set of words composed of those of data set `name`, in an archive that is there or still to come."""
-    digest = hash_file(path) if path.exists() else ""
     return {f"{name}{ENDING}": Entry(
-        source=path.absolute().as_uri(), sha256=digest, reader="label_file", labels=LABELS, label_format="jsonl",
+        source=path.absolute().as_uri(), sha256=sha256, reader="label_file", labels=LABELS, label_format="jsonl",
         samples=samples, licence="that of the words",
     )}  # fmt: skip
 
@@ -123,9 +122,8 @@ def composed(crops: Sequence[Crop]) -> Iterator[tuple[Picture, str]]:
     return (word for word in (compose(crops, seed) for seed in count()) if len(word[1]) <= longest)
 
 
-def write_words(crops: Sequence[Crop], samples: int, folder: Path, stem: str) -> Path:
-    """Write so many composed words to an archive of that name and the digest of its bytes, and return its path."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_words(crops: Sequence[Crop], samples: int, folder: Path, stem: str) -> tuple[Path, str]:
+    """Write so many composed words to an archive of that name and its digest; return its path and its sha256."""
     progress, labels, temporary = Progress(stem, samples, "words"), list[str](), temporary_path(folder / f"{stem}.zip")
     try:
         with zipfile.ZipFile(temporary, "w") as archive:
@@ -135,6 +133,7 @@ def write_words(crops: Sequence[Crop], samples: int, folder: Path, stem: str) ->
                 labels.append(json.dumps({"filename": file, "text": text}, ensure_ascii=False))
                 progress.update(number + 1)
             archive.writestr(zipfile.ZipInfo(LABELS, DATE), "".join(f"{line}\n" for line in labels))
-        return temporary.replace(folder / f"{stem}-{hash_file(temporary)[:16]}.zip")
+        sha256 = hash_file(temporary)
+        return temporary.replace(folder / f"{stem}-{sha256[:16]}.zip"), sha256
     finally:
         temporary.unlink(missing_ok=True)

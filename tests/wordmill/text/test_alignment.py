@@ -36,7 +36,7 @@ def test_a_text_takes_the_likeliest_of_all_paths_that_write_it(text: str) -> Non
 
 
 def test_characters_stand_where_the_text_is_and_not_where_it_was_read() -> None:
-    # Read as "ba": the second step is a rather than b, which is the text.
+    # Read as "ab"; of the text "bb" the first b is likeliest in the second step, where a is likelier still.
     given = logits([0.8, 0.1, 0.1], [0.1, 0.5, 0.4], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8])
     assert CTC.decode(given)[0] == ["ab"]
     (found,) = characters(aligned(given, ["bb"], CTC)[0], CTC)
