@@ -13,7 +13,7 @@ from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser
 from wordmill.inference.reading import of_checkpoint
 from wordmill.models.characters import RARER, start_from
 from wordmill.models.checkpoint import load
-from wordmill.pictures.composition import LEAST, Crop, compose
+from wordmill.pictures.composition import LEAST, Composer, Crop, Piece, beside_each_other, text_of
 from wordmill.pictures.image import Picture, encode
 from wordmill.pictures.sheet import contact_sheet
 from wordmill.readers.holdout import part_numbers
@@ -23,11 +23,16 @@ from wordmill.recipe.sections import Recipe
 from wordmill.store.files import temporary_path, write_atomically
 from wordmill.store.progress import Progress
 from wordmill.store.storage import hash_file
+from wordmill.synth.letters import plain
+from wordmill.synth.random import Dice
+from wordmill.synth.text import Writer
 from wordmill.text.alignment import aligned
 
 FEW = 2_000  # words to learn from; more have their letters in surroundings enough
 LEAST_CROPS = 16  # whose letters are found
 UNSURE = 0.1  # share of them that is left out: where their letters stand is the least sure
+CROSSED, ACCENTED = 0.25, 0.5  # shares of words made of a front and a back, and, of the others, with accents
+TRIED = 8  # texts, of which the one with the fewest pieces is taken: each seam is one that no word has
 ENDING = "_composed"  # behind a data set's name
 LABELS, SHOWN = "labels.jsonl", 96
 DATE = (1980, 1, 1, 0, 0, 0)  # of what an archive holds, so that equal words are equal bytes
@@ -107,19 +112,52 @@ def find_crops(words: Sequence[Word], recogniser: TextRecogniser) -> list[Crop]:
 
 
 def _fitted(words: Sequence[Word], recogniser: TextRecogniser) -> Iterator[tuple[Picture, float, str]]:
-    """Yield pictures as the network takes them, the shares of the width that they fill, and texts as it writes them."""
+    """Yield pictures as the network takes them, the shares of the width that they fill, and what is read of labels."""
+    charset = recogniser.codec.charset
     for image, label in words:
         try:
             picture, share = recogniser.fit_and_share(image)
         except ValueError:  # which the shard stage counts and tells
             continue
-        yield picture, share, recogniser.codec.charset.clean(label)
+        shown = "".join(symbol for symbol in label if charset.clean(symbol))  # in the case in which they are written
+        yield picture, share, shown if charset.fold(shown) == charset.clean(label) else charset.clean(label)
 
 
 def composed(crops: Sequence[Crop]) -> Iterator[tuple[Picture, str]]:
-    """Yield words without an end, none longer than the longest of the crops."""
-    longest = max(len(crop.text) for crop in crops)
-    return (word for word in (compose(crops, seed) for seed in count()) if len(word[1]) <= longest)
+    """Yield words without an end, none longer than the longest of the crops.
+
+    Most are words of the renderer's that take few pieces, others the front of one crop and the back of another, which
+    have all that the own words have: symbols, codes, letters of other alphabets.
+    """
+    composer, writer = Composer(crops), Writer("train")
+    longest, variants = max(len(crop.text) for crop in crops), letters_with_accents(composer)
+    for number in count():
+        rng, found = np.random.default_rng(number), list[Piece]()
+        if rng.random() >= CROSSED:
+            texts = (writer.write(Dice(number, tried))[1] for tried in range(TRIED))
+            several = (composer.spell(with_accent(text, variants, rng), rng) for text in texts if len(text) <= longest)
+            found = min(filter(None, several), key=lambda pieces: len(pieces) / len(text_of(pieces)), default=[])
+        found = found or composer.cross(rng)
+        if len(text := text_of(found)) <= longest:
+            yield beside_each_other(found, rng), text
+
+
+def letters_with_accents(composer: Composer) -> dict[str, list[str]]:
+    """Return for each letter those with accents that crops have of it."""
+    found = dict[str, list[str]]()
+    for character in sorted(composer.pieces):
+        if len(character) == 1 and (letter := plain(character)):
+            found.setdefault(letter, []).append(character)
+    return found
+
+
+def with_accent(text: str, variants: dict[str, list[str]], rng: np.random.Generator) -> str:
+    """Return every second text, by chance, with an accent on all of one letter that crops have with accents."""
+    letters = [letter for letter in text if letter in variants]
+    if not letters or rng.random() >= ACCENTED:
+        return text
+    letter = letters[int(rng.integers(len(letters)))]
+    return text.replace(letter, variants[letter][int(rng.integers(len(variants[letter])))])
 
 
 def write_words(crops: Sequence[Crop], samples: int, folder: Path, stem: str) -> tuple[Path, str]:

@@ -21,8 +21,7 @@ from wordmill.store.artifacts import read_manifest
 
 PARTS = (0.125, 0.25, 0.5, 1.0)
 COST = 1 / 3  # of all four trainings together, in pictures of the run's: tuning ends in ten minutes
-EPOCHS = 4  # of each, with a validation behind each
-WARMUP = 0.5  # of them
+WARMUP = 0.125  # of each
 LEAST_LEARNT, LEAST_HELD_OUT = 64, 30  # words of which a curve is drawn
 TELLING = 0.1  # the width up to which an interval that holds 0 tells something
 DRAWN = 24  # points of the fitted curve
@@ -69,12 +68,12 @@ def short_training(
     """
     data, train = own_alone(recipe.data, learnt), recipe.train
     epoch = data.epoch_samples or sum(samples[name] for name in data.train)
-    steps = COST * train.epochs * epoch / len(PARTS) / EPOCHS / train.global_batch  # of an epoch
+    steps = COST * train.epochs * epoch / len(PARTS) / train.global_batch
     return (
         dataclasses.replace(data, fractions=data.fractions | {learnt: part},
                             epoch_samples=math.ceil(steps) * train.global_batch),
         dataclasses.replace(
-            train, start_from=str(start), epochs=EPOCHS, validations_per_epoch=1, patience=0, keep_best=1, profile=0,
+            train, start_from=str(start), epochs=1, validations_per_epoch=1, patience=0, keep_best=1, profile=0,
             schedule="warmup_cosine", warmup_epochs=WARMUP, min_lr=0.0, flat_start_epochs=0.0,
         ),
     )  # fmt: skip

@@ -33,12 +33,11 @@ from wordmill.store.files import atomic_file, write_atomically
 from wordmill.store.storage import hash_file
 from wordmill.text.charset import Charset, charset_of
 
-SAMPLES = 70_000  # that training sees
-EPOCHS = (3, 40)  # at least, and at most
-OTHERS, LEAST_OTHERS = 4, 2_000  # an epoch counts of each of the recipe's sets so many times own words, and at least
+SAMPLES, PASSES, OTHERS = 70_000, 3, 4  # that training sees, or so often own words and so many times others of each set
 # Shares of words composed of own letters, of words drawn with new ones, and of others, half where nothing is new; own
 # words have what is left.
 COMPOSED, DRAWN, REST = 0.25, 0.1, 0.45
+WARMUP = 0.03  # of training
 MOST_COMPOSED, MOST_DRAWN, SEED = round(SAMPLES * COMPOSED), round(SAMPLES * DRAWN), 91  # of the renderer
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
 KEPT = 0.3  # of the weights that it starts from: what they knew costs little of what is learnt
@@ -213,7 +212,7 @@ def mixing_keys(
     new; each has its share where it is there.
     """
     others = recipe.data.train
-    epoch = samples + max(OTHERS * samples, LEAST_OTHERS) * len(others)
+    seen = max(SAMPLES, PASSES * samples * (1 + OTHERS * len(others)))
     batch = min(BATCH, recipe.train.global_batch)
     rate = recipe.train.lr * math.sqrt(batch / recipe.train.global_batch) / SLOWER
     taken = dict.fromkeys(composed, COMPOSED) | dict.fromkeys(drawn, DRAWN)
@@ -223,20 +222,20 @@ def mixing_keys(
     return [
         f"data.train=[{', '.join(shares)}]",
         f"data.shares={json.dumps(shares)}",
-        f"data.limit={round(SAMPLES * max(list(shares.values())[1:]))}",  # others come once: none is learnt by heart
-        f"data.epoch_samples={epoch}",
+        f"data.limit={round(seen * max(list(shares.values())[1:]))}",  # others come once: none is learnt by heart
+        f"data.epoch_samples={seen}",
         "data.streamed=false",
         f"train.start_from={start}",
         "train.start_charset=union",
         f"train.start_share={KEPT}",
-        f"train.epochs={min(EPOCHS[1], max(EPOCHS[0], round(SAMPLES / epoch)))}",
-        "train.validations_per_epoch=1",
-        "train.patience=0",  # what the rate's fall gives comes last
+        "train.epochs=1",
+        "train.validations_per_epoch=1",  # what the rate's fall gives comes last: some tens of words choose by chance
+        "train.patience=0",
         f"train.global_batch={batch}",
         "train.schedule=warmup_cosine",
         f"train.lr={rate:.6f}",
         "train.min_lr=0.0",
-        "train.warmup_epochs=1.0",
+        f"train.warmup_epochs={WARMUP}",
         "train.flat_start_epochs=0.0",
         *([] if recipe.train.lr_factors else [f"train.lr_factors={json.dumps(factors)}"]),
         *(WORDS if recipe.train.augment == "none" else []),

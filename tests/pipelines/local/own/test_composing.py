@@ -2,6 +2,7 @@ import dataclasses
 import zipfile
 from collections.abc import Iterable, Iterator
 from functools import cache
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from wordmill.inference.packaged.pyfunc import TextRecogniser
 from wordmill.inference.reading import of_checkpoint
 from wordmill.models import checkpoint
 from wordmill.models.pretrained import WEIGHTS
+from wordmill.pictures.composition import Crop
 from wordmill.pictures.image import encode, fit_picture
 from wordmill.readers.opening import open_reader
 from wordmill.readers.sample import Sample
@@ -23,6 +25,7 @@ from wordmill.recipe.loading import load_recipe
 from wordmill.sources.archives import lay_out
 from wordmill.store.storage import hash_file
 from wordmill.synth.renderer import SynthSpec, render
+from wordmill.synth.text import is_test_text
 
 SPEC = SynthSpec(seed=5, count=128, fonts="test", words="test", difficulty="easy")
 
@@ -39,7 +42,7 @@ def shipped() -> TextRecogniser:
 
 def accuracy(pictures: list[np.ndarray], texts: list[str]) -> float:
     found, _ = shipped().read(np.stack([fit_picture(picture, shipped().data) for picture in pictures]))
-    return float(np.mean([one == text for one, text in zip(found, texts, strict=True)]))
+    return float(np.mean([one == text.lower() for one, text in zip(found, texts, strict=True)]))
 
 
 def test_words_that_are_composed_read_as_they_say() -> None:
@@ -52,6 +55,43 @@ def test_words_that_are_composed_read_as_they_say() -> None:
     assert accuracy(list(pictures), list(texts)) > 0.6 * own  # a cut at any other place spoils two letters of a word
     longest = max(len(label) for _, label in words())
     assert max(map(len, texts)) <= longest
+
+
+def made_of(*texts: str) -> list[str]:
+    """Return 200 texts that are composed of words whose letters are as wide as each other."""
+    crops = [Crop(picture=np.full((32, 8 * len(text), 1), 9, np.uint8), text=text,
+                  cuts=tuple((n + 1) / len(text) for n in range(len(text) - 1))) for text in texts]  # fmt: skip
+    return [text for _, text in islice(composed(crops), 200)]
+
+
+def test_most_texts_are_the_renderers_for_training_as_far_as_letters_go() -> None:
+    found = made_of("abcdefghijklmnop", "qrstuvwxyz")
+    assert all(set(text) <= set("abcdefghijklmnopqrstuvwxyz") for text in found)
+    spelled = [text for text in found if text not in {a + b for a in starts("abcdefghijklmnop", "qrstuvwxyz")
+                                                      for b in ends("abcdefghijklmnop", "qrstuvwxyz")}]  # fmt: skip
+    assert len(spelled) == pytest.approx(150, abs=25)  # three quarters
+    assert not any(is_test_text(text) for text in spelled)
+
+
+def starts(*texts: str) -> list[str]:
+    return [text[:end] for text in texts for end in range(1, len(text))]
+
+
+def ends(*texts: str) -> list[str]:
+    return [text[begin:] for text in texts for begin in range(1, len(text))]
+
+
+def test_accents_are_put_on_letters_that_own_words_have_with_them() -> None:
+    found = made_of("abcdefghijklmnop", "qrstuvwxyz", "éàç")
+    assert {c for text in found for c in text} > set("éàç")
+    with_e = [text for text in found if "é" in text and "à" not in text and "ç" not in text]
+    assert with_e
+    assert not any("e" in text and "é" in text for text in with_e if len(text) < 8)  # all of a letter or none
+
+
+def test_words_of_another_alphabet_are_put_together_of_fronts_and_backs_no_longer_than_one() -> None:
+    every = {a + b for a in starts("一二三", "四五六") for b in ends("一二三", "四五六")}
+    assert set(made_of("一二三", "四五六")) == {text for text in every if len(text) <= 3}
 
 
 def test_words_whose_letters_are_not_found_are_left_out_and_the_least_sure_ones() -> None:

@@ -1,4 +1,5 @@
 import argparse
+import dataclasses
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
@@ -139,9 +140,18 @@ def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_pat
     own = run_options(short, catalogue, "w_test", changed_keys(recipe, sets, "", START))
     assert load_inputs(own, 1)[0].train.epochs == 2
     changes = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "+x.txt", START))
-    assert (changes["data.limit"], changes["data.epoch_samples"]) == ("35000", "2210")
-    assert changes["train.epochs"] == "32"  # 70,000 / (210 + 2,000)
+    assert (changes["data.limit"], changes["data.epoch_samples"]) == ("35000", "70000")
+    assert (changes["train.epochs"], changes["train.validations_per_epoch"]) == ("1", "1")  # the last weights are kept
     assert (changes["train.lr"], changes["data.charset"]) == ("0.004000", "lower36+x.txt")
+
+
+def test_many_words_are_all_learnt_from_and_often() -> None:
+    sets = parts_of_entry("w", dataclasses.replace(WORDS, samples=100_000))
+    changes = dict(
+        change.split("=", 1) for change in changed_keys(load_recipe(recipe_path("quickstart")), sets, "", START)
+    )
+    assert changes["data.epoch_samples"] == str(3 * (70_000 + 4 * 70_000))
+    assert int(changes["data.limit"]) > 70_000
 
 
 def test_too_few_words_are_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
