@@ -1,6 +1,5 @@
 """Words composed of the letters of one's own, as a data set that `make tune` learns from beside them."""
 
-import dataclasses
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -9,17 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pipelines.local.own.first_reading import Word, fitted_words
 from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser
-from wordmill.inference.reading import of_checkpoint
-from wordmill.models.characters import RARER, start_from
-from wordmill.models.checkpoint import load
 from wordmill.pictures.composition import LEAST, Composer, Crop, Piece, beside_each_other, text_of
 from wordmill.pictures.image import Picture, encode
 from wordmill.pictures.sheet import contact_sheet
-from wordmill.readers.holdout import part_numbers
-from wordmill.readers.sample import Reader
 from wordmill.recipe.catalogue import Entry
-from wordmill.recipe.sections import Recipe
 from wordmill.store.files import temporary_path, write_atomically
 from wordmill.store.progress import Progress
 from wordmill.store.storage import hash_file
@@ -27,8 +21,8 @@ from wordmill.synth.letters import plain
 from wordmill.synth.random import Dice
 from wordmill.synth.text import Writer
 from wordmill.text.alignment import aligned
+from wordmill.text.charset import Charset
 
-FEW = 2_000  # words to learn from; more have their letters in surroundings enough
 LEAST_CROPS = 16  # whose letters are found
 UNSURE = 0.1  # share of them that is left out: where their letters stand is the least sure
 CROSSED, ACCENTED = 0.25, 0.5  # shares of words made of a front and a back, and, of the others, with accents
@@ -36,28 +30,6 @@ TRIED = 8  # texts, of which the one with the fewest pieces is taken: each seam 
 ENDING = "_composed"  # behind a data set's name
 LABELS, SHOWN = "labels.jsonl", 96
 DATE = (1980, 1, 1, 0, 0, 0)  # of what an archive holds, so that equal words are equal bytes
-
-Word = tuple[bytes | Picture, str]  # a picture as its source has it, and its label
-
-
-def few_words(reader: Reader) -> list[Word]:
-    """Return the words of a data set that are learnt from, none where they are many."""
-    numbers = part_numbers(len(reader), "train")
-    found = reader.read(numbers) if len(numbers) <= FEW else ()
-    return [(sample.image, sample.label) for sample in found if not sample.problem]
-
-
-def grown(start: Path, recipe: Recipe) -> TextRecogniser:
-    """Return the recogniser of weights, fitted to a recipe's characters; ValueError where they do not fit.
-
-    It finds letters of texts that are known: new ones are no rarer in them than what they start as.
-    """
-    saved, where = load(start), f"train.start_from {start}"
-    fitted = start_from(saved, recipe.model, recipe.data, recipe.train.start_charset, where)
-    rarer = {name: values + np.float32(RARER) * fitted.fresh[name] for name, values in fitted.tensors.items()
-             if name in fitted.fresh and name.endswith(".bias")}  # fmt: skip
-    saved = dataclasses.replace(saved, data=recipe.data, model=recipe.model, tensors=fitted.tensors | rarer)
-    return of_checkpoint(saved, start)
 
 
 def composed_words(
@@ -95,14 +67,14 @@ def find_crops(words: Sequence[Word], recogniser: TextRecogniser) -> list[Crop]:
     """
     found, sure = list[Crop](), list[float]()
     for start in range(0, len(words), BATCH):
-        batch = list(_fitted(words[start : start + BATCH], recogniser))
+        batch = [*fitted_words(words[start : start + BATCH], recogniser)]
         if not batch:
             continue
-        pictures, shares, texts = zip(*batch, strict=True)
-        stacked = np.stack(pictures)
+        pictures, shares, labels = zip(*batch, strict=True)
+        stacked, texts = np.stack(pictures), [shown(label, recogniser.codec.charset) for label in labels]
         logits, scores = aligned(recogniser.network(stacked), texts, recogniser.codec)
         places = recogniser.places(stacked, shares, logits)
-        for (picture, share, text), row, score in zip(batch, places, scores.tolist(), strict=True):
+        for picture, share, text, row, score in zip(pictures, shares, texts, places, scores.tolist(), strict=True):
             cuts, width = tuple(one.end for one in row[:-1] if one.end is not None), round(share * picture.shape[1])
             if np.isfinite(score) and len(cuts) == len(text) - 1 > 0 and width >= LEAST:
                 found.append(Crop(picture=picture[:, :width], text=text, cuts=cuts))
@@ -111,16 +83,10 @@ def find_crops(words: Sequence[Word], recogniser: TextRecogniser) -> list[Crop]:
     return [crop for crop, score in zip(found, sure, strict=True) if score >= least]
 
 
-def _fitted(words: Sequence[Word], recogniser: TextRecogniser) -> Iterator[tuple[Picture, float, str]]:
-    """Yield pictures as the network takes them, the shares of the width that they fill, and what is read of labels."""
-    charset = recogniser.codec.charset
-    for image, label in words:
-        try:
-            picture, share = recogniser.fit_and_share(image)
-        except ValueError:  # which the shard stage counts and tells
-            continue
-        shown = "".join(symbol for symbol in label if charset.clean(symbol))  # in the case in which they are written
-        yield picture, share, shown if charset.fold(shown) == charset.clean(label) else charset.clean(label)
+def shown(label: str, charset: Charset) -> str:
+    """Return what a charset knows of a label, in the case in which it is written."""
+    text = "".join(symbol for symbol in label if charset.clean(symbol))
+    return text if charset.fold(text) == charset.clean(label) else charset.clean(label)
 
 
 def composed(crops: Sequence[Crop]) -> Iterator[tuple[Picture, str]]:

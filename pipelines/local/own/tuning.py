@@ -40,7 +40,7 @@ COMPOSED, DRAWN, REST = 0.25, 0.1, 0.45
 WARMUP = 0.03  # of training
 MOST_COMPOSED, MOST_DRAWN, SEED = round(SAMPLES * COMPOSED), round(SAMPLES * DRAWN), 91  # of the renderer
 BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
-KEPT = 0.3  # of the weights that it starts from: what they knew costs little of what is learnt
+KEPT = 0.3  # of the weights that it starts from, where it is not known how these read own words
 # Factors of the rate: what letters look like is known; which one is which is learnt, the faster where some are new.
 BACKBONE, HEAD = 0.5, 3.0
 WORDS = ["data.stored=encoded", "train.augment=words", "train.augment_strength=0.5"]
@@ -50,7 +50,8 @@ def tune(options: argparse.Namespace) -> int:
     """Split the words, train on from the champion, and say how much better and how much worse it has become."""
     leave_room_for_mindspore()
     from pipelines.local import services
-    from pipelines.local.own.composing import composed_entry, composed_words, few_words, grown
+    from pipelines.local.own.composing import composed_entry, composed_words
+    from pipelines.local.own.first_reading import FEW, grown, kept_share, learnt_words
 
     recipe, (name, entry) = load_recipe(recipe_path(options.recipe)), data_set(options)
     if entry.samples < LEAST:
@@ -59,25 +60,28 @@ def tune(options: argparse.Namespace) -> int:
     store, folder = services.open_store(), services.STATE / "tune"
     start = starting_weights(store, recipe.name, f"{name}_train", options.set, folder)
     with fetched(name, dataclasses.replace(entry, part="")) as reader:  # whose numbers those of its parts are
-        labels, few = labels_of(reader), few_words(reader)
-    added = added_symbols(name, labels, charset_of(recipe.data), known_symbols(start))
+        labels, words = labels_of(reader), learnt_words(reader)
+    known = known_symbols(start)
+    added = added_symbols(name, labels, charset_of(recipe.data), known)
     catalogue, sets = folder / f"{name}.yaml", parts_of_entry(name, entry)
     charset = charset_file(folder / name, added.replace(" ", ""))
 
-    def asked(composed: dict[str, Entry], drawn: dict[str, Entry]) -> argparse.Namespace:
+    def asked(composed: dict[str, Entry], kept: float) -> argparse.Namespace:
         write_catalogue(catalogue, sets | composed | drawn)
-        changes = changed_keys(recipe, sets, charset, start, [*composed], [*drawn])
+        changes = changed_keys(recipe, sets, charset, start, [*composed], [*drawn], kept)
         changes += ["data.space=true"] if " " in added else []
         return run_options(options, catalogue, f"{name}_test", changes)
 
     drawn = drawn_words(name, recipe, added)
     signs = recipe.model.name == "seq2seq"  # of several lines, in four views: nothing is cut out of those
-    to_come = {} if signs or not few else composed_entry(name, folder / "composed.zip", MOST_COMPOSED)
-    first = load_inputs(asked(to_come, drawn), 1)[0]
+    many = sets[f"{name}_train"].samples > FEW  # whose letters stand in surroundings enough
+    to_come = {} if signs or many else composed_entry(name, folder / "composed.zip", MOST_COMPOSED)
+    first = load_inputs(asked(to_come, KEPT), 1)[0]
     finder = grown(start, first)  # weights that do not fit are refused before all else
+    kept = KEPT if signs else kept_share(words, finder, known, first.evaluation.protocol, KEPT)
     learnt = to_come.keys() & set(first.data.train)
-    composed = composed_words(name, few, finder, MOST_COMPOSED, folder) if learnt else {}
-    told, pipeline = build_pipeline(asked(composed, drawn))
+    composed = composed_words(name, words, finder, MOST_COMPOSED, folder) if learnt else {}
+    told, pipeline = build_pipeline(asked(composed, kept))
     run_tag = new_run_tag(f"{recipe.name}-tune")
     from pipelines.local.run import run_locally
 
@@ -191,25 +195,26 @@ def charset_file(stem: Path, symbols: str) -> str:
 
 def changed_keys(
     recipe: Recipe, sets: dict[str, Entry], charset: str, start: Path, composed: Sequence[str] = (),
-    drawn: Sequence[str] = (),
+    drawn: Sequence[str] = (), kept: float = KEPT,
 ) -> list[str]:  # fmt: skip
     """Return what of a recipe is changed for own words, whose parts are `sets`: train, val and test."""
     (train, learnt), (val, _), (test, _) = sets.items()
     return [
         f"data.charset={recipe.data.charset}{charset}",
         f"data.val=[{val}]",
-        *mixing_keys(recipe, train, learnt.samples, start, composed, drawn),
+        *mixing_keys(recipe, train, learnt.samples, start, composed, drawn, kept),
         floors_key(recipe, [test]),
     ]
 
 
 def mixing_keys(
-    recipe: Recipe, own: str, samples: int, start: Path, composed: Sequence[str] = (), drawn: Sequence[str] = ()
-) -> list[str]:
+    recipe: Recipe, own: str, samples: int, start: Path, composed: Sequence[str] = (), drawn: Sequence[str] = (),
+    kept: float = KEPT,
+) -> list[str]:  # fmt: skip
     """Return what of a recipe is changed to train on from weights: half a set of one's own, half the recipe's.
 
     composed: the set of words that are composed of the own ones' letters; drawn: that of words with characters that are
-    new; each has its share where it is there.
+    new; each has its share where it is there. kept: the share of those weights that stays.
     """
     others = recipe.data.train
     seen = max(SAMPLES, PASSES * samples * (1 + OTHERS * len(others)))
@@ -227,7 +232,7 @@ def mixing_keys(
         "data.streamed=false",
         f"train.start_from={start}",
         "train.start_charset=union",
-        f"train.start_share={KEPT}",
+        f"train.start_share={kept:.2f}",
         "train.epochs=1",
         "train.validations_per_epoch=1",  # what the rate's fall gives comes last: some tens of words choose by chance
         "train.patience=0",

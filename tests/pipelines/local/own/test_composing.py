@@ -1,6 +1,5 @@
 import dataclasses
 import zipfile
-from collections.abc import Iterable, Iterator
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -9,10 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from pipelines.building import recipe_path
-from pipelines.local.own import composing
-from pipelines.local.own.composing import composed, composed_words, few_words, find_crops, grown
-from tests.components.train.trained import DATA, MODEL, lively
+from pipelines.local.own.composing import composed, composed_words, find_crops
+from pipelines.local.own.first_reading import Word
+from tests.components.train.trained import MODEL, lively
 from wordmill.inference.packaged.pyfunc import TextRecogniser
 from wordmill.inference.reading import of_checkpoint
 from wordmill.models import checkpoint
@@ -20,8 +18,6 @@ from wordmill.models.pretrained import WEIGHTS
 from wordmill.pictures.composition import Crop
 from wordmill.pictures.image import encode, fit_picture
 from wordmill.readers.opening import open_reader
-from wordmill.readers.sample import Sample
-from wordmill.recipe.loading import load_recipe
 from wordmill.sources.archives import lay_out
 from wordmill.store.storage import hash_file
 from wordmill.synth.renderer import SynthSpec, render
@@ -31,7 +27,7 @@ SPEC = SynthSpec(seed=5, count=128, fonts="test", words="test", difficulty="easy
 
 
 @cache
-def words() -> list[composing.Word]:
+def words() -> list[Word]:
     return list(render(SPEC, 0, SPEC.count))
 
 
@@ -158,49 +154,3 @@ def test_what_cannot_be_written_whole_is_not_there(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="no room"):
         composed_words("w", words(), shipped(), 100, tmp_path)
     assert [*tmp_path.iterdir()] == []
-
-
-class Listed:
-    notes = ()
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def read(self, indices: Iterable[int]) -> Iterator[Sample]:
-        return (Sample(f"line {n}", b"", str(n), "broken" if n == 0 else "") for n in indices)
-
-
-def test_few_words_are_those_that_are_learnt_from(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(composing, "FEW", 70)
-    assert few_words(Listed(101)) == []  # 71
-    found = {label for _, label in few_words(Listed(100))}
-    assert len(found) in (69, 70)  # one of them may be the broken one
-    assert "0" not in found
-
-
-def test_a_recogniser_is_grown_to_characters_that_its_weights_do_not_know(tmp_path: Path) -> None:
-    (tmp_path / "c.txt").write_text("é\n", encoding="utf-8")
-    start = f"train.start_from={WEIGHTS}"
-    recipe = load_recipe(recipe_path("small"), (f"data.charset=lower36+{tmp_path}/c.txt", start,
-                                                "train.start_charset=union"))  # fmt: skip
-    finder = grown(WEIGHTS, recipe)
-    assert finder.codec.charset.symbols.endswith("zé")
-    accented = [(picture, label.lower().replace("e", "é")) for picture, label in words()]
-    crops, plain = find_crops(accented, finder), find_crops(words(), shipped())
-    assert sum("é" in crop.text for crop in crops) > 30
-    places = {crop.picture.tobytes(): crop.cuts for crop in plain}
-    same = [np.abs(np.subtract(places[key], crop.cuts)).max() < 0.05 for crop in crops
-            if (key := crop.picture.tobytes()) in places]  # fmt: skip
-    assert np.mean(same) > 0.9  # a letter with an accent is found where the letter without is
-    with pytest.raises(ValueError, match=r"train\.start_from .*: model\.hidden: found 16, expected the recipe's"):
-        grown(saved_as(tmp_path / "tiny.safetensors"), recipe)
-
-
-def saved_as(path: Path) -> Path:
-    saved = lively(1)
-    model = dataclasses.replace(checkpoint.load(WEIGHTS).model, hidden=16)
-    checkpoint.save(path, dataclasses.replace(saved, model=model, data=DATA))
-    return path

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.building import FOLDER, load_inputs, recipe_path
-from pipelines.local.own import composing, tuning
+from pipelines.local.own import first_reading, tuning
 from pipelines.local.own.tuning import (
     added_symbols,
     changed_keys,
@@ -227,6 +227,8 @@ def tuned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Reci
 def test_words_composed_of_the_own_ones_are_learnt_from(tuned: Callable[..., Recipe], tmp_path: Path) -> None:
     told = tuned()
     assert told.data.train == ("w_train", "w_composed", "rendered_train")
+    assert 0.3 < told.train.start_share < 0.6  # words that are read well before
+    assert tuned("train.start_share=0.0").train.start_share == 0
     entry = json.loads((tmp_path / "tune" / "w.yaml").read_text())["w_composed"]
     assert entry["samples"] == 50
     assert entry["sha256"] == hash_file(Path(entry["source"].removeprefix("file://")))
@@ -242,7 +244,7 @@ def test_nothing_is_composed_that_nothing_learns_from_or_of_many_words(
     if few:
         changes = ["data.train=[w_train,rendered_train]", 'data.shares={"w_train":0.5,"rendered_train":0.5}']
     else:
-        monkeypatch.setattr(composing, "FEW", 209)
+        monkeypatch.setattr(first_reading, "FEW", 209)
     told = tuned(*changes)
     assert told.data.train == ("w_train", "rendered_train")
     assert told.data.shares == {"w_train": 0.5, "rendered_train": 0.5}
