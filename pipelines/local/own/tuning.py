@@ -36,10 +36,10 @@ from wordmill.text.charset import Charset, charset_of
 SAMPLES, PASSES, OTHERS = 70_000, 3, 4  # that training sees, or so often own words and so many times others of each set
 # Shares of words composed of own letters, of words drawn with new ones, and of others, half where nothing is new; own
 # words have what is left.
-COMPOSED, DRAWN, REST = 0.25, 0.1, 0.45
+COMPOSED, DRAWN, REST = 0.35, 0.1, 0.45
 WARMUP = 0.03  # of training
 MOST_COMPOSED, MOST_DRAWN, SEED = round(SAMPLES * COMPOSED), round(SAMPLES * DRAWN), 91  # of the renderer
-BATCH, SLOWER = 64, 4.0  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
+BATCH, SLOWER = 64, 2.5  # pictures of a step; the rate is the recipe's by that, and by the root of the smaller batch
 KEPT = 0.3  # of the weights that it starts from, where it is not known how these read own words
 # Factors of the rate: what letters look like is known; which one is which is learnt, the faster where some are new.
 BACKBONE, HEAD = 0.5, 3.0

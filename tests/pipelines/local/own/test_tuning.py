@@ -112,9 +112,9 @@ def test_every_recipe_can_be_trained_on_for_own_words(name: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("composed", "drawn", "shares"),
     [
-        (["w_composed"], ["w_drawn"], {"w_train": 0.2, "w_composed": 0.25, "w_drawn": 0.1, "rendered_train": 0.45}),
+        (["w_composed"], ["w_drawn"], {"w_train": 0.1, "w_composed": 0.35, "w_drawn": 0.1, "rendered_train": 0.45}),
         ([], ["w_drawn"], {"w_train": 0.45, "w_drawn": 0.1, "rendered_train": 0.45}),
-        (["w_composed"], [], {"w_train": 0.25, "w_composed": 0.25, "rendered_train": 0.5}),
+        (["w_composed"], [], {"w_train": 0.15, "w_composed": 0.35, "rendered_train": 0.5}),
         ([], [], {"w_train": 0.5, "rendered_train": 0.5}),
     ],
 )
@@ -142,7 +142,7 @@ def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_pat
     changes = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "+x.txt", START))
     assert (changes["data.limit"], changes["data.epoch_samples"]) == ("35000", "70000")
     assert (changes["train.epochs"], changes["train.validations_per_epoch"]) == ("1", "1")  # the last weights are kept
-    assert (changes["train.lr"], changes["data.charset"]) == ("0.004000", "lower36+x.txt")
+    assert (changes["train.lr"], changes["data.charset"]) == ("0.006400", "lower36+x.txt")
 
 
 def test_many_words_are_all_learnt_from_and_often() -> None:
