@@ -1,7 +1,7 @@
 """The learning curve of `python -m pipelines tune`: short trainings on an eighth, a quarter, half and all of the words.
 
 All begin with the same weights and take the same number of steps, so that nothing but the words is another; together
-they cost a third of what the run's training may. They are the train stage's work as any, by its keys, of which MLflow
+they cost a quarter of what the run's training may. They are the train stage's work as any, by its keys, of which MLflow
 is told the outcome alone, and no model is registered.
 """
 
@@ -20,7 +20,7 @@ from wordmill.recipe.sections import Data, Recipe, Train
 from wordmill.store.artifacts import read_manifest
 
 PARTS = (0.125, 0.25, 0.5, 1.0)
-COST = 1 / 3  # of all four trainings together, in pictures of the run's: tuning ends in ten minutes
+COST = 1 / 4  # of all four trainings together, in pictures of the run's: tuning ends in ten minutes
 WARMUP = 0.125  # of each
 LEAST_LEARNT, LEAST_HELD_OUT = 64, 30  # words of which a curve is drawn
 TELLING = 0.1  # the width up to which an interval that holds 0 tells something

@@ -20,7 +20,7 @@ from wordmill.text.protocols import is_correct
 
 FEW = 2_000  # words to learn from; more have their letters in surroundings enough
 READ = 500  # words tell how well they are read
-LEAST_KEPT, MOST_KEPT = 0.1, 0.6  # of the weights
+LEAST_KEPT, MOST_KEPT = 0.15, 0.6  # of the weights
 
 Word = tuple[bytes | Picture, str]  # a picture as its source has it, and its label
 

@@ -33,7 +33,7 @@ from wordmill.store.files import atomic_file, write_atomically
 from wordmill.store.storage import hash_file
 from wordmill.text.charset import Charset, charset_of
 
-SAMPLES, PASSES, OTHERS = 70_000, 3, 4  # that training sees, or so often own words and so many times others of each set
+SAMPLES, PASSES, OTHERS = 90_000, 3, 4  # that training sees, or so often own words and so many times others of each set
 # Shares of words composed of own letters, of words drawn with new ones, and of others, half where nothing is new; own
 # words have what is left.
 COMPOSED, DRAWN, REST = 0.35, 0.1, 0.45

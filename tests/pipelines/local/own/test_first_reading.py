@@ -57,7 +57,7 @@ def mixed(read: int, others: int) -> list[first_reading.Word]:
 
 @pytest.mark.parametrize(
     ("read", "others", "kept"),
-    [(10, 40, 0.1), (24, 16, 0.6**3), (60, 20, 0.75**3), (60, 0, 0.6), (29, 0, 0.25), (0, 0, 0.25)],
+    [(10, 40, 0.15), (24, 16, 0.6**3), (60, 20, 0.75**3), (60, 0, 0.6), (29, 0, 0.25), (0, 0, 0.25)],
 )
 def test_the_more_own_words_are_read_before_the_more_of_the_weights_is_kept(
     read: int, others: int, kept: float, capsys: pytest.CaptureFixture[str]

@@ -69,7 +69,7 @@ def test_words_with_new_characters_are_drawn_in_both_cases_where_the_charset_has
     assert (called, entry.reader) == ("w_drawn", "synth")
     spec = SynthSpec.parse(entry.source)
     assert (spec.characters, spec.fonts, spec.words, spec.colour) == (characters, "train", "train", "0")
-    assert spec.count == entry.samples == 7_000  # 0.1 of 70,000
+    assert spec.count == entry.samples == 9_000  # 0.1 of 90,000
 
 
 def test_nothing_is_drawn_of_what_no_face_has_or_for_signs_in_four_views(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +125,7 @@ def test_composed_words_take_a_share_of_own_words_and_drawn_ones_of_all_and_hurr
     keys = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "", START, composed, drawn))
     assert keys["data.train"] == f"[{', '.join(shares)}]"
     assert json.loads(keys["data.shares"]) == shares
-    assert keys["data.limit"] == str(round(70_000 * shares["rendered_train"]))
+    assert keys["data.limit"] == str(round(90_000 * shares["rendered_train"]))
     assert json.loads(keys["train.lr_factors"]) == {"backbone": 0.5} | ({"head": 3.0} if drawn else {})
     rare = dict(change.split("=", 1) for change in changed_keys(load_recipe(recipe_path("rare_r34")), sets, "", START,
                                                                 composed, drawn))  # fmt: skip
@@ -140,7 +140,7 @@ def test_a_run_sees_so_many_samples_and_takes_what_the_command_line_sets(tmp_pat
     own = run_options(short, catalogue, "w_test", changed_keys(recipe, sets, "", START))
     assert load_inputs(own, 1)[0].train.epochs == 2
     changes = dict(change.split("=", 1) for change in changed_keys(recipe, sets, "+x.txt", START))
-    assert (changes["data.limit"], changes["data.epoch_samples"]) == ("35000", "70000")
+    assert (changes["data.limit"], changes["data.epoch_samples"]) == ("45000", "90000")
     assert (changes["train.epochs"], changes["train.validations_per_epoch"]) == ("1", "1")  # the last weights are kept
     assert (changes["train.lr"], changes["data.charset"]) == ("0.006400", "lower36+x.txt")
 
