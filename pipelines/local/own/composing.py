@@ -14,7 +14,7 @@ from wordmill.pictures.composition import LEAST, Composer, Crop, Piece, beside_e
 from wordmill.pictures.image import Picture, encode
 from wordmill.pictures.sheet import contact_sheet
 from wordmill.recipe.catalogue import Entry
-from wordmill.store.files import temporary_path, write_atomically
+from wordmill.store.files import atomic_file, write_atomically
 from wordmill.store.progress import Progress
 from wordmill.store.storage import hash_file
 from wordmill.synth.letters import plain
@@ -44,12 +44,13 @@ def composed_words(
         print(f"{name}: the letters of {len(crops)} words are found, expected at least {LEAST_CROPS} to compose others "
               "of: learnt from these words alone")  # fmt: skip
         return {}
-    path, sha256 = write_words(crops, samples, folder, f"{name}-composed")
+    path = folder / f"{name}-composed.zip"
+    write_words(crops, samples, path)
     sheet = path.with_suffix(".png")
     pictures, texts = zip(*islice(composed(crops), min(SHOWN, samples)), strict=True)
     write_atomically(sheet, contact_sheet([recogniser.fit(picture) for picture in pictures], texts))
     print(f"{name}: {samples:,} words are composed of the letters of {len(crops):,}: {sheet}", flush=True)
-    return composed_entry(name, path, samples, sha256)
+    return composed_entry(name, path, samples, hash_file(path))
 
 
 def composed_entry(name: str, path: Path, samples: int, sha256: str = "") -> dict[str, Entry]:
@@ -126,18 +127,13 @@ def with_accent(text: str, variants: dict[str, list[str]], rng: np.random.Genera
     return text.replace(letter, variants[letter][int(rng.integers(len(variants[letter])))])
 
 
-def write_words(crops: Sequence[Crop], samples: int, folder: Path, stem: str) -> tuple[Path, str]:
-    """Write so many composed words to an archive of that name and its digest; return its path and its sha256."""
-    progress, labels, temporary = Progress(stem, samples, "words"), list[str](), temporary_path(folder / f"{stem}.zip")
-    try:
-        with zipfile.ZipFile(temporary, "w") as archive:
-            for number, (picture, text) in enumerate(islice(composed(crops), samples)):
-                file = f"{number:06}.png"
-                archive.writestr(zipfile.ZipInfo(file, DATE), encode(picture))
-                labels.append(json.dumps({"filename": file, "text": text}, ensure_ascii=False))
-                progress.update(number + 1)
-            archive.writestr(zipfile.ZipInfo(LABELS, DATE), "".join(f"{line}\n" for line in labels))
-        sha256 = hash_file(temporary)
-        return temporary.replace(folder / f"{stem}-{sha256[:16]}.zip"), sha256
-    finally:
-        temporary.unlink(missing_ok=True)
+def write_words(crops: Sequence[Crop], samples: int, path: Path) -> None:
+    """Write so many composed words to an archive, with their labels."""
+    progress, labels = Progress(path.stem, samples, "words"), list[str]()
+    with atomic_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for number, (picture, text) in enumerate(islice(composed(crops), samples)):
+            file = f"{number:06}.png"
+            archive.writestr(zipfile.ZipInfo(file, DATE), encode(picture))
+            labels.append(json.dumps({"filename": file, "text": text}, ensure_ascii=False))
+            progress.update(number + 1)
+        archive.writestr(zipfile.ZipInfo(LABELS, DATE), "".join(f"{line}\n" for line in labels))

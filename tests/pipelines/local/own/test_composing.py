@@ -125,10 +125,10 @@ def test_composed_words_are_an_archive_with_a_sheet_the_same_every_time(
 ) -> None:
     folders = [tmp_path / name for name in ("one", "other")]
     entries = [composed_words("w", words(), shipped(), 100, folder) for folder in folders]
-    (name, entry), path = *entries[0].items(), next(folders[0].glob("*.zip"))
+    (name, entry), path = *entries[0].items(), folders[0] / "w-composed.zip"
     assert (name, entry.source, entry.sha256) == ("w_composed", path.as_uri(), hash_file(path))
     assert entries[1]["w_composed"].sha256 == entry.sha256
-    assert sorted(file.suffix for file in folders[0].iterdir()) == [".png", ".zip"]
+    assert sorted(file.name for file in folders[0].iterdir()) == ["w-composed.png", "w-composed.zip"]
     assert "w: 100 words are composed of the letters of " in capsys.readouterr().out
     lay_out({path.name: path}, tmp_path / "unpacked")
     reader = open_reader(entry, tmp_path / "unpacked")
