@@ -20,7 +20,7 @@ from wordmill.text.protocols import is_correct
 
 FEW = 2_000  # words to learn from; more have their letters in surroundings enough
 READ = 500  # words tell how well they are read
-LEAST_KEPT, MOST_KEPT = 0.15, 0.6  # of the weights
+LEAST_KEPT, WELL_READ = 0.15, 0.5  # of the weights is kept; the share of own words from which it is as much more
 
 Word = tuple[bytes | Picture, str]  # a picture as its source has it, and its label
 
@@ -58,9 +58,10 @@ def fitted_words(words: Sequence[Word], recogniser: TextRecogniser) -> Iterator[
 def kept_share(
     words: Sequence[Word], recogniser: TextRecogniser, known: str, protocol: str, untold: float
 ) -> float:  # fmt: skip
-    """Return which share of the first weights is kept, by the share of own words that they read: its cube, in bounds.
+    """Return which share of the first weights is kept, by the share of own words that they read.
 
-    What is read already teaches little that is new, and costs as much of what else was known. Words of known characters
+    What is read already teaches little that is new, and costs as much of what else was known: little is kept, or what
+    that share has above a half. Words of known characters
     count; `untold` is returned where they are too few. docs/results.md has what the shares leave of gains and losses.
     """
     charset, right = recogniser.codec.charset, list[bool]()
@@ -73,7 +74,7 @@ def kept_share(
     if len(right) < LEAST:
         return untold
     share = float(np.mean(right))
-    kept = min(MOST_KEPT, max(LEAST_KEPT, share**3))
+    kept = max(LEAST_KEPT, share - WELL_READ)
     print(f"of {len(right)} own words of known characters {100 * share:.1f} % are read before any training: {kept:.2f} "
           "of the weights stays")  # fmt: skip
     return kept
