@@ -61,8 +61,8 @@ def kept_share(
     """Return which share of the first weights is kept, by the share of own words that they read.
 
     What is read already teaches little that is new, and costs as much of what else was known: little is kept, or what
-    that share has above a half. Words of known characters
-    count; `untold` is returned where they are too few. docs/results.md has what the shares leave of gains and losses.
+    that share has above a half. Words of known characters count; `untold` is returned where they are too few.
+    docs/results.md has what the shares leave of gains and losses.
     """
     charset, right = recogniser.codec.charset, list[bool]()
     several = [word for word in words if set(charset.clean(word[1])) <= set(known)][:READ]
