@@ -75,6 +75,6 @@ def kept_share(
         return untold
     share = float(np.mean(right))
     kept = max(LEAST_KEPT, share - WELL_READ)
-    print(f"of {len(right)} own words of known characters {100 * share:.1f} % are read before any training: {kept:.2f} "
-          "of the weights stays")  # fmt: skip
+    print(f"of {len(right)} own words of known characters {100 * share:.1f} % are read before any training: "
+          f"train.start_share is {kept:.2f} unless it is set")  # fmt: skip
     return kept
