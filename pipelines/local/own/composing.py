@@ -72,7 +72,7 @@ def find_crops(words: Sequence[Word], recogniser: TextRecogniser) -> list[Crop]:
         if not batch:
             continue
         pictures, shares, labels = zip(*batch, strict=True)
-        stacked, texts = np.stack(pictures), [shown(label, recogniser.codec.charset) for label in labels]
+        stacked, texts = np.stack(pictures), [spelling(label, recogniser.codec.charset) for label in labels]
         logits, scores = aligned(recogniser.network(stacked), texts, recogniser.codec)
         places = recogniser.places(stacked, shares, logits)
         for picture, share, text, row, score in zip(pictures, shares, texts, places, scores.tolist(), strict=True):
@@ -84,7 +84,7 @@ def find_crops(words: Sequence[Word], recogniser: TextRecogniser) -> list[Crop]:
     return [crop for crop, score in zip(found, sure, strict=True) if score >= least]
 
 
-def shown(label: str, charset: Charset) -> str:
+def spelling(label: str, charset: Charset) -> str:
     """Return what a charset knows of a label, in the case in which it is written."""
     text = "".join(symbol for symbol in label if charset.clean(symbol))
     return text if charset.fold(text) == charset.clean(label) else charset.clean(label)
