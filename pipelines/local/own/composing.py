@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipelines.local.own.first_reading import Word, fitted_words
-from wordmill.inference.packaged.pyfunc import BATCH, TextRecogniser
+from pipelines.local.own.first_reading import Word, fitted_batches
+from wordmill.inference.packaged.pyfunc import TextRecogniser
 from wordmill.pictures.composition import LEAST, Composer, Crop, Piece, beside_each_other, text_of
 from wordmill.pictures.image import Picture, encode
 from wordmill.pictures.sheet import contact_sheet
@@ -33,18 +33,18 @@ DATE = (1980, 1, 1, 0, 0, 0)  # of what an archive holds, so that equal words ar
 
 
 def composed_words(
-    name: str, words: Sequence[Word], recogniser: TextRecogniser, samples: int, folder: Path
+    name: str, words: Sequence[Word], recogniser: TextRecogniser, samples: int, path: Path
 ) -> dict[str, Entry]:
     """Return a set of so many words composed of the letters of those of data set `name`, none where these are too few.
 
-    recogniser: knows all of their characters, and finds them; folder: gets the archive, with a contact sheet beside it.
+    recogniser: knows all of their characters, and finds them; path: of the archive, which gets a contact sheet
+    beside it.
     """
     crops = find_crops(words, recogniser)
     if len(crops) < LEAST_CROPS:
         print(f"{name}: the letters of {len(crops)} words are found, expected at least {LEAST_CROPS} to compose others "
               "of: learnt from these words alone")  # fmt: skip
         return {}
-    path = folder / f"{name}-composed.zip"
     write_words(crops, samples, path)
     sheet = path.with_suffix(".png")
     pictures, texts = zip(*islice(composed(crops), min(SHOWN, samples)), strict=True)
@@ -67,14 +67,10 @@ def find_crops(words: Sequence[Word], recogniser: TextRecogniser) -> list[Crop]:
     What cannot be read, or is longer than the recogniser writes, is left out.
     """
     found, sure = list[Crop](), list[float]()
-    for start in range(0, len(words), BATCH):
-        batch = [*fitted_words(words[start : start + BATCH], recogniser)]
-        if not batch:
-            continue
-        pictures, shares, labels = zip(*batch, strict=True)
-        stacked, texts = np.stack(pictures), [spelling(label, recogniser.codec.charset) for label in labels]
-        logits, scores = aligned(recogniser.network(stacked), texts, recogniser.codec)
-        places = recogniser.places(stacked, shares, logits)
+    for pictures, shares, labels in fitted_batches(words, recogniser):
+        texts = [spelling(label, recogniser.codec.charset) for label in labels]
+        logits, scores = aligned(recogniser.network(pictures), texts, recogniser.codec)
+        places = recogniser.places(pictures, shares, logits)
         for picture, share, text, row, score in zip(pictures, shares, texts, places, scores.tolist(), strict=True):
             cuts, width = tuple(one.end for one in row[:-1] if one.end is not None), round(share * picture.shape[1])
             if np.isfinite(score) and len(cuts) == len(text) - 1 > 0 and width >= LEAST:

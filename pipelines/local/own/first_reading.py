@@ -14,12 +14,11 @@ from wordmill.models.checkpoint import load
 from wordmill.pictures.image import Picture
 from wordmill.readers.holdout import part_numbers
 from wordmill.readers.sample import Reader
-from wordmill.recipe.catalogue import LEAST
 from wordmill.recipe.sections import Recipe
-from wordmill.text.protocols import is_correct
+from wordmill.training.validation import count_correct
 
 FEW = 2_000  # words to learn from; more have their letters in surroundings enough
-READ = 500  # words tell how well they are read
+LEAST_READ, MOST_READ = 30, 500  # words that tell how well they are read
 LEAST_KEPT, WELL_READ = 0.15, 0.5  # of the weights is kept; the share of own words from which it is as much more
 
 Word = tuple[bytes | Picture, str]  # a picture as its source has it, and its label
@@ -45,14 +44,24 @@ def grown(start: Path, recipe: Recipe) -> TextRecogniser:
     return of_checkpoint(saved, start)
 
 
-def fitted_words(words: Sequence[Word], recogniser: TextRecogniser) -> Iterator[tuple[Picture, float, str]]:
-    """Yield pictures as a network takes them, the shares of the width that they fill, and their labels.
+def fitted_batches(
+    words: Sequence[Word], recogniser: TextRecogniser
+) -> Iterator[tuple[Picture, list[float], list[str]]]:
+    """Yield of so many words at a time the pictures (N, H, W, C), N > 0, that a network takes, with labels.
 
-    What cannot be read is left out: the shard stage counts and tells it.
+    Between them stand the shares of the width that they fill. What cannot be read is left out: the shard stage counts
+    and tells it.
     """
-    for image, label in words:
-        with suppress(ValueError):
-            yield *recogniser.fit_and_share(image), label
+    for start in range(0, len(words), BATCH):
+        pictures, shares, labels = list[Picture](), list[float](), list[str]()
+        for image, label in words[start : start + BATCH]:
+            with suppress(ValueError):
+                picture, share = recogniser.fit_and_share(image)
+                pictures.append(picture)
+                shares.append(share)
+                labels.append(label)
+        if pictures:
+            yield np.stack(pictures), shares, labels
 
 
 def kept_share(
@@ -64,17 +73,16 @@ def kept_share(
     that share has above a half. Words of known characters count; `untold` is returned where they are too few.
     docs/results.md has what the shares leave of gains and losses.
     """
-    charset, right = recogniser.codec.charset, list[bool]()
-    several = [word for word in words if set(charset.clean(word[1])) <= set(known)][:READ]
-    for start in range(0, len(several), BATCH):
-        batch = [*fitted_words(several[start : start + BATCH], recogniser)]
-        texts, _ = recogniser.read(np.array([picture for picture, _, _ in batch]))
-        found = (is_correct(protocol, text, label, charset) for text, (*_, label) in zip(texts, batch, strict=True))
-        right += [one for one in found if one is not None]
-    if len(right) < LEAST:
+    charset = recogniser.codec.charset
+    several = [word for word in words if set(charset.clean(word[1])) <= set(known)][:MOST_READ]
+    right = counted = 0
+    for pictures, _, labels in fitted_batches(several, recogniser):
+        found, total = count_correct(recogniser.network(pictures), labels, recogniser.codec, protocol)
+        right, counted = right + found, counted + total
+    if counted < LEAST_READ:
         return untold
-    share = float(np.mean(right))
+    share = right / counted
     kept = max(LEAST_KEPT, share - WELL_READ)
-    print(f"of {len(right)} own words of known characters {100 * share:.1f} % are read before any training: "
+    print(f"of {counted} own words of known characters {100 * share:.1f} % are read before any training: "
           f"train.start_share is {kept:.2f} unless it is set")  # fmt: skip
     return kept

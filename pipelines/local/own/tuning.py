@@ -75,12 +75,13 @@ def tune(options: argparse.Namespace) -> int:
     drawn = drawn_words(name, recipe, added)
     signs = recipe.model.name == "seq2seq"  # of several lines, in four views: nothing is cut out of those
     many = sets[f"{name}_train"].samples > FEW  # whose letters stand in surroundings enough
-    to_come = {} if signs or many else composed_entry(name, folder / "composed.zip", MOST_COMPOSED)
+    archive = folder / f"{name}-composed.zip"
+    to_come = {} if signs or many else composed_entry(name, archive, MOST_COMPOSED)
     first = load_inputs(asked(to_come, KEPT), 1)[0]
     finder = grown(start, first)  # weights that do not fit are refused before all else
     kept = KEPT if signs else kept_share(words, finder, known, first.evaluation.protocol, KEPT)
     learnt = to_come.keys() & set(first.data.train)
-    composed = composed_words(name, words, finder, MOST_COMPOSED, folder) if learnt else {}
+    composed = composed_words(name, words, finder, MOST_COMPOSED, archive) if learnt else {}
     told, pipeline = build_pipeline(asked(composed, kept))
     run_tag = new_run_tag(f"{recipe.name}-tune")
     from pipelines.local.run import run_locally

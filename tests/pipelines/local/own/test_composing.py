@@ -124,7 +124,7 @@ def test_composed_words_are_an_archive_with_a_sheet_the_same_every_time(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders = [tmp_path / name for name in ("one", "other")]
-    entries = [composed_words("w", words(), shipped(), 100, folder) for folder in folders]
+    entries = [composed_words("w", words(), shipped(), 100, folder / "w-composed.zip") for folder in folders]
     (name, entry), path = *entries[0].items(), folders[0] / "w-composed.zip"
     assert (name, entry.source, entry.sha256) == ("w_composed", path.as_uri(), hash_file(path))
     assert entries[1]["w_composed"].sha256 == entry.sha256
@@ -140,7 +140,7 @@ def test_composed_words_are_an_archive_with_a_sheet_the_same_every_time(
 
 
 def test_too_few_letters_are_no_set_and_leave_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert composed_words("w", words()[:9], shipped(), 100, tmp_path) == {}
+    assert composed_words("w", words()[:9], shipped(), 100, tmp_path / "w-composed.zip") == {}
     told = "expected at least 16 to compose others of: learnt from these words alone"
     assert told in capsys.readouterr().out
     assert [*tmp_path.iterdir()] == []
@@ -152,5 +152,5 @@ def test_what_cannot_be_written_whole_is_not_there(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(zipfile.ZipFile, "writestr", fails)
     with pytest.raises(OSError, match="no room"):
-        composed_words("w", words(), shipped(), 100, tmp_path)
+        composed_words("w", words(), shipped(), 100, tmp_path / "w-composed.zip")
     assert [*tmp_path.iterdir()] == []
